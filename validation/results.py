@@ -1,0 +1,207 @@
+"""One typed, versioned JSON schema for every result; figures and reports are drawn from these files alone.
+
+A result holds no time stamp: two runs with one seed on one machine write the same bytes. Variances, squared
+biases and squared errors are relative to ‖G‖²_F, the squared norm of the exact product of the layer.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy
+import torch
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from wtacrs.estimators.errors import InputError
+
+SCHEMA_VERSION = 1
+
+
+class Record(BaseModel):
+    """Base of all records: immutable, no unknown fields; NaN and infinity are written as such."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+
+class Stamp(Record):
+    """What is needed to repeat a run."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    wtacrs: str
+    python: str
+    torch: str
+    numpy: str
+    device: str
+    threads: int
+    seed: int | None
+    inputs: dict[str, str] = {}
+
+
+def stamp(*, seed: int | None, device: str = "cpu", inputs: dict[str, str] | None = None) -> Stamp:
+    """Stamp of the running process; `inputs` names the files, specs or options that went in."""
+    return Stamp(
+        wtacrs=version("wtacrs"),
+        python=platform.python_version(),
+        torch=torch.__version__,
+        numpy=numpy.__version__,
+        device=device,
+        threads=torch.get_num_threads(),
+        seed=seed,
+        inputs=inputs or {},
+    )
+
+
+class ComparisonRow(Record):
+    """One layer × estimator × score: moments relative to ‖G‖², and bytes.
+
+    `method` says how the moments were found: "closed form" or "monte carlo"; `draws` and the standard errors are
+    set in the second case only.
+    """
+
+    layer: str
+    estimator: str
+    budget: float | None
+    scores: Literal["row norms", "oracle"]
+    n: int
+    d: int
+    m: int
+    bias_squared: float
+    variance: float
+    mse: float
+    method: Literal["closed form", "monte carlo"]
+    draws: int | None = None
+    bias_squared_error: float | None = None
+    variance_error: float | None = None
+    saved_bytes: int
+    exact_bytes: int
+
+
+class ComparisonResult(Record):
+    """Table of estimators over captured layers."""
+
+    kind: Literal["comparison"] = "comparison"
+    stamp: Stamp
+    rows: Sequence[ComparisonRow]
+
+
+class WinnerSweep(Record):
+    """Exact variance of WTA-CRS on one layer for every number of winners |C| = 0 … k − 1.
+
+    `paper`, `optimal` and `best` are numbers of winners: the paper's rule, the exact-variance rule (S_T² form)
+    and the true minimiser; `crs` is the variance of plain CRS with the same scores and k.
+    """
+
+    layer: str
+    scores: Literal["row norms", "oracle"]
+    n: int
+    k: int
+    variance: Sequence[float]
+    paper: int
+    optimal: int
+    best: int
+    crs: float
+
+
+class SweepResult(Record):
+    """|C| sweeps over captured layers."""
+
+    kind: Literal["sweep"] = "sweep"
+    stamp: Stamp
+    sweeps: Sequence[WinnerSweep]
+
+
+class Verdict(Record):
+    """One law checked on one estimator; `status` "expected failure" carries the declared reason in `detail`."""
+
+    law: str
+    status: Literal["pass", "fail", "expected failure", "not applicable"]
+    detail: str
+
+
+class CheckResult(Record):
+    """The law-book applied to one estimator."""
+
+    kind: Literal["check"] = "check"
+    stamp: Stamp
+    estimator: str
+    verdicts: Sequence[Verdict]
+
+    @property
+    def passed(self) -> bool:
+        """No law failed."""
+        return all(v.status != "fail" for v in self.verdicts)
+
+
+class TrainingPoint(Record):
+    """One evaluation: mean training loss since the last one, dev metrics in [−1, 1], seconds of training so far."""
+
+    step: int
+    epoch: float
+    train_loss: float | None
+    dev: dict[str, float]
+    seconds: float
+
+
+class TrainingResult(Record):
+    """One fine-tuning run; `majority` is what predicting the most frequent training label scores on dev."""
+
+    kind: Literal["training"] = "training"
+    stamp: Stamp
+    task: str
+    model: str
+    estimator: str
+    parameters: int
+    converted: int
+    train_size: int
+    dev_size: int
+    metric: str
+    majority: float
+    best: float
+    final: float
+    history: Sequence[TrainingPoint]
+
+
+Result = Annotated[ComparisonResult | SweepResult | CheckResult | TrainingResult, Field(discriminator="kind")]
+_ANY_RESULT: TypeAdapter[Result] = TypeAdapter(Result)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a file whole or not at all; parent folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.chmod(partial, 0o644)
+        os.replace(partial, path)
+    except BaseException:
+        os.unlink(partial)
+        raise
+    return path
+
+
+def write_result(path: Path, result: Result) -> Path:
+    """Write a result as indented JSON, atomically."""
+    return write_text(path, result.model_dump_json(indent=2) + "\n")
+
+
+def load_result(path: Path) -> Result:
+    """Read any result.
+
+    Raises:
+        InputError: if the file is missing, is not JSON, or does not fit the schema.
+    """
+    try:
+        return _ANY_RESULT.validate_json(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"result file {path}: {error.strerror or error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise InputError(f"result file {path} does not fit the schema: {where}: {first['msg']}") from None
