@@ -73,7 +73,7 @@ class RowEstimator(Estimator[SavedRows]):
 
     @abstractmethod
     def plan(self, scores: Float64[Tensor, " n"], uniforms: Float64[Tensor, " q"]) -> RowPlan:
-        """Choose rows and weights, a function of checked scores and of q = `self.uniforms(n)` numbers in [0, 1)."""
+        """Choose rows and weights from checked scores and q = `self.uniforms(n)` numbers in [0, 1)."""
 
     def cuts(self, scores: Float64[Tensor, " n"], chosen: Float64[Tensor, " j"]) -> Float64[Tensor, " c"]:
         """Where `plan` may change as uniform number j runs through (0, 1), given the numbers before it.

@@ -1,0 +1,94 @@
+"""`approximate_` and `restore_`: swap the linear layers of a model in place, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from wtacrs.estimators import Estimator, InputError, make
+from wtacrs.integration.linear import MIN_ELEMENTS, ApproxLinear
+from wtacrs.integration.padding import RowMasks, stream_of
+
+FilterFn = Callable[[str, nn.Linear], bool]
+
+
+def approximate_(
+    model: nn.Module,
+    estimator: str | Estimator,
+    *,
+    filter_fn: FilterFn | None = None,
+    min_elements: int = MIN_ELEMENTS,
+) -> list[str]:
+    """Turn every `nn.Linear` of a model into an `ApproxLinear`, in place.
+
+    Modules keep their identity, parameters, hooks and state-dict keys: optimizers built before stay valid and
+    checkpoints load into the stock model. Subclasses of `nn.Linear` are left alone. Layers that are converted
+    already get the new estimator. A hook on `model` tells the layers which rows are padding
+    (see `wtacrs.integration.padding`).
+
+    Args:
+        model: any module; may itself be an `nn.Linear`.
+        estimator: a spec such as `"wta_crs(budget=0.3)"` or an `Estimator`.
+        filter_fn: called with each layer's name and the layer; False leaves it exact. Default: all.
+        min_elements: inputs with fewer numbers than this take the exact path (see `ApproxLinear`).
+
+    Returns:
+        Names of the converted layers, in the order of `model.named_modules()`.
+
+    Raises:
+        InputError: if the spec is unusable, if nothing can be converted, or if a layer's `forward` was replaced on
+            the instance (by an offloading hook, say), which would bypass the conversion. The model is unchanged.
+
+    >>> model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> approximate_(model, "wta_crs(budget=0.3)", filter_fn=lambda name, layer: layer.out_features > 2)
+    ['0']
+    >>> restore_(model)
+    ['0']
+    """
+    chosen_estimator = make(estimator)
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if type(module) in (nn.Linear, ApproxLinear) and (filter_fn is None or filter_fn(name, module))
+    }
+    if not layers:
+        raise InputError(
+            f"model={type(model).__name__} has no nn.Linear "
+            + ("that filter_fn accepts" if filter_fn is not None else "to convert")
+        )
+    replaced = [name for name, layer in layers.items() if "forward" in layer.__dict__]
+    if replaced:
+        raise InputError(
+            f"layer {replaced[0]!r} has a forward of its own (an offloading hook?) which would bypass "
+            "the conversion; convert before hooks are installed, or leave it out with filter_fn"
+        )
+    inside = [masks for module in model.modules() if (masks := RowMasks.on(module)) is not None]
+    masks = RowMasks.on(model) or RowMasks(model)
+    for name, layer in layers.items():
+        if type(layer) is nn.Linear:
+            layer.__class__ = ApproxLinear
+        layer.estimator = chosen_estimator
+        layer.min_elements = min_elements
+        if layer.row_masks is None or layer.row_masks in inside:  # else an enclosing model was converted first
+            layer.row_masks, layer.stream = masks, stream_of(model, name)
+    return list(layers)
+
+
+def restore_(model: nn.Module) -> list[str]:
+    """Turn every `ApproxLinear` of a model back into the `nn.Linear` it was, exactly.
+
+    Returns:
+        Names of the restored layers; empty if none was converted.
+    """
+    restored = []
+    for name, module in model.named_modules():
+        masks = RowMasks.on(module)
+        if masks is not None:
+            masks.remove()
+        if type(module) is ApproxLinear:
+            for attribute in ("estimator", "min_elements", "row_masks", "stream"):
+                module.__dict__.pop(attribute, None)
+            module.__class__ = nn.Linear
+            restored.append(name)
+    return restored

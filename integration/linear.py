@@ -1,0 +1,80 @@
+"""`ApproxLinear`: an `nn.Linear` with the same parameters and state dict whose dW is estimated."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Float64
+from torch import Tensor, nn
+
+from wtacrs.estimators import Estimator, make, row_norms
+from wtacrs.integration.function import sampled_linear
+from wtacrs.integration.padding import RowMasks, Stream
+
+MIN_ELEMENTS = 16_384
+
+
+class ApproxLinear(nn.Linear):
+    """Linear layer with an exact output, exact dX and db, and dW estimated from a compressed input.
+
+    The ordinary `nn.Linear` path is taken, and nothing beyond what it keeps is kept, in eval mode, without
+    gradients, with a frozen weight, with the `exact` estimator, and for inputs of fewer than `min_elements`
+    numbers, where sampling could save next to nothing.
+
+    Args:
+        in_features: d.
+        out_features: m.
+        bias: whether there is a bias.
+        estimator: a spec such as `"wta_crs(budget=0.3)"` or an `Estimator`.
+        min_elements: inputs with fewer numbers than this take the exact path.
+        device: as in `nn.Linear`.
+        dtype: as in `nn.Linear`.
+
+    >>> layer = ApproxLinear(64, 8, estimator="wta_crs(budget=0.3)", min_elements=0)
+    >>> layer(torch.randn(2, 50, 64)).sum().backward()
+    >>> layer.weight.grad.shape
+    torch.Size([8, 64])
+    """
+
+    estimator: Estimator
+    min_elements: int
+    row_masks: RowMasks | None = None
+    stream: Stream | None = None
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        estimator: str | Estimator,
+        min_elements: int = MIN_ELEMENTS,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(in_features, out_features, bias=bias, device=device, dtype=dtype)
+        self.estimator = make(estimator)
+        self.min_elements = min_elements
+
+    def forward(self, input: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch m"]:
+        """As `nn.Linear.forward`."""
+        if not self._samples(input):
+            return F.linear(input, self.weight, self.bias)
+        return sampled_linear(input, self.weight, self.bias, self.estimator, scores=self._scores(input))
+
+    def extra_repr(self) -> str:
+        """The layer's own description and the spec of its estimator."""
+        return f"{super().extra_repr()}, estimator={self.estimator!r}"
+
+    def _samples(self, x: Tensor) -> bool:
+        return (
+            self.training
+            and torch.is_grad_enabled()
+            and self.weight.requires_grad
+            and self.estimator.traits.family != "exact"
+            and x.numel() >= max(self.min_elements, 1)
+        )
+
+    def _scores(self, x: Tensor) -> Float64[Tensor, " n"] | None:
+        mask = None if self.row_masks is None else self.row_masks.rows(self.stream, x)
+        return None if mask is None else row_norms(x.reshape(-1, x.shape[-1])) * mask

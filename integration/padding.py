@@ -1,0 +1,158 @@
+"""Which rows are padding: how the layers of a model learn it, encoder and decoder apart.
+
+A padded position has `y_i = 0`: whatever is spent on its row is wasted, and a row that is never sampled must
+really have `y_i = 0`. One object, `RowMasks`, holds the masks of the forward pass under way; the layers look their
+own up. It is filled by a hook on the model, from the arguments Hugging Face models take (`attention_mask`,
+`decoder_attention_mask`, `labels`), or by hand with `RowMasks.given`.
+
+A mask is used only where it is certain to fit; a layer in doubt samples all rows, which is always unbiased.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+Stream = Literal["source", "target"]
+
+IGNORED_LABEL = -100
+_CROSS_ATTENTION = re.compile(r"encdec|cross|encoder_?att", re.IGNORECASE)
+_KEY_OR_VALUE = {"k", "v", "key", "value", "k_proj", "v_proj", "key_proj", "value_proj"}
+_QUERY_OR_OUTPUT = {"q", "o", "query", "q_proj", "query_proj", "out_proj", "o_proj"}
+_ARGUMENTS = ("attention_mask", "decoder_attention_mask", "labels")
+
+
+class RowMasks:
+    """Masks `[batch, positions]` of the forward pass under way, True for a row that may carry a gradient.
+
+    `source` is the sequence the model reads (the only one of encoder-only and decoder-only models), `target` the
+    decoder's of an encoder–decoder model. Outside a forward pass there are none: a layer that is run again by
+    activation checkpointing samples all rows.
+
+    Args:
+        model: the module to hook; its `forward` is where the masks arrive.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._masks: dict[Stream, Tensor] = {}
+        self._outer: list[dict[Stream, Tensor]] = []
+        self._encoder_decoder = is_encoder_decoder(model)
+        self._names = list(inspect.signature(model.forward).parameters)
+        self._handles = [
+            model.register_forward_pre_hook(self._enter, with_kwargs=True),
+            model.register_forward_hook(self._leave, always_call=True),
+        ]
+
+    @staticmethod
+    def on(model: nn.Module) -> RowMasks | None:
+        """The masks whose hooks sit on this very module, or None."""
+        owners = (getattr(hook, "__self__", None) for hook in model._forward_pre_hooks.values())
+        return next((owner for owner in owners if isinstance(owner, RowMasks)), None)
+
+    def remove(self) -> None:
+        """Take the hooks off the model."""
+        for handle in self._handles:
+            handle.remove()
+
+    @contextmanager
+    def given(self, *, source: Tensor | None = None, target: Tensor | None = None) -> Iterator[None]:
+        """State the masks by hand around a forward pass of a model that does not take them as arguments."""
+        before = self._masks
+        self._masks = _present(source=source, target=target)
+        try:
+            yield
+        finally:
+            self._masks = before
+
+    def rows(self, stream: Stream | None, x: Tensor) -> Bool[Tensor, " n"] | None:
+        """The mask for the rows of an input `x [batch, positions, d]`, or None if there is none that fits."""
+        mask = None if stream is None else self._masks.get(stream)
+        if mask is None or mask.shape != x.shape[:-1]:
+            return None
+        return mask.reshape(-1)
+
+    def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        arguments = dict(zip(self._names, args, strict=False)) | kwargs
+        attention, decoder_attention, labels = (arguments.get(name) for name in _ARGUMENTS)
+        found = masks_from_arguments(self._encoder_decoder, attention, decoder_attention, labels)
+        self._outer.append(self._masks)
+        self._masks = found or self._masks  # masks given by hand stay in force
+
+    def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self._masks = self._outer.pop() if self._outer else {}
+
+
+def masks_from_arguments(
+    encoder_decoder: bool, attention: Tensor | None, decoder_attention: Tensor | None, labels: Tensor | None
+) -> dict[Stream, Tensor]:
+    """Masks of both streams from a model's arguments; a mask that cannot be derived is left out.
+
+    A decoder position counts if it is attended to or if a label asks for it. Without a decoder mask it counts if
+    any label at or after it counts, since attention is causal and ignored labels (−100) carry no loss.
+    """
+    source = _as_mask(attention)
+    token_labels = None if labels is None or labels.ndim != 2 else labels != IGNORED_LABEL
+    if not encoder_decoder:
+        return _present(source=_add_labelled(source, token_labels))
+    target = _as_mask(decoder_attention)
+    if target is not None and token_labels is not None:
+        target = target | token_labels
+    elif token_labels is not None:
+        target = token_labels.flip(1).cummax(1).values.flip(1)
+    return _present(source=source, target=target)
+
+
+def _add_labelled(mask: Tensor | None, labelled: Tensor | None) -> Tensor | None:
+    """Padding that is labelled does carry a loss: from its own row, or in a causal model from the row before."""
+    if mask is None or labelled is None or labelled.shape != mask.shape:
+        return mask
+    return mask | labelled | torch.nn.functional.pad(labelled[:, 1:], (0, 1))
+
+
+def _as_mask(attention: Tensor | None) -> Tensor | None:
+    if attention is None or attention.ndim != 2:
+        return None
+    return attention != 0
+
+
+def _present(**masks: Tensor | None) -> dict[Stream, Tensor]:
+    return {name: mask for name, mask in masks.items() if mask is not None}  # type: ignore[misc]
+
+
+def is_encoder_decoder(model: nn.Module) -> bool:
+    """Whether the model says of itself that it has an encoder and a decoder."""
+    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+
+
+def stream_of(model: nn.Module, name: str) -> Stream | None:
+    """Which sequence the input of the layer `name` runs along; None if that is not certain.
+
+    The key and value projections of cross-attention read the encoder's output. They are known by the names that
+    Hugging Face architectures use; a decoder without any such name is of an unknown kind, and gets no mask.
+    """
+    parts = name.split(".")
+    crosses = any(_CROSS_ATTENTION.search(part) for part in parts)
+    if not is_encoder_decoder(model):
+        return "source" if not crosses or parts[-1] in _QUERY_OR_OUTPUT else None
+    half = next((part for part in parts if part in ("encoder", "decoder")), None)
+    if half == "encoder":
+        return "source"
+    if half is None and model.get_submodule(name) is not _output_projection(model):
+        return None
+    if not any(_CROSS_ATTENTION.search(module) for module, _ in model.named_modules()):
+        return None
+    if crosses and parts[-1] in _KEY_OR_VALUE:
+        return "source"
+    return "target" if not crosses or parts[-1] in _QUERY_OR_OUTPUT else None
+
+
+def _output_projection(model: nn.Module) -> nn.Module | None:
+    getter = getattr(model, "get_output_embeddings", None)
+    return None if getter is None else getter()

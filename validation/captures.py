@@ -1,0 +1,173 @@
+"""The file format of captured activations: per layer and batch `(x, dy, mask)`, in one safetensors file.
+
+An entry is `<layer>#<batch>`, or `<layer>@<call>#<batch>` for the second and later calls of a layer within one
+forward pass. Layers that read one and the same tensor (q, k and v of an attention, say) share it on disk too: the
+metadata say for every entry which stored tensor is its x, dy and mask, besides the format's version and what the
+writer had to say about the model and the data.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from wtacrs.estimators.errors import InputError
+
+FORMAT = "wtacrs-captures-1"
+_PARTS = ("x", "dy", "mask")
+
+
+@dataclass(frozen=True)
+class LayerCapture:
+    """The input of a linear layer, the gradient of the loss by its output, and which rows are not padding."""
+
+    x: Float[Tensor, "n d"]
+    dy: Float[Tensor, "n m"]
+    mask: Bool[Tensor, " n"]
+
+
+class StoredCapture:
+    """A `LayerCapture` on disk: a tensor is read when it is first asked for, and kept while this object lives.
+
+    Attributes:
+        names: names of the stored tensors by part; entries that share an input share its name.
+    """
+
+    def __init__(self, path: Path, names: Mapping[str, str]) -> None:
+        self._path = path
+        self.names = names
+
+    @cached_property
+    def x(self) -> Float[Tensor, "n d"]:
+        """The layer's input."""
+        return self._read("x")
+
+    @cached_property
+    def dy(self) -> Float[Tensor, "n m"]:
+        """Gradient of the loss by the layer's output."""
+        return self._read("dy")
+
+    @cached_property
+    def mask(self) -> Bool[Tensor, " n"]:
+        """False for padding rows."""
+        return self._read("mask")
+
+    def _read(self, part: str) -> Tensor:
+        with _opened(self._path) as stored:
+            return stored.get_tensor(self.names[part])
+
+
+class Captures(Mapping[str, StoredCapture]):
+    """A captured file, read lazily: a mapping from entry to its tensors, in the order they were captured.
+
+    Attributes:
+        path: the file.
+        metadata: what the writer recorded: model, data, seed, and so on.
+    """
+
+    def __init__(self, path: Path, entries: dict[str, dict[str, str]], metadata: dict[str, Any]) -> None:
+        self.path = path
+        self.metadata = metadata
+        self._entries = entries
+
+    def __getitem__(self, entry: str) -> StoredCapture:
+        return StoredCapture(self.path, self._entries[entry])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the captured layers, without the batch."""
+        return tuple(dict.fromkeys(entry.rpartition("#")[0] for entry in self))
+
+
+def write_captures(path: Path, captures: Mapping[str, LayerCapture], metadata: Mapping[str, Any]) -> Path:
+    """Write captures to one file, whole or not at all.
+
+    Args:
+        path: the file; parent folders are made.
+        captures: tensors by entry; moved to the CPU.
+        metadata: anything JSON can hold.
+
+    Raises:
+        InputError: if there is nothing to write.
+    """
+    if not captures:
+        raise InputError("captures: there is no layer to write")
+    tensors, entries = _shared_once(captures)
+    header = {"format": FORMAT, "entries": json.dumps(entries), "metadata": json.dumps(dict(metadata))}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        save_file(tensors, partial, metadata=header)
+        os.chmod(partial, 0o644)
+        os.replace(partial, path)
+    except BaseException:
+        os.unlink(partial)
+        raise
+    return path
+
+
+def load_captures(path: str | Path) -> Captures:
+    """Open a captured file; only its header is read.
+
+    Raises:
+        InputError: if the file is missing, truncated, or not written by `write_captures`.
+    """
+    path = Path(path)
+    with _opened(path) as stored:
+        header = stored.metadata() or {}
+        names = set(stored.keys())
+    if header.get("format") != FORMAT:
+        raise InputError(f"captures={path}: not a file of captured activations (format {FORMAT})")
+    entries = json.loads(header["entries"])
+    missing = [name for parts in entries.values() for name in parts.values() if name not in names]
+    if missing:
+        raise InputError(f"captures={path}: tensor {missing[0]} is missing")
+    return Captures(path, entries, json.loads(header["metadata"]))
+
+
+def _shared_once(
+    captures: Mapping[str, LayerCapture],
+) -> tuple[dict[str, Tensor], dict[str, dict[str, str]]]:
+    """Tensors to store by name, and by entry the names of its parts; a shared tensor is stored once."""
+    tensors: dict[str, Tensor] = {}
+    entries: dict[str, dict[str, str]] = {}
+    stored_as: dict[tuple[int, torch.Size, torch.dtype, tuple[int, ...]], str] = {}
+    for entry, capture in captures.items():
+        entries[entry] = {}
+        for part in _PARTS:
+            tensor = getattr(capture, part).detach()
+            identity = (tensor.data_ptr(), tensor.shape, tensor.dtype, tensor.stride())
+            name = stored_as.setdefault(identity, f"{entry}/{part}")
+            entries[entry][part] = name
+            if name not in tensors:
+                # a copy, since other tensors may lie in the same storage
+                tensors[name] = tensor.cpu().clone(memory_format=torch.contiguous_format)
+    return tensors, entries
+
+
+def _opened(path: Path) -> Any:
+    if not path.is_file():
+        raise InputError(f"captures={path}: no such file; `wtacrs capture` writes one")
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"captures={path}: not a whole safetensors file ({error})") from None
