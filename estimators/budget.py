@@ -10,7 +10,7 @@ from wtacrs.estimators.errors import InputError
 _ROUNDING_SLACK = 1e-9
 
 
-def check_budget(budget: float, owner: str) -> None:
+def check_budget(budget: int | float, owner: str) -> None:
     """Refuse a budget that is neither a fraction of the rows nor a number of rows.
 
     Args:
@@ -27,7 +27,7 @@ def check_budget(budget: float, owner: str) -> None:
         raise InputError(f"{owner}: budget={budget!r} must be {accepted}")
 
 
-def rows_for(budget: float, n: int) -> int:
+def rows_for(budget: int | float, n: int) -> int:
     """Number of rows k that a checked `budget` keeps of `n` rows.
 
     A fraction is rounded down, but never below one row while there is one; a number of rows is capped at n.

@@ -33,7 +33,7 @@ def register(name: str) -> Callable[[EstimatorClass], EstimatorClass]:
             raise InputError(f"register: name={name!r} must be a Python identifier")
         if not (isinstance(cls, type) and issubclass(cls, Estimator)):
             raise InputError(f"register({name!r}): {cls!r} must derive from wtacrs.estimators.Estimator")
-        parameters = getattr(cls, "__dataclass_params__", None)
+        parameters = vars(cls).get("__dataclass_params__")  # a parent's would not do
         if parameters is None or not parameters.frozen or parameters.repr:
             raise InputError(f"register({name!r}): {cls.__name__} must be a dataclass(frozen=True, repr=False)")
         if not hasattr(cls, "traits"):

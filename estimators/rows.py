@@ -62,7 +62,7 @@ class RowEstimator(Estimator[SavedRows]):
         budget: float in (0, 1], the fraction of rows kept, or int ≥ 1, their number.
     """
 
-    budget: float
+    budget: int | float
 
     def __post_init__(self) -> None:
         check_budget(self.budget, self.name)

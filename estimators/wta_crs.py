@@ -187,7 +187,7 @@ def rank_rows(scores: Float64[Tensor, " n"]) -> Ranking:
     return Ranking(ordered, order, remainder)
 
 
-def winner_objective(ranking: Ranking, k: int, rule: str) -> Float64[Tensor, " k+1"]:
+def winner_objective(ranking: Ranking, k: int, rule: str) -> Float64[Tensor, " {k}+1"]:
     """What a rule minimises, for every |C| = 0 … k: `P_T/(k−c)` ("paper") or `S_T²/(k−c)` ("optimal").
 
     |C| = k leaves no draw for the tail: 0 if the tail is empty, infinite otherwise.
