@@ -61,8 +61,8 @@ def lookup(name: str) -> type[Estimator]:
     """
     if name not in _REGISTRY:
         near = difflib.get_close_matches(name, _REGISTRY, n=3, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise InputError(f"unknown estimator {name!r}{hint} Available: {', '.join(available())}")
+        hint = f" (did you mean {' or '.join(near)}?)" if near else ""
+        raise InputError(f"unknown estimator {name!r}{hint}; available: {', '.join(available())}")
     return _REGISTRY[name]
 
 
@@ -130,9 +130,9 @@ def _construct(name: str, arguments: dict[str, Any], text: str) -> Estimator:
     for key in arguments:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = f" (did you mean {near[0]}?)" if near else ""
             raise InputError(
-                f"spec {text!r}: {name} has no field {key!r}{hint} It has: {', '.join(known) or 'none'}"
+                f"spec {text!r}: {name} has no field {key!r}{hint}; it has: {', '.join(known) or 'none'}"
             )
     missing = [
         key

@@ -1,0 +1,1 @@
+"""Result tables in, pictures out: nothing is computed here."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,9 @@ def _one_batch(
 ) -> dict[str, LayerCapture]:
     with torch.enable_grad():
         loss = loss_fn(model(**batch))
-        gradients = torch.autograd.grad(loss, list(recorder.outputs.values()), allow_unused=True)
+        gradients: Sequence[Tensor | None] = torch.autograd.grad(
+            loss, list(recorder.outputs.values()), allow_unused=True
+        )
     captured = {}
     for (entry, (x, mask)), dy in zip(recorder.entries.items(), gradients, strict=True):
         if dy is None:

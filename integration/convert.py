@@ -89,6 +89,6 @@ def restore_(model: nn.Module) -> list[str]:
         if type(module) is ApproxLinear:
             for attribute in ("estimator", "min_elements", "row_masks", "stream"):
                 module.__dict__.pop(attribute, None)
-            module.__class__ = nn.Linear
+            module.__class__ = nn.Linear  # type: ignore[assignment]
             restored.append(name)
     return restored

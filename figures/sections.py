@@ -1,0 +1,279 @@
+"""The sections of the report: each turns the results of one kind into tables, pictures and a few sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from statistics import median
+from typing import NamedTuple, TypeVar
+
+from matplotlib.figure import Figure
+
+from wtacrs.figures import style, training_curves, variance_budget, winner_sweep
+from wtacrs.figures.page import (
+    Cell,
+    Markup,
+    code,
+    details,
+    heading,
+    number,
+    paragraph,
+    percent,
+    picture,
+    section,
+    table,
+)
+from wtacrs.figures.summary import LayerMedian, choice_variance, layer_medians, ratio, regret, standard_error
+from wtacrs.validation.results import (
+    CheckResult,
+    ComparisonResult,
+    ComparisonRow,
+    Result,
+    SweepResult,
+    TrainingResult,
+    WinnerSweep,
+)
+
+ResultT = TypeVar("ResultT")
+
+
+_SCORES = {"row norms": "row-norm scores", "oracle": "oracle scores"}
+_METHODS = {"closed form": "closed form", "monte carlo": "Monte Carlo"}
+_AXES: tuple[tuple[variance_budget.Axis, str], ...] = (("budget", "budget"), ("bytes", "stored bytes"))
+
+
+class Named(NamedTuple):
+    """A result and the name of its file."""
+
+    file: str
+    result: Result
+
+
+@dataclass
+class Part:
+    """A section under way: its title, its HTML pieces, and the PNG files among them."""
+
+    title: str
+    pieces: list[Markup] = field(default_factory=list)
+    pictures: list[bytes] = field(default_factory=list)
+
+    @property
+    def html(self) -> Markup:
+        """The finished section."""
+        return section(self.title, *self.pieces)
+
+    def add(self, *pieces: Markup) -> None:
+        """Append HTML."""
+        self.pieces.extend(pieces)
+
+    def draw(self, build: Callable[[], Figure], alternative: str, caption: str) -> None:
+        """Append a figure, or the sentence saying why there is nothing to draw."""
+        try:
+            png = style.png(build())
+        except style.NothingToDraw as reason:
+            self.add(paragraph(f"No figure “{alternative}”: {reason}.", "soft"))
+            return
+        self.pictures.append(png)
+        self.add(picture(png, alternative, caption))
+
+
+def training(runs: Sequence[tuple[str, TrainingResult]]) -> Part:
+    """Table of all runs; curves per task, model and metric."""
+    part = Part("Training")
+    if not runs:
+        part.add(_missing("training run"))
+        return part
+    head = [
+        "task", "model", "estimator", "seed", "train", "dev", "metric", "majority", "best", "final", "seconds",
+        "converted layers", "parameters",
+    ]  # fmt: skip
+    part.add(table(head, [_training_row(run) for _, run in runs], kinds=_numbers(3, 13, keep=(6,))))
+    groups: dict[tuple[str, str, str], list[TrainingResult]] = {}
+    for _, run in runs:
+        groups.setdefault((run.task, run.model, run.metric), []).append(run)
+    for (task, model, metric), group in groups.items():
+        caption = (
+            f"Left: {metric} on the held-out examples of {task}; a run has learnt something where it is above the "
+            "dashed line, the score of always answering with the most frequent class. Right: training loss. An "
+            "estimator does no harm where its line stays with that of exact."
+        )
+        part.draw(partial(training_curves.build, group), f"Training curves, {model} on {task}", caption)
+    return part
+
+
+def comparison(results: Sequence[tuple[str, ComparisonResult]]) -> Part:
+    """Medians over layers, figures against budget and bytes, and the table of all layers folded away."""
+    part = Part("Error of the estimators")
+    if not results:
+        part.add(_missing("comparison"))
+    for file, result in results:
+        if len(results) > 1:
+            part.add(heading(file))
+        medians = layer_medians(result.rows)
+        if not medians:
+            part.add(paragraph(f"The comparison {file} has no rows.", "soft"))
+            continue
+        for against, what in _AXES:
+            part.draw(
+                partial(variance_budget.build, result, against=against),
+                f"Mean squared error against {what}",
+                f"Error of one gradient estimate, relative to ‖G‖², against {what}; lower is better. Lines are "
+                "medians over layers, bands their middle half; a dashed line is mostly bias², which does not "
+                "average out in training.",
+            )
+        part.add(
+            _median_table(medians),
+            details(f"All {len(result.rows)} rows, layer by layer", _row_table(result.rows)),
+        )
+    return part
+
+
+def sweeps(results: Sequence[tuple[str, SweepResult]]) -> Part:
+    """The |C| figure, the regrets of the two rules, and every layer folded away."""
+    part = Part("How many winners: |C|")
+    if not results:
+        part.add(_missing("|C| sweep"))
+    for file, result in results:
+        if len(results) > 1:
+            part.add(heading(file))
+        part.draw(
+            partial(winner_sweep.build, result),
+            "Variance against the number of winners",
+            "Exact variance of WTA-CRS for every |C|, relative to plain CRS with the same scores and k (the level "
+            "line); lower is better, and a good rule lands in the square. The paper's rule minimises "
+            "P_T / (k − |C|), the exact-variance rule S_T² / (k − |C|), with P_T the tail's share of the scores, "
+            "S_T their sum.",
+        )
+        part.add(_regret_table(result.sweeps), details("All layers", _sweep_table(result.sweeps)))
+    return part
+
+
+def checks(results: Sequence[tuple[str, CheckResult]]) -> Part:
+    """Verdicts of the law-book: one line per estimator, every law folded away."""
+    part = Part("Laws")
+    if not results:
+        part.add(_missing("law check"))
+        return part
+    part.add(paragraph(
+        "Every estimator is held to the laws that its traits promise; an expected failure was declared "
+        "beforehand, with its reason."
+    ))  # fmt: skip
+    states = ("pass", "fail", "expected failure", "not applicable")
+    rows: list[list[Cell]] = []
+    for _, result in results:
+        counts = [str(sum(v.status == state for v in result.verdicts)) for state in states]
+        rows.append([code(result.estimator), _verdict("pass" if result.passed else "fail"), *counts])
+    part.add(table(["estimator", "verdict", *states], rows, kinds=["", "", *["number"] * 4]))
+    for _, result in results:
+        laws = [[v.law, _verdict(v.status), v.detail] for v in result.verdicts]
+        part.add(details(result.estimator, table(["law", "status", "detail"], laws)))
+    return part
+
+
+def _missing(what: str) -> Markup:
+    return paragraph(f"The folder holds no {what}.", "soft")
+
+
+def _verdict(status: str) -> Markup:
+    sign = {"pass": "✓ ", "fail": "✗ "}.get(status, "")
+    kind = {"pass": "good", "fail": "bad"}.get(status, "")
+    return Markup(f'<span class="{kind}">{sign}{status}</span>' if kind else status)
+
+
+def _numbers(first: int, last: int, keep: tuple[int, ...] = ()) -> list[str]:
+    return ["" if i < first or i in keep else "number" for i in range(last)]
+
+
+def _training_row(run: TrainingResult) -> list[Cell]:
+    seconds = f"{run.history[-1].seconds:,.1f}" if run.history else "–"
+    seed = "–" if run.stamp.seed is None else str(run.stamp.seed)
+    return [
+        run.task, run.model, code(run.estimator), seed, f"{run.train_size:,}", f"{run.dev_size:,}", run.metric,
+        f"{run.majority:.3f}", f"{run.best:.3f}", f"{run.final:.3f}", seconds, f"{run.converted}",
+        f"{run.parameters:,}",
+    ]  # fmt: skip
+
+
+def _median_table(medians: Sequence[LayerMedian]) -> Markup:
+    """One line per estimator and budget; the moments under each kind of scores."""
+    kinds = [kind for kind in _SCORES if any(e.scores == kind for e in medians)]
+    lines: dict[tuple[str, float | None, float | None], dict[str, LayerMedian]] = {}
+    for e in medians:
+        lines.setdefault((e.series, e.budget, e.row_fraction), {})[e.scores] = e
+    rows = []
+    for (name, budget, _), found in lines.items():
+        any_one = next(iter(found.values()))
+        row: list[Cell] = [code(name), number(budget), percent(any_one.byte_fraction)]
+        for kind in kinds:
+            at = found.get(kind)
+            row += [at.bias_squared, at.variance, number(at.mse, at.error)] if at else [None, None, "–"]
+        methods = sorted({method for e in found.values() for method in e.methods})
+        rows.append([*row, ", ".join(_METHODS[m] for m in methods), str(max(e.layers for e in found.values()))])
+    columns = ["estimator", "budget", "bytes", *["bias²", "variance", "MSE"] * len(kinds), "method", "layers"]
+    groups = [("", 3), *[(_SCORES[kind], 3) for kind in kinds], ("", 2)]
+    note = paragraph(
+        "Medians over layers, each column by itself, relative to ‖G‖². “Closed form” is exact up to rounding "
+        "(a bias² near 1e-30 is rounding); Monte Carlo is measured, ± one standard error.",
+        "soft",
+    )
+    moments = [*["number"] * (2 + 3 * len(kinds))]
+    return Markup(table(columns, rows, groups=groups, kinds=["", *moments, "", "number"]) + note)
+
+
+def _row_table(rows: Sequence[ComparisonRow]) -> Markup:
+    head = [
+        "layer", "estimator", "scores", "n", "d", "m", "bias²", "variance", "MSE", "stored bytes", "exact bytes",
+        "method",
+    ]  # fmt: skip
+    body: list[list[Cell]] = [
+        [
+            row.layer, code(row.estimator), row.scores, f"{row.n}", f"{row.d}", f"{row.m}",
+            number(row.bias_squared, row.bias_squared_error), number(row.variance, row.variance_error),
+            number(row.mse, standard_error(row)), f"{row.saved_bytes:,}", f"{row.exact_bytes:,}",
+            _METHODS[row.method] + (f", {row.draws:,} draws" if row.draws is not None else ""),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    return table(head, body, kinds=_numbers(3, 11))
+
+
+def _regret_table(found: Sequence[WinnerSweep]) -> Markup:
+    """Per kind of scores: how far the rules are from the best |C|, and CRS from it, over layers."""
+    rows = []
+    for kind in dict.fromkeys(s.scores for s in found):
+        mine = [s for s in found if s.scores == kind]
+        columns = (
+            [regret(s, s.paper) for s in mine],
+            [regret(s, s.optimal) for s in mine],
+            [ratio(s.crs, choice_variance(s, s.best)) for s in mine],
+        )
+        cells = [f(column) for column in columns for f in (median, max)]
+        rows.append([kind, str(len(mine)), *(f"{value:.3f}" for value in cells)])
+    groups = [("", 2), ("paper's choice", 2), ("exact-variance choice", 2), ("plain CRS", 2)]
+    note = paragraph(
+        "Regret: variance at the choice over the variance at the best |C|; 1 is perfect, 1.2 is 20 % more "
+        "variance than needed.",
+        "soft",
+    )
+    head = [
+        "scores",
+        "layers",
+        *["median regret", "worst regret"] * 2,
+        "median ratio to best",
+        "worst ratio to best",
+    ]
+    return Markup(table(head, rows, groups=groups, kinds=_numbers(1, 8)) + note)
+
+
+def _sweep_table(found: Sequence[WinnerSweep]) -> Markup:
+    head = ["layer", "scores", "n", "k", "|C|", "regret", "|C|", "regret", "|C|", "variance", "variance"]
+    groups = [("", 4), ("paper's choice", 2), ("exact-variance choice", 2), ("best", 2), ("CRS", 1)]
+    body: list[list[Cell]] = [
+        [
+            s.layer, s.scores, f"{s.n}", f"{s.k}", f"{s.paper}", f"{regret(s, s.paper):.3f}", f"{s.optimal}",
+            f"{regret(s, s.optimal):.3f}", f"{s.best}", number(choice_variance(s, s.best)), number(s.crs),
+        ]
+        for s in found
+    ]  # fmt: skip
+    return table(head, body, groups=groups, kinds=_numbers(2, 11))

@@ -1,0 +1,226 @@
+"""One look for all figures: a colour and a marker per estimator, sizes, and how a picture is written.
+
+Nothing here changes matplotlib's global state: figures are objects of their own (no pyplot), and the settings
+hold only inside `settings()`.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import os
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from wtacrs.estimators import InputError, make
+
+DPI = 150
+INK, GREY = "#333333", "#8a8a8a"
+DASHES = ("-", (0, (5, 1.6)), (0, (1, 1.2)), (0, (5, 1.4, 1, 1.4)))
+
+# Okabe and Ito's colours for what is compared most often; the fallback cycle has none of them
+_KNOWN = {
+    "exact": (INK, "o"),
+    "topk": ("#cc79a7", "v"),
+    "crs": ("#e69f00", "s"),
+    'wta_crs(winners="paper")': ("#0072b2", "o"),
+    'wta_crs(winners="optimal")': ("#009e73", "D"),
+}
+_FALLBACK_COLOURS = ("#d55e00", "#332288", "#56b4e9", "#882255", "#8a8a2b", "#8c510a")
+_FALLBACK_MARKERS = ("P", "^", "X", "<", "p", ">", "h", "d")
+
+_SETTINGS = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9.0,
+    "axes.titlesize": 9.0,
+    "axes.labelsize": 9.0,
+    "legend.fontsize": 8.5,
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 8.0,
+    "figure.titlesize": 10.5,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GREY,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.7,
+    "lines.linewidth": 1.7,
+    "lines.markersize": 5.5,
+    "legend.frameon": False,
+    "legend.handlelength": 3.4,
+    # labels of minor ticks on the same line as those of major ones
+    "xtick.minor.pad": 5.0,
+}
+
+
+class NothingToDraw(InputError):
+    """The result is well formed but holds nothing that could be shown on these axes."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colour (hex) and matplotlib marker of one series."""
+
+    colour: str
+    marker: str
+
+
+def series(spec_text: str) -> str:
+    """What a spec has in common at all budgets: the spec, fields spelled out, without any `budget=…`.
+
+    A registered estimator gets its defaults spelled out; text that is not a spec (a function of an outsider) is
+    its own series.
+
+    >>> series("wta_crs(budget=0.3)"), series("crs(budget=64)"), series("exact"), series("mine.py:f")
+    ('wta_crs(winners="paper")', 'crs', 'exact', 'mine.py:f')
+    """
+    try:
+        text = repr(make(spec_text))
+    except InputError:
+        text = spec_text.strip()
+    call = _call(text)
+    return text if call is None else _without_budget(call)
+
+
+def budget_in_rows(spec_text: str) -> int | None:
+    """The number of rows asked for by a spec such as `crs(budget=64)`; None where the budget is no int."""
+    call = _call(spec_text)
+    if not isinstance(call, ast.Call):
+        return None
+    for keyword in call.keywords:
+        if keyword.arg == "budget" and isinstance(keyword.value, ast.Constant):
+            return keyword.value.value if type(keyword.value.value) is int else None
+    return None
+
+
+def looks(specs: Iterable[str]) -> dict[str, Look]:
+    """A look for each series among the specs, in their order.
+
+    An unknown series takes its place in the fallback cycle from a checksum of its name: the same in every run
+    and every figure, unless another one in this figure has taken that very colour and marker.
+    """
+    names = list(dict.fromkeys(series(text) for text in specs))
+    found = {name: Look(*_KNOWN[name]) for name in names if name in _KNOWN}
+    cycle = [Look(colour, marker) for marker in _FALLBACK_MARKERS for colour in _FALLBACK_COLOURS]
+    for name in sorted(set(names) - set(found)):
+        start = zlib.crc32(name.encode()) % len(cycle)
+        turned = cycle[start:] + cycle[:start]
+        found[name] = next((look for look in turned if look not in found.values()), turned[0])
+    return {name: found[name] for name in names}
+
+
+def look(spec_text: str) -> Look:
+    """The look of one estimator by itself."""
+    return looks([spec_text])[series(spec_text)]
+
+
+@contextmanager
+def settings() -> Iterator[None]:
+    """The house's fonts, sizes and colours over matplotlib's own defaults, whatever the user's matplotlibrc."""
+    with matplotlib.style.context(["default", _SETTINGS]):
+        yield
+
+
+@contextmanager
+def figure(width: float, height: float) -> Iterator[Figure]:
+    """A new figure of the given size in inches, to be filled inside the block; unknown to pyplot."""
+    with settings():
+        yield Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+
+
+def png(fig: Figure) -> bytes:
+    """The figure as PNG, 150 dpi, without metadata: the same figure gives the same bytes."""
+    with settings():
+        stream = io.BytesIO()
+        fig.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
+    return stream.getvalue()
+
+
+def save(fig: Figure, path: Path) -> Path:
+    """Write the figure as PNG, whole or not at all; parent folders are made.
+
+    Raises:
+        InputError: if the name does not end in .png, or the file cannot be written.
+    """
+    if path.suffix.lower() != ".png":
+        raise InputError(f"picture file {path}: the name must end in .png")
+    content = png(fig)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise InputError(f"picture file {path}: {error.strerror or error}") from None
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+        os.chmod(partial, 0o644)
+        os.replace(partial, path)
+    except BaseException as error:
+        os.unlink(partial)
+        if isinstance(error, OSError):
+            raise InputError(f"picture file {path}: {error.strerror or error}") from None
+        raise
+    return path
+
+
+def tag(axes: Axes, text: str) -> None:
+    """A left-aligned title."""
+    axes.set_title(text, loc="left")
+
+
+def shorten(text: str, limit: int) -> str:
+    """The text with its middle left out where it is longer than `limit` characters.
+
+    >>> shorten("encoder.block.0.SelfAttention.q", 20)
+    'encoder.b…tention.q'
+    """
+    if len(text) <= limit:
+        return text
+    half = (limit - 1) // 2
+    return f"{text[:half]}…{text[-half:]}"
+
+
+def short_names(layers: Iterable[str], limit: int = 40) -> dict[str, str]:
+    """Layer names without the containers that all of a model's layers sit in, still told apart.
+
+    >>> short_names(["encoder.block.0.layer.1.DenseReluDense.wi"])
+    {'encoder.block.0.layer.1.DenseReluDense.wi': 'encoder.0.1.DenseReluDense.wi'}
+    """
+    names = list(dict.fromkeys(layers))
+    containers = {"model", "module", "base_model", "transformer", "block", "layer", "layers"}
+    for drop in (containers, set[str]()):
+        short = [shorten(".".join(p for p in name.split(".") if p not in drop) or name, limit) for name in names]
+        if len(set(short)) == len(names):
+            return dict(zip(names, short, strict=True))
+    return {name: name for name in names}
+
+
+def _call(text: str) -> ast.Call | ast.Name | None:
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    return node if isinstance(node, (ast.Call, ast.Name)) else None
+
+
+def _without_budget(node: ast.expr) -> str:
+    if isinstance(node, ast.Call):
+        fields = [f"{k.arg}={_without_budget(k.value)}" for k in node.keywords if k.arg not in ("budget", None)]
+        fields = [_without_budget(a) for a in node.args] + fields
+        return ast.unparse(node.func) + (f"({', '.join(fields)})" if fields else "")
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return f'"{node.value}"'
+    return ast.unparse(node)

@@ -1,0 +1,108 @@
+"""Medians over layers: the only arithmetic of this storey, shared by the figures and the report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy
+
+from wtacrs.figures.style import budget_in_rows, series
+from wtacrs.validation.results import ComparisonRow, WinnerSweep
+
+
+@dataclass(frozen=True)
+class LayerMedian:
+    """One estimator at one budget with one kind of scores, over its layers.
+
+    `bias_squared`, `variance` and `mse` are medians relative to ‖G‖², each by itself; `low` and `high` are the
+    quartiles of the mean squared error; `error` is the median standard error of the Monte-Carlo rows (at most
+    the sum of those of variance and squared bias), None if all rows are closed forms. `row_fraction` (None
+    without a budget) and `byte_fraction` are medians of rows kept and bytes stored, as fractions of exact.
+    """
+
+    series: str
+    scores: str
+    budget: float | None
+    layers: int
+    row_fraction: float | None
+    byte_fraction: float
+    bias_squared: float
+    variance: float
+    mse: float
+    low: float
+    high: float
+    error: float | None
+    methods: tuple[str, ...]
+
+    @property
+    def mostly_bias(self) -> bool:
+        """More than half of the error does not average out over steps."""
+        return self.bias_squared > self.variance
+
+
+def layer_medians(rows: Iterable[ComparisonRow]) -> list[LayerMedian]:
+    """One entry per (scores, estimator, budget), estimators in order of appearance, budgets rising."""
+    groups: dict[tuple[str, str, float | None, bool], list[ComparisonRow]] = {}
+    for row in rows:
+        counted = budget_in_rows(row.estimator) is not None
+        groups.setdefault((row.scores, series(row.estimator), row.budget, counted), []).append(row)
+    order = {name: place for place, name in enumerate(dict.fromkeys(key[1] for key in groups))}
+    found = [_median(name, scores, budget, group) for (scores, name, budget, _), group in groups.items()]
+    return sorted(found, key=lambda e: (e.scores, order[e.series], e.row_fraction or 0.0, e.byte_fraction))
+
+
+def row_fraction(row: ComparisonRow) -> float | None:
+    """The part of the n rows that the budget asks for, whether it is written as a fraction or as a number."""
+    if row.budget is None:
+        return None
+    if budget_in_rows(row.estimator) is None and row.budget <= 1:
+        return row.budget
+    return min(row.budget / max(row.n, 1), 1.0)
+
+
+def standard_error(row: ComparisonRow) -> float | None:
+    """Upper bound of the standard error of the row's MSE; None for a closed form."""
+    errors = [e for e in (row.variance_error, row.bias_squared_error) if e is not None]
+    return sum(errors) if errors else None
+
+
+def ratio(value: float, reference: float) -> float:
+    """`value / reference`; 1 where both are zero, infinite where the reference alone is."""
+    if reference:
+        return value / reference
+    return math.inf if value else 1.0
+
+
+def choice_variance(sweep: WinnerSweep, winners: int) -> float:
+    """Variance at a number of winners; a sweep ends at k − 1, and with k winners nothing is left to chance."""
+    return sweep.variance[winners] if winners < len(sweep.variance) else 0.0
+
+
+def regret(sweep: WinnerSweep, winners: int) -> float:
+    """Variance at that number of winners over the least possible one; 1 is best."""
+    return ratio(choice_variance(sweep, winners), choice_variance(sweep, sweep.best))
+
+
+def _median(name: str, scores: str, budget: float | None, rows: Sequence[ComparisonRow]) -> LayerMedian:
+    with numpy.errstate(invalid="ignore"):  # infinite errors have no quartiles: nan says so
+        low, high = numpy.quantile([row.mse for row in rows], [0.25, 0.75])
+    fractions = [f for f in map(row_fraction, rows) if f is not None]
+    errors = [e for e in map(standard_error, rows) if e is not None]
+    return LayerMedian(
+        series=name,
+        scores=scores,
+        budget=budget,
+        layers=len({row.layer for row in rows}),
+        row_fraction=median(fractions) if fractions else None,
+        byte_fraction=median(ratio(row.saved_bytes, row.exact_bytes) for row in rows),
+        bias_squared=median(row.bias_squared for row in rows),
+        variance=median(row.variance for row in rows),
+        mse=median(row.mse for row in rows),
+        low=float(low),
+        high=float(high),
+        error=median(errors) if errors else None,
+        methods=tuple(sorted({row.method for row in rows})),
+    )

@@ -1,0 +1,468 @@
+"""The pictures show what the results hold: every series, every mark in its place, the same bytes each time."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+
+import figure_examples as examples
+import matplotlib
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from wtacrs.estimators import InputError, available
+from wtacrs.figures import style, training_curves, variance_budget, winner_sweep
+from wtacrs.figures.summary import layer_medians, regret
+from wtacrs.validation.results import ComparisonResult, SweepResult, TrainingResult, write_result
+
+RUNS = ("exact", "wta_crs(budget=0.3)", "wta_crs(budget=0.1)", "crs(budget=0.1)")
+
+
+@pytest.fixture(scope="module")
+def comparison() -> ComparisonResult:
+    return examples.comparison()
+
+
+@pytest.fixture(scope="module")
+def sweep() -> SweepResult:
+    return examples.sweep()
+
+
+@pytest.fixture(scope="module")
+def runs() -> list[TrainingResult]:
+    return [examples.training(text) for text in RUNS]
+
+
+def visible(fig: Figure) -> list[Axes]:
+    return [axes for axes in fig.axes if axes.get_visible()]
+
+
+def legend(fig: Figure) -> list[str]:
+    return [text.get_text() for text in fig.legends[0].get_texts()]
+
+
+def points(axes: Axes, colour: str, marker: str) -> set[tuple[float, float]]:
+    """Where the lines of that colour and marker have their vertices."""
+    lines = [line for line in axes.get_lines() if (line.get_color(), line.get_marker()) == (colour, marker)]
+    return {(float(x), float(y)) for line in lines for x, y in line.get_xydata()}
+
+
+# style
+
+
+def test_series_is_the_spec_without_its_budget_wherever_it_stands() -> None:
+    assert style.series("wta_crs(budget=0.3)") == style.series('wta_crs(winners="paper", budget=64)')
+    assert style.series("wta_crs(budget=0.3, winners=5)") == "wta_crs(winners=5)"
+    assert style.series('outer(bits=4, rows=inner(budget=0.3, kind="a"))') == 'outer(bits=4, rows=inner(kind="a"))'
+    assert style.series("inner(budget=0.3)") == "inner"
+    assert style.series("file.py:function") == "file.py:function"
+
+
+def test_budget_in_rows_tells_one_row_from_all_rows() -> None:
+    assert style.budget_in_rows("crs(budget=1)") == 1
+    assert style.budget_in_rows("crs(budget=1.0)") is None
+    assert style.budget_in_rows("exact") is None
+
+
+def test_registered_estimators_have_looks_of_their_own_and_exact_is_grey() -> None:
+    looks = style.looks([*(n for n in available() if n != "wta_crs"), *examples.SPECS])
+    assert len(set(looks.values())) == len(looks)
+    assert len({look.colour for name, look in looks.items() if name in examples.SPECS}) == len(examples.SPECS)
+    assert style.look("exact").colour == style.INK
+
+
+def test_unknown_looks_are_stable_in_any_order_and_distinct() -> None:
+    specs = [f"other_{i}(budget=0.3)" for i in range(30)]
+    forwards, backwards = style.looks(specs), style.looks(specs[::-1])
+    assert forwards == backwards
+    assert len(set(forwards.values())) == 30
+    assert style.look("other_3") == style.look("other_3(budget=9)")
+    reserved = {style.look(text).colour for text in examples.SPECS}
+    assert reserved.isdisjoint(look.colour for look in forwards.values())
+
+
+def test_unknown_looks_are_the_same_in_another_process() -> None:
+    code = "from wtacrs.figures import style; print(style.look('third_party').colour, style.look('mine').marker)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [style.look("third_party").colour, style.look("mine").marker]
+
+
+def test_short_names_stay_distinct() -> None:
+    names = ["model.layers.0.q", "layers.0.q", "encoder.layer.1.o"]
+    short = style.short_names(names)
+    assert len(set(short.values())) == 3
+    assert style.short_names(["bert.encoder.layer.1.o"]) == {"bert.encoder.layer.1.o": "bert.encoder.1.o"}
+    long = [f"{'stem.' * 20}{i}.{'leaf.' * 20}" for i in range(3)]
+    assert len(set(style.short_names(long).values())) == 3
+
+
+def test_drawing_leaves_matplotlib_as_it_was(comparison: ComparisonResult, tmp_path: Path) -> None:
+    before = dict(matplotlib.rcParams)
+    variance_budget.draw(comparison, tmp_path / "a.png")
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_the_users_settings_do_not_change_the_picture(comparison: ComparisonResult) -> None:
+    plain = style.png(variance_budget.build(comparison))
+    with matplotlib.rc_context({"font.size": 22.0, "axes.facecolor": "black", "savefig.dpi": 30}):
+        assert style.png(variance_budget.build(comparison)) == plain
+
+
+def test_save_refuses_other_names_and_leaves_no_partial_file(tmp_path: Path) -> None:
+    with style.figure(2, 2) as fig:
+        fig.subplots()
+    with pytest.raises(InputError, match=r"must end in \.png"):
+        style.save(fig, tmp_path / "a.pdf")
+    (tmp_path / "taken.png").mkdir()
+    with pytest.raises(InputError, match=r"taken\.png"):
+        style.save(fig, tmp_path / "taken.png")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="picture file"):
+        style.save(fig, tmp_path / "file" / "a.png")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "taken.png"]
+
+
+def test_importing_the_storey_does_not_import_matplotlib() -> None:
+    code = "import sys, wtacrs.figures; print('matplotlib' in sys.modules, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+# all figures
+
+
+def test_pngs_are_valid_and_the_same_bytes_twice(
+    comparison: ComparisonResult, sweep: SweepResult, runs: list[TrainingResult], tmp_path: Path
+) -> None:
+    draws = {
+        "sweep": lambda path: winner_sweep.draw(sweep, path),
+        "budget": lambda path: variance_budget.draw(comparison, path),
+        "bytes": lambda path: variance_budget.draw(comparison, path, against="bytes"),
+        "training": lambda path: training_curves.draw(runs, path),
+    }
+    for name, draw in draws.items():
+        first = draw(tmp_path / "new" / f"{name}.png")
+        second = draw(tmp_path / f"{name}-again.png")
+        assert first.read_bytes() == second.read_bytes()
+        height, width, _ = imread(first).shape
+        assert 800 < width < 1800
+        assert 500 < height < 1800
+        pixels = imread(first)[..., :3]
+        assert 0.001 < (pixels.min(axis=2) < 0.6).mean() < 0.3  # neither empty nor covered
+        assert b"matplotlib" not in first.read_bytes().lower()
+    assert len(list((tmp_path / "new").iterdir())) == 4
+
+
+def test_legends_do_not_cover_axes_or_their_labels(
+    comparison: ComparisonResult, sweep: SweepResult, runs: list[TrainingResult]
+) -> None:
+    figures = (winner_sweep.build(sweep), variance_budget.build(comparison), training_curves.build(runs))
+    for fig in figures:
+        style.png(fig)
+        box = fig.legends[0].get_window_extent()
+        canvas = fig.bbox
+        assert canvas.x0 <= box.x0
+        assert box.x1 <= canvas.x1
+        for axes in visible(fig):
+            tight = axes.get_tightbbox()
+            assert tight is not None
+            assert not box.overlaps(tight)
+
+
+# |C| sweeps
+
+
+def test_sweep_marks_lie_on_the_curve_at_the_choices(sweep: SweepResult) -> None:
+    fig = winner_sweep.build(sweep)
+    panels = visible(fig)
+    assert len(panels) == len(examples.LAYERS)
+    for axes, layer in zip(panels, examples.LAYERS, strict=True):
+        mine = [s for s in sweep.sweeps if s.layer == layer]
+        paper, optimal = style.look(winner_sweep.PAPER), style.look(winner_sweep.OPTIMAL)
+        assert points(axes, paper.colour, paper.marker) == {(s.paper, s.variance[s.paper] / s.crs) for s in mine}
+        assert points(axes, optimal.colour, optimal.marker) == {
+            (s.optimal, s.variance[s.optimal] / s.crs) for s in mine
+        }
+        best = {
+            (float(x), float(y)) for line in axes.get_lines() if line.get_marker() == "s"
+            for x, y in line.get_xydata()
+        }  # fmt: skip
+        assert best == {(s.best, s.variance[s.best] / s.crs) for s in mine}
+        curves = [list(line.get_ydata()) for line in axes.get_lines() if len(line.get_xdata()) == examples.K]
+        assert curves == [[v / s.crs for v in s.variance] for s in mine]
+        assert layer.rsplit(".", 1)[1] in axes.get_title(loc="left")
+        assert f"n = {examples.N}, k = {examples.K}" in axes.get_title(loc="left")
+    assert {"paper's choice", "exact-variance choice", "true minimum"} <= set(legend(fig))
+
+
+def test_sweep_relative_to_the_gradient_has_one_crs_line_per_scores(sweep: SweepResult) -> None:
+    axes = visible(winner_sweep.build(sweep, relative_to="gradient", layers=[examples.LAYERS[2]]))[0]
+    colour = style.look("crs").colour
+    levels = {line.get_ydata()[0] for line in axes.get_lines() if line.get_color() == colour}
+    assert levels == {s.crs for s in sweep.sweeps if s.layer == examples.LAYERS[2]}
+    assert len(levels) == 2
+
+
+def test_sweep_scale_is_logarithmic_only_beyond_a_decade(sweep: SweepResult) -> None:
+    assert visible(winner_sweep.build(sweep))[0].get_yscale() == "log"
+    flat = [s.model_copy(update={"variance": [s.crs * (1 - c / 100) for c in range(5)]}) for s in sweep.sweeps]
+    flat = [s.model_copy(update={"paper": 1, "optimal": 2, "best": 4}) for s in flat]
+    assert visible(winner_sweep.build(sweep.model_copy(update={"sweeps": flat})))[0].get_yscale() == "linear"
+
+
+def test_sweep_of_many_layers_shows_nine_with_both_ends_and_says_so() -> None:
+    layers = tuple(f"h.{i}.fc" for i in range(20))
+    one = examples.winner_sweep("h.0.fc", 0, "oracle")
+    many = examples.sweep(()).model_copy(update={"sweeps": [one.model_copy(update={"layer": x}) for x in layers]})
+    fig = winner_sweep.build(many)
+    titles = [axes.get_title(loc="left").split("\n")[0] for axes in visible(fig)]
+    assert len(titles) == winner_sweep.MAX_PANELS
+    assert (titles[0], titles[-1]) == ("h.0.fc", "h.19.fc")
+    assert "9 of 20 layers" in fig.get_suptitle()
+    assert len(visible(winner_sweep.build(many, layers=["h.7.fc", "h.3.fc"]))) == 2
+
+
+def test_sweep_marks_without_variance_sit_on_the_lower_edge() -> None:
+    one = examples.winner_sweep("a", 2, "row norms")
+    assert max(one.variance) > 10 * min(one.variance)
+    # with all n rows as winners nothing is drawn: |C| = k is one past the end of the list
+    certain = one.model_copy(update={"paper": one.k, "optimal": one.k, "best": one.k})
+    fig = winner_sweep.build(examples.sweep(()).model_copy(update={"sweeps": [certain]}))
+    axes = visible(fig)[0]
+    paper = style.look(winner_sweep.PAPER)
+    assert points(axes, paper.colour, paper.marker) == {(one.k, 0.0)}
+    marks = [line for line in axes.get_lines() if line.get_marker() == paper.marker]
+    style.png(fig)
+    assert marks[0].get_transform().transform((0, 0))[1] == pytest.approx(axes.bbox.y0)
+    assert any("variance 0" in label for label in legend(fig))
+    level = certain.model_copy(update={"variance": [one.crs] * one.k})
+    fig = winner_sweep.build(examples.sweep(()).model_copy(update={"sweeps": [level]}))
+    assert visible(fig)[0].get_yscale() == "linear"
+    assert not any("variance 0" in label for label in legend(fig))
+
+
+def test_sweep_refuses_what_it_cannot_show(sweep: SweepResult, comparison: ComparisonResult) -> None:
+    with pytest.raises(InputError, match="kind 'comparison'"):
+        winner_sweep.build(comparison)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"layers: 'nowhere' is not in the sweep"):
+        winner_sweep.build(sweep, layers=["nowhere"])
+    with pytest.raises(InputError, match="relative_to='x'"):
+        winner_sweep.build(sweep, relative_to="x")  # type: ignore[arg-type]
+    bad = sweep.sweeps[0].model_copy(update={"best": examples.K + 1})
+    with pytest.raises(InputError, match="best=13 must be a number of winners from 0 to 12"):
+        winner_sweep.build(sweep.model_copy(update={"sweeps": [bad]}))
+    with pytest.raises(style.NothingToDraw, match="no layer"):
+        winner_sweep.build(sweep.model_copy(update={"sweeps": []}))
+
+
+def test_regret_of_the_best_is_one_and_of_others_above(sweep: SweepResult) -> None:
+    for s in sweep.sweeps:
+        assert regret(s, s.best) == 1.0
+        assert regret(s, s.paper) == s.variance[s.paper] / min(s.variance) >= 1.0
+
+
+# error against budget and bytes
+
+
+def mse(result: ComparisonResult, name: str, budget: float, kind: str) -> list[float]:
+    return [r.mse for r in result.rows if (style.series(r.estimator), r.budget, r.scores) == (name, budget, kind)]
+
+
+@pytest.mark.parametrize("against", ["budget", "bytes"])
+def test_error_lines_are_the_medians_over_layers(comparison: ComparisonResult, against: str) -> None:
+    fig = variance_budget.build(comparison, against=against)  # type: ignore[arg-type]
+    assert [axes.get_title(loc="left")[:3] for axes in fig.axes] == ["row", "ora"]
+    for axes, kind in zip(fig.axes, ("row norms", "oracle"), strict=True):
+        assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+        for name in examples.SPECS[1:]:
+            look = style.look(name)
+            found = sorted(points(axes, look.colour, look.marker))
+            assert [y for _, y in found] == [median(mse(comparison, name, b, kind)) for b in examples.BUDGETS]
+            if against == "budget":
+                assert [x for x, _ in found] == list(examples.BUDGETS)
+            else:
+                rows = [r for r in comparison.rows if style.series(r.estimator) == name]
+                assert [x for x, _ in found] == sorted({r.saved_bytes / r.exact_bytes for r in rows})
+    for name in (*examples.SPECS, "shrunk"):
+        assert any(label.split("  ")[0] == name for label in legend(fig))
+
+
+def test_what_is_mostly_bias_is_dashed_and_named(comparison: ComparisonResult) -> None:
+    fig = variance_budget.build(comparison)
+    assert "topk  (mostly bias²)" in legend(fig)
+    assert "exact  (error 0, not on a log axis)" in legend(fig)
+    styles = {
+        line.get_color(): line.get_linestyle() for line in fig.axes[0].get_lines() if line.get_marker() != ""
+    }
+    assert styles[style.look("topk").colour] == "--"
+    assert styles[style.look("crs").colour] == "-"
+
+
+def test_error_bars_are_two_median_standard_errors(comparison: ComparisonResult) -> None:
+    fig = variance_budget.build(comparison)
+    bars = [c for c in fig.axes[0].containers if isinstance(c, ErrorbarContainer)]
+    assert len(bars) == 1
+    assert not fig.axes[1].containers
+    segments = bars[0].lines[2][0].get_segments()
+    for budget, (low, high) in zip(examples.BUDGETS, segments, strict=True):
+        rows = [r for r in comparison.rows if r.method == "monte carlo" and r.budget == budget]
+        wanted = median(r.variance_error or math.nan for r in rows)
+        assert low[0] == high[0] == budget
+        assert high[1] - low[1] == pytest.approx(4 * wanted)
+    assert any("standard errors" in label for label in legend(fig))
+
+
+def test_quartiles_and_fractions_of_the_medians(comparison: ComparisonResult) -> None:
+    rows = [r for r in comparison.rows if r.scores == "oracle" and r.estimator.startswith("crs(budget=0.3")]
+    (entry,) = layer_medians(rows)
+    assert entry.layers == len(examples.LAYERS) == 6
+    ordered = sorted(r.mse for r in rows)
+    assert entry.low == pytest.approx(ordered[1] + 0.25 * (ordered[2] - ordered[1]))
+    assert entry.high == pytest.approx(ordered[3] + 0.75 * (ordered[4] - ordered[3]))
+    assert entry.row_fraction == 0.3
+    assert entry.error is None
+
+
+def test_budgets_in_rows_are_placed_at_their_fraction(comparison: ComparisonResult) -> None:
+    one, four = (
+        examples.comparison_row("a", 0, examples.configured("crs", k), float(k), "row norms") for k in (1, 4)
+    )
+    fig = variance_budget.build(comparison.model_copy(update={"rows": [one, four]}))
+    look = style.look("crs")
+    assert points(fig.axes[0], look.colour, look.marker) == {(1 / 40, one.mse), (4 / 40, four.mse)}
+
+
+def test_an_estimator_without_budget_is_a_level_line(comparison: ComparisonResult) -> None:
+    rounding = [
+        r.model_copy(update={"estimator": "rounding(bits=8)", "budget": None}) for r in comparison.rows
+        if r.estimator == "crs(budget=0.5)"
+    ]  # fmt: skip
+    fig = variance_budget.build(comparison.model_copy(update={"rows": [*comparison.rows, *rounding]}))
+    colour = style.look("rounding(bits=8)").colour
+    levels = [line for line in fig.axes[0].get_lines() if line.get_color() == colour]
+    assert [list(line.get_xdata()) for line in levels] == [[0, 1]]  # from edge to edge
+    assert levels[0].get_ydata()[0] == median(mse(comparison, "crs", 0.5, "row norms"))
+
+
+def test_one_kind_of_scores_and_one_budget_make_one_panel(comparison: ComparisonResult) -> None:
+    rows = [r for r in comparison.rows if r.scores == "oracle" and r.budget == 0.3]
+    fig = variance_budget.build(comparison.model_copy(update={"rows": rows}))
+    assert len(fig.axes) == 1
+    left, right = fig.axes[0].get_xlim()
+    assert left < 0.3 < right
+
+
+def test_values_that_are_not_finite_are_named(comparison: ComparisonResult) -> None:
+    rows = [
+        r.model_copy(update={"mse": math.inf, "variance": math.inf}) if r.estimator == "crs(budget=0.1)" else r
+        for r in comparison.rows
+    ]
+    assert "crs  (not finite at budget 0.1)" in legend(
+        variance_budget.build(comparison.model_copy(update={"rows": rows}))
+    )
+
+
+def test_comparison_refuses_what_it_cannot_show(comparison: ComparisonResult, sweep: SweepResult) -> None:
+    with pytest.raises(InputError, match="kind 'sweep'"):
+        variance_budget.build(sweep)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="against='x'"):
+        variance_budget.build(comparison, against="x")  # type: ignore[arg-type]
+    exact = [r for r in comparison.rows if r.estimator == "exact"]
+    with pytest.raises(style.NothingToDraw, match="no row with a positive"):
+        variance_budget.build(comparison.model_copy(update={"rows": exact}))
+
+
+# training
+
+
+@pytest.mark.parametrize("against", ["step", "seconds"])
+def test_training_lines_are_the_histories(runs: list[TrainingResult], against: str) -> None:
+    fig = training_curves.build(runs, against=against)  # type: ignore[arg-type]
+    dev, loss = fig.axes
+    assert len(dev.get_lines()) == len(runs) + 1
+    for run, metric, losses in zip(runs, dev.get_lines(), loss.get_lines(), strict=False):
+        assert list(metric.get_ydata()) == [p.dev["accuracy"] for p in run.history]
+        assert list(losses.get_ydata()) == [p.train_loss for p in run.history]
+        assert list(metric.get_xdata()) == [getattr(p, against) for p in run.history]
+        assert f"{run.estimator}: final {run.final:.3f}" in legend(fig)
+    assert dev.get_lines()[-1].get_ydata()[0] == runs[0].majority
+    assert f"majority class: {runs[0].majority:.3f}" in legend(fig)
+
+
+def test_runs_of_one_estimator_share_the_colour_and_differ_in_dashes(runs: list[TrainingResult]) -> None:
+    lines = training_curves.build(runs).axes[0].get_lines()
+    assert lines[1].get_color() == lines[2].get_color() == style.look(winner_sweep.PAPER).colour
+    assert lines[1].is_dashed() != lines[2].is_dashed()
+    seeds = [examples.training("crs(budget=0.3)", seed) for seed in (3, 4)]
+    labels = legend(training_curves.build(seeds))
+    assert [label.split(":")[0] for label in labels[:2]] == ["crs(budget=0.3), seed 3", "crs(budget=0.3), seed 4"]
+
+
+def test_a_point_without_training_loss_is_left_out_of_the_loss_alone(runs: list[TrainingResult]) -> None:
+    first = runs[0].history[0].model_copy(update={"train_loss": None, "step": 0})
+    run = runs[0].model_copy(update={"history": [first, *runs[0].history]})
+    dev, loss = training_curves.build([run]).axes
+    assert len(dev.get_lines()[0].get_xdata()) == len(loss.get_lines()[0].get_xdata()) + 1
+
+
+def test_training_refuses_what_it_cannot_show(runs: list[TrainingResult], sweep: SweepResult) -> None:
+    with pytest.raises(InputError, match="results is empty"):
+        training_curves.build([])
+    with pytest.raises(InputError, match="kind 'sweep'"):
+        training_curves.build([sweep])  # type: ignore[list-item]
+    with pytest.raises(InputError, match="one task, got planes, other"):
+        training_curves.build([runs[0], examples.training("exact", task="other")])
+    with pytest.raises(InputError, match="no dev metric 'f1', only accuracy"):
+        training_curves.build([runs[0].model_copy(update={"metric": "f1"})])
+    with pytest.raises(style.NothingToDraw, match="history is empty"):
+        training_curves.build([runs[0].model_copy(update={"history": []})])
+
+
+# command lines
+
+
+def test_commands_draw_and_tell_mistakes_in_one_line(
+    comparison: ComparisonResult,
+    sweep: SweepResult,
+    runs: list[TrainingResult],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    compare, winners = (write_result(tmp_path / f"{r.kind}.json", r) for r in (comparison, sweep))
+    trained = [write_result(tmp_path / f"run{i}.json", run) for i, run in enumerate(runs)]
+    out = tmp_path / "out.png"
+    for main, arguments in (
+        (winner_sweep.main, [winners, out, "--relative-to", "gradient"]),
+        (variance_budget.main, [compare, out, "--against", "bytes"]),
+        (training_curves.main, [*trained, out, "--against", "seconds"]),
+    ):
+        assert main([str(a) for a in arguments]) == 0
+        assert capsys.readouterr().out.strip() == str(out)
+        assert out.exists()
+        out.unlink()
+    for main, wrong in (
+        (winner_sweep.main, compare),
+        (variance_budget.main, winners),
+        (training_curves.main, compare),
+    ):
+        for path in (wrong, tmp_path / "absent.json"):
+            assert main([str(path), str(out)]) == 2
+            told = capsys.readouterr().err
+            assert told.count("\n") == 1
+            assert path.name in told
+    assert not out.exists()
+
+
+def test_module_entry_exits_with_2_and_one_line_on_bad_usage(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "wtacrs.figures.winner_sweep"]
+    for arguments in ([], [str(tmp_path / "absent.json"), "out.png"]):
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert done.stderr.startswith("error: ")
