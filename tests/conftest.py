@@ -20,6 +20,9 @@ from hypothesis import settings
 settings.register_profile("suite", derandomize=True, deadline=None, max_examples=60)
 settings.load_profile("suite")
 
+# the matrices of the tests are too small for a second thread, which would only wait for the first
+torch.set_num_threads(1)
+
 
 @pytest.fixture
 def generator() -> torch.Generator:

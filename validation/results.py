@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from wtacrs.estimators.errors import InputError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 
 
 class Record(BaseModel):
@@ -66,7 +66,7 @@ class ComparisonRow(Record):
 
     layer: str
     estimator: str
-    budget: float | None
+    budget: int | float | None
     scores: Literal["row norms", "oracle"]
     n: int
     d: int
@@ -139,7 +139,7 @@ class CheckResult(Record):
 
 
 class TrainingPoint(Record):
-    """One evaluation: mean training loss since the last one, dev metrics in [−1, 1], seconds of training so far."""
+    """One evaluation: mean training loss since the last one, dev metrics, seconds of training so far."""
 
     step: int
     epoch: float

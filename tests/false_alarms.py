@@ -1,0 +1,30 @@
+"""The suite's one false-alarm budget: the probability that any statistical test rejects sound code.
+
+Every stochastic test takes its level from here, by name. Sample sizes and seeds are fixed; nothing is tried twice.
+"""
+
+from __future__ import annotations
+
+BUDGET = 1e-6
+
+SHARES: dict[str, float] = {
+    "monte carlo: mean": 1e-7,
+    "monte carlo: standardised errors": 5e-8,
+    "monte carlo: unbiased moments": 5e-8,
+    "monte carlo: stated errors": 5e-8,
+    "monte carlo: beside enumeration": 1e-8,
+    "mean test: calibration": 5e-8,
+    "mean test: sound estimators": 5e-8,
+    "mean test: power": 5e-8,
+    "mean test: null cases": 5e-8,
+    "mean test: projections": 5e-8,
+    "variance test: sound estimators": 1e-7,
+    "comparison: monte carlo beside closed form": 5e-8,
+    "checks: sound estimators": 2e-7,
+    "t5: mean gradient": 1e-7,
+}
+
+
+def share(name: str, tests: int = 1) -> float:
+    """Level of each of `tests` statistical tests that divide the share of this name."""
+    return SHARES[name] / tests

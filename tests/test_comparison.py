@@ -1,0 +1,173 @@
+"""The table of estimators: relative moments, real bytes, padding left out, zero products skipped."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from false_alarms import share
+from scipy import stats
+
+from wtacrs.estimators import CRS, InputError, NoClosedForm, joint_norms, make, row_norms
+from wtacrs.validation.captures import LayerCapture
+from wtacrs.validation.comparison import (
+    ZeroProduct,
+    at_budgets,
+    compare,
+    compare_layer,
+    exact_product,
+    layer_scores,
+)
+from wtacrs.validation.problems import make_problem
+
+ESTIMATORS = ("exact", "topk(budget=0.3)", "crs(budget=0.3)", "wta_crs(budget=0.3)")
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def capture(seed: int = 0, dtype: torch.dtype = torch.float32) -> LayerCapture:
+    x, dy = make_problem("heavy_tailed", 30, 6, 5, generator=seeded(seed), dtype=dtype)
+    mask = torch.arange(30) % 5 != 0
+    return LayerCapture(x, torch.where(mask.unsqueeze(1), dy, 0.0), mask)
+
+
+def table(rows):
+    return {(r.layer, r.estimator, r.scores): r for r in rows}
+
+
+def test_closed_forms_relative_to_the_exact_product():
+    x, dy = make_problem("gaussian", 30, 6, 5, generator=seeded(0))
+    rows = table(compare_layer("layer", x, dy, ESTIMATORS))
+    unit = float((dy.T @ x).square().sum())
+    for name in ESTIMATORS[1:]:
+        estimator = make(name)
+        for kind, scores in (("oracle", joint_norms(x, dy)), ("row norms", row_norms(x))):
+            row = rows["layer", repr(estimator), kind]
+            bias = estimator.expectation(x, dy, scores=scores) - dy.T @ x
+            assert row.variance == pytest.approx(float(estimator.variance(x, dy, scores=scores)) / unit, rel=1e-12)
+            assert row.bias_squared == pytest.approx(float(bias.square().sum()) / unit, rel=1e-9, abs=1e-25)
+            assert row.mse == pytest.approx(row.bias_squared + row.variance)
+            assert (row.method, row.draws, row.variance_error) == ("closed form", None, None)
+            assert (row.n, row.d, row.m, row.budget) == (30, 6, 5, 0.3)
+
+
+def test_bytes_are_those_of_what_is_saved():
+    x, dy = make_problem("gaussian", 30, 6, 5, generator=seeded(0), dtype=torch.bfloat16)
+    rows = table(compare_layer("layer", x, dy, ESTIMATORS, scores=("row norms",)))
+    assert {row.exact_bytes for row in rows.values()} == {30 * 6 * 2}
+    assert rows["layer", "exact", "row norms"].saved_bytes == 30 * 6 * 2
+    # 9 rows of 6 bf16 numbers, an index of 4 and a weight of 4 bytes each
+    assert rows["layer", "crs(budget=0.3)", "row norms"].saved_bytes == 9 * (6 * 2 + 8)
+
+
+def test_padding_is_never_sampled():
+    """Masked rows change nothing, whatever they hold, as long as their dy is zero."""
+    layer = capture()
+    spoilt = torch.where(layer.mask.unsqueeze(1), layer.x, 1e4)
+    names = ESTIMATORS[1:]
+    clean = compare_layer("layer", layer.x, layer.dy, names, mask=layer.mask)
+    other = compare_layer("layer", spoilt, layer.dy, names, mask=layer.mask)
+    unmasked = compare_layer("layer", spoilt, layer.dy, names)
+    for a, b in zip(clean, other, strict=True):
+        assert a.variance == pytest.approx(b.variance, rel=1e-9)
+        assert a.bias_squared == pytest.approx(b.bias_squared, rel=1e-6, abs=1e-9)
+    for a, b in zip(clean, unmasked, strict=True):
+        if a.scores == "row norms" and a.estimator != "topk(budget=0.3)":
+            assert b.variance > 2 * a.variance
+
+
+def test_estimators_without_scores_or_budget_appear_once():
+    rows = compare({"a": capture()}, ESTIMATORS, budgets=(0.1, 5))
+    assert [r.estimator for r in rows if r.estimator == "exact"] == ["exact"]
+    assert len(rows) == 1 + 3 * 2 * 2
+    assert {r.budget for r in rows} == {None, 0.1, 5}
+    assert [repr(e) for e in at_budgets(["crs(budget=1)", "crs(budget=2)"], [3])] == ["crs(budget=3)"]
+    assert at_budgets(["crs(budget=1)"], None) == [CRS(budget=1)]
+
+
+class Formless(CRS):
+    """CRS that does not know its moments."""
+
+    name = "formless"
+
+    def variance(self, x, dy, *, scores=None):
+        raise NoClosedForm("unknown")
+
+
+def test_monte_carlo_where_there_is_no_closed_form():
+    x, dy = make_problem("gaussian", 30, 6, 5, generator=seeded(0))
+    known = compare_layer("layer", x, dy, [CRS(budget=8)])
+    measured = compare_layer("layer", x, dy, [Formless(budget=8)], draws=800, generator=seeded(1))
+    reach = float(stats.norm.isf(share("comparison: monte carlo beside closed form", 4) / 2))
+    for truth, row in zip(known, measured, strict=True):
+        assert (row.method, row.draws) == ("monte carlo", 800)
+        assert abs(row.variance - truth.variance) <= reach * row.variance_error
+        assert abs(row.bias_squared) <= reach * row.bias_squared_error
+        assert row.variance_error < 0.1 * row.variance
+        assert row.saved_bytes == truth.saved_bytes
+
+
+def test_layers_without_a_product_are_skipped_with_a_reason():
+    empty = capture()
+    empty = LayerCapture(empty.x, torch.zeros_like(empty.dy), empty.mask)
+    captures = {"first": capture(), "idle": empty, "last": capture(1)}
+    seen, reasons = [], []
+    rows = compare(
+        captures,
+        ESTIMATORS,
+        progress=lambda *done: seen.append(done),
+        skipped=lambda *reason: reasons.append(reason),
+    )
+    assert {row.layer for row in rows} == {"first", "last"}
+    assert seen == [("first", 1, 3), ("idle", 2, 3), ("last", 3, 3)]
+    assert [name for name, _ in reasons] == ["idle"]
+    assert "exact product is zero" in reasons[0][1]
+    with pytest.warns(UserWarning, match="'idle': the exact product is zero"):
+        compare(captures, ["exact"])
+    with pytest.raises(ZeroProduct):
+        compare_layer("idle", empty.x, empty.dy, ["exact"])
+
+
+def test_layers_are_chosen_by_name_and_read_one_at_a_time():
+    loaded = []
+
+    class Lazy(dict):
+        def __getitem__(self, name):
+            loaded.append(name)
+            return super().__getitem__(name)
+
+    captures = Lazy(a=capture(), b=capture(1), c=capture(2))
+    rows = compare(captures, ["exact"], layers=["c", "a"])
+    assert [row.layer for row in rows] == ["c", "a"]
+    assert "b" not in loaded
+    with pytest.raises(InputError, match="layer 'd' is not among the captured layers: a, b, c"):
+        compare(captures, ["exact"], layers=["d"])
+
+
+def test_one_seed_gives_one_table():
+    x, dy = make_problem("gaussian", 30, 6, 5, generator=seeded(0))
+    first, again = (
+        compare_layer("layer", x, dy, [Formless(budget=8)], draws=50, generator=seeded(1)) for _ in range(2)
+    )
+    assert first == again
+
+
+def test_misuse_names_the_argument(unchecked):
+    x, dy = make_problem("gaussian", 10, 3, 2, generator=seeded(0))
+    with pytest.raises(InputError, match="scores='norms'"):
+        layer_scores("norms", x, dy)
+    with pytest.raises(InputError, match="mask must be bool"):
+        layer_scores("oracle", x, dy, torch.ones(9, dtype=torch.bool))
+    with pytest.raises(InputError, match="mask must be bool"):
+        layer_scores("oracle", x, dy, torch.ones(10))
+    with pytest.raises(InputError, match="at least one kind"):
+        compare_layer("layer", x, dy, ["exact"], scores=())
+    with pytest.raises(InputError, match="NaN or infinite"):
+        exact_product("layer", x / 0.0, dy)
+    with pytest.raises(InputError, match="same number of rows"):
+        compare_layer("layer", x, dy[:-1], ["exact"])
+    with pytest.raises(InputError, match="unknown estimator"):
+        compare({"a": SimpleNamespace(x=x, dy=dy, mask=None)}, ["nonsense"])

@@ -1,0 +1,206 @@
+"""The form of a law: a named check that holds, is broken, or does not apply, and the bench it is checked on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from wtacrs.estimators import Estimator, InputError, joint_norms, make, sampling_scores
+from wtacrs.validation.enumeration import ExactMoments, can_enumerate, enumerate_moments
+from wtacrs.validation.problems import PROBLEMS, Problem, make_problem
+
+# (n, k): small ones for every design, then a few with one or two free slots for designs that fix many rows
+_SMALL = ((5, 2), (6, 3))
+_NEARLY_FULL = ((7, 6), (19, 17), (67, 65))
+_OUTCOMES = 3000
+
+SEEDED = ("all zero", "fewer positive than rows kept", "one dominating", "ties and zeros", "unrelated to the rows")
+
+
+class LawBroken(Exception):
+    """The estimator breaks the law; the message says by how much."""
+
+
+class NotApplicable(Exception):
+    """The law says nothing about this estimator; the message says why."""
+
+
+class Case(NamedTuple):
+    """One problem whose outcomes have all been listed."""
+
+    label: str
+    estimator: Estimator
+    problem: Problem
+    scores: Tensor | None
+    moments: ExactMoments
+
+    @property
+    def reachable_product(self) -> Tensor:
+        """Exact product of the rows of positive score, the mean of every unbiased estimator."""
+        x, dy = self.problem
+        reachable = (
+            sampling_scores(x, self.scores) > 0 if self.estimator.traits.uses_scores else x.new_ones(len(x))
+        )
+        return (dy * reachable.unsqueeze(1)).T @ x
+
+    @property
+    def size(self) -> float:
+        """`Σ w`, the scale of the rounding errors of a product."""
+        return float(joint_norms(*self.problem).sum())
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """One estimator under examination, and the problems it is examined on.
+
+    Args:
+        estimator: as given by the user.
+        level: false-alarm probability of one statistical test.
+        seed: of every problem and every draw.
+    """
+
+    estimator: Estimator
+    level: float
+    seed: int
+
+    def stream(self, offset: int = 0) -> torch.Generator:
+        """A fresh generator; equal offsets give equal streams."""
+        return torch.Generator().manual_seed(self.seed + offset)
+
+    def problem(
+        self, name: str, n: int, d: int = 4, m: int = 3, dtype: torch.dtype = torch.float64, offset: int = 0
+    ) -> Problem:
+        """A problem of a named family, always the same for the same arguments."""
+        return make_problem(name, n, d, m, generator=self.stream(1_000_003 + offset), dtype=dtype)
+
+    def rows(self, at_least: int) -> int:
+        """A number of rows of which the estimator under its own budget can keep some and leave some."""
+        budget = getattr(self.estimator, "budget", None)
+        if isinstance(budget, int):
+            return max(at_least, 2 * budget)
+        winners = getattr(self.estimator, "winners", None)
+        if isinstance(budget, float) and isinstance(winners, int):
+            return max(at_least, round((winners + 2) / budget) + 1)
+        return at_least
+
+    def at_budget(self, k: int) -> Estimator:
+        """The estimator keeping k rows.
+
+        Raises:
+            NotApplicable: if it has no budget.
+        """
+        if not any(field.name == "budget" for field in dataclasses.fields(self.estimator)):  # type: ignore[arg-type]
+            raise NotApplicable("the estimator has no budget")
+        return make(self.estimator, budget=k)
+
+    def scores(self, kind: str, n: int) -> Tensor:
+        """Scores of one awkward kind (`SEEDED`)."""
+        scores = 0.1 + torch.rand(n, dtype=torch.float64, generator=self.stream(2_000_003))
+        rank = torch.arange(n)
+        if kind == "all zero":
+            return torch.zeros_like(scores)
+        if kind == "fewer positive than rows kept":
+            return torch.where(rank == n - 1, scores, 0.0)
+        if kind == "one dominating":
+            return torch.where(rank == n // 2, 1e4, scores)
+        if kind == "ties and zeros":
+            return (rank % 3).double()
+        return scores
+
+    @cached_property
+    def enumerated(self) -> list[Case]:
+        """Every small problem whose outcomes can be listed."""
+        return list(self._enumerate())
+
+    def _enumerate(self) -> Iterator[Case]:
+        reason = can_enumerate(self.estimator)
+        if reason is not None:
+            raise NotApplicable(reason)
+        sizes = list(self._sizes())
+        for position, (estimator, n) in enumerate(sizes):
+            # the larger size is costly and repeats little: the families differ in rows, not in plans
+            names: Iterable[str] = PROBLEMS if position == 0 else ("gaussian",)
+            for name in names:
+                yield from self._case(estimator, name, n, "row norms", None)
+            for kind in SEEDED if position == 0 else ("all zero", "ties and zeros"):
+                yield from self._case(estimator, "gaussian", n, kind, self.scores(kind, n))
+
+    def _case(self, estimator: Estimator, name: str, n: int, kind: str, scores: Tensor | None) -> Iterator[Case]:
+        problem = self.problem(name, n)
+        moments = enumerate_moments(estimator, *problem, scores=scores, limit=_OUTCOMES)
+        yield Case(f"{estimator!r} on {name}, n={n}, scores {kind}", estimator, problem, scores, moments)
+
+    def _sizes(self) -> Iterator[tuple[Estimator, int]]:
+        """The estimator at small sizes which it accepts and whose outcomes are few enough."""
+        try:
+            at_budget: Callable[[int], Estimator] = self.at_budget
+            self.at_budget(1)
+        except NotApplicable:
+            yield from ((self.estimator, n) for n, _ in _SMALL if self._fits(self.estimator, n))
+            return
+        found = 0
+        for n, k in _SMALL + _NEARLY_FULL:
+            if found < 2 and self._fits(at_budget(k), n):
+                found += 1
+                yield at_budget(k), n
+
+    def _fits(self, estimator: Estimator, n: int) -> bool:
+        ones = torch.ones(n, 1, dtype=torch.float64)
+        try:
+            enumerate_moments(estimator, ones, ones, limit=_OUTCOMES)
+        except InputError:
+            return False
+        return True
+
+
+Check = Callable[[Bench], str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Law:
+    """A law of the protocol: `check` returns what was seen, or raises `LawBroken` or `NotApplicable`."""
+
+    name: str
+    description: str
+    check: Check
+
+
+LAWS: dict[str, Law] = {}
+
+
+def law(name: str) -> Callable[[Check], Check]:
+    """Enter a check into the law-book; the first line of its docstring is the law's description."""
+
+    def enter(check: Check) -> Check:
+        LAWS[name] = Law(name, (check.__doc__ or "").strip().splitlines()[0], check)
+        return check
+
+    return enter
+
+
+def demand(condition: bool, message: str) -> None:
+    """Raise `LawBroken(message)` unless the condition holds."""
+    if not condition:
+        raise LawBroken(message)
+
+
+def estimate(
+    estimator: Estimator, problem: Problem, scores: Tensor | None = None, generator: torch.Generator | None = None
+) -> Tensor:
+    """One compression and contraction."""
+    return estimator.contract(estimator.compress(problem.x, scores=scores, generator=generator), problem.dy)
+
+
+def same_saved(a: tuple[object, ...], b: tuple[object, ...]) -> bool:
+    """Whether two compressed activations are equal bit for bit."""
+    if len(a) != len(b):
+        return False
+    return all(
+        torch.equal(u, v) if isinstance(u, Tensor) and isinstance(v, Tensor) else u == v
+        for u, v in zip(a, b, strict=True)
+    )
