@@ -125,6 +125,7 @@ def _panel(axes: Axes, name: str, sweeps: list[WinnerSweep], relative_to: Scale)
         for choice, mark in zip((sweep.best, sweep.paper, sweep.optimal), _marks(), strict=True):
             _mark(axes, choice, choice_variance(sweep, choice) / unit, mark)
     axes.margins(x=0.03)
+    axes.locator_params(axis="x", integer=True)
 
 
 def _marks() -> tuple[dict[str, Any], ...]:

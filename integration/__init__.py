@@ -1,0 +1,1 @@
+"""Plug an estimator into real models: autograd, Hugging Face models, capture, training, the command line."""

@@ -1,8 +1,8 @@
 """The offline default task: which library does this sentence of a docstring come from?
 
-Sentences are read with `ast` from the source files of the installed libraries; nothing is imported or run. The
-answer is not written in the text (names of the libraries are masked), no sentence occurs twice, and train and
-dev share no documented object: a method documented alike in many classes lies wholly on one side.
+Sentences are read with `ast` from the source files of the installed libraries; nothing is imported or run.
+The answer is not written in the text (names of the libraries are masked), no sentence occurs twice, and train
+and dev share no documented object: a method documented alike in many classes lies wholly on one side.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
-import inspect
 import math
-import re
 import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator
@@ -21,47 +19,31 @@ from functools import lru_cache
 from pathlib import Path
 
 from wtacrs.estimators.errors import InputError
+from wtacrs.integration.prose import normalised, prose
 
 LIBRARIES = ("torch", "numpy", "scipy", "matplotlib", "python")
 """The five labels; ``python`` is the standard library."""
-
-MASK = "library"
-"""The neutral word that stands where a library was named."""
 
 TRAIN_PER_LIBRARY = 2000
 DEV_PER_LIBRARY = 120
 
 _DEV_SHARE = 0.08
 _SPARE = 1.2
-"""Gathered beyond the quota, because sentences that libraries share, or train and dev, are thrown out after."""
+"""Gathered beyond the quota: sentences that two libraries or train and dev share are thrown out afterwards."""
 _NEAR = 0.7
 """Two sentences are near-duplicates from this Jaccard similarity of their sets of words upwards."""
 _MAX_FILE_BYTES = 600_000
 
 _SKIPPED_FOLDERS = frozenset(
-    "test tests testing _testing _vendor vendor vendored _vendored extern external externals _external "
-    "third_party site-packages dist-packages idlelib lib2to3 turtledemo __pycache__ array_api_compat "
-    "array_api_extra _numpy".split()
+    {
+        *("test", "tests", "testing", "_testing", "__pycache__", "site-packages", "dist-packages"),
+        *("vendor", "_vendor", "vendored", "_vendored", "extern", "external", "externals", "_external"),
+        *("third_party", "array_api_compat", "array_api_extra"),  # carried by SciPy
+        *("_numpy",),  # PyTorch's imitation of NumPy, docstrings and all
+        *("idlelib", "lib2to3", "turtledemo"),
+    }
 )
-_SKIPPED_SECTIONS = frozenset(
-    "parameters,other parameters,returns,return,yields,receives,raises,warns,warnings,see also,references,"
-    "examples,example,attributes,methods,args,arguments,keyword args,shape,inputs,outputs".split(",")
-)
-_PROSE_DIRECTIVES = frozenset("note notes warning caution important tip hint attention".split())
 _DOC_CALLS = frozenset({"add_docstr", "add_newdoc", "add_newdoc_for_scalar_type"})
-
-_NAMED = re.compile(
-    r"[\w.\-/]*(?:torch|numpy|scipy|scikit|matplotlib|mpl_|mplot|pyplot|pylab|python)(?:[\w.\-/]*\w)?"
-    r"|\b_?(?:mpl|npy)\w*|\b(?:np|sp|plt)_\w+"
-    r"|\b(?:aten|c10|np|sp|plt|py)\b(?:[.:/\-]+\w+)*"
-    r"|\b[\w/]+\.pyi?\b",
-    re.IGNORECASE,
-)
-_ROLE = re.compile(r":[\w:+\-]+:`(?P<role>[^`]*)`|``(?P<literal>[^`]*)``|`(?P<plain>[^`]*)`_{0,2}")
-_EMPHASIS = re.compile(r"(?<![\w*])\*{1,2}(?=[^\s*])([^*]*?[^\s*])\*{1,2}(?![\w*])")
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(])")
-_ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|cf|vs|etc|al|Eq|Fig|Ref|Sec|[A-Z])\.)$")
-_PLAIN_WORD = re.compile(r"^[\"'(]?[a-z]+[\"'),.;:!?]*$")
 
 
 @dataclass(frozen=True)
@@ -78,8 +60,8 @@ def load_sentences(
 ) -> tuple[list[Sentence], list[Sentence]]:
     """Extract ``(train, dev)``: as many sentences of every library as asked for, in a fixed order.
 
-    The libraries take turns in both lists, so that a prefix is balanced too. The same installed versions give the
-    same lists. Raises `InputError` if a library is absent or has too few sentences.
+    The libraries take turns in both lists, so that a prefix is balanced too. The same installed versions give
+    the same lists. Raises `InputError` if a library is absent or has too few sentences.
     """
     for name, value in (("train_per_library", train_per_library), ("dev_per_library", dev_per_library)):
         if value < 1:
@@ -88,34 +70,15 @@ def load_sentences(
     return list(train), list(dev)
 
 
-def mask_names(text: str) -> str:
-    """Replace every mention of one of the libraries, dotted names included, by the word ``library``."""
-    return _NAMED.sub(MASK, text)
-
-
 def in_dev(name: str) -> bool:
     """Whether sentences about objects of this unqualified name belong to dev (a hash of the name decides)."""
     return _unit_hash(name.strip("_").casefold()) < _DEV_SHARE
 
 
-def normalised(text: str) -> str:
-    """Fold what does not make a sentence another one: case, digits, punctuation and spacing."""
-    return " ".join(re.sub(r"[^a-z0]+", " ", re.sub(r"\d+", "0", text.casefold())).split())
-
-
-def prose(docstring: str) -> Iterator[str]:
-    """Yield the sentences of a docstring, masked; tables, code, doctests and directives are left out."""
-    for paragraph in _paragraphs(inspect.cleandoc(docstring).splitlines()):
-        text = mask_names(_plain(" ".join(paragraph.split())))
-        for sentence in _split(text):
-            if _is_prose(sentence):
-                yield sentence
-
-
 def docstrings(source: str, module: str) -> Iterator[tuple[str, str]]:
     """Yield ``(unqualified name, docstring)`` for all that a source text documents, in the order of the text.
 
-    Docstrings attached by a call such as ``add_docstr(f, "…")``, as extension modules need them, count as well.
+    Docstrings attached by a call such as ``add_docstr(f, "…")``, as extension modules need it, count as well.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # invalid escapes in other people's source are not our news
@@ -140,9 +103,7 @@ def _load(train_quota: int, dev_quota: int) -> tuple[tuple[Sentence, ...], tuple
     own = [[s for s in found if all(len(owners[key]) == 1 for key in _keys(s.text))] for found in gathered]
     train = _quota("train", [[s for s in found if not in_dev(s.name)] for found in own], train_quota)
     near = _NearDuplicates(s.text for s in train)
-    dev = _quota(
-        "dev", [[s for s in found if in_dev(s.name) and s.text not in near] for found in own], dev_quota
-    )
+    dev = _quota("dev", [[s for s in found if in_dev(s.name) and s.text not in near] for found in own], dev_quota)
     return tuple(train), tuple(dev)
 
 
@@ -151,7 +112,7 @@ def _quota(side: str, found: list[list[Sentence]], quota: int) -> list[Sentence]
     for library, own in zip(LIBRARIES, found, strict=True):
         if len(own) < quota:
             raise InputError(
-                f"{side}_per_library={quota}: the docstrings of {library} give only {len(own)} {side} sentences"
+                f"{side}_per_library={quota}: the docstrings of {library} give {len(own)} {side} sentences"
             )
     return [sentence for turn in zip(*(own[:quota] for own in found), strict=True) for sentence in turn]
 
@@ -159,8 +120,8 @@ def _quota(side: str, found: list[list[Sentence]], quota: int) -> list[Sentence]
 class _NearDuplicates:
     """Exact search for texts whose word sets have a Jaccard similarity of at least ``_NEAR``.
 
-    Two such sets A and B share at least ⌈0.7 |A|⌉ words, so one of any |A| − ⌈0.7 |A|⌉ + 1 words of A is in B:
-    it is enough to look up the rarest ones.
+    Two such sets A and B share at least ⌈0.7 |A|⌉ words, so any |A| − ⌈0.7 |A|⌉ + 1 words of A have one in B:
+    it is enough to look up the rarest.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
@@ -225,9 +186,7 @@ def _root(library: str) -> Path:
         return Path(sysconfig.get_path("stdlib"))
     spec = importlib.util.find_spec(library)
     if spec is None or not spec.submodule_search_locations:
-        raise InputError(
-            f"task 'docstrings': {library} is not installed; it takes the docstrings of {', '.join(LIBRARIES)}"
-        )
+        raise InputError(f"task 'docstrings': {library} is not installed; the task reads {', '.join(LIBRARIES)}")
     return Path(next(iter(spec.submodule_search_locations)))
 
 
@@ -239,8 +198,8 @@ def _read(path: Path) -> list[tuple[str, str]]:
         SyntaxError,
         UnicodeDecodeError,
         ValueError,
-    ):  # templates and odd encodings are not Python sources
-        return []
+    ):
+        return []  # templates and files in other encodings
 
 
 def _definitions(node: ast.AST) -> Iterator[ast.AST]:
@@ -259,11 +218,7 @@ def _documenting_call(node: ast.Call) -> Iterator[tuple[str, str]]:
     named = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
     for arg in node.args[1:]:
         for constant in ast.walk(arg):
-            if (
-                isinstance(constant, ast.Constant)
-                and isinstance(constant.value, str)
-                and " " in constant.value
-            ):
+            if isinstance(constant, ast.Constant) and isinstance(constant.value, str) and " " in constant.value:
                 yield _called_name(node.args, named), constant.value
 
 
@@ -279,85 +234,6 @@ def _called_name(args: list[ast.expr], named: list[str]) -> str:
         return str(second.elts[0].value)
     short = [value for value in named if " " not in value]
     return short[-1] if short else ""
-
-
-def _paragraphs(lines: list[str]) -> Iterator[str]:
-    """Unindented running text: no parameter tables, code, doctests; notes and warnings give up their text."""
-    block: list[str] = []
-    skipping = False
-    position = 0
-    while position <= len(lines):
-        line = lines[position] if position < len(lines) else ""
-        following = lines[position + 1] if position + 1 < len(lines) else ""
-        if _is_rule(following) and line.strip():
-            skipping = line.strip().rstrip(":").casefold() in _SKIPPED_SECTIONS
-            position += 2
-            continue
-        directive = re.match(r"\.\.\s+([\w\-]+)::\s*(.*)$", line)
-        if directive:
-            end = _block_end(lines, position)
-            if directive[1] in _PROSE_DIRECTIVES and not skipping:
-                inner = inspect.cleandoc("\n".join([directive[2], *lines[position + 1 : end]])).splitlines()
-                yield from _paragraphs(inner)
-            position = end
-            continue
-        if line.strip() and not line[0].isspace():
-            block.append(line)
-        else:
-            if block and not skipping:
-                yield " ".join(block)
-            block = []
-            if line.strip():
-                position = _block_end(lines, position)
-                continue
-        position += 1
-
-
-def _is_rule(line: str) -> bool:
-    return bool(re.fullmatch(r"[-=~^\"*]{3,}", line.strip()))
-
-
-def _block_end(lines: list[str], position: int) -> int:
-    """The first line after ``position`` that is neither blank nor indented."""
-    position += 1
-    while position < len(lines) and (not lines[position].strip() or lines[position][0].isspace()):
-        position += 1
-    return position
-
-
-def _plain(text: str) -> str:
-    """Inline RST to its text: ``:func:`~a.b```, literals, links, emphasis."""
-
-    def inner(match: re.Match[str]) -> str:
-        if match["literal"] is not None:
-            return match["literal"]
-        shown = match["role"] if match["role"] is not None else match["plain"]
-        shown = re.sub(r"\s*<[^>]*>$", "", shown)
-        return shown.rpartition(".")[2] if shown.startswith("~") else shown
-
-    return _EMPHASIS.sub(r"\1", _ROLE.sub(inner, text)).replace("::", ":").replace("]_", "]")
-
-
-def _split(text: str) -> Iterator[str]:
-    pending = ""
-    for piece in _SENTENCE_END.split(text):
-        pending = f"{pending} {piece}".strip()
-        if not _ABBREVIATION.search(pending):
-            yield pending
-            pending = ""
-    if pending:
-        yield pending
-
-
-def _is_prose(text: str) -> bool:
-    words = text.split()
-    if not (8 <= len(words) <= 40 and 40 <= len(text) <= 240):
-        return False
-    if not text[0].isupper() or text[-1] not in ".!?" or text[-2:] == "..":
-        return False
-    if re.search(r">>>|[\\{}|=`$^#]|\.\. |https?:|@", text) or "Copyright" in text:
-        return False
-    return sum(bool(_PLAIN_WORD.match(word)) for word in words) >= 0.6 * len(words)
 
 
 def _unit_hash(text: str) -> float:

@@ -1,0 +1,179 @@
+"""What `wtacrs capture` and `wtacrs finetune` do, once their options are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from wtacrs.estimators import InputError
+from wtacrs.integration.capture import capture
+from wtacrs.integration.data import TaskData, load_task
+from wtacrs.integration.encoding import collate, encode
+from wtacrs.integration.finetune import FinetuneConfig, finetune
+from wtacrs.integration.models import is_text_to_text, load_model, load_tokenizer, small_t5, task_tokenizer
+from wtacrs.integration.studies import Report
+from wtacrs.validation.captures import Captures
+from wtacrs.validation.results import TrainingResult
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def open_model(
+    model: str | None, tokenizer: str | None, task: TaskData, seed: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The named model with its tokenizer; without a name a small new T5, with a given or a new vocabulary.
+
+    Raises:
+        InputError: if something cannot be loaded, or a tokenizer is named beside a model, which has its own.
+    """
+    if model is not None:
+        if tokenizer is not None:
+            raise InputError(
+                f"tokenizer={tokenizer!r}: --model brings its own; --tokenizer is for the small new T5"
+            )
+        return load_model(model, task, seed=seed)
+    vocabulary = task_tokenizer(task) if tokenizer is None else load_tokenizer(tokenizer)
+    return small_t5(vocabulary, seed=seed), vocabulary
+
+
+def task_batches(
+    task: TaskData,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    text_to_text: bool,
+    batches: int,
+    batch_size: int,
+    max_length: int,
+    seed: int,
+) -> Iterator[dict[str, Tensor]]:
+    """Batches of training examples in an order that the seed decides.
+
+    Raises:
+        InputError: if there are too few examples.
+    """
+    wanted = batches * batch_size
+    if wanted > len(task.train):
+        raise InputError(
+            f"batches={batches} of batch_size={batch_size} need {wanted} examples, {task.name} has {len(task.train)}"
+        )
+    order = torch.randperm(len(task.train), generator=torch.Generator().manual_seed(seed))[:wanted].tolist()
+    encoded = encode([task.train[i] for i in order], tokenizer, text_to_text=text_to_text, max_length=max_length)
+    for first in range(0, wanted, batch_size):
+        yield collate(encoded[first : first + batch_size], tokenizer, regression=task.labels is None)
+
+
+def capture_task(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: TaskData,
+    out: Path,
+    *,
+    batches: int,
+    batch_size: int,
+    max_length: int,
+    layers: Sequence[str] | None = None,
+    seed: int = 0,
+    report: Report | None = None,
+) -> Captures:
+    """Capture a model in training mode (dropout on) on batches of a task; seeds torch for the dropout.
+
+    Raises:
+        InputError: as `capture` and `task_batches`.
+    """
+    torch.manual_seed(seed)
+    model.train()
+    prepared = task_batches(
+        task,
+        tokenizer,
+        text_to_text=is_text_to_text(model),
+        batches=batches,
+        batch_size=batch_size,
+        max_length=max_length,
+        seed=seed,
+    )
+
+    def wanted(name: str, layer: nn.Linear) -> bool:
+        del layer
+        return layers is None or any(fnmatchcase(name, pattern) for pattern in layers)
+
+    metadata = {
+        "model": model.name_or_path or type(model).__name__,
+        "task": task.name,
+        "batches": batches,
+        "batch_size": batch_size,
+        "max_length": max_length,
+        "seed": seed,
+    }
+    return capture(
+        model,
+        prepared,
+        out,
+        filter_fn=wanted,
+        metadata=metadata,
+        progress=None if report is None else lambda done: report("", done, batches),
+    )
+
+
+def capture_command(
+    out: Path,
+    task_name: str,
+    data: Path | None,
+    model_name: str | None,
+    tokenizer_name: str | None,
+    batches: int,
+    batch_size: int,
+    max_length: int,
+    layers: Sequence[str] | None,
+    seed: int,
+    report: Report,
+) -> Captures:
+    """Load task and model, and capture.
+
+    Raises:
+        InputError: on anything that cannot be loaded or used.
+    """
+    task = load_task(task_name, data=data)
+    model, tokenizer = open_model(model_name, tokenizer_name, task, seed)
+    return capture_task(
+        model,
+        tokenizer,
+        task,
+        out,
+        batches=batches,
+        batch_size=batch_size,
+        max_length=max_length,
+        layers=layers,
+        seed=seed,
+        report=report,
+    )
+
+
+def finetune_command(
+    config: FinetuneConfig,
+    task_name: str,
+    data: Path | None,
+    model_name: str | None,
+    tokenizer_name: str | None,
+    *,
+    train_limit: int | None,
+    dev_limit: int | None,
+    overwrite: bool,
+) -> TrainingResult:
+    """Load task and model, and train.
+
+    Raises:
+        InputError: on anything that cannot be loaded or used, and on a folder that holds a run already.
+    """
+    if config.out is not None and not (config.resume or overwrite) and (config.out / "metrics.jsonl").exists():
+        raise InputError(
+            f"out={config.out} holds a run already: --resume it, --overwrite it, or name another folder"
+        )
+    task = load_task(task_name, data=data, train_limit=train_limit, dev_limit=dev_limit, seed=config.seed)
+    model, tokenizer = open_model(model_name, tokenizer_name, task, config.seed)
+    return finetune(config, task, model, tokenizer, progress=True)

@@ -1,0 +1,99 @@
+"""What a fine-tuning run depends on, checked before anything is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from wtacrs.estimators import make
+from wtacrs.estimators.errors import InputError
+
+Schedule = Literal["linear", "cosine", "constant", "constant_with_warmup"]
+
+
+class FinetuneConfig(BaseModel):
+    """All that a run depends on besides task, model and tokenizer; checked when it is made (`InputError`).
+
+    `steps` (optimizer steps), if given, overrides `epochs`. One step averages `accumulation` batches of
+    `batch_size` examples. `warmup` is a share of the steps. `clip` is the largest gradient norm, None for no
+    clipping. `precision` "bf16" runs the model under autocast; parameters stay fp32. `max_length` counts tokens.
+    `estimator` is a spec such as "wta_crs(budget=0.3)" for all linear layers, None for exact training.
+    `eval_every` and `save_every` count steps; evaluation is once per epoch if None, and the state to resume from
+    is always saved at the end of an epoch. Without `out` nothing is written; `resume` goes on from what is there.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    epochs: float = 3.0
+    steps: int | None = None
+    batch_size: int = 32
+    accumulation: int = 1
+    lr: float = 1e-3
+    warmup: float = 0.06
+    schedule: Schedule = "linear"
+    weight_decay: float = 0.01
+    clip: float | None = 1.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    max_length: int = 128
+    estimator: str | None = None
+    seed: int = Field(0, ge=0)
+    eval_every: int | None = None
+    save_every: int | None = None
+    out: Path | None = None
+    resume: bool = False
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "config"
+            given = "" if first["type"] in ("missing", "extra_forbidden") else f"={first['input']!r}"
+            message = first["msg"].removeprefix("Value error, ")
+            raise InputError(message if not first["loc"] else f"{where}{given}: {message}") from None
+
+    @field_validator("epochs", "lr", "clip")
+    @classmethod
+    def _positive(cls, value: float | None) -> float | None:
+        if value is not None and value <= 0:
+            raise ValueError("must be greater than 0")
+        return value
+
+    @field_validator("steps", "batch_size", "accumulation", "max_length", "eval_every", "save_every")
+    @classmethod
+    def _at_least_one(cls, value: int | None) -> int | None:
+        if value is not None and value < 1:
+            raise ValueError("must be at least 1")
+        return value
+
+    @field_validator("warmup", "weight_decay")
+    @classmethod
+    def _share(cls, value: float) -> float:
+        if not 0 <= value < 1:
+            raise ValueError("must be in [0, 1)")
+        return value
+
+    @field_validator("estimator")
+    @classmethod
+    def _spec(cls, value: str | None) -> str | None:
+        return None if value is None else repr(make(value))
+
+    @model_validator(mode="after")
+    def _resume_needs_out(self) -> FinetuneConfig:
+        if self.resume and self.out is None:
+            raise ValueError("resume=True needs out, the folder of the run that goes on")
+        return self
+
+    def but(self, **changes: Any) -> FinetuneConfig:
+        """The same with some fields changed, checked anew."""
+        return FinetuneConfig(**(self.model_dump() | changes))
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for a run to be resumed: all but `out`, `resume` and `save_every`."""
+        return self.model_dump(mode="json", exclude={"out", "resume", "save_every"})
+
+
+DEMO = FinetuneConfig(steps=900, batch_size=32, lr=1e-3, warmup=0.06, max_length=48, eval_every=150)
+"""Settings with which the embedded T5 learns the `docstrings` task in under a minute on two cores."""

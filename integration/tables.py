@@ -1,0 +1,138 @@
+"""Results as tables for the terminal."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections import Counter
+from statistics import median
+
+from rich.table import Table
+
+from wtacrs.estimators import available, lookup
+from wtacrs.figures.summary import layer_medians, regret
+from wtacrs.validation.results import CheckResult, ComparisonResult, SweepResult, TrainingResult
+
+_STATUS_STYLE = {"pass": "green", "fail": "bold red", "expected failure": "yellow", "not applicable": "dim"}
+
+
+def zoo_table() -> Table:
+    """All registered estimators and what they promise."""
+    table = Table(title="Estimators of dYᵀ X", title_justify="left")
+    for column in ("name", "parameters", "unbiased", "random", "uses scores", "exact at k = n", "what it is"):
+        table.add_column(column, overflow="fold")
+    for name in available():
+        cls = lookup(name)
+        traits = cls.traits
+        fields = ", ".join(str(parameter) for parameter in _parameters(cls))
+        flags = (traits.unbiased, not traits.deterministic, traits.uses_scores, traits.exact_at_full_budget)
+        table.add_row(name, fields, *map(_yes, flags), in_a_line(cls))
+    return table
+
+
+def in_a_line(cls: type) -> str:
+    """What an estimator is, from the first line of its module: `name`: …"""
+    module = inspect.getdoc(sys.modules[cls.__module__]) or ""
+    return module.split("\n")[0].partition(": ")[2].rstrip(".") or cls.__name__
+
+
+def comparison_table(result: ComparisonResult) -> Table:
+    """Medians over layers, relative to ‖G‖²."""
+    layers = len({row.layer for row in result.rows})
+    table = Table(title=f"Median over {layers} layers, relative to ‖G‖²", title_justify="left")
+    for column in ("scores", "estimator", "budget", "bias²", "variance", "MSE", "bytes", "found by"):
+        numeric = column in ("bias²", "variance", "MSE", "bytes")
+        table.add_column(column, justify="right" if numeric else "left", no_wrap=column != "estimator")
+    for entry in layer_medians(result.rows):
+        table.add_row(
+            entry.scores,
+            entry.series,
+            "–" if entry.budget is None else f"{entry.budget:g}",
+            f"{entry.bias_squared:.3g}",
+            f"{entry.variance:.3g}",
+            f"{entry.mse:.3g}",
+            f"{entry.byte_fraction:.1%}",
+            ", ".join(entry.methods),
+        )
+    return table
+
+
+def sweep_table(result: SweepResult) -> Table:
+    """|C| by rule and what each costs over the best |C|."""
+    table = Table(title="|C| of WTA-CRS, and variance over that of the best |C|", title_justify="left")
+    for column in ("layer", "scores", "n", "k", "paper", "cost", "exact-variance", "cost", "best"):
+        table.add_column(column, justify="left" if column in ("layer", "scores") else "right", overflow="fold")
+    for sweep in result.sweeps:
+        table.add_row(
+            sweep.layer,
+            sweep.scores,
+            str(sweep.n),
+            str(sweep.k),
+            str(sweep.paper),
+            f"{regret(sweep, sweep.paper):.3f}×",
+            str(sweep.optimal),
+            f"{regret(sweep, sweep.optimal):.3f}×",
+            str(sweep.best),
+        )
+    return table
+
+
+def check_table(result: CheckResult) -> Table:
+    """One verdict per law."""
+    table = Table(title=f"{result.estimator}", title_justify="left")
+    table.add_column("law")
+    table.add_column("verdict")
+    table.add_column("what was found", overflow="fold")
+    for verdict in result.verdicts:
+        style = _STATUS_STYLE[verdict.status]
+        table.add_row(verdict.law, f"[{style}]{verdict.status}[/{style}]", verdict.detail)
+    return table
+
+
+def check_summary(result: CheckResult) -> str:
+    """One line: how many laws hold, and which are broken."""
+    counts = Counter(verdict.status for verdict in result.verdicts)
+    broken = [verdict.law for verdict in result.verdicts if verdict.status == "fail"]
+    told = f"{result.estimator}: {counts['pass']} laws hold, {counts['not applicable']} do not apply"
+    return f"{told}; broken: {', '.join(broken)}" if broken else told
+
+
+def sweep_summary(result: SweepResult) -> str:
+    """One line: what the two rules for |C| cost over the best |C|, in the median over layers."""
+    paper = median(regret(sweep, sweep.paper) for sweep in result.sweeps)
+    exact = median(regret(sweep, sweep.optimal) for sweep in result.sweeps)
+    return (
+        f"  variance over that of the best |C|, median of {len(result.sweeps)} sweeps: "
+        f"paper's rule {paper:.3f}×, exact-variance rule {exact:.3f}×"
+    )
+
+
+def training_table(results: list[TrainingResult]) -> Table:
+    """Runs side by side."""
+    table = Table(title="Fine-tuning", title_justify="left")
+    for column in ("estimator", "task", "train", "dev", "metric", "majority", "best", "final", "training seconds"):
+        table.add_column(column, justify="left" if column in ("estimator", "task", "metric") else "right")
+    for run in results:
+        table.add_row(
+            run.estimator,
+            run.task,
+            f"{run.train_size:,}",
+            f"{run.dev_size:,}",
+            run.metric,
+            f"{run.majority:.3f}",
+            f"{run.best:.3f}",
+            f"{run.final:.3f}",
+            f"{run.history[-1].seconds:.0f}",
+        )
+    return table
+
+
+def _parameters(cls: type) -> list[inspect.Parameter]:
+    return [
+        parameter.replace(annotation=inspect.Parameter.empty)
+        for parameter in inspect.signature(cls).parameters.values()
+    ]
+
+
+def _yes(flag: bool) -> str:
+    return "yes" if flag else "no"

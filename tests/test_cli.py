@@ -1,0 +1,212 @@
+"""The command line as a stranger meets it: help, results on disk, one line and exit code 2 for bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from wtacrs.integration.cli import main
+from wtacrs.validation.captures import LayerCapture, write_captures
+from wtacrs.validation.problems import make_problem
+from wtacrs.validation.results import CheckResult, ComparisonResult, SweepResult, TrainingResult, load_result
+
+COMMANDS = ("demo", "zoo", "capture", "compare", "sweep", "check", "finetune")
+
+
+@pytest.fixture(scope="module")
+def captures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    generator = torch.Generator().manual_seed(0)
+    layers = {}
+    for name in ("block.0.wi#0", "block.0.wo#0", "block.1.wi#0"):
+        problem = make_problem("heavy_tailed", 40, 6, 5, generator=generator, dtype=torch.float32)
+        mask = torch.arange(40) < 36
+        layers[name] = LayerCapture(problem.x, problem.dy * mask.unsqueeze(1), mask)
+    zero = LayerCapture(torch.ones(4, 2), torch.zeros(4, 3), torch.ones(4, dtype=torch.bool))
+    return write_captures(
+        tmp_path_factory.mktemp("cli") / "c.safetensors", {**layers, "dead#0": zero}, {"model": "m"}
+    )
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Run what must be refused; its one line."""
+    code = main([str(argument) for argument in arguments])
+    streams = capsys.readouterr()
+    assert code == 2, streams
+    assert streams.err.startswith("error: ")
+    assert streams.err.count("\n") == 1
+    assert "Traceback" not in streams.out + streams.err
+    return streams.err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("\n") > 5
+    assert "Usage" in text
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(command in text for command in COMMANDS)
+
+
+def test_zoo_lists_and_explains(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["zoo"]) == 0
+    assert "winner-take-all" in " ".join(capsys.readouterr().out.split())
+    assert main(["zoo", "crs"]) == 0
+    assert "Var Ĝ = " in capsys.readouterr().out
+
+
+def test_compare_writes_its_result_and_figures(
+    captures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    specs = ["--estimator", "crs", "--estimator", "wta_crs(budget=0.5)", "--budget", "0.2", "--budget", "8"]
+    assert main(["compare", str(captures), *specs, "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "skipped" in shown
+    assert "dead#0" in shown
+    result = load_result(out / "comparison.json")
+    assert isinstance(result, ComparisonResult)
+    assert {row.estimator for row in result.rows} == {
+        "crs(budget=0.2)",
+        "crs(budget=8)",
+        'wta_crs(budget=0.5, winners="paper")',
+    }
+    assert len(result.rows) == 3 * 3 * 2
+    for name in ("variance_budget.png", "variance_bytes.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+    again = tmp_path / "again"
+    assert main(["compare", str(captures), *specs, "--out", str(again)]) == 0
+    assert (again / "comparison.json").read_bytes() == (out / "comparison.json").read_bytes()
+
+
+def test_sweep_writes_its_result_and_figure(captures: Path, tmp_path: Path) -> None:
+    assert main(["sweep", str(captures), "--layers", "*.wi", "--scores", "both", "--out", str(tmp_path)]) == 0
+    result = load_result(tmp_path / "sweep.json")
+    assert isinstance(result, SweepResult)
+    assert [(s.layer, s.scores) for s in result.sweeps] == [
+        (layer, scores) for layer in ("block.0.wi#0", "block.1.wi#0") for scores in ("oracle", "row norms")
+    ]
+    assert (tmp_path / "winner_sweep.png").exists()
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_check_judges(captures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        "check",
+        "crs(budget=0.3)",
+        "--captures",
+        str(captures),
+        "--layers",
+        "*.wi",
+        "--out",
+        str(tmp_path),
+    ]
+    assert main(arguments) == 0
+    result = load_result(tmp_path / "check-crs.json")
+    assert isinstance(result, CheckResult)
+    assert result.passed
+    assert [v.status for v in result.verdicts if v.law.startswith("mean on")] == ["pass", "pass"]
+    assert "pass" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_check_of_a_broken_estimator_exits_with_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    from wtacrs.estimators.crs import CRS
+
+    honest = CRS.plan
+    monkeypatch.setattr(
+        CRS, "plan", lambda self, s, u: honest(self, s, u)._replace(weights=2 * s.new_ones(len(u)))
+    )
+    assert main(["check", "crs(budget=0.3)"]) == 1
+
+
+def test_finetune_trains_refuses_to_overwrite_and_resumes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = tmp_path / "SST-2"
+    task.mkdir()
+    rows = [f"{'good' if i % 2 else 'bad'} film number {i}\t{i % 2}" for i in range(24)]
+    for name in ("train", "dev"):
+        (task / f"{name}.tsv").write_text("\n".join(["sentence1\tlabel", *rows]) + "\n")
+    out = tmp_path / "run"
+    arguments = ["finetune", "--task", "sst2", "--data", tmp_path, "--out", out, "--steps", 3, "--batch-size", 8]
+    assert main([str(a) for a in arguments]) == 0
+    result = load_result(out / "result.json")
+    assert isinstance(result, TrainingResult)
+    assert result.estimator == 'wta_crs(budget=0.3, winners="paper")'
+    assert (result.train_size, result.dev_size, result.majority) == (24, 24, 0.5)
+    assert result.history[-1].step == 3
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == len(result.history)
+    assert json.loads((out / "best" / "config.json").read_text())["architectures"] == [
+        "T5ForConditionalGeneration"
+    ]
+    capsys.readouterr()
+    assert "holds a run already" in refused(capsys, *arguments)
+    assert load_result(out / "result.json") == result
+    assert "batch_size" in refused(capsys, *arguments[:-1], 4, "--resume")
+    assert main([str(a) for a in [*arguments, "--overwrite"]]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        (["bogus"], "No such command 'bogus'"),
+        (["zoo", "wta"], "did you mean wta_crs"),
+        (["zoo", "--loud"], "--loud"),
+        (["compare"], "CAPTURES"),
+        (["compare", "missing.safetensors"], "no such file"),
+        (["compare", "{captures}", "--budget", "most"], "'most' must be a fraction"),
+        (["compare", "{captures}", "--budget", "1.5"], "budget=1.5 must be"),
+        (["compare", "{captures}", "--budget", "0"], "budget=0 must be"),
+        (["compare", "{captures}", "--estimator", "wta_csr"], "did you mean wta_crs"),
+        (["compare", "{captures}", "--layers", "*.nope"], "fits none of the 4 captured layers"),
+        (["compare", "{captures}", "--layers", "dead"], "zero in every chosen layer"),
+        (["compare", "{captures}", "--scores", "all"], "must be one of oracle, row-norms, both"),
+        (["compare", "{captures}", "--draws", "1"], "--draws"),
+        (["compare", "{text}"], "not a whole safetensors file"),
+        (["compare", "{captures}", "--out", "{text}/below"], "{text}"),
+        (["sweep", "{captures}", "--budget", "nan"], "budget=nan must be"),
+        (["sweep", "missing.safetensors"], "no such file"),
+        (["check", "crs"], "crs needs budget"),
+        (["check", "crs(budget=0.3)", "--level", "2"], "level"),
+        (["check", "crs(budget=0.3)", "--captures", "missing"], "no such file"),
+        (["capture", "--task", "ssst2"], "sst2"),
+        (["capture", "--task", "sst2", "--data", "missing"], "missing"),
+        (["capture", "--model", "./missing"], "./missing"),
+        (["capture", "--batches", "0"], "--batches"),
+        (["capture", "--batches", "100000"], "need 3200000 examples"),
+        (["capture", "--layers", "nothing.*", "--batch-size", "2"], "no nn.Linear"),
+        (["finetune", "--estimator", "crs(budget=7.5)"], "budget=7.5 must be"),
+        (["finetune", "--lr", "-1"], "lr=-1.0"),
+        (["finetune", "--precision", "fp8"], "precision='fp8'"),
+        (["finetune", "--task", "imdb"], "imdb"),
+        (["finetune", "--model", "./missing"], "./missing"),
+        (["finetune", "--model", "t5-small", "--task", "docstrings"], "t5-small"),
+        (["finetune", "--task", "sst2"], "--data DIR"),
+        (["finetune", "--tokenizer", "./missing"], "./missing"),
+        (["finetune", "--resume", "--out", "{tmp}/nothing"], "nothing"),
+        (["demo", "--seed", "x"], "--seed"),
+        (["demo", "--out", "{text}/below"], "{text}"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str],
+    fragment: str,
+    captures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = tmp_path / "text.txt"
+    text.write_text("no tensors here")
+    places = {"captures": captures, "text": text, "tmp": tmp_path}
+    message = refused(capsys, *(argument.format(**places) for argument in arguments))
+    assert fragment.format(**places) in message

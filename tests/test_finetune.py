@@ -1,0 +1,349 @@
+"""The training loop: it learns, stock transformers load what it writes, an interrupted run ends as a whole one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedTokenizerBase,
+    T5ForConditionalGeneration,
+)
+
+from wtacrs.estimators.errors import InputError
+from wtacrs.integration import checkpoints
+from wtacrs.integration.data import Example, TaskData
+from wtacrs.integration.encoding import encode
+from wtacrs.integration.evaluation import Evaluator
+from wtacrs.integration.finetune import DEMO, FinetuneConfig, _epoch, finetune
+from wtacrs.integration.linear import ApproxLinear
+from wtacrs.integration.models import small_t5, task_tokenizer
+from wtacrs.validation.results import TrainingPoint, TrainingResult, load_result
+
+COLOURS, SHAPES = ("red", "green", "blue", "grey"), ("ball", "cube", "ring", "star", "cone", "disk", "tile", "rod")
+
+
+def colour_task() -> TaskData:
+    """32 sentences; the answer is warm or cold by the colour."""
+    labels = ("warm", "cold")
+    examples = []
+    for i, colour in enumerate(COLOURS):
+        for shape in SHAPES:
+            text = f"the {colour} {shape} lies on the table" + " and rolls" * (len(shape) % 3)
+            examples.append(Example(f"colour: {text}", labels[i % 2], i % 2, (text,)))
+    return TaskData("colours", tuple(examples), tuple(examples), labels, ("accuracy",), 0.5, "made up")
+
+
+TASK = colour_task()
+
+
+def number_task() -> TaskData:
+    """Numbers that the colour decides."""
+    shades = [float(COLOURS.index(example.parts[0].split()[1])) for example in TASK.train]
+    examples = tuple(
+        replace(e, target=f"{shade:.1f}", label=shade) for e, shade in zip(TASK.train, shades, strict=True)
+    )
+    return TaskData("numbers", examples, examples, None, ("pearson", "spearman"), 0.0, "made up")
+
+
+NUMBERS = number_task()
+CONFIG = FinetuneConfig(steps=60, batch_size=16, lr=3e-3, max_length=24, eval_every=20)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerBase:
+    return task_tokenizer(TASK, 300)
+
+
+def tiny(tokenizer: PreTrainedTokenizerBase, dropout: float = 0.0) -> T5ForConditionalGeneration:
+    return small_t5(tokenizer, d_model=32, layers=1, heads=2, d_ff=64, dropout=dropout)
+
+
+def bert(tokenizer: PreTrainedTokenizerBase, outputs: int) -> BertForSequenceClassification:
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        num_labels=outputs,
+        problem_type="regression" if outputs == 1 else "single_label_classification",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return BertForSequenceClassification(config)
+
+
+def without_times(result: TrainingResult) -> dict[str, Any]:
+    dumped = result.model_dump(mode="json")
+    for point in dumped["history"]:
+        point["seconds"] = None
+    return dumped
+
+
+def same_weights(one: nn.Module, two: nn.Module) -> bool:
+    theirs = two.state_dict()
+    return all(torch.equal(value, theirs[name]) for name, value in one.state_dict().items())
+
+
+def test_a_tiny_t5_overfits(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    model = tiny(tokenizer)
+    points: list[TrainingPoint] = []
+    result = finetune(CONFIG.but(out=tmp_path / "run"), TASK, model, tokenizer, on_point=points.append)
+    assert (result.best, result.final) == (1.0, 1.0)
+    assert [point.step for point in result.history] == [0, 20, 40, 60]
+    assert result.history == points
+    assert result.history[0].train_loss is None
+    losses = [point.train_loss for point in result.history[1:]]
+    assert losses == sorted(losses, reverse=True)
+    assert (result.task, result.estimator, result.converted, result.metric) == ("colours", "exact", 0, "accuracy")
+    assert (result.train_size, result.dev_size, result.majority) == (32, 32, 0.5)
+    assert result.parameters == model.num_parameters()
+    assert not model.training
+    assert load_result(tmp_path / "run" / "result.json") == result
+
+
+def test_files_of_a_run_load_in_stock_transformers(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    model = tiny(tokenizer)
+    finetune(CONFIG.but(out=tmp_path, estimator="wta_crs(budget=0.3)"), TASK, model, tokenizer)
+    stock = T5ForConditionalGeneration.from_pretrained(tmp_path / "last").eval()
+    assert same_weights(stock, model)
+    assert set(stock.state_dict()) == set(tiny(tokenizer).state_dict())
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "best")
+    best = T5ForConditionalGeneration.from_pretrained(tmp_path / "best")
+    evaluate = Evaluator(TASK, loaded, text_to_text=True, max_length=24)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert evaluate(best)["accuracy"] == max(line["dev"]["accuracy"] for line in lines[1:])
+    assert [line["step"] for line in lines] == [0, 20, 40, 60]
+    assert all(line["examples_per_second"] > 0 for line in lines[1:])
+    assert {"train_loss", "seconds", "epoch", "peak_memory_bytes"} <= set(lines[0])
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+class Interrupted(Exception):
+    """What stops a run in a test."""
+
+
+def interrupt_at(step: int) -> Callable[[TrainingPoint], None]:
+    def stop(point: TrainingPoint) -> None:
+        if point.step == step:
+            raise Interrupted
+
+    return stop
+
+
+@pytest.mark.parametrize("stop", [8, 12, 15])
+def test_resumed_equals_uninterrupted(tokenizer: PreTrainedTokenizerBase, tmp_path: Path, stop: int) -> None:
+    """With dropout, accumulation and short last batches; stopped between saves, at a save and later."""
+    config = CONFIG.but(steps=21, batch_size=5, accumulation=2, eval_every=1, save_every=6)
+    check_resuming(config, lambda: tiny(tokenizer, dropout=0.1), tokenizer, tmp_path, stop)
+
+
+def test_resumed_equals_uninterrupted_with_an_estimator(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    def model() -> T5ForConditionalGeneration:  # wide enough for its inputs to be sampled
+        return small_t5(tokenizer, d_model=128, layers=1, heads=2, d_ff=64, dropout=0.1)
+
+    config = CONFIG.but(steps=7, batch_size=16, eval_every=1, save_every=3, estimator="wta_crs(budget=0.2)")
+    sampled = check_resuming(config, model, tokenizer, tmp_path, stop=5)
+    exact = finetune(config.but(estimator=None), TASK, model(), tokenizer)
+    assert exact.history[-1].train_loss != sampled.history[-1].train_loss
+
+
+def check_resuming(
+    config: FinetuneConfig,
+    model: Callable[[], T5ForConditionalGeneration],
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    stop: int,
+) -> TrainingResult:
+    whole, stopped, resumed = model(), model(), model()
+    expected = finetune(config.but(out=folder / "whole"), TASK, whole, tokenizer)
+    with pytest.raises(Interrupted):
+        finetune(config.but(out=folder / "part"), TASK, stopped, tokenizer, on_point=interrupt_at(stop))
+    torch.manual_seed(99)  # another process would have another state
+    result = finetune(config.but(out=folder / "part", resume=True), TASK, resumed, tokenizer)
+    assert without_times(result) == without_times(expected)
+    assert same_weights(whole, resumed)
+    for name in ("best", "last"):
+        one, two = (T5ForConditionalGeneration.from_pretrained(folder / run / name) for run in ("whole", "part"))
+        assert same_weights(one, two)
+    return result
+
+
+def test_resuming_a_finished_run_changes_nothing(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    first = finetune(CONFIG.but(steps=4, out=tmp_path), TASK, tiny(tokenizer), tokenizer)
+    again = finetune(CONFIG.but(steps=4, out=tmp_path, resume=True), TASK, tiny(tokenizer), tokenizer)
+    assert again == first
+
+
+def test_resume_refuses_what_does_not_fit(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    config = CONFIG.but(steps=2, out=tmp_path)
+    with pytest.raises(InputError, match=r"state\.pt does not exist"):
+        finetune(config.but(resume=True), TASK, tiny(tokenizer), tokenizer)
+    finetune(config, TASK, tiny(tokenizer), tokenizer)
+    with pytest.raises(InputError, match=r"config lr=0\.5, but the run in .* had 0\.003"):
+        finetune(config.but(resume=True, lr=0.5), TASK, tiny(tokenizer), tokenizer)
+    with pytest.raises(InputError, match="task='shades', but"):
+        finetune(config.but(resume=True), replace(TASK, name="shades"), tiny(tokenizer), tokenizer)
+    other = small_t5(tokenizer, d_model=16, layers=1, heads=2, d_ff=64)
+    with pytest.raises(InputError, match="other layers or sizes"):
+        finetune(config.but(resume=True), TASK, other, tokenizer)
+    (tmp_path / "state.pt").write_bytes(b"nonsense")
+    with pytest.raises(InputError, match="not the state of a run"):
+        finetune(config.but(resume=True), TASK, tiny(tokenizer), tokenizer)
+
+
+def test_a_run_is_a_function_of_its_seed(tokenizer: PreTrainedTokenizerBase) -> None:
+    config = CONFIG.but(steps=6, estimator="crs(budget=0.3)")
+    first, second, other = (
+        finetune(config.but(seed=seed), TASK, tiny(tokenizer, 0.1), tokenizer) for seed in (0, 0, 1)
+    )
+    assert without_times(first) == without_times(second)
+    assert first.history[-1].train_loss != other.history[-1].train_loss
+
+
+def test_estimator_is_used_and_taken_off_again(tokenizer: PreTrainedTokenizerBase) -> None:
+    config = CONFIG.but(steps=3, batch_size=32)
+    wide = {"d_model": 64, "layers": 1, "heads": 2, "d_ff": 64, "dropout": 0.0}
+    exact, sampled = (small_t5(tokenizer, **wide) for _ in range(2))
+    finetune(config, TASK, exact, tokenizer)
+    seen: list[set[type]] = []
+    result = finetune(
+        config.but(estimator="wta_crs( budget = 0.1 )"),
+        TASK,
+        sampled,
+        tokenizer,
+        on_point=lambda point: seen.append({type(m) for m in sampled.modules() if isinstance(m, nn.Linear)}),
+    )
+    linears = [module for module in sampled.modules() if isinstance(module, nn.Linear)]
+    assert result.converted == len(linears)
+    assert result.estimator == 'wta_crs(budget=0.1, winners="paper")'
+    assert seen[0] == {ApproxLinear}
+    assert {type(module) for module in linears} == {nn.Linear}
+    assert not same_weights(exact, sampled)
+
+
+def test_model_is_restored_when_a_run_breaks(tokenizer: PreTrainedTokenizerBase) -> None:
+    model = tiny(tokenizer)
+    with pytest.raises(Interrupted):
+        finetune(CONFIG.but(estimator="crs(budget=0.3)"), TASK, model, tokenizer, on_point=interrupt_at(0))
+    assert not [module for module in model.modules() if isinstance(module, ApproxLinear)]
+
+
+@pytest.mark.parametrize(("task", "outputs"), [(TASK, 2), (NUMBERS, 1)])
+def test_classification_and_regression_heads(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, task: TaskData, outputs: int
+) -> None:
+    model = bert(tokenizer, outputs)
+    result = finetune(CONFIG.but(steps=80, eval_every=80, out=tmp_path), task, model, tokenizer)
+    assert result.final > 0.9
+    assert set(result.history[-1].dev) == set(task.metrics)
+    assert same_weights(BertForSequenceClassification.from_pretrained(tmp_path / "best"), model)
+
+
+def test_t5_writes_numbers(tokenizer: PreTrainedTokenizerBase) -> None:
+    numbers = task_tokenizer(NUMBERS, 300)
+    result = finetune(CONFIG.but(steps=80, eval_every=80), NUMBERS, tiny(numbers), numbers)
+    assert result.final > 0.95
+
+
+def test_bf16_then_fp32_in_one_process(tokenizer: PreTrainedTokenizerBase) -> None:
+    model = tiny(tokenizer)
+    for precision in ("bf16", "fp32"):
+        result = finetune(CONFIG.but(steps=3, precision=precision), TASK, model, tokenizer)
+        assert result.history[-1].train_loss is not None
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_accumulated_batches_are_one_large_batch(tokenizer: PreTrainedTokenizerBase) -> None:
+    """One step over all 32 examples, whole and in four parts: targets are of one length, so means agree."""
+    one, four = tiny(tokenizer), tiny(tokenizer)
+    config = CONFIG.but(steps=1, batch_size=32, warmup=0.0, schedule="constant")
+    finetune(config, TASK, one, tokenizer)
+    finetune(config.but(batch_size=8, accumulation=4), TASK, four, tokenizer)
+    for a, b in zip(one.parameters(), four.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-4, rtol=1e-3)
+
+
+def test_loss_that_is_not_finite(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    model = tiny(tokenizer)
+    with torch.no_grad():
+        model.shared.weight[5:].fill_(float("nan"))
+    with pytest.raises(InputError, match=r"lr=0\.003: the training loss is nan at step 1 .*exact, fp32"):
+        finetune(CONFIG.but(out=tmp_path), TASK, model, tokenizer)
+
+
+def test_an_epoch_has_every_example_once(tokenizer: PreTrainedTokenizerBase) -> None:
+    data = encode(TASK.train, tokenizer, text_to_text=True, max_length=24)
+    config = CONFIG.but(batch_size=3, accumulation=2)
+    steps = _epoch(data, config, 0)
+    flat = [id(example) for step in steps for batch in step for example in batch]
+    assert sorted(flat) == sorted(map(id, data))
+    assert len(steps) == 6  # ⌈32 / 6⌉
+    assert all(len(batch) <= 3 for step in steps for batch in step)
+    assert steps == _epoch(data, config, 0) != _epoch(data, config, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"lr": 0.0}, "lr=0.0"),
+        ({"lr": float("nan")}, "lr="),
+        ({"epochs": -1}, "epochs=-1"),
+        ({"steps": 0}, "steps=0"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": "many"}, "batch_size='many'"),
+        ({"accumulation": 0}, "accumulation=0"),
+        ({"warmup": 1.0}, "warmup=1.0"),
+        ({"weight_decay": -0.1}, "weight_decay=-0.1"),
+        ({"clip": 0.0}, "clip=0.0"),
+        ({"schedule": "steep"}, "schedule='steep'"),
+        ({"precision": "fp8"}, "precision='fp8'"),
+        ({"max_length": 0}, "max_length=0"),
+        ({"eval_every": 0}, "eval_every=0"),
+        ({"seed": -1}, "seed=-1"),
+        ({"estimator": "wta_csr(budget=0.3)"}, "wta_crs"),
+        ({"estimator": "crs(budget=-0.3)"}, "budget"),
+        ({"resume": True}, "resume=True needs out"),
+        ({"epoch": 3}, "epoch"),
+    ],
+)
+def test_bad_settings_are_one_line(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(InputError) as caught:
+        CONFIG.but(**changes)
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_demo_settings() -> None:
+    assert DEMO.but(seed=3, out=Path("x")).identity() == DEMO.identity() | {"seed": 3}
+
+
+def test_a_checkpoint_is_replaced_whole_or_not_at_all(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny(tokenizer)
+    checkpoints.save_checkpoint(tmp_path / "best", model, tokenizer)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "best").iterdir()}
+
+    def break_down(*args: Any, **kwargs: Any) -> None:
+        raise Interrupted
+
+    monkeypatch.setattr(type(tokenizer), "save_pretrained", break_down)
+    with torch.no_grad():
+        model.shared.weight.zero_()
+    with pytest.raises(Interrupted):
+        checkpoints.save_checkpoint(tmp_path / "best", model, tokenizer)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "best").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
