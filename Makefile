@@ -43,7 +43,7 @@ format: $(INSTALLED)  ## let ruff put the code in order
 
 gallery: demo  ## refresh the README's figures from the demo's run
 	mkdir -p figures/gallery
-	cp $(RUN)/*.png figures/gallery/
+	cp $(RUN)/training_curves.png $(RUN)/variance_budget.png $(RUN)/winner_sweep.png figures/gallery/
 
 clean:  ## remove the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

@@ -60,7 +60,8 @@ def task_batches(
     wanted = batches * batch_size
     if wanted > len(task.train):
         raise InputError(
-            f"batches={batches} of batch_size={batch_size} need {wanted} examples, {task.name} has {len(task.train)}"
+            f"batches={batches} of batch_size={batch_size} need {wanted} examples; "
+            f"{task.name} has {len(task.train)} for training"
         )
     order = torch.randperm(len(task.train), generator=torch.Generator().manual_seed(seed))[:wanted].tolist()
     encoded = encode([task.train[i] for i in order], tokenizer, text_to_text=text_to_text, max_length=max_length)

@@ -15,7 +15,7 @@ from wtacrs.figures.report import write_report
 from wtacrs.integration.commands import capture_task
 from wtacrs.integration.data import TaskData, load_task
 from wtacrs.integration.finetune import DEMO, finetune
-from wtacrs.integration.models import load_model, small_t5, task_tokenizer
+from wtacrs.integration.models import SMALL_T5, load_model, small_t5, task_tokenizer
 from wtacrs.integration.studies import DEFAULT_ESTIMATORS, check_study, comparison_study, sweep_study
 from wtacrs.integration.tables import check_summary, comparison_table, sweep_summary, training_table
 from wtacrs.validation.captures import Captures
@@ -74,7 +74,7 @@ def _train(task: TaskData, out: Path, name: str, spec: str | None, seed: int) ->
 
 def _capture(task: TaskData, out: Path, seed: int) -> Captures:
     model, tokenizer = load_model(str(out / "model-exact" / "last"), task)
-    model.name_or_path = "small T5, trained exactly"
+    model.name_or_path = f"{SMALL_T5}, trained exactly"
     return capture_task(
         model, tokenizer, task, out / "captures.safetensors", batches=1, batch_size=32, max_length=48, seed=seed
     )

@@ -20,6 +20,8 @@ from wtacrs.integration.hub import hub_problem, one_line, quiet, refuse
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, T5ForConditionalGeneration
 
+SMALL_T5 = "small new T5"
+"""What results call the embedded model."""
 DEMO_VOCAB_SIZE = 6000
 """Pieces of the tokenizer that the embedded T5 gets for the `docstrings` task."""
 
@@ -112,6 +114,7 @@ def small_t5(
         # to undo the factor d_model^-0.5 of the logits
         model.shared.weight.mul_(_EMBEDDING_SCALE)
         model.decoder.final_layer_norm.weight.fill_(d_model**0.5)
+    model.name_or_path = SMALL_T5
     return model
 
 

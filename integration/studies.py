@@ -98,10 +98,9 @@ def comparison_study(
         raise InputError(f"captures={captures.path}: the exact product is zero in every chosen layer")
     result = ComparisonResult(stamp=stamp(seed=seed, inputs=_source(captures)), rows=rows)
     write_result(out / "comparison.json", result)
-    for name, against in (("variance_budget", "budget"), ("variance_bytes", "bytes")):
-        _draw(
-            lambda path, against=against: variance_budget.draw(result, path, against=against), out / f"{name}.png"
-        )
+    axes: tuple[Literal["budget", "bytes"], ...] = ("budget", "bytes")
+    for against in axes:
+        _draw(partial(variance_budget.draw, result, against=against), out / f"variance_{against}.png")
     return result
 
 
