@@ -17,6 +17,7 @@ from wtacrs.estimators.exact import Exact
 from wtacrs.estimators.registry import available, lookup, make, register, spec
 from wtacrs.estimators.rows import RowEstimator, RowMoments, RowPlan, SavedRows
 from wtacrs.estimators.scores import joint_norms, row_norms, sampling_scores
+from wtacrs.estimators.systematic import Systematic
 from wtacrs.estimators.topk import TopK
 from wtacrs.estimators.wta_crs import WTACRS
 
@@ -31,6 +32,7 @@ __all__ = [
     "RowMoments",
     "RowPlan",
     "SavedRows",
+    "Systematic",
     "TopK",
     "Traits",
     "available",

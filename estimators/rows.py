@@ -71,6 +71,10 @@ class RowEstimator(Estimator[SavedRows]):
         """How many uniform numbers one draw from `n` rows consumes."""
         return rows_for(self.budget, n)
 
+    def keys(self, n: int) -> int:
+        """How many of these numbers, the first ones, matter by their order alone: for enumeration."""
+        return 0
+
     @abstractmethod
     def plan(self, scores: Float64[Tensor, " n"], uniforms: Float64[Tensor, " q"]) -> RowPlan:
         """Choose rows and weights from checked scores and q = `self.uniforms(n)` numbers in [0, 1)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Float64, Int, Shaped
@@ -13,6 +13,7 @@ from torch import Tensor
 from wtacrs.estimators.base import Traits
 from wtacrs.estimators.budget import rows_for
 from wtacrs.estimators.errors import InputError
+from wtacrs.estimators.ranking import Ranking, rank_rows
 from wtacrs.estimators.registry import register
 from wtacrs.estimators.rows import (
     RowEstimator,
@@ -25,14 +26,6 @@ from wtacrs.estimators.rows import (
 from wtacrs.estimators.scores import check_rows_agree, sampling_scores
 
 WINNER_RULES = ("paper", "optimal")
-
-
-class Ranking(NamedTuple):
-    """Rows in order of falling score, and what is left after the first c of them."""
-
-    scores: Float64[Tensor, " n"]
-    order: Int[Tensor, " n"]
-    remainder: Float64[Tensor, " n+1"]  # remainder[c] = Σ of the scores after the first c
 
 
 @register("wta_crs")
@@ -178,13 +171,6 @@ class WTACRS(RowEstimator):
         in_tail = (torch.arange(n, device=scores.device) >= c) & (ranking.scores > 0)
         tail = torch.zeros_like(scores).scatter(0, ranking.order, in_tail.to(torch.float64))
         return tail, (k - c).clamp(min=1).to(torch.float64)
-
-
-def rank_rows(scores: Float64[Tensor, " n"]) -> Ranking:
-    """Sort by falling score (ties: earlier row first) and sum what remains after each rank."""
-    ordered, order = torch.sort(scores, descending=True, stable=True)
-    remainder = torch.cat([ordered.flip(0).cumsum(0).flip(0), ordered.new_zeros(1)])
-    return Ranking(ordered, order, remainder)
 
 
 def winner_objective(ranking: Ranking, k: int, rule: str) -> Float64[Tensor, " {k}+1"]:

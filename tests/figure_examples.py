@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from wtacrs.estimators import CRS, WTACRS, Estimator, joint_norms, make, row_norms, saved_bytes, spec
-from wtacrs.estimators.wta_crs import rank_rows
+from wtacrs.estimators.ranking import rank_rows
 from wtacrs.validation.results import (
     CheckResult,
     ComparisonResult,

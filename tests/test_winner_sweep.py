@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from strategies import products
 
 from wtacrs.estimators import InputError, joint_norms, make, row_norms, rows_for, sampling_scores
-from wtacrs.estimators.wta_crs import rank_rows
+from wtacrs.estimators.ranking import rank_rows
 from wtacrs.validation.comparison import ZeroProduct
 from wtacrs.validation.problems import PROBLEMS, make_problem
 from wtacrs.validation.winner_sweep import _BLOCK, sweep_winners, winner_variances

@@ -7,8 +7,9 @@ of the cell lengths. Each outcome runs the design's own `plan`, `keep_rows` and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import pairwise, permutations
 from typing import NamedTuple
 
 import torch
@@ -50,15 +51,16 @@ class ExactMoments(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A box of uniform numbers that all lead to one outcome."""
+    """A box of uniform numbers on which the plan is constant; `factor` times its volume is its probability."""
 
     low: tuple[float, ...]
     high: tuple[float, ...]
+    factor: float = 1.0
 
     @property
     def probability(self) -> float:
-        """Volume of the box."""
-        product = 1.0
+        """Volume of the box, times the factor."""
+        product = self.factor
         for low, high in zip(self.low, self.high, strict=True):
             product *= high - low
         return product
@@ -152,7 +154,7 @@ def _cells(estimator: RowEstimator, scores: Float64[Tensor, " n"], limit: int) -
     """Every cell of positive probability, depth first."""
     numbers = estimator.uniforms(scores.shape[0])
     found = 0
-    stack: list[Cell] = [Cell((), ())]
+    stack = list(_orders(estimator.keys(scores.shape[0])))
     while stack:
         # every waiting cell holds at least one outcome, so a hopeless walk stops at its first branches
         if found + len(stack) > limit:
@@ -167,8 +169,17 @@ def _cells(estimator: RowEstimator, scores: Float64[Tensor, " n"], limit: int) -
             continue
         edges = _edges(estimator.cuts(scores, _midpoint(cell, scores)))
         stack.extend(
-            Cell((*cell.low, low), (*cell.high, high)) for low, high in pairwise(edges) if high - low > _SLIVER
+            Cell((*cell.low, low), (*cell.high, high), cell.factor)
+            for low, high in pairwise(edges)
+            if high - low > _SLIVER
         )
+
+
+def _orders(count: int) -> Iterator[Cell]:
+    """One box for every order of `count` keys, each key in a stratum of its own; by symmetry for all keys."""
+    factor = math.prod(count / rank for rank in range(1, count + 1))
+    for ranks in permutations(range(count)):
+        yield Cell(tuple(r / count for r in ranks), tuple((r + 1) / count for r in ranks), factor)
 
 
 def _edges(cuts: Tensor) -> list[float]:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from wtacrs.estimators import make, rows_for, sampling_scores
 from wtacrs.estimators.budget import check_budget
+from wtacrs.estimators.ranking import Ranking, rank_rows
 from wtacrs.estimators.rows import pair_norms
-from wtacrs.estimators.wta_crs import Ranking, rank_rows, winner_objective
+from wtacrs.estimators.wta_crs import winner_objective
 from wtacrs.validation.comparison import ScoreKind, exact_product, layer_scores
 from wtacrs.validation.results import WinnerSweep
 

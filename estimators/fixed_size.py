@@ -1,0 +1,69 @@
+"""Fixed-size designs without replacement: k distinct rows, Horvitz–Thompson weights 1/π.
+
+With I_i the indicator of inclusion, `c_i = I_i / π_i`. So `E c_i = 1` where π_i > 0, and with joint inclusion
+probabilities π_ij = E I_i I_j
+
+    Cov(c)_ij = π_ij / (π_i π_j) − 1,
+    Var Ĝ = ½ Σ_ij (π_i π_j − π_ij) ‖Z_i/π_i − Z_j/π_j‖²        (Sen 1953; Yates & Grundy 1953; size fixed)
+
+with `Z_i = y_i x_iᵀ`. A design here only says which rows of the tail are drawn; the take-all set, the weights,
+empty tails and fixed shapes are handled once.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float64, Int
+from torch import Tensor
+
+from wtacrs.estimators.budget import rows_for
+from wtacrs.estimators.inclusion import Inclusion, inclusion
+from wtacrs.estimators.rows import RowEstimator, RowMoments, RowPlan, all_rows
+
+
+@dataclass(frozen=True, repr=False)
+class FixedSizeEstimator(RowEstimator):
+    """Base of the fixed-size designs; a subclass defines `draw_tail`, and `joint` where it is known."""
+
+    @abstractmethod
+    def draw_tail(self, target: Inclusion, k: int, uniforms: Float64[Tensor, " q"]) -> Int[Tensor, " k"]:
+        """Rows for the k slots; those from `target.taken` on are used, and must name distinct rows of the tail."""
+
+    def joint(self, probabilities: Float64[Tensor, " n"], k: int) -> Float64[Tensor, "n n"]:
+        """Joint inclusion probabilities π_ij with π on the diagonal."""
+        raise NotImplementedError(f"{self!r} has no closed form for its joint inclusion probabilities")
+
+    def plan(self, scores: Float64[Tensor, " n"], uniforms: Float64[Tensor, " q"]) -> RowPlan:
+        """The take-all set in the first slots, the drawn tail rows in the others."""
+        n = scores.shape[0]
+        k = rows_for(self.budget, n)
+        if k == n:
+            return all_rows(scores)
+        target = inclusion(scores, k)
+        slot = torch.arange(k, device=scores.device)
+        taken = slot < target.taken
+        used = taken | target.tail.any()
+        row = torch.where(taken, target.ranking.order[:k], self.draw_tail(target, k, uniforms))
+        row = torch.where(used, row, target.ranking.order[:1])
+        weight = 1.0 / torch.where(used, target.probabilities[row], 1.0)
+        return RowPlan(row, torch.where(used, weight, 0.0))
+
+    def moments(self, scores: Float64[Tensor, " n"]) -> RowMoments:
+        """`E c = 1` and `Cov(c)_ij = π_ij/(π_i π_j) − 1` on the rows of positive score."""
+        n = scores.shape[0]
+        k = rows_for(self.budget, n)
+        reached = (scores > 0).to(torch.float64)
+        if k == n:
+            return RowMoments(reached, scores.new_zeros((n, n)))
+        p = inclusion(scores, k).probabilities
+        safe = torch.where(p > 0, p, 1.0)
+        joint = self.joint(p, k) / torch.outer(safe, safe)
+        return RowMoments(reached, joint - torch.outer(reached, reached))
+
+
+def tail_first(target: Inclusion, keys: Float64[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """Rows in order of `keys` (in [0, 1)), those that are not in the tail behind all others."""
+    return torch.where(target.tail, keys, 2.0).argsort(stable=True)
