@@ -177,7 +177,7 @@ def _cells(estimator: RowEstimator, scores: Float64[Tensor, " n"], limit: int) -
 
 def _orders(count: int) -> Iterator[Cell]:
     """One box for every order of `count` keys, each key in a stratum of its own; by symmetry for all keys."""
-    factor = math.prod(count / rank for rank in range(1, count + 1))
+    factor = math.prod((count / rank for rank in range(1, count + 1)), start=1.0)
     for ranks in permutations(range(count)):
         yield Cell(tuple(r / count for r in ranks), tuple((r + 1) / count for r in ranks), factor)
 
