@@ -39,8 +39,9 @@ class Traits:
         family: "exact", "rows", "sketch", "projection", "rounding" or "composite".
         unbiased: the mean is the exact product for every input and every positive score.
         deterministic: no random numbers are drawn.
-        uses_scores: the scores change the result.
+        uses_scores: the sizes of the scores change the result.
         exact_at_full_budget: with k = n rows the product is exact.
+        uses_support: rows of score 0 are left out although the sizes of the others do not matter.
     """
 
     family: str
@@ -48,6 +49,12 @@ class Traits:
     deterministic: bool
     uses_scores: bool
     exact_at_full_budget: bool
+    uses_support: bool = False
+
+    @property
+    def leaves_out_zeros(self) -> bool:
+        """Whether rows of score 0 never touch the estimate."""
+        return self.uses_scores or self.uses_support
 
 
 class Estimator(ABC, Generic[SavedT]):

@@ -72,6 +72,11 @@ class CRS(RowEstimator):
         inverse = torch.where(scores > 0, scores.sum() / scores, 0.0)
         return RowMoments(support, (torch.diag(inverse) - torch.outer(support, support)) / k)
 
+    def weight_squares(self, scores: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
+        """k draws that hit row i with probability p_i and weigh 1/(k p_i): `1/(k p_i)`."""
+        k = rows_for(self.budget, scores.shape[0])
+        return torch.where(scores > 0, scores.sum() / (k * scores), 0.0)
+
     def variance(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
     ) -> Float64[Tensor, ""]:

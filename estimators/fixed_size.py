@@ -16,10 +16,11 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float64, Int
+from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
 from wtacrs.estimators.budget import rows_for
+from wtacrs.estimators.errors import NoClosedForm
 from wtacrs.estimators.inclusion import Inclusion, inclusion
 from wtacrs.estimators.rows import RowEstimator, RowMoments, RowPlan, all_rows
 
@@ -33,8 +34,14 @@ class FixedSizeEstimator(RowEstimator):
         """Rows for the k slots; those from `target.taken` on are used, and must name distinct rows of the tail."""
 
     def joint(self, probabilities: Float64[Tensor, " n"], k: int) -> Float64[Tensor, "n n"]:
-        """Joint inclusion probabilities π_ij with π on the diagonal."""
-        raise NotImplementedError(f"{self!r} has no closed form for its joint inclusion probabilities")
+        """Joint inclusion probabilities π_ij with π on the diagonal.
+
+        Raises:
+            NoClosedForm: if they are not known.
+        """
+        raise NoClosedForm(
+            f"{self!r} has no closed form for its joint inclusion probabilities; use enumeration or Monte Carlo"
+        )
 
     def plan(self, scores: Float64[Tensor, " n"], uniforms: Float64[Tensor, " q"]) -> RowPlan:
         """The take-all set in the first slots, the drawn tail rows in the others."""
@@ -50,6 +57,14 @@ class FixedSizeEstimator(RowEstimator):
         row = torch.where(used, row, target.ranking.order[:1])
         weight = 1.0 / torch.where(used, target.probabilities[row], 1.0)
         return RowPlan(row, torch.where(used, weight, 0.0))
+
+    def weight_squares(self, scores: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
+        """A row is included with probability π_i and then weighs 1/π_i: `1/π_i`."""
+        k = rows_for(self.budget, scores.shape[0])
+        if k == scores.shape[0]:
+            return (scores > 0).to(torch.float64)
+        p = inclusion(scores, k).probabilities
+        return torch.where(p > 0, 1.0 / torch.where(p > 0, p, 1.0), 0.0)
 
     def moments(self, scores: Float64[Tensor, " n"]) -> RowMoments:
         """`E c = 1` and `Cov(c)_ij = π_ij/(π_i π_j) − 1` on the rows of positive score."""
@@ -67,3 +82,14 @@ class FixedSizeEstimator(RowEstimator):
 def tail_first(target: Inclusion, keys: Float64[Tensor, " n"]) -> Int[Tensor, " n"]:
     """Rows in order of `keys` (in [0, 1)), those that are not in the tail behind all others."""
     return torch.where(target.tail, keys, 2.0).argsort(stable=True)
+
+
+def in_slots(sampled: Bool[Tensor, " n"], taken: Int[Tensor, ""], k: int) -> Int[Tensor, " k"]:
+    """The sampled rows in the slots from `taken` on, in order of their index."""
+    place = taken + sampled.cumsum(0) - 1
+    slots = torch.where(sampled, place.clamp(max=k), k)  # slot k takes what is not kept
+    return torch.zeros(k + 1, dtype=torch.int64, device=sampled.device).scatter(0, slots, _rows(sampled))[:k]
+
+
+def _rows(like: Tensor) -> Int[Tensor, " n"]:
+    return torch.arange(like.shape[0], device=like.device)

@@ -85,16 +85,44 @@ def make(spec_text: str | Estimator, **overrides: Any) -> Estimator:
         return dataclasses.replace(spec_text, **overrides) if overrides else spec_text  # type: ignore[type-var]
     if not isinstance(spec_text, str):
         raise InputError(f"spec must be a string such as 'crs(budget=0.3)', got {type(spec_text).__name__}")
-    try:
-        tree = ast.parse(spec_text.strip(), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise InputError(f"spec {spec_text!r} is not of the form name(key=value, …)") from None
-    return _build(tree, spec_text, overrides)
+    return _build(_parse(spec_text), spec_text, overrides)
+
+
+def missing_fields(spec_text: str) -> tuple[str, ...]:
+    """Required fields of the named estimator that a spec leaves out, as `("budget",)` for `"crs"`.
+
+    Raises:
+        InputError: if the text is not a spec or names no estimator.
+    """
+    tree = _parse(spec_text)
+    if isinstance(tree, ast.Name):
+        name, given = tree.id, set()
+    elif isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name):
+        name, given = tree.func.id, {keyword.arg for keyword in tree.keywords}
+    else:
+        raise InputError(f"spec {spec_text!r} is not of the form name(key=value, …)")
+    return tuple(key for key in _required(lookup(name)) if key not in given)
 
 
 def spec(estimator: Estimator) -> str:
     """The spec string of an estimator, with every field spelled out: `make(spec(e)) == e`."""
     return repr(estimator)
+
+
+def _parse(text: str) -> ast.expr:
+    try:
+        return ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise InputError(f"spec {text!r} is not of the form name(key=value, …)") from None
+
+
+def _required(cls: type[Estimator]) -> list[str]:
+    missing = dataclasses.MISSING
+    return [
+        f.name
+        for f in dataclasses.fields(cls)  # type: ignore[arg-type]
+        if f.default is missing and f.default_factory is missing
+    ]
 
 
 def _build(node: ast.expr, text: str, overrides: dict[str, Any]) -> Estimator:
@@ -113,6 +141,8 @@ def _build(node: ast.expr, text: str, overrides: dict[str, Any]) -> Estimator:
 
 
 def _value(node: ast.expr, text: str) -> Any:
+    if isinstance(node, ast.Name) and node.id in ("nan", "inf"):
+        return float(node.id)  # for the field to refuse
     if isinstance(node, (ast.Name, ast.Call)):
         return _build(node, text, {})
     try:
@@ -134,11 +164,7 @@ def _construct(name: str, arguments: dict[str, Any], text: str) -> Estimator:
             raise InputError(
                 f"spec {text!r}: {name} has no field {key!r}{hint}; it has: {', '.join(known) or 'none'}"
             )
-    missing = [
-        key
-        for key, f in known.items()
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and key not in arguments
-    ]
+    missing = [key for key in _required(cls) if key not in arguments]
     if missing:
         raise InputError(f"spec {text!r}: {name} needs {', '.join(missing)}, as in {name}({missing[0]}=…)")
     return cls(**arguments)

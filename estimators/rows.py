@@ -23,7 +23,7 @@ from torch import Tensor
 
 from wtacrs.estimators.base import Estimator, product_dtype
 from wtacrs.estimators.budget import check_budget, rows_for
-from wtacrs.estimators.errors import InputError
+from wtacrs.estimators.errors import InputError, NoClosedForm
 from wtacrs.estimators.scores import check_matrix, check_rows_agree, row_norms, sampling_scores
 
 
@@ -87,8 +87,14 @@ class RowEstimator(Estimator[SavedRows]):
         raise NotImplementedError(f"{self!r} does not say where its plan changes and cannot be enumerated")
 
     def moments(self, scores: Float64[Tensor, " n"]) -> RowMoments:
-        """Closed form of the mean and covariance of the coefficients, O(n²) memory."""
-        raise NotImplementedError(f"{self!r} has no closed form for the moments of its coefficients")
+        """Closed form of the mean and covariance of the coefficients, O(n²) memory.
+
+        Raises:
+            NoClosedForm: if it is not known.
+        """
+        raise NoClosedForm(
+            f"{self!r} has no closed form for the moments of its coefficients; use enumeration or Monte Carlo"
+        )
 
     def draw(self, scores: Float64[Tensor, " n"], generator: torch.Generator | None = None) -> RowPlan:
         """A random plan for checked scores (see `sampling_scores`)."""
@@ -110,16 +116,8 @@ class RowEstimator(Estimator[SavedRows]):
 
     def contract(self, saved: SavedRows, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
         """`Σ_j weight_j · y_(i_j) x_(i_j)ᵀ` over the kept rows (see `Estimator.contract`)."""
-        check_matrix("dy", dy)
-        if dy.shape[0] != saved.frame.shape[0]:
-            raise InputError(
-                f"dy must have {saved.frame.shape[0]} rows, as the compressed x had, got shape {list(dy.shape)}"
-            )
-        dtype = product_dtype(saved.rows, dy)
-        # weights reach n/k and beyond: weighted fp16 rows could overflow although the product does not
-        working = torch.float32 if dtype == torch.float16 else dtype
-        weighted = (dy.index_select(0, saved.indices) * saved.weights.unsqueeze(1)).to(working)
-        return (weighted.T @ saved.rows.to(working)).to(dtype)
+        check_length(saved.frame, dy)
+        return weighted_product(saved.rows, saved.indices, saved.weights, dy)
 
     def expectation(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
@@ -132,12 +130,44 @@ class RowEstimator(Estimator[SavedRows]):
         """`E c`; designs that reach every row of positive score without bias keep this default."""
         return (scores > 0).to(torch.float64)
 
+    def weight_squares(self, scores: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
+        """`E Σ_j weight_j²` over the slots j that hold row i: what independent errors in the stored rows cost.
+
+        Raises:
+            NoClosedForm: if it is not known.
+        """
+        raise NoClosedForm(f"{self!r} has no closed form for its squared weights; use Monte Carlo")
+
     def variance(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
     ) -> Float64[Tensor, ""]:
         """`Σ_ij Cov(c)_ij ⟨x_i, x_j⟩⟨y_i, y_j⟩` in fp64, O(n²) memory (see `Estimator.variance`)."""
         check_rows_agree(x, dy)
         return coefficient_variance(self.moments(sampling_scores(x, scores)).covariance, x, dy)
+
+
+def check_length(frame: Float[Tensor, "n 0"], dy: Float[Tensor, "n2 m"]) -> None:
+    """Refuse a dY that is not as long as the compressed x was.
+
+    Raises:
+        InputError: naming both.
+    """
+    check_matrix("dy", dy)
+    if dy.shape[0] != frame.shape[0]:
+        raise InputError(
+            f"dy must have {frame.shape[0]} rows, as the compressed x had, got shape {list(dy.shape)}"
+        )
+
+
+def weighted_product(
+    rows: Float[Tensor, "k d"], indices: Int[Tensor, " k"], weights: Float[Tensor, " k"], dy: Float[Tensor, "n m"]
+) -> Float[Tensor, "m d"]:
+    """`Σ_j weight_j · y_(i_j) row_jᵀ`, in the dtype of the exact product."""
+    dtype = product_dtype(rows, dy)
+    # weights reach n/k and beyond: weighted fp16 rows could overflow although the product does not
+    working = torch.float32 if dtype == torch.float16 else dtype
+    weighted = (dy.index_select(0, indices) * weights.unsqueeze(1)).to(working)
+    return (weighted.T @ rows.to(working)).to(dtype)
 
 
 def keep_rows(x: Float[Tensor, "n d"], plan: RowPlan) -> SavedRows:

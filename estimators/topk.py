@@ -56,6 +56,10 @@ class TopK(RowEstimator):
         plan = self.plan(scores, scores[:0])
         return torch.zeros_like(scores).index_add(0, plan.indices, plan.weights)
 
+    def weight_squares(self, scores: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
+        """1 for a kept row, 0 for a dropped one."""
+        return self.coefficient_mean(scores)
+
     def moments(self, scores: Float64[Tensor, " n"]) -> RowMoments:
         """The indicator of the kept rows; no covariance."""
         n = scores.shape[0]

@@ -90,6 +90,10 @@ class WTACRS(RowEstimator):
                 f'wta_crs: winners={w!r} must be "paper", "optimal", an int ≥ 0 (number of winners) '
                 "or a float in [0, 1) (fraction of the k rows)"
             )
+        if isinstance(w, int) and isinstance(self.budget, int) and w >= self.budget:
+            raise InputError(
+                f"wta_crs: winners={w} must be below budget={self.budget}, or the tail is never drawn"
+            )
 
     def plan(self, scores: Float64[Tensor, " n"], uniforms: Float64[Tensor, " k"]) -> RowPlan:
         """Winners in the first |C| slots; the other slots invert the tail's cumulative distribution."""
@@ -146,6 +150,14 @@ class WTACRS(RowEstimator):
         mass = (scores * tail).sum()
         inverse = torch.where(tail > 0, mass / torch.where(tail > 0, scores, 1.0), 0.0)
         return RowMoments((scores > 0).to(torch.float64), (torch.diag(inverse) - torch.outer(tail, tail)) / draws)
+
+    def weight_squares(self, scores: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
+        """1 for a winner, `P_T/((k − |C|) p_i)` on the tail."""
+        if scores.shape[0] == 0:
+            return scores
+        tail, draws = self._tail(scores)
+        on_tail = (scores * tail).sum() / (draws * torch.where(tail > 0, scores, 1.0))
+        return torch.where(tail > 0, on_tail, (scores > 0).to(torch.float64))
 
     def variance(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="wtacrs",
-    help="Estimators of the weight gradient dW = Xᵀ dY: compare them, test them, fine-tune with them.",
+    help="Estimators of the weight gradient dW = dYᵀ X: compare them, test them, fine-tune with them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -78,7 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _refuse("interrupted", code=130)
     except Exception as error:
-        # usage errors of the parser, which typer carries under a private name
+        # usage errors of the parser, which typer carries under private names
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message())  # type: ignore[attr-defined]
+            return 0
         if hasattr(error, "format_message"):
             return _refuse(f"{error.format_message()} See `wtacrs --help`.")
         raise
@@ -188,7 +191,14 @@ def compare(
         ),
     ] = None,
     budget: Annotated[
-        list[str] | None, typer.Option(metavar="B", help="0.3 = 30 % of the rows, 32 = 32 rows. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="B", help="0.3 = 30 % of the rows, 32 = 32 rows (all, if fewer). Repeatable."),
+    ] = None,
+    share: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--bytes", metavar="S", help="Instead: paper's WTA-CRS and `recommended` at this share of bytes."
+        ),
     ] = None,
     layers: LayersOption = None,
     scores: Annotated[str, typer.Option(help="oracle (‖x‖‖dy‖), row-norms (‖x‖) or both.")] = "both",
@@ -199,11 +209,18 @@ def compare(
     seed: SeedOption = 0,
 ) -> None:
     """Bias, variance and stored bytes of estimators on captured layers."""
+    from wtacrs.integration.commands import check_folder
     from wtacrs.integration.studies import DEFAULT_BUDGETS, DEFAULT_ESTIMATORS, comparison_study
     from wtacrs.integration.tables import comparison_table
     from wtacrs.validation.captures import load_captures
 
+    if share:
+        if estimator or budget:
+            raise InputError("--bytes compares two estimators of its own: leave out --estimator and --budget")
+        _compare_bytes(captures, share, layers, _scores(scores), min(draws, 32), out, seed)
+        return
     chosen = _budgets(budget) if budget else list(DEFAULT_BUDGETS)
+    check_folder("out", out)
     with progress_bar("comparing") as report:
         result = comparison_study(
             load_captures(captures),
@@ -221,6 +238,30 @@ def compare(
     _wrote(*(out / name for name in ("comparison.json", "variance_budget.png", "variance_bytes.png")))
 
 
+def _compare_bytes(
+    captures: Path,
+    shares: Sequence[float],
+    layers: list[str] | None,
+    scores: tuple[ScoreKind, ...],
+    draws: int,
+    out: Path,
+    seed: int,
+) -> None:
+    from wtacrs.integration.commands import check_folder
+    from wtacrs.integration.studies import equal_bytes_study
+    from wtacrs.integration.tables import ratio_table
+    from wtacrs.validation.captures import load_captures
+
+    opened = load_captures(captures)
+    check_folder("out", out)
+    with progress_bar("comparing") as report:
+        ratios = equal_bytes_study(
+            opened, shares, out, layers=layers, scores=scores, draws=draws, seed=seed, report=report, skipped=_warn
+        )
+    console.print(ratio_table(ratios))
+    _wrote(*(out / f"equal_bytes-{share:g}.json" for share in shares))
+
+
 @app.command()
 def sweep(
     captures: CapturesArgument,
@@ -232,10 +273,12 @@ def sweep(
     ),
 ) -> None:
     """Exact variance of WTA-CRS for every number of winners |C|, with both rules' choices marked."""
+    from wtacrs.integration.commands import check_folder
     from wtacrs.integration.studies import sweep_study
     from wtacrs.integration.tables import sweep_table
     from wtacrs.validation.captures import load_captures
 
+    check_folder("out", out)
     with progress_bar("sweeping") as report:
         result = sweep_study(
             load_captures(captures),
@@ -272,6 +315,8 @@ def check(
     from wtacrs.validation.captures import load_captures
 
     estimator = make(spec)
+    if layers and captures is None:
+        raise InputError(f"--layers {layers[0]!r} chooses among captured layers: it needs --captures FILE")
     opened = None if captures is None else load_captures(captures)
     with progress_bar("checking") as report:
         result = check_study(
@@ -354,8 +399,10 @@ def demo(
     seed: SeedOption = 0,
 ) -> None:
     """The whole line, offline: train exactly and with WTA-CRS, capture, compare, sweep, check, report."""
+    from wtacrs.integration.commands import check_folder
     from wtacrs.integration.demo import run_demo
 
+    check_folder("out", out)
     run_demo(out, seed=seed, console=console)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,7 +16,14 @@ from wtacrs.integration.capture import capture
 from wtacrs.integration.data import TaskData, load_task
 from wtacrs.integration.encoding import collate, encode
 from wtacrs.integration.finetune import FinetuneConfig, finetune
-from wtacrs.integration.models import is_text_to_text, load_model, load_tokenizer, small_t5, task_tokenizer
+from wtacrs.integration.models import (
+    check_local,
+    is_text_to_text,
+    load_model,
+    load_tokenizer,
+    small_t5,
+    task_tokenizer,
+)
 from wtacrs.integration.studies import Report
 from wtacrs.validation.captures import Captures
 from wtacrs.validation.results import TrainingResult
@@ -40,6 +48,35 @@ def open_model(
         return load_model(model, task, seed=seed)
     vocabulary = task_tokenizer(task) if tokenizer is None else load_tokenizer(tokenizer)
     return small_t5(vocabulary, seed=seed), vocabulary
+
+
+def check_folder(argument: str, path: Path) -> None:
+    """Refuse, before any work is done, a folder that cannot be written to; it is made if need be.
+
+    Raises:
+        InputError: naming the option, the path and the reason.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InputError(f"{argument}={path} is a file; a folder is needed") from None
+    except OSError as error:
+        raise InputError(f"{argument}={path} cannot be made: {error.strerror or error}") from None
+    if not os.access(path, os.W_OK):
+        raise InputError(f"{argument}={path} cannot be written to")
+
+
+def check_model(model: str | None, tokenizer: str | None) -> None:
+    """Refuse, before any task is read, what `open_model` would refuse without looking into a file.
+
+    Raises:
+        InputError: as `open_model`.
+    """
+    if model is not None and tokenizer is not None:
+        raise InputError(f"tokenizer={tokenizer!r}: --model brings its own; --tokenizer is for the small new T5")
+    for argument, name in (("model", model), ("tokenizer", tokenizer)):
+        if name is not None:
+            check_local(argument, name)
 
 
 def task_batches(
@@ -99,6 +136,11 @@ def capture_task(
         seed=seed,
     )
 
+    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    for pattern in layers or ():
+        if not any(fnmatchcase(name, pattern) for name in linears):
+            raise InputError(f"layers={pattern!r} fits none of the {len(linears)} linear layers: {linears[0]} …")
+
     def wanted(name: str, layer: nn.Linear) -> bool:
         del layer
         return layers is None or any(fnmatchcase(name, pattern) for pattern in layers)
@@ -139,6 +181,10 @@ def capture_command(
     Raises:
         InputError: on anything that cannot be loaded or used.
     """
+    if out.is_dir():
+        raise InputError(f"out={out} is a folder; the name of a file is needed")
+    check_folder("out", out.parent)
+    check_model(model_name, tokenizer_name)
     task = load_task(task_name, data=data)
     model, tokenizer = open_model(model_name, tokenizer_name, task, seed)
     return capture_task(
@@ -171,10 +217,17 @@ def finetune_command(
     Raises:
         InputError: on anything that cannot be loaded or used, and on a folder that holds a run already.
     """
-    if config.out is not None and not (config.resume or overwrite) and (config.out / "metrics.jsonl").exists():
-        raise InputError(
-            f"out={config.out} holds a run already: --resume it, --overwrite it, or name another folder"
-        )
+    if config.resume and overwrite:
+        raise InputError("--resume and --overwrite contradict each other")
+    if config.out is not None:
+        check_folder("out", config.out)
+        if not (config.resume or overwrite) and any(
+            (config.out / f).exists() for f in ("state.pt", "result.json")
+        ):
+            raise InputError(f"out={config.out} holds a run already: --resume it, --overwrite it, or name another")
+        if config.resume and not (config.out / "state.pt").exists():
+            raise InputError(f"out={config.out}: there is no state.pt to resume from")
+    check_model(model_name, tokenizer_name)
     task = load_task(task_name, data=data, train_limit=train_limit, dev_limit=dev_limit, seed=config.seed)
     model, tokenizer = open_model(model_name, tokenizer_name, task, config.seed)
     return finetune(config, task, model, tokenizer, progress=True)

@@ -233,7 +233,9 @@ def _wanted(glue: _Glue) -> str:
 
 def _check_columns(columns: Sequence[str], glue: _Glue, where: str) -> None:
     if any(set(names).isdisjoint(columns) for names in (*glue.parts.values(), glue.label_columns)):
-        raise InputError(f"{where}: columns {', '.join(columns)}; {_wanted(glue)} are needed, tab separated")
+        raise InputError(
+            f"{where}: needed are the tab-separated columns {_wanted(glue)}; found: {', '.join(columns)}"
+        )
 
 
 def _from_hub(name: str) -> tuple[tuple[list[_Row], list[_Row]], str]:

@@ -39,13 +39,13 @@ def hub_problem(kind: Literal["model", "dataset"], repository: str) -> str | Non
 def one_line(error: BaseException) -> str:
     """The first line of an error's message, shortened, or its type if it has none."""
     lines = str(error).strip().splitlines()
-    text = lines[0] if lines else type(error).__name__
+    text = lines[0].rstrip(" :") if lines else type(error).__name__
     return text if len(text) <= 160 else text[:157] + "…"
 
 
-def refuse(what: str, reason: str, ways: str) -> InputError:
-    """The one line that an unreachable model or data set ends in."""
-    return InputError(f"{what} could not be loaded ({reason}); without network: {ways}")
+def refuse(what: str, reason: str, ways: str | None) -> InputError:
+    """The one line that an unusable model or data set ends in; `ways` around the hub, None for a local folder."""
+    return InputError(f"{what} could not be loaded ({reason})" + (f"; without network: {ways}" if ways else ""))
 
 
 @contextmanager

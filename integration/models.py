@@ -130,7 +130,7 @@ def load_model(name: str, task: TaskData, *, seed: int = 0) -> tuple[PreTrainedM
         InputError: if the folder is missing or incomplete, the checkpoint lacks weights, or the hub cannot be
             reached and nothing is cached.
     """
-    local = _is_local("model", name)
+    local = check_local("model", name)
     if local:
         _require_files(Path(name))
     problem = None if local else hub_problem("model", name)
@@ -141,7 +141,7 @@ def load_model(name: str, task: TaskData, *, seed: int = 0) -> tuple[PreTrainedM
             model, absent = _from_pretrained(name, task, offline=local or problem is not None)
             tokenizer = _pretrained_tokenizer(name, offline=local or problem is not None)
     except Exception as error:  # OSError, ValueError, KeyError, SafetensorError …: every way of being unusable
-        raise refuse(tried, problem or one_line(error), _OFFLINE_WAYS) from error
+        raise refuse(tried, problem or one_line(error), None if local else _OFFLINE_WAYS) from error
     required = [key for key in absent if is_text_to_text(model) or _belongs_to_body(model, key)]
     if required:
         raise InputError(
@@ -158,14 +158,14 @@ def load_model(name: str, task: TaskData, *, seed: int = 0) -> tuple[PreTrainedM
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """Load a tokenizer alone, from a folder or the hub, for use with `small_t5`; errors as in `load_model`."""
-    local = _is_local("tokenizer", name)
+    local = check_local("tokenizer", name)
     problem = None if local else hub_problem("model", name)
     try:
         with quiet():
             tokenizer = _pretrained_tokenizer(name, offline=local or problem is not None)
     except Exception as error:  # as in load_model
         ways = "--tokenizer DIR with tokenizer.json, or leave --tokenizer out to train one"
-        raise refuse(f"tokenizer={name!r}", problem or one_line(error), ways) from error
+        raise refuse(f"tokenizer={name!r}", problem or one_line(error), None if local else ways) from error
     _require_special_tokens(tokenizer)
     return tokenizer
 
@@ -177,8 +177,8 @@ def is_text_to_text(model: torch.nn.Module) -> bool:
     return bool(getattr(config, "is_encoder_decoder", False)) and bool(can_generate())
 
 
-def _is_local(argument: str, name: str) -> bool:
-    """A folder, or what can only be meant as one: hub names are ``name`` or ``owner/name``."""
+def check_local(argument: str, name: str) -> bool:
+    """Whether a name is a local folder; refuses what can only be meant as one (hub: ``name``, ``owner/name``)."""
     if name and Path(name).is_dir():
         return True
     if not name or re.match(r"[./~\\]", name) or name.count("/") > 1 or Path(name).exists():

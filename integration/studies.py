@@ -11,11 +11,13 @@ from typing import Literal
 import torch
 
 from wtacrs.estimators import Estimator, InputError, make, spec
+from wtacrs.estimators.registry import missing_fields
 from wtacrs.figures import variance_budget, winner_sweep
 from wtacrs.figures.style import NothingToDraw
 from wtacrs.validation.captures import Captures
 from wtacrs.validation.checks import check_estimator
 from wtacrs.validation.comparison import SCORE_KINDS, ScoreKind, ZeroProduct, compare, layer_scores
+from wtacrs.validation.equal_bytes import ByteRatio, byte_ratios, compare_equal_bytes
 from wtacrs.validation.results import CheckResult, ComparisonResult, SweepResult, Verdict, stamp, write_result
 from wtacrs.validation.significance import mean_test
 from wtacrs.validation.winner_sweep import sweep_winners
@@ -57,10 +59,8 @@ def estimators_from(specs: Sequence[str], budgets: Sequence[int | float]) -> lis
     """
     found: dict[Estimator, None] = {}
     for text in specs:
-        try:
-            found[make(text)] = None
-        except InputError:
-            found.update({make(text, budget=budget): None for budget in budgets})
+        chosen = budgets if missing_fields(text) == ("budget",) else [None]
+        found.update({make(text) if b is None else make(text, budget=b): None for b in chosen})
     return list(found)
 
 
@@ -102,6 +102,41 @@ def comparison_study(
     for against in axes:
         _draw(partial(variance_budget.draw, result, against=against), out / f"variance_{against}.png")
     return result
+
+
+def equal_bytes_study(
+    captures: Captures,
+    shares: Sequence[float],
+    out: Path,
+    *,
+    layers: Sequence[str] | None = None,
+    scores: Sequence[ScoreKind] = SCORE_KINDS,
+    draws: int = 32,
+    seed: int = 0,
+    report: Report | None = None,
+    skipped: Callable[[str, str], None] | None = None,
+) -> list[ByteRatio]:
+    """The paper's WTA-CRS and `recommended` at equal bytes; writes `equal_bytes-<share>.json` for every share.
+
+    Raises:
+        InputError: on an unusable share or layer, or if every layer is too small.
+    """
+    found = compare_equal_bytes(
+        captures,
+        shares,
+        layers=chosen_entries(captures, layers),
+        scores=scores,
+        draws=draws,
+        generator=torch.Generator().manual_seed(seed),
+        progress=report,
+        skipped=skipped,
+    )
+    for share, rows in found.items():
+        if not rows:
+            raise InputError(f"captures={captures.path}: every chosen layer is too small for bytes={share:g}")
+        made = stamp(seed=seed, inputs=_source(captures) | {"bytes": str(share), "draws": str(draws)})
+        write_result(out / f"equal_bytes-{share:g}.json", ComparisonResult(stamp=made, rows=rows))
+    return byte_ratios(found)
 
 
 def sweep_study(

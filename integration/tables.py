@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from statistics import median
 
 from rich.table import Table
 
 from wtacrs.estimators import available, lookup
 from wtacrs.figures.summary import layer_medians, regret
+from wtacrs.validation.equal_bytes import ByteRatio
 from wtacrs.validation.results import CheckResult, ComparisonResult, SweepResult, TrainingResult
 
 _STATUS_STYLE = {"pass": "green", "fail": "bold red", "expected failure": "yellow", "not applicable": "dim"}
@@ -53,6 +55,20 @@ def comparison_table(result: ComparisonResult) -> Table:
             f"{entry.mse:.3g}",
             f"{entry.byte_fraction:.1%}",
             ", ".join(entry.methods),
+        )
+    return table
+
+
+def ratio_table(ratios: Sequence[ByteRatio]) -> Table:
+    """Variance of `recommended` over that of the paper's WTA-CRS at equal bytes."""
+    table = Table(
+        title="recommended(bytes) / wta_crs(winners=paper): variance at equal bytes", title_justify="left"
+    )
+    for column in ("bytes", "scores", "layers", "median ratio", "worst ratio"):
+        table.add_column(column, justify="left" if column == "scores" else "right")
+    for entry in ratios:
+        table.add_row(
+            f"{entry.share:.0%}", entry.scores, str(entry.layers), f"{entry.median:.4f}", f"{entry.worst:.4f}"
         )
     return table
 

@@ -55,10 +55,10 @@ def best_winner_count(ranked_scores: Sequence[float], k: int, rule: str) -> int:
     best, best_loss = 0, float("inf")
     for c in range(k + 1):
         left = sum(reversed(ranked_scores[c:]))
-        if c == k:
-            loss = 0.0 if left == 0 else float("inf")
-        else:
+        if c < k:
             loss = (left if rule == "paper" else left * left) / (k - c)
+        else:
+            loss = float("inf") if left > 0 else 0.0
         if loss < best_loss:
             best, best_loss = c, loss
     return best
@@ -75,3 +75,139 @@ def _invert(scores: Sequence[float], rows: Sequence[int], target: float) -> int:
                 return i
     assert last is not None
     return last
+
+
+def uniform(scores: Sequence[float], uniforms: Sequence[float], k: int, replacement: bool) -> list[float]:
+    """k of the rows of positive score, weighing (their number)/k."""
+    n = len(scores)
+    population = [i for i in range(n) if scores[i] > 0]
+    coefficients = [0.0] * n
+    if replacement:
+        for u in uniforms:
+            coefficients[population[int(u * len(population))]] += len(population) / k
+        return coefficients
+    for i in sorted(population, key=lambda i: uniforms[i])[:k]:
+        coefficients[i] = max(len(population) / k, 1.0)
+    return coefficients
+
+
+def inclusion(scores: Sequence[float], k: int) -> tuple[list[float], list[int]]:
+    """min(1, s/τ) and the take-all set: take the largest row out while its share of what is left exceeds 1."""
+    n = len(scores)
+    pi, taken = [0.0] * n, []
+    left = sorted((i for i in range(n) if scores[i] > 0), key=lambda i: (-scores[i], i))
+    while left and k > 0 and scores[left[0]] * k > sum(scores[i] for i in reversed(left)):
+        taken.append(left.pop(0))
+        pi[taken[-1]] = 1.0
+        k -= 1
+    total = sum(scores[i] for i in reversed(left))
+    for i in left:
+        pi[i] = min(k * scores[i] / total, 1.0)
+    return pi, taken
+
+
+def _weighted(sample: Sequence[int], pi: Sequence[float]) -> list[float]:
+    return [1 / p if i in sample else 0.0 for i, p in enumerate(pi)]
+
+
+def _tail_and_size(scores: Sequence[float], k: int) -> tuple[list[float], list[int], list[int], int]:
+    """π, the rows that are certain, the others, and how many of those to draw."""
+    pi, _ = inclusion(scores, k)
+    certain = [i for i, p in enumerate(pi) if p > 1 - 1e-12]
+    tail = [i for i, p in enumerate(pi) if 0 < p <= 1 - 1e-12]
+    return pi, certain, tail, round(sum(pi)) - len(certain)
+
+
+def pivotal(scores: Sequence[float], uniforms: Sequence[float], k: int, order: str) -> list[float]:
+    """Neighbours fight, winners and survivors meet the next neighbour, until one is left."""
+    n = len(scores)
+    pi, taken = inclusion(scores, k)
+    keys = uniforms[:n] if order == "random" else range(n)
+    rows = sorted((i for i in range(n) if pi[i] > 0 and i not in taken), key=lambda i: (pi[i] == 1.0, keys[i]))
+    numbers = list(uniforms[n:] if order == "random" else uniforms)
+    places = 1
+    while places < n:
+        places *= 2
+    standing: list[tuple[int, float]] = [(i, pi[i]) for i in rows] + [(-1, 0.0)] * (places - len(rows))
+    sample = list(taken)
+    while len(standing) > 1:
+        following = []
+        for (i, a), (j, b) in zip(standing[0::2], standing[1::2], strict=True):
+            u = numbers.pop(0)
+            if a + b <= 1:
+                following.append((i if a > 0 and u < a / (a + b) else j, a + b))
+            else:
+                wins = a + b < 2 and u < (1 - b) / ((1 - a) + (1 - b))
+                sample.append(i if wins else j)
+                following.append((j if wins else i, a + b - 1))
+        standing = following
+    if standing[0][1] > 0.5:
+        sample.append(standing[0][0])
+    return _weighted(sample, pi)
+
+
+def bernoulli(scores: Sequence[float], uniforms: Sequence[float], k: int, slots: int) -> list[float]:
+    """Every tail row decides for itself; too many are thinned to the slots there are, by their keys."""
+    n = len(scores)
+    pi, certain = inclusion(scores, k)
+    keys, numbers = (uniforms[:n], uniforms[n:]) if slots < n else ([0.0] * n, uniforms)
+    chosen = [i for i in range(n) if i not in certain and numbers[i] < pi[i]]
+    room = slots - len(certain)
+    kept = sorted(chosen, key=lambda i: keys[i])[:room]
+    coefficients = [0.0] * n
+    for i in certain:
+        coefficients[i] = 1.0
+    for i in kept:
+        coefficients[i] = max(len(chosen) / room, 1.0) / pi[i]
+    return coefficients
+
+
+def conditional_poisson(scores: Sequence[float], uniforms: Sequence[float], k: int) -> list[float]:
+    """Row by row, with elementary symmetric functions of odds that are fitted one at a time."""
+    pi, certain, tail, size = _tail_and_size(scores, k)
+    odds = {i: pi[i] / (1 - pi[i]) for i in tail}
+    for _ in range(300):
+        for i in tail:
+            others = [odds[j] for j in tail if j != i]
+            odds[i] = pi[i] / (1 - pi[i]) * _symmetric(others, size) / _symmetric(others, size - 1)
+    return _weighted(certain + _one_pass(tail, odds, size, uniforms), pi)
+
+
+def sampford(scores: Sequence[float], uniforms: Sequence[float], k: int) -> list[float]:
+    """A special row, then the others row by row from the odds of π."""
+    pi, certain, tail, size = _tail_and_size(scores, k)
+    if not tail:
+        return _weighted(certain, pi)
+    odds = {i: pi[i] / (1 - pi[i]) for i in tail}
+    chance = [pi[i] * _symmetric([odds[j] for j in tail if j != i], size - 1) for i in tail]
+    special = tail[_invert(chance, range(len(tail)), uniforms[0] * sum(chance))]
+    rest = [i for i in tail if i != special]
+    return _weighted([*certain, special, *_one_pass(rest, odds, size - 1, uniforms[1:])], pi)
+
+
+def priority(scores: Sequence[float], uniforms: Sequence[float], k: int) -> list[float]:
+    """The k largest s/u, each weighing max(1, t/s) with t the next one."""
+    n = len(scores)
+    order = sorted((i for i in range(n) if scores[i] > 0), key=lambda i: -scores[i] / (1 - uniforms[i]))
+    threshold = scores[order[k]] / (1 - uniforms[order[k]]) if len(order) > k else 0.0
+    return [max(1.0, threshold / s) if i in order[:k] else 0.0 for i, s in enumerate(scores)]
+
+
+def _one_pass(rows: Sequence[int], odds: dict[int, float], size: int, uniforms: Sequence[float]) -> list[int]:
+    sample = []
+    for place, i in enumerate(rows):
+        later = [odds[j] for j in rows[place + 1 :]]
+        hit, miss = odds[i] * _symmetric(later, size - 1), _symmetric(later, size)
+        if size > 0 and uniforms[i] < hit / (hit + miss):
+            sample.append(i)
+            size -= 1
+    return sample
+
+
+def _symmetric(values: Sequence[float], degree: int) -> float:
+    """Elementary symmetric function: the sum over all subsets of that size of the product of their values."""
+    sums = [1.0] + [0.0] * len(values)
+    for v in values:
+        for m in range(len(values), 0, -1):
+            sums[m] += v * sums[m - 1]
+    return sums[degree] if 0 <= degree <= len(values) else 0.0

@@ -55,6 +55,11 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(command in text for command in COMMANDS)
 
 
+def test_without_arguments_it_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "finetune" in capsys.readouterr().out
+
+
 def test_zoo_lists_and_explains(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["zoo"]) == 0
     assert "winner-take-all" in " ".join(capsys.readouterr().out.split())
@@ -175,6 +180,14 @@ def test_finetune_trains_refuses_to_overwrite_and_resumes(
         (["sweep", "{captures}", "--budget", "nan"], "budget=nan must be"),
         (["sweep", "missing.safetensors"], "no such file"),
         (["check", "crs"], "crs needs budget"),
+        (["check", "crs(budget=0.3)", "--layers", "x"], "needs --captures"),
+        (["compare", "{captures}", "--estimator", "crs(budget=-1)"], "budget=-1 must be"),
+        (["compare", "{captures}", "--estimator", "wta_crs(winers=3)"], "did you mean winners"),
+        (["compare", "."], "is a folder"),
+        (["capture", "--out", "."], "is a folder"),
+        (["finetune", "--out", "{text}"], "is a file"),
+        (["finetune", "--resume", "--overwrite"], "contradict"),
+        (["finetune", "--model", ".", "--tokenizer", "."], "--tokenizer is for the small new T5"),
         (["check", "crs(budget=0.3)", "--level", "2"], "level"),
         (["check", "crs(budget=0.3)", "--captures", "missing"], "no such file"),
         (["capture", "--task", "ssst2"], "sst2"),
@@ -182,7 +195,7 @@ def test_finetune_trains_refuses_to_overwrite_and_resumes(
         (["capture", "--model", "./missing"], "./missing"),
         (["capture", "--batches", "0"], "--batches"),
         (["capture", "--batches", "100000"], "need 3200000 examples"),
-        (["capture", "--layers", "nothing.*", "--batch-size", "2"], "no nn.Linear"),
+        (["capture", "--layers", "nothing.*", "--batch-size", "2"], "fits none of the 23 linear layers"),
         (["finetune", "--estimator", "crs(budget=7.5)"], "budget=7.5 must be"),
         (["finetune", "--lr", "-1"], "lr=-1.0"),
         (["finetune", "--precision", "fp8"], "precision='fp8'"),

@@ -158,8 +158,8 @@ def test_file_missing(tmp_path: Path) -> None:
     [
         ("", ["no examples", "sentence1, label"]),
         (SINGLE, ["no examples"]),
-        ("text\tlabel\na\t1\n", ["line 1", "columns text, label", "sentence1, label"]),
-        ("sentence1,label\na,1\n", ["line 1", "columns sentence1,label", "tab"]),
+        ("text\tlabel\na\t1\n", ["line 1", "found: text, label", "columns sentence1, label"]),
+        ("sentence1,label\na,1\n", ["line 1", "found: sentence1,label", "tab"]),
         (SINGLE + "a\t1\n\nb\t2\n", ["line 4", "'2'", "negative, positive, 0, 1"]),
         (SINGLE + "a\t1\nb\n", ["line 3", "1 fields", "2"]),
         (SINGLE + "a\tb\t1\n", ["line 2", "3 fields"]),

@@ -165,6 +165,8 @@ def _shared_once(
 
 
 def _opened(path: Path) -> Any:
+    if path.is_dir():
+        raise InputError(f"captures={path} is a folder; the name of a file is needed")
     if not path.is_file():
         raise InputError(f"captures={path}: no such file; `wtacrs capture` writes one")
     try:

@@ -2,7 +2,8 @@
 
 A row design is a deterministic function of independent uniform numbers, piecewise constant between its `cuts`.
 Walking through the cells between the cuts, number by number, meets every outcome; its probability is the product
-of the cell lengths. Each outcome runs the design's own `plan`, `keep_rows` and `contract`.
+of the cell lengths. Each outcome runs the design's own `plan`, `keep_rows` and `contract`. The outcomes of
+estimators whose operator comes from a seed are listed by `wtacrs.validation.seeded_outcomes`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from torch import Tensor
 from wtacrs.estimators import Estimator, InputError, RowEstimator, sampling_scores
 from wtacrs.estimators.rows import RowPlan, keep_rows
 from wtacrs.estimators.scores import check_rows_agree
+from wtacrs.estimators.seeded import SeededEstimator
+from wtacrs.validation.seeded_outcomes import seeded_outcomes
 
 # cuts that ought to coincide differ by a few roundings; the sliver between them is no outcome
 _SLIVER = 1e-15
@@ -70,6 +73,8 @@ def can_enumerate(estimator: Estimator) -> str | None:
     """None if `enumerate_moments` applies to this estimator, else the reason why not."""
     if estimator.traits.deterministic:
         return None
+    if isinstance(estimator, SeededEstimator):
+        return _why_unlisted(estimator)
     if not isinstance(estimator, RowEstimator):
         return f"{estimator!r} is random and no RowEstimator: its outcomes cannot be listed"
     cls = type(estimator)
@@ -78,6 +83,13 @@ def can_enumerate(estimator: Estimator) -> str | None:
     if cls.cuts is RowEstimator.cuts:
         return f"{estimator!r} does not define cuts: its outcomes cannot be listed"
     return None
+
+
+def _why_unlisted(estimator: SeededEstimator) -> str | None:
+    cls = type(estimator)
+    if cls.compress is not SeededEstimator.compress:
+        return f"{estimator!r} overrides compress: its operator alone does not say what it does"
+    return None if estimator.unlisted is None else f"{estimator!r}: {estimator.unlisted}"
 
 
 @torch.no_grad()
@@ -92,7 +104,7 @@ def enumerate_moments(
     """Exact mean and variance of an estimate, and of the coefficients of a row design.
 
     Args:
-        estimator: deterministic (one outcome), or a `RowEstimator` with `cuts`.
+        estimator: deterministic (one outcome), a `RowEstimator` with `cuts`, or a `SeededEstimator`.
         x: input rows; give fp64 to keep the rounding of the estimate itself out of the moments.
         dy: output gradients.
         scores: as in `Estimator.compress`.
@@ -106,6 +118,8 @@ def enumerate_moments(
     reason = can_enumerate(estimator)
     if reason is not None:
         raise InputError(reason)
+    if isinstance(estimator, SeededEstimator) and not estimator.traits.deterministic:
+        return _seeded_moments(estimator, x, dy, sampling_scores(x, scores) > 0, limit)
     if not isinstance(estimator, RowEstimator):
         product = estimator.contract(estimator.compress(x, scores=scores), dy).double()
         return ExactMoments(product, 0.0, None, None, 1, 1.0)
@@ -119,6 +133,16 @@ def enumerate_moments(
     return ExactMoments(
         mean.mean, mean.total_variance(), coefficients.mean, coefficients.matrix(), len(cells), mean.weight
     )
+
+
+def _seeded_moments(
+    estimator: SeededEstimator, x: Tensor, dy: Tensor, support: Tensor, limit: int
+) -> ExactMoments:
+    mean, outcomes = _Moments(), 0
+    for estimate, probability in seeded_outcomes(estimator, x, dy, support, limit):
+        mean.add(estimate, probability)
+        outcomes += 1
+    return ExactMoments(mean.mean, mean.total_variance(), None, None, outcomes, mean.weight)
 
 
 class _Moments:
@@ -154,14 +178,17 @@ def _cells(estimator: RowEstimator, scores: Float64[Tensor, " n"], limit: int) -
     """Every cell of positive probability, depth first."""
     numbers = estimator.uniforms(scores.shape[0])
     found = 0
+    too_many = InputError(
+        f"{estimator!r} has more than limit={limit} outcomes on n={scores.shape[0]} rows "
+        f"({numbers} uniform numbers); enumerate a smaller problem or raise limit"
+    )
+    if math.factorial(estimator.keys(scores.shape[0])) > limit:
+        raise too_many
     stack = list(_orders(estimator.keys(scores.shape[0])))
     while stack:
         # every waiting cell holds at least one outcome, so a hopeless walk stops at its first branches
         if found + len(stack) > limit:
-            raise InputError(
-                f"{estimator!r} has more than limit={limit} outcomes on n={scores.shape[0]} rows "
-                f"({numbers} uniform numbers); enumerate a smaller problem or raise limit"
-            )
+            raise too_many
         cell = stack.pop()
         if len(cell.low) == numbers:
             found += 1

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from wtacrs.estimators import Estimator, InputError, RowEstimator, joint_norms, make, sampling_scores
+from wtacrs.estimators.seeded import SeededEstimator
 from wtacrs.validation.enumeration import ExactMoments, can_enumerate, enumerate_moments
 from wtacrs.validation.problems import PROBLEMS, Problem, make_problem
 
 # (n, k): small ones for every design, then a few with one or two free slots for designs that fix many rows
 _SMALL = ((5, 2), (6, 3))
 _SMALL_KEYED = ((4, 2), (5, 3))  # a random order multiplies the outcomes by n!
+_SMALL_SEEDED = ((3, 2), (4, 1))  # numbers for every row, or for every entry of an operator
 _NEARLY_FULL = ((7, 6), (19, 17), (67, 65))
 _OUTCOMES = 3000
 
@@ -45,7 +47,7 @@ class Case(NamedTuple):
         """Exact product of the rows of positive score, the mean of every unbiased estimator."""
         x, dy = self.problem
         reachable = (
-            sampling_scores(x, self.scores) > 0 if self.estimator.traits.uses_scores else x.new_ones(len(x))
+            sampling_scores(x, self.scores) > 0 if self.estimator.traits.leaves_out_zeros else x.new_ones(len(x))
         )
         return (dy * reachable.unsqueeze(1)).T @ x
 
@@ -95,7 +97,7 @@ class Bench:
         Raises:
             NotApplicable: if it has no budget.
         """
-        if not any(field.name == "budget" for field in dataclasses.fields(self.estimator)):  # type: ignore[arg-type]
+        if not self._has_budget:
             raise NotApplicable("the estimator has no budget")
         return make(self.estimator, budget=k)
 
@@ -138,23 +140,29 @@ class Bench:
 
     def _sizes(self) -> Iterator[tuple[Estimator, int]]:
         """The estimator at small sizes which it accepts and whose outcomes are few enough."""
-        try:
-            at_budget: Callable[[int], Estimator] = self.at_budget
-            self.at_budget(1)
-        except NotApplicable:
+        if not self._has_budget:
             yield from ((self.estimator, n) for n, _ in _SMALL if self._fits(self.estimator, n))
             return
         found = 0
         keyed = isinstance(self.estimator, RowEstimator) and self.estimator.keys(2) > 0
-        for n, k in (_SMALL_KEYED if keyed else _SMALL) + _NEARLY_FULL:
-            if found < 2 and self._fits(at_budget(k), n):
+        seeded = isinstance(self.estimator, SeededEstimator)
+        small = _SMALL_SEEDED if seeded else _SMALL_KEYED if keyed else _SMALL
+        for n, k in small + _NEARLY_FULL:
+            try:
+                estimator = self.at_budget(k)
+            except InputError:  # its other fields exclude so few rows
+                continue
+            if found < 2 and self._fits(estimator, n):
                 found += 1
-                yield at_budget(k), n
+                yield estimator, n
+
+    @property
+    def _has_budget(self) -> bool:
+        return any(field.name == "budget" for field in dataclasses.fields(self.estimator))  # type: ignore[arg-type]
 
     def _fits(self, estimator: Estimator, n: int) -> bool:
-        ones = torch.ones(n, 1, dtype=torch.float64)
         try:
-            enumerate_moments(estimator, ones, ones, limit=_OUTCOMES)
+            enumerate_moments(estimator, *self.problem("ties", n), limit=_OUTCOMES)
         except InputError:
             return False
         return True

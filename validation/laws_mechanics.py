@@ -217,7 +217,7 @@ def _refused(action: Callable[[], object]) -> bool:
 @law("zero scores are left out")
 def zero_scores(bench: Bench) -> str:
     """Rows of score 0 (padding) never touch the estimate."""
-    if not bench.estimator.traits.uses_scores:
+    if not bench.estimator.traits.leaves_out_zeros:
         raise NotApplicable("the estimator does not use scores")
     x, dy = bench.problem("gaussian", bench.rows(24))
     padding = torch.arange(x.shape[0]) % 3 == 1
@@ -232,15 +232,19 @@ def zero_scores(bench: Bench) -> str:
 
 @law("only declared scores matter")
 def declared_scores(bench: Bench) -> str:
-    """An estimator that declares not to use scores gives the same result for all of them."""
-    if bench.estimator.traits.uses_scores:
+    """An estimator that declares not to use (the sizes of) scores gives the same result for all of them."""
+    traits = bench.estimator.traits
+    if traits.uses_scores:
         raise NotApplicable("the estimator uses scores")
     x = bench.problem("gaussian", bench.rows(24)).x
     plain = bench.estimator.compress(x, generator=bench.stream())
     for kind in SEEDED:
-        scored = bench.estimator.compress(x, scores=bench.scores(kind, x.shape[0]), generator=bench.stream())
+        scores = bench.scores(kind, x.shape[0])
+        if traits.uses_support:
+            plain = bench.estimator.compress(x, scores=(scores > 0).double(), generator=bench.stream())
+        scored = bench.estimator.compress(x, scores=scores, generator=bench.stream())
         demand(same_saved(plain, scored), f"scores {kind} change what is saved")
-    return "same saved for all scores"
+    return f"same saved for all scores{' with the same zeros' if traits.uses_support else ''}"
 
 
 @law("scale of the scores")

@@ -1,0 +1,137 @@
+"""Estimators whose operator is regenerated from a saved seed: the frame that sketches and projections share.
+
+A subclass writes both verbs against a `Source` of random numbers: `keep` in the forward pass, `finish` in the
+backward pass. `compress` and `contract` pass a `CounterStream` on the saved seed, enumeration listed values.
+
+Rows of score 0 are set to zero before anything else, so that they never touch the estimate; the sizes of positive
+scores do not matter.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from jaxtyping import Bool, Float, Float64, Int64, Shaped
+from torch import Tensor
+
+from wtacrs.estimators.base import Estimator
+from wtacrs.estimators.counter_rng import CounterStream, Source, new_seed
+from wtacrs.estimators.errors import InputError
+from wtacrs.estimators.scores import check_matrix, check_rows_agree, sampling_scores
+
+SavedT = TypeVar("SavedT", bound=tuple[Any, ...])
+
+# entries of an operator that exist at one time
+BLOCK = 2**22
+
+
+class SeededEstimator(Estimator[SavedT]):
+    """Base of the estimators whose random operator is a function of one seed."""
+
+    # why listing the outcomes says nothing, if so; normal numbers are listed by a rule exact to degree five
+    unlisted: ClassVar[str | None] = None
+
+    @abstractmethod
+    def keep(
+        self,
+        x: Float[Tensor, "n d"],
+        support: Bool[Tensor, " n"],
+        seed: Int64[Tensor, " 1"],
+        source: Source,
+    ) -> SavedT:
+        """What `compress` returns; `support` is False at rows of score 0."""
+
+    @abstractmethod
+    def finish(self, saved: SavedT, dy: Float[Tensor, "n m"], source: Source) -> Float[Tensor, "m d"]:
+        """What `contract` returns."""
+
+    @abstractmethod
+    def stream(self, saved: SavedT) -> Source:
+        """The source that `finish` needs again."""
+
+    def compress(
+        self,
+        x: Float[Tensor, "n d"],
+        *,
+        scores: Shaped[Tensor, " n"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> SavedT:
+        """Draw a seed and keep the product with its operator (see `Estimator.compress`)."""
+        check_matrix("x", x)
+        support = sampling_scores(x, scores) > 0
+        seed = new_seed(x.device, generator)
+        return self.keep(x.detach(), support, seed, CounterStream(seed))
+
+    def contract(self, saved: SavedT, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
+        """Regenerate the operator and finish the product (see `Estimator.contract`)."""
+        check_matrix("dy", dy)
+        return self.finish(saved, dy, self.stream(saved))
+
+    def expectation(
+        self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
+    ) -> Float64[Tensor, "m d"]:
+        """The exact product of the rows of positive score, in fp64: what every unbiased one has for its mean."""
+        x, dy = supported(x, dy, scores)
+        return dy.T @ x
+
+
+def supported(
+    x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], scores: Shaped[Tensor, " n"] | None
+) -> tuple[Float64[Tensor, "n d"], Float64[Tensor, "n m"]]:
+    """Both factors in fp64, rows of score 0 set to zero."""
+    check_rows_agree(x, dy)
+    support = sampling_scores(x, scores) > 0
+    return only(x.double(), support), only(dy.double(), support)
+
+
+def only(matrix: Float[Tensor, "n c"], support: Bool[Tensor, " n"]) -> Float[Tensor, "n c"]:
+    """The matrix with all rows outside the support set to zero."""
+    return torch.where(support.unsqueeze(1), matrix, 0.0)
+
+
+def working_dtype(dtype: torch.dtype) -> torch.dtype:
+    """fp64 for fp64, else fp32: sums of many half-precision numbers need more than half precision."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def normalised(matrix: Float[Tensor, "n c"]) -> tuple[Float[Tensor, "n c"], Float[Tensor, " 1"]]:
+    """The matrix divided by its largest entry, and that entry: sums then stay far from the limits of the dtype."""
+    if matrix.numel() == 0:
+        return matrix, matrix.new_ones(1)
+    largest = matrix.abs().amax().reshape(1)
+    scale = torch.where((largest > 0) & largest.isfinite(), largest, 1.0)
+    return matrix / scale, scale
+
+
+def operator_blocks(
+    kind: str, source: Source, stream: int, rows: int, columns: int, like: Tensor
+) -> Iterator[tuple[slice, Float[Tensor, "b columns"]]]:
+    """A `rows × columns` operator of independent entries of mean 0 and variance 1, a few rows at a time.
+
+    Args:
+        kind: "gaussian" or "rademacher".
+        source: of the entries; entry (i, j) has the counter `i·columns + j`.
+        stream: of the source.
+        rows: as stated.
+        columns: as stated.
+        like: dtype and device of the entries.
+    """
+    step = max(BLOCK // max(columns, 1), 1)
+    draw = source.normals if kind == "gaussian" else source.signs
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        counters = torch.arange(start * columns, stop * columns, device=like.device)
+        yield slice(start, stop), draw(stream, counters).reshape(stop - start, columns).to(like.dtype)
+
+
+def check_same_rows(dy: Tensor, n: int) -> None:
+    """Refuse a `dy` of another length than the compressed `x`.
+
+    Raises:
+        InputError: naming both.
+    """
+    if dy.shape[0] != n:
+        raise InputError(f"dy must have {n} rows, as the compressed x had, got shape {list(dy.shape)}")
