@@ -20,9 +20,11 @@ from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
 from wtacrs.estimators.budget import rows_for
-from wtacrs.estimators.errors import NoClosedForm
+from wtacrs.estimators.errors import InputError, NoClosedForm
 from wtacrs.estimators.inclusion import Inclusion, inclusion
 from wtacrs.estimators.rows import RowEstimator, RowMoments, RowPlan, all_rows
+
+ORDERS = ("random", "rows")
 
 
 @dataclass(frozen=True, repr=False)
@@ -77,6 +79,33 @@ class FixedSizeEstimator(RowEstimator):
         safe = torch.where(p > 0, p, 1.0)
         joint = self.joint(p, k) / torch.outer(safe, safe)
         return RowMoments(reached, joint - torch.outer(reached, reached))
+
+
+@dataclass(frozen=True, repr=False)
+class OrderedEstimator(FixedSizeEstimator):
+    """Base of the designs that walk the rows in an order: a random one, drawn anew each time, or that of the rows.
+
+    Args:
+        budget: as in `RowEstimator`.
+        order: "random" or "rows".
+    """
+
+    order: str = "random"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.order not in ORDERS:
+            raise InputError(f'{self.name}: order={self.order!r} must be "random" or "rows"')
+
+    def keys(self, n: int) -> int:
+        """With random order, one per row."""
+        return n if self.order == "random" else 0
+
+    def row_keys(self, n: int, uniforms: Float64[Tensor, " q"]) -> Float64[Tensor, " n"]:
+        """Keys in [0, 1) by which the rows are ordered."""
+        if self.order == "random":
+            return uniforms[:n]
+        return torch.arange(n, dtype=torch.float64, device=uniforms.device) / max(n, 1)
 
 
 def tail_first(target: Inclusion, keys: Float64[Tensor, " n"]) -> Int[Tensor, " n"]:

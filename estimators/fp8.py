@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
-from wtacrs.estimators.base import Estimator, Traits, product_dtype
+from wtacrs.estimators.base import product_dtype
 from wtacrs.estimators.packing import round_up, working_dtype
 from wtacrs.estimators.registry import register
+from wtacrs.estimators.rounding import RoundingEstimator, counted
 from wtacrs.estimators.rows import check_length
-from wtacrs.estimators.scores import check_matrix, check_rows_agree, row_norms, sampling_scores
+from wtacrs.estimators.scores import check_matrix
 
 _LARGEST = 448.0
 _LEAST_EXPONENT = -6
@@ -30,7 +31,7 @@ class SavedFp8(NamedTuple):
 
 @register("fp8")
 @dataclass(frozen=True, repr=False)
-class FP8(Estimator[SavedFp8]):
+class FP8(RoundingEstimator[SavedFp8]):
     """Keep every row in fp8: `Ĝ = dYᵀ Q(X)`.
 
     Source of the format: Micikevicius et al., "FP8 Formats for Deep Learning", 2022, arXiv 2209.05433: e4m3, 3 bits
@@ -54,15 +55,6 @@ class FP8(Estimator[SavedFp8]):
     1300
     """
 
-    traits: ClassVar[Traits] = Traits(
-        family="rounding",
-        unbiased=True,
-        deterministic=False,
-        uses_scores=False,
-        exact_at_full_budget=False,
-        uses_support=True,
-    )
-
     def compress(
         self,
         x: Float[Tensor, "n d"],
@@ -72,7 +64,7 @@ class FP8(Estimator[SavedFp8]):
     ) -> SavedFp8:
         """Scale and round (see `Estimator.compress`)."""
         check_matrix("x", x)
-        scaled, scales = _scaled(torch.where(sampling_scores(x, scores)[:, None] > 0, x, 0.0))
+        scaled, scales = _scaled(counted(x, scores))
         distance = _distance(scaled)
         uniforms = torch.rand(x.shape, dtype=scaled.dtype, device=x.device, generator=generator)
         rounded = ((scaled / distance + uniforms).floor() * distance).clamp(-_LARGEST, _LARGEST)
@@ -86,25 +78,13 @@ class FP8(Estimator[SavedFp8]):
         rows = saved.values.to(working) * saved.scales.to(working)[:, None]
         return dy.to(dtype).T @ rows.to(dtype)
 
-    def expectation(
-        self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
-    ) -> Float64[Tensor, "m d"]:
-        """`dYᵀ X` over the rows of positive score, in fp64."""
-        check_rows_agree(x, dy)
-        counted = torch.where(sampling_scores(x, scores)[:, None] > 0, x, 0.0)
-        return dy.double().T @ counted.double()
-
-    def variance(
-        self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
-    ) -> Float64[Tensor, ""]:
-        """`Σ_i ‖y_i‖² scale_i² Σ_j δ² f (1 − f)` over the rows of positive score."""
-        check_rows_agree(x, dy)
-        scaled, scales = _scaled(torch.where(sampling_scores(x, scores)[:, None] > 0, x, 0.0))
+    def errors(self, x: Float[Tensor, "n d"]) -> Float64[Tensor, " n"]:
+        """`scale_i² Σ_j δ² f (1 − f)`."""
+        scaled, scales = _scaled(x)
         distance = _distance(scaled.double())
         place = scaled.double() / distance
         fraction = place - place.floor()
-        errors = (distance.square() * fraction * (1 - fraction)).sum(1) * scales.double().square()
-        return (errors * row_norms(dy).square()).sum()
+        return (distance.square() * fraction * (1 - fraction)).sum(1) * scales.double().square()
 
 
 def _scaled(x: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, " n"]]:

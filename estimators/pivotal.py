@@ -12,11 +12,9 @@ from torch import Tensor
 
 from wtacrs.estimators.base import Traits
 from wtacrs.estimators.budget import rows_for
-from wtacrs.estimators.errors import InputError
-from wtacrs.estimators.fixed_size import FixedSizeEstimator, in_slots
+from wtacrs.estimators.fixed_size import OrderedEstimator, in_slots
 from wtacrs.estimators.inclusion import Inclusion, inclusion
 from wtacrs.estimators.registry import register
-from wtacrs.estimators.systematic import ORDERS
 
 
 class Fights(NamedTuple):
@@ -36,7 +34,7 @@ class Fights(NamedTuple):
 
 @register("pivotal")
 @dataclass(frozen=True, repr=False)
-class Pivotal(FixedSizeEstimator):
+class Pivotal(OrderedEstimator):
     """Pivotal sampling: rows meet in pairs in a knock-out tournament and fight for their inclusion probabilities.
 
     Source: Deville & Tillé, "Unequal probability sampling without replacement through a splitting method",
@@ -78,24 +76,13 @@ class Pivotal(FixedSizeEstimator):
     (tensor([0, 1], dtype=torch.int32), tensor([1., 1., 2., 2.]), 4)
     """
 
-    order: str = "random"
-
     traits: ClassVar[Traits] = Traits(
         family="rows", unbiased=True, deterministic=False, uses_scores=True, exact_at_full_budget=True
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.order not in ORDERS:
-            raise InputError(f'pivotal: order={self.order!r} must be "random" or "rows"')
-
     def uniforms(self, n: int) -> int:
         """One per fight, and with random order one key per row before them."""
         return self.keys(n) + _leaves(n) - 1
-
-    def keys(self, n: int) -> int:
-        """With random order, one per row."""
-        return n if self.order == "random" else 0
 
     def draw_tail(self, target: Inclusion, k: int, uniforms: Float64[Tensor, " q"]) -> Int[Tensor, " k"]:
         """Play the tournament round by round; rows beyond the tail enter it with residual 0 and lose."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Float64, Shaped, UInt8
 from torch import Tensor
 
-from wtacrs.estimators.base import Estimator, Traits, product_dtype
+from wtacrs.estimators.base import product_dtype
 from wtacrs.estimators.packing import Packed, check_bits, pack, rounding_variance, unpack
 from wtacrs.estimators.registry import register
+from wtacrs.estimators.rounding import RoundingEstimator, counted
 from wtacrs.estimators.rows import check_length
-from wtacrs.estimators.scores import check_matrix, check_rows_agree, row_norms, sampling_scores
+from wtacrs.estimators.scores import check_matrix
 
 
 class SavedRounded(NamedTuple):
@@ -27,7 +28,7 @@ class SavedRounded(NamedTuple):
 
 @register("stochastic_rounding")
 @dataclass(frozen=True, repr=False)
-class StochasticRounding(Estimator[SavedRounded]):
+class StochasticRounding(RoundingEstimator[SavedRounded]):
     """Keep every row with few bits a number: `Ĝ = dYᵀ Q(X)`.
 
     Source: ActNN (Chen et al., ICML 2021, arXiv 2104.14129) for activations; the grid is that of
@@ -55,15 +56,6 @@ class StochasticRounding(Estimator[SavedRounded]):
     bits: int = 8
     group: int | None = None
 
-    traits: ClassVar[Traits] = Traits(
-        family="rounding",
-        unbiased=True,
-        deterministic=False,
-        uses_scores=False,
-        exact_at_full_budget=False,
-        uses_support=True,
-    )
-
     def __post_init__(self) -> None:
         check_bits(self.bits, self.group, self.name)
 
@@ -76,10 +68,9 @@ class StochasticRounding(Estimator[SavedRounded]):
     ) -> SavedRounded:
         """Round and pack (see `Estimator.compress`)."""
         check_matrix("x", x)
-        counted = torch.where(sampling_scores(x, scores)[:, None] > 0, x, 0.0)
         working = torch.float64 if x.dtype == torch.float64 else torch.float32
         uniforms = torch.rand(x.shape, dtype=working, device=x.device, generator=generator)
-        packed = pack(counted, self.bits, self.group, uniforms)
+        packed = pack(counted(x, scores), self.bits, self.group, uniforms)
         return SavedRounded(*packed, x.new_empty((x.shape[0], 0)), x.new_empty((x.shape[1], 0)))
 
     def contract(self, saved: SavedRounded, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
@@ -87,22 +78,8 @@ class StochasticRounding(Estimator[SavedRounded]):
         check_length(saved.frame, dy)
         dtype = product_dtype(saved.columns, dy)
         packed, d = Packed(saved.codes, saved.steps), saved.columns.shape[0]
-        # a masked row is stored as zeros, but 0 · ∞ would be NaN: dY there is finite by contract
         return dy.to(dtype).T @ unpack(packed, d, self.bits, self.group, dtype)
 
-    def expectation(
-        self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
-    ) -> Float64[Tensor, "m d"]:
-        """`dYᵀ X` over the rows of positive score, in fp64."""
-        check_rows_agree(x, dy)
-        counted = torch.where(sampling_scores(x, scores)[:, None] > 0, x, 0.0)
-        return dy.double().T @ counted.double()
-
-    def variance(
-        self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
-    ) -> Float64[Tensor, ""]:
-        """`Σ_i ‖y_i‖² Σ_j Δ² f_ij (1 − f_ij)` over the rows of positive score."""
-        check_rows_agree(x, dy)
-        counts = sampling_scores(x, scores) > 0
-        errors = rounding_variance(x, self.bits, self.group, dithered=False)
-        return torch.where(counts, errors * row_norms(dy).square(), 0.0).sum()
+    def errors(self, x: Float[Tensor, "n d"]) -> Float64[Tensor, " n"]:
+        """`Σ_j Δ² f_ij (1 − f_ij)`."""
+        return rounding_variance(x, self.bits, self.group, dithered=False)

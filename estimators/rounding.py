@@ -1,0 +1,51 @@
+"""What the estimators share that keep every row with few bits: `Ĝ = dYᵀ Q(X)`, each number rounded by itself."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from jaxtyping import Float, Float64, Shaped
+from torch import Tensor
+
+from wtacrs.estimators.base import Estimator, Traits
+from wtacrs.estimators.scores import check_rows_agree, row_norms, sampling_scores
+
+SavedT = TypeVar("SavedT", bound=tuple[Any, ...])
+
+
+class RoundingEstimator(Estimator[SavedT]):
+    """Base of the unbiased roundings: rows of score 0 are stored as zeros, the sizes of the scores do not matter."""
+
+    traits: ClassVar[Traits] = Traits(
+        family="rounding",
+        unbiased=True,
+        deterministic=False,
+        uses_scores=False,
+        exact_at_full_budget=False,
+        uses_support=True,
+    )
+
+    @abstractmethod
+    def errors(self, x: Float[Tensor, "n d"]) -> Float64[Tensor, " n"]:
+        """`E‖Q(x_i) − x_i‖²` of every row."""
+
+    def expectation(
+        self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
+    ) -> Float64[Tensor, "m d"]:
+        """`dYᵀ X` over the rows of positive score, in fp64."""
+        check_rows_agree(x, dy)
+        return dy.double().T @ counted(x, scores).double()
+
+    def variance(
+        self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
+    ) -> Float64[Tensor, ""]:
+        """`Σ_i ‖y_i‖² E‖Q(x_i) − x_i‖²` over the rows of positive score."""
+        check_rows_agree(x, dy)
+        return (self.errors(counted(x, scores)) * row_norms(dy).square()).sum()
+
+
+def counted(x: Float[Tensor, "n d"], scores: Shaped[Tensor, " n"] | None) -> Float[Tensor, "n d"]:
+    """`x` with zeros in the rows of score 0."""
+    return torch.where(sampling_scores(x, scores)[:, None] > 0, x, 0.0)
