@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wtacrs.estimators.base import Estimator, Traits, product_dtype
 from wtacrs.estimators.errors import InputError
-from wtacrs.estimators.packing import Packed, pack, unpack, working_dtype
+from wtacrs.estimators.packing import Packed, pack, pack_bits, unpack, unpack_bits, working_dtype
 from wtacrs.estimators.registry import register
 from wtacrs.estimators.rows import check_length
 from wtacrs.estimators.scores import check_matrix, check_rows_agree, row_norms, sampling_scores
@@ -162,7 +162,7 @@ class ControlVariate(Estimator[Any]):
             vectors = basis.to(x.dtype)
         coefficients = (_centred(x, mean, mask) @ vectors.to(working_dtype(x.dtype))).T.contiguous()
         codes, steps = pack(coefficients, _COEFFICIENT_BITS, None, torch.full_like(coefficients, 0.5))
-        base = Base(mean, vectors, codes, steps, _pack_mask(mask), x.new_empty((x.shape[0], 0)))
+        base = Base(mean, vectors, codes, steps, pack_bits(mask), x.new_empty((x.shape[0], 0)))
         rest = torch.where(
             mask[:, None], x.to(working_dtype(x.dtype)) - stored_base(base, working_dtype(x.dtype)), 0.0
         )
@@ -194,7 +194,7 @@ def base_product(base: Base, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
     """`dYᵀ B` from the stored base, without forming B."""
     dtype = product_dtype(base.frame, dy)
     working = torch.float32 if dtype == torch.float16 else dtype
-    dy = dy.to(working) * _unpack_mask(base).to(working)[:, None]
+    dy = dy.to(working) * unpack_bits(base.mask, base.frame.shape[0]).to(working)[:, None]
     product = torch.outer(dy.sum(0), base.mean.to(working))
     if base.basis.shape[1]:
         product = product + (dy.T @ _coefficients(base, working)) @ base.basis.to(working).T
@@ -204,7 +204,7 @@ def base_product(base: Base, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
 def stored_base(base: Base, dtype: torch.dtype) -> Float[Tensor, "n d"]:
     """B itself, from the stored base."""
     whole = base.mean.to(dtype) + _coefficients(base, dtype) @ base.basis.to(dtype).T
-    return whole * _unpack_mask(base)[:, None].to(dtype)
+    return whole * unpack_bits(base.mask, base.frame.shape[0])[:, None].to(dtype)
 
 
 def _coefficients(base: Base, dtype: torch.dtype) -> Float[Tensor, "n r"]:
@@ -235,16 +235,6 @@ def _weights(proxy: Float64[Tensor, " n"], x: Float[Tensor, "n d"]) -> Float[Ten
 def _centred(x: Float[Tensor, "n d"], mean: Float[Tensor, " d"], mask: Bool[Tensor, " n"]) -> Float[Tensor, "n d"]:
     working = working_dtype(x.dtype)
     return torch.where(mask[:, None], x.to(working) - mean.to(working), 0.0)
-
-
-def _pack_mask(mask: Bool[Tensor, " n"]) -> UInt8[Tensor, " bytes"]:
-    bits = torch.nn.functional.pad(mask.to(torch.uint8), (0, -mask.shape[0] % 8)).reshape(-1, 8)
-    return (bits << torch.arange(8, dtype=torch.uint8, device=mask.device)).sum(1, dtype=torch.uint8)
-
-
-def _unpack_mask(base: Base) -> Bool[Tensor, " n"]:
-    places = torch.arange(8, dtype=torch.uint8, device=base.mask.device)
-    return ((base.mask[:, None] >> places) & 1).reshape(-1)[: base.frame.shape[0]].to(torch.bool)
 
 
 @lru_cache(maxsize=64)

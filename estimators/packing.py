@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Float64, UInt8
+from jaxtyping import Bool, Float, Float64, UInt8
 from torch import Tensor
 
 from wtacrs.estimators.errors import InputError
@@ -96,6 +96,17 @@ def rounding_variance(
     return (squares * fraction * (1 - fraction)).sum(1)
 
 
+def pack_bits(flags: Bool[Tensor, " n"]) -> UInt8[Tensor, " b"]:
+    """Eight flags to the byte, the first one lowest."""
+    padded = torch.nn.functional.pad(flags.to(torch.uint8), (0, -flags.shape[0] % 8))
+    return (padded.reshape(-1, 8) << _bit_places(flags.device)).sum(1, dtype=torch.uint8)
+
+
+def unpack_bits(packed: UInt8[Tensor, " b"], n: int) -> Bool[Tensor, " n"]:
+    """The first n flags."""
+    return ((packed.unsqueeze(1) >> _bit_places(packed.device)) & 1).reshape(-1)[:n] > 0
+
+
 def packed_bytes(rows: int, columns: int, bits: int, group: int | None) -> int:
     """Bytes that a packed matrix occupies, steps included."""
     per_byte = 8 // bits
@@ -159,3 +170,7 @@ def _from_bytes(packed: UInt8[Tensor, "k bytes"], bits: int) -> UInt8[Tensor, "k
     mask = 2**bits - 1
     places = [(packed >> (bits * place)) & mask for place in range(per_byte)]
     return torch.stack(places, dim=2).reshape(packed.shape[0], packed.shape[1] * per_byte)
+
+
+def _bit_places(device: torch.device) -> UInt8[Tensor, " 8"]:
+    return torch.arange(8, dtype=torch.uint8, device=device)

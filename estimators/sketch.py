@@ -20,13 +20,13 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-import torch
 from jaxtyping import Bool, Float, Float64, Int64, Shaped, UInt8
 from torch import Tensor
 
 from wtacrs.estimators.base import Traits, product_dtype
 from wtacrs.estimators.budget import check_budget, rows_for
 from wtacrs.estimators.counter_rng import CounterStream, Source
+from wtacrs.estimators.packing import pack_bits, unpack_bits
 from wtacrs.estimators.seeded import (
     SeededEstimator,
     check_same_rows,
@@ -130,18 +130,3 @@ def sketch_variance(
     lengths, widths = x.square().sum(1), dy.square().sum(1)
     spread = lengths.sum() * widths.sum() + (dy.T @ x).square().sum() + (kurtosis - 3) * (lengths * widths).sum()
     return (spread / max(k, 1)).clamp(min=0.0)
-
-
-def pack_bits(flags: Bool[Tensor, " n"]) -> UInt8[Tensor, " b"]:
-    """Eight flags to the byte, the first one lowest."""
-    padded = torch.nn.functional.pad(flags.to(torch.uint8), (0, -flags.shape[0] % 8))
-    return (padded.reshape(-1, 8) << _places(flags.device)).sum(1, dtype=torch.uint8)
-
-
-def unpack_bits(packed: UInt8[Tensor, " b"], n: int) -> Bool[Tensor, " n"]:
-    """The first n flags."""
-    return ((packed.unsqueeze(1) >> _places(packed.device)) & 1).reshape(-1)[:n] > 0
-
-
-def _places(device: torch.device) -> UInt8[Tensor, " 8"]:
-    return torch.arange(8, dtype=torch.uint8, device=device)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import ast
 import io
-import os
-import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wtacrs.estimators import InputError, make
+from wtacrs.validation.files import replacing
 
 DPI = 150
 INK, GREY = "#333333", "#8a8a8a"
@@ -159,20 +158,10 @@ def save(fig: Figure, path: Path) -> Path:
         raise InputError(f"picture file {path}: the name must end in .png")
     content = png(fig)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with replacing(path) as partial:
+            partial.write_bytes(content)
     except OSError as error:
         raise InputError(f"picture file {path}: {error.strerror or error}") from None
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    except BaseException as error:
-        os.unlink(partial)
-        if isinstance(error, OSError):
-            raise InputError(f"picture file {path}: {error.strerror or error}") from None
-        raise
     return path
 
 

@@ -28,7 +28,8 @@ from wtacrs.estimators import (
     seeded,
     srht,
 )
-from wtacrs.estimators.sketch import Sketch, pack_bits, unpack_bits
+from wtacrs.estimators.packing import pack_bits, unpack_bits
+from wtacrs.estimators.sketch import Sketch
 from wtacrs.estimators.srht import hadamard, padded_size
 from wtacrs.validation.checks import check_estimator
 from wtacrs.validation.enumeration import can_enumerate, enumerate_moments

@@ -9,8 +9,6 @@ writer had to say about the model and the data.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from wtacrs.estimators.errors import InputError
+from wtacrs.validation.files import replacing
 
 FORMAT = "wtacrs-captures-1"
 _PARTS = ("x", "dy", "mask")
@@ -112,16 +111,8 @@ def write_captures(path: Path, captures: Mapping[str, LayerCapture], metadata: M
         raise InputError("captures: there is no layer to write")
     tensors, entries = _shared_once(captures)
     header = {"format": FORMAT, "entries": json.dumps(entries), "metadata": json.dumps(dict(metadata))}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
+    with replacing(path) as partial:
         save_file(tensors, partial, metadata=header)
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise
     return path
 
 

@@ -6,9 +6,7 @@ biases and squared errors are relative to ‖G‖²_F, the squared norm of the e
 
 from __future__ import annotations
 
-import os
 import platform
-import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from wtacrs.estimators.errors import InputError
+from wtacrs.validation.files import replacing
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -173,16 +172,8 @@ _ANY_RESULT: TypeAdapter[Result] = TypeAdapter(Result)
 
 def write_text(path: Path, text: str) -> Path:
     """Write a file whole or not at all; parent folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
     return path
 
 
