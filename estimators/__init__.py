@@ -20,7 +20,9 @@ from wtacrs.estimators.errors import InputError, NoClosedForm
 from wtacrs.estimators.exact import Exact
 from wtacrs.estimators.fp8 import FP8
 from wtacrs.estimators.gaussian_sketch import GaussianSketch
+from wtacrs.estimators.hadamard_rotation import HadamardRotation
 from wtacrs.estimators.low_rank import LowRank
+from wtacrs.estimators.mixed_precision_rows import MixedPrecisionRows
 from wtacrs.estimators.pamm import PAMM
 from wtacrs.estimators.pivotal import Pivotal
 from wtacrs.estimators.prac import PRAC
@@ -55,8 +57,10 @@ __all__ = [
     "Estimator",
     "Exact",
     "GaussianSketch",
+    "HadamardRotation",
     "InputError",
     "LowRank",
+    "MixedPrecisionRows",
     "NoClosedForm",
     "Pivotal",
     "Priority",

@@ -38,11 +38,15 @@ def inclusion(scores: Float64[Tensor, " n"], k: int) -> Inclusion:
 
     With fewer positive scores than k, every row of positive score is in the take-all set.
     """
-    ranking = rank_rows(scores)
+    return inclusion_of(scores, rank_rows(scores), torch.full((), k, device=scores.device), k)
+
+
+def inclusion_of(scores: Float64[Tensor, " n"], ranking: Ranking, k: Int[Tensor, ""], most: int) -> Inclusion:
+    """`inclusion` for ranked scores and a number of rows that the host does not know, 0 ≤ k ≤ `most` ≤ n."""
     n = scores.shape[0]
-    largest_left = torch.cat([ranking.scores, ranking.scores.new_zeros(1)])[: k + 1]
-    left = ranking.remainder[: k + 1]
-    draws = k - torch.arange(k + 1, device=scores.device)
+    largest_left = torch.cat([ranking.scores, ranking.scores.new_zeros(1)])[: most + 1]
+    left = ranking.remainder[: most + 1]
+    draws = k - torch.arange(most + 1, device=scores.device)
     taken = (largest_left * draws <= left).to(torch.int64).argmax()  # true at c = k, where nothing is to be drawn
     in_order = torch.arange(n, device=scores.device) >= taken
     tail = torch.zeros_like(in_order).scatter(0, ranking.order, in_order & (ranking.scores > 0))

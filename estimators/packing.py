@@ -45,11 +45,11 @@ def check_bits(bits: int, group: int | None, owner: str) -> None:
 
 def step_sizes(x: Float[Tensor, "k d"], bits: int, group: int | None) -> Float[Tensor, "k groups"]:
     """Δ of every group, in bf16, rounded up; 0 for a group of zeros. Beside fp64 numbers steps are fp64."""
-    grouped = _groups(x.abs(), group)
+    groups = grouped(x.abs(), group)
     precise = x.dtype == torch.float64
-    if grouped.numel() == 0:
-        return x.new_zeros(grouped.shape[:2], dtype=torch.float64 if precise else torch.bfloat16)
-    steps = grouped.amax(2).to(working_dtype(x.dtype)) * (2.0 / _top(bits))
+    if groups.numel() == 0:
+        return x.new_zeros(groups.shape[:2], dtype=torch.float64 if precise else torch.bfloat16)
+    steps = groups.amax(2).to(working_dtype(x.dtype)) * (2.0 / _top(bits))
     return steps if precise else round_up(steps)
 
 
@@ -64,7 +64,7 @@ def pack(x: Float[Tensor, "k d"], bits: int, group: int | None, uniforms: Float[
     """
     steps = step_sizes(x, bits, group)
     codes = (_places(x, steps, bits, group) + uniforms).floor().clamp(0, _top(bits))
-    return Packed(_to_bytes(codes.to(torch.uint8), bits), steps)
+    return Packed(to_bytes(codes.to(torch.uint8), bits), steps)
 
 
 def unpack(
@@ -77,10 +77,10 @@ def unpack(
 ) -> Float[Tensor, "k d"]:
     """The rounded numbers `[k, columns]`; `dither` are the uniforms of `pack`, to be subtracted again."""
     working = working_dtype(dtype)
-    values = _from_bytes(packed.codes, bits)[:, :columns].to(working) - _top(bits) / 2
+    values = from_bytes(packed.codes, bits)[:, :columns].to(working) - _top(bits) / 2
     if dither is not None:
         values = values + (0.5 - dither).to(working)
-    return (values * _spread(packed.steps, columns, group).to(working)).to(dtype)
+    return (values * spread_steps(packed.steps, columns, group).to(working)).to(dtype)
 
 
 def rounding_variance(
@@ -88,7 +88,7 @@ def rounding_variance(
 ) -> Float64[Tensor, " n"]:
     """`E‖Q(x_i) − x_i‖²` of every row, in fp64: `Σ_j Δ² f_ij (1 − f_ij)`, dithered `Σ_j Δ²/12`."""
     steps = step_sizes(x, bits, group)
-    squares = _spread(steps, x.shape[1], group).double().square()
+    squares = spread_steps(steps, x.shape[1], group).double().square()
     if dithered:
         return squares.sum(1) / 12
     place = _places(x.double(), steps.double(), bits, group)
@@ -123,7 +123,7 @@ def _places(
 ) -> Float[Tensor, "k d"]:
     """Where the numbers lie among the levels 0 … L; in the middle where the step is 0."""
     working = working_dtype(x.dtype)
-    step = _spread(steps, x.shape[1], group).to(working)
+    step = spread_steps(steps, x.shape[1], group).to(working)
     return x.to(working) / torch.where(step > 0, step, 1.0) + _top(bits) / 2
 
 
@@ -139,19 +139,22 @@ def round_up(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return torch.where(rounded.to(x.dtype) < x, following, rounded)
 
 
-def _groups(x: Float[Tensor, "k d"], group: int | None) -> Float[Tensor, "k groups size"]:
+def grouped(x: Float[Tensor, "k d"], group: int | None) -> Float[Tensor, "k groups size"]:
+    """The numbers of every group, zeros at the end of a last, shorter one."""
     k, d = x.shape
     size = max(d, 1) if group is None else group
     short = -d % size
     return torch.nn.functional.pad(x, (0, short)).reshape(k, (d + short) // size, size)
 
 
-def _spread(steps: Float[Tensor, "k groups"], columns: int, group: int | None) -> Float[Tensor, "k d"]:
+def spread_steps(steps: Float[Tensor, "k groups"], columns: int, group: int | None) -> Float[Tensor, "k d"]:
+    """The step of every number."""
     size = max(columns, 1) if group is None else group
     return steps.repeat_interleave(size, dim=1)[:, :columns]
 
 
-def _to_bytes(codes: UInt8[Tensor, "k d"], bits: int) -> UInt8[Tensor, "k bytes"]:
+def to_bytes(codes: UInt8[Tensor, "k d"], bits: int) -> UInt8[Tensor, "k bytes"]:
+    """Codes of `bits` bits side by side, the first one lowest."""
     per_byte = 8 // bits
     if per_byte == 1:
         return codes
@@ -163,7 +166,8 @@ def _to_bytes(codes: UInt8[Tensor, "k d"], bits: int) -> UInt8[Tensor, "k bytes"
     return packed
 
 
-def _from_bytes(packed: UInt8[Tensor, "k bytes"], bits: int) -> UInt8[Tensor, "k d"]:
+def from_bytes(packed: UInt8[Tensor, "k bytes"], bits: int) -> UInt8[Tensor, "k d"]:
+    """The codes again, and those of the padding to whole bytes."""
     per_byte = 8 // bits
     if per_byte == 1:
         return packed

@@ -1,0 +1,115 @@
+"""How many bits each row deserves: rows and refinements compete for the same slots of two bits a number.
+
+A row that is included with probability π_i, weighs 1/π_i and is stored in t slots has, by itself, the variance
+
+    w_i² [(1 + ε_i(t)) / π_i − 1],      ε_i(t) = m_i / (3 (4^t − 1)²),
+
+where ε is that of dithered rounding to 4^t levels relative to ‖x_i‖², and the spread `m_i = Σ_g size_g max_g² / ‖x_i‖²`
+sums over the groups of numbers that share a step. The expected number of slots is to be S. With a price λ per
+slot (Lagrange):
+
+- a first slot is worth it with probability `π_i = min(1, s_i/τ)`, τ = √λ, `s_i = w_i √(1 + ε_i(1))`: sampling
+  proportional to size, where rounding has made the sizes a little larger;
+- the t-th slot of an included row saves `g_i(t) = w_i² (ε_i(t − 1) − ε_i(t)) / π_i` and is worth it where that reaches λ.
+
+Since `ε_i(1) − ε_i(2) < 1 + ε_i(1)`, only rows of the take-all set, π_i = 1, are refined, so that their number R is a
+function of the scores alone: the largest R whose R-th largest saving reaches τ² with S − R first slots left. τ falls
+as first slots are added and the R-th saving falls with R, so the condition is monotone. With S above n every row is
+kept and the rest refine.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Float64, Int
+from torch import Tensor
+
+from wtacrs.estimators.inclusion import Inclusion, inclusion_of
+from wtacrs.estimators.packing import grouped
+from wtacrs.estimators.ranking import Ranking, rank_rows
+from wtacrs.estimators.scores import row_norms
+
+BITS_PER_SLOT = 2
+MOST_SLOTS = 8  # of a row: 16 bits
+
+
+class Allotment(NamedTuple):
+    """What every row is to get.
+
+    Attributes:
+        target: inclusion probabilities of the rows, and how many of them are certain.
+        rows: number of rows to be kept, S − R, at most n.
+        refinements: slots of a row beyond its first; 0 outside the take-all set.
+    """
+
+    target: Inclusion
+    rows: Int[Tensor, ""]
+    refinements: Int[Tensor, " n"]
+
+
+def allot(scores: Float64[Tensor, " n"], spread: Float64[Tensor, " n"], slots: int) -> Allotment:
+    """Divide `slots` between first slots and refinements; no host synchronisation.
+
+    Args:
+        scores: checked scores, the assumed sizes w of the pairs.
+        spread: m of every row, `spreads(x, group)`.
+        slots: S ≥ 1.
+    """
+    n = scores.shape[0]
+    most = min(slots, n)
+    sizes = scores * (1.0 + relative_error(spread, 1)).sqrt()
+    ranking = rank_rows(sizes)
+    savings = _savings(scores, spread)
+    ordered, order = savings.flatten().sort(descending=True, stable=True)
+    rows = torch.arange(1, most + 1, device=scores.device)
+    # the last refinement that fits beside so many rows; none beside the most rows if slots ≤ n
+    last = torch.cat([ordered, ordered.new_zeros(max(slots - ordered.shape[0], 0))]).index_select(
+        0, (slots - rows - 1).clamp(min=0)
+    )
+    worth = (last >= _thresholds(ranking, rows).square()) | (rows == most)
+    chosen = worth.to(torch.int64).argmax() + 1 if most else rows.sum()
+    refined = (torch.arange(ordered.shape[0], device=scores.device) < slots - chosen) & (ordered > 0)
+    counts = torch.zeros(n, dtype=torch.int64, device=scores.device).index_add(
+        0, order // savings.shape[1], refined.to(torch.int64)
+    )
+    target = inclusion_of(sizes, ranking, chosen, most)
+    # at a tie between a saving and the threshold rounding might refine a row that is not certain
+    return Allotment(target, chosen, torch.where(target.tail, 0, counts))
+
+
+def relative_error(spread: Float64[Tensor, "*n"], slots: int | Int[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
+    """ε(t): variance of dithered rounding to 4^t levels relative to the square of the row."""
+    return spread / (3.0 * (4.0**slots - 1.0) ** 2)
+
+
+def spreads(x: Float[Tensor, "n d"], group: int | None) -> Float64[Tensor, " n"]:
+    """`m_i = Σ_g size_g max_g² / ‖x_i‖²`: 1 for numbers of equal size, d where one number outshines the others."""
+    largest = grouped(x.abs(), group).amax(2).double()
+    ends = torch.arange(1, largest.shape[1] + 1, device=x.device) * (x.shape[1] if group is None else group)
+    sizes = ends.clamp(max=x.shape[1]).diff(prepend=ends.new_zeros(1))
+    norms = row_norms(x)[:, None]
+    return (largest / torch.where(norms > 0, norms, 1.0)).square() @ sizes.double()
+
+
+def _savings(scores: Float64[Tensor, " n"], spread: Float64[Tensor, " n"]) -> Float64[Tensor, "n t"]:
+    """What the second, third … slot of a row takes off its variance."""
+    errors = torch.stack([relative_error(spread, t) for t in range(1, MOST_SLOTS + 1)], dim=1)
+    return scores.square()[:, None] * (errors[:, :-1] - errors[:, 1:])
+
+
+def _thresholds(ranking: Ranking, rows: Int[Tensor, " k"]) -> Float64[Tensor, " k"]:
+    """τ of `π = min(1, s/τ)` for every number of rows; 0 where all rows of positive score are certain.
+
+    The take-all set holds the first c rows for the least c with `s_(c+1) (k − c) ≤ R_c`, that is `k ≤ c + R_c/s_(c+1)`,
+    and the right side grows with c.
+    """
+    n = ranking.scores.shape[0]
+    positive = ranking.scores > 0
+    left = ranking.remainder[:n]
+    reach = torch.arange(n, device=rows.device) + left / torch.where(positive, ranking.scores, 1.0)
+    taken = torch.searchsorted(torch.where(positive, reach, torch.inf), rows.to(torch.float64))
+    drawn = rows - taken
+    mass = ranking.remainder.index_select(0, taken)
+    return torch.where(drawn > 0, mass / drawn.clamp(min=1), 0.0)
