@@ -41,7 +41,7 @@ class Allotment(NamedTuple):
     Attributes:
         target: inclusion probabilities of the rows, and how many of them are certain.
         rows: number of rows to be kept, S − R, at most n.
-        refinements: slots of a row beyond its first; 0 outside the take-all set.
+        refinements: slots of a row beyond its first, if it is kept; 0 where π < 1 but for rounding.
     """
 
     target: Inclusion
@@ -74,9 +74,7 @@ def allot(scores: Float64[Tensor, " n"], spread: Float64[Tensor, " n"], slots: i
     counts = torch.zeros(n, dtype=torch.int64, device=scores.device).index_add(
         0, order // savings.shape[1], refined.to(torch.int64)
     )
-    target = inclusion_of(sizes, ranking, chosen, most)
-    # at a tie between a saving and the threshold rounding might refine a row that is not certain
-    return Allotment(target, chosen, torch.where(target.tail, 0, counts))
+    return Allotment(inclusion_of(sizes, ranking, chosen, most), chosen, counts)
 
 
 def relative_error(spread: Float64[Tensor, "*n"], slots: int | Int[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
