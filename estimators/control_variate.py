@@ -20,7 +20,8 @@ from wtacrs.estimators.scores import check_matrix, check_rows_agree, row_norms, 
 from wtacrs.estimators.subspace import principal_directions
 
 BASES = ("mean", "lowrank", "mean+lowrank")
-_ITERATIONS = 2  # what they miss is sampled
+# what they miss is sampled
+_ITERATIONS, _ITERATIONS_FROM_OLD = 2, 1
 _COEFFICIENT_BITS = 8
 
 
@@ -49,7 +50,7 @@ class ControlVariate(Estimator[Any]):
 
     Mean and V weigh rows by the square of their proxy `score_i / ‖x_i‖` for ‖y_i‖, since it is Σ ‖y_i‖²‖R_i‖² that
     counts. V comes from two subspace iterations with a fixed start, or is given by the caller, who may keep one
-    for many steps (`compress(…, basis=…)`, `make_basis`): the estimator itself has no state. R is what the
+    for many steps (`compress(…, basis=…)`, `BasisState`): the estimator itself has no state. R is what the
     *stored* B leaves, so that the rounding of A, V and μ is no error at all.
 
     Mean: B is a function of x and the scores, not of the draw. With an unbiased estimator of dYᵀ R, given B,
@@ -57,8 +58,8 @@ class ControlVariate(Estimator[Any]):
     scores ‖R_i‖ · proxy_i. Rows of score 0 are left out of B and of R.
 
     Bytes: those of the inner estimator, + 2d (mean), + rank·(2d + n + 2) (low rank), in bf16, + n/8 (which rows
-    have a positive score). Multiplications: those of the inner one + (n + d)·rank·m +
-    d·m (mean) + 5 n·d·rank (V and A).
+    have a positive score). Multiplications: those of the inner one, `n·d + d·m` (mean), and `6 n·d·rank` (V, A and
+    R; `2 n·d·rank` with a basis of the caller's) `+ (n + d)·rank·m`.
 
     Args:
         rows: any estimator; if it is biased, so is the result.
@@ -104,7 +105,11 @@ class ControlVariate(Estimator[Any]):
             x: as in `Estimator.compress`.
             scores: as in `Estimator.compress`.
             generator: as in `Estimator.compress`.
-            basis: V for a low-rank base, with orthonormal columns; found from x if None.
+            basis: V for a low-rank base, `[d, r]` with orthonormal columns; found from x if None. With any other
+                columns B explains less, and the estimate is as unbiased.
+
+        Raises:
+            InputError: as `Estimator.compress`, or on a basis that does not fit x.
         """
         base, rest, rest_scores = self._split(x, scores, basis)
         inner = self.rows.compress(rest, scores=rest_scores, generator=generator)
@@ -118,33 +123,76 @@ class ControlVariate(Estimator[Any]):
         return base_product(base, dy) + inner.to(product_dtype(base.frame, dy))
 
     def make_basis(
-        self, x: Float[Tensor, "n d"], *, scores: Shaped[Tensor, " n"] | None = None
+        self,
+        x: Float[Tensor, "n d"],
+        *,
+        scores: Shaped[Tensor, " n"] | None = None,
+        start: Float[Tensor, "d s"] | None = None,
     ) -> Float[Tensor, "d r"]:
-        """V for this x, to be kept by the caller and given to `compress` for some steps."""
+        """V for this x, to be kept by the caller and given to `compress` for some steps (see `BasisState`).
+
+        Args:
+            x: as in `Estimator.compress`.
+            scores: as in `Estimator.compress`.
+            start: an older basis, from which one subspace iteration is made in place of two from a fixed start.
+
+        Raises:
+            InputError: if the base has no basis, or `start` does not fit x.
+        """
         check_matrix("x", x)
+        x = x.detach()
+        self.check_basis(start, x)
         proxy = _proxies(x, scores)
         x = torch.where(proxy[:, None] > 0, x, 0.0)
-        return self._basis(_centred(x, self._mean(x, proxy), proxy > 0), proxy).to(x.dtype)
+        return self._basis(_centred(x, self._mean(x, proxy), proxy > 0), proxy, start).to(x.dtype)
+
+    def check_basis(self, basis: Float[Tensor, "d r"] | None, x: Float[Tensor, "n d"]) -> None:
+        """Refuse a basis that does not fit x (None fits), and any if the base has none.
+
+        Raises:
+            InputError: naming the base, or the basis by its shape or device.
+        """
+        if self.base == "mean":
+            raise InputError(f"{self!r}: a basis needs a low-rank base")
+        if basis is None:
+            return
+        check_matrix("basis", basis)
+        if basis.shape[0] != x.shape[1]:
+            raise InputError(
+                f"basis must have {x.shape[1]} rows, the features of x, got shape {list(basis.shape)}"
+            )
+        if basis.device != x.device:
+            raise InputError(f"basis must be on the device of x ({x.device}), got {basis.device}")
 
     def expectation(
-        self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
+        self,
+        x: Float[Tensor, "n d"],
+        dy: Float[Tensor, "n m"],
+        *,
+        scores: Shaped[Tensor, " n"] | None = None,
+        basis: Float[Tensor, "d r"] | None = None,
     ) -> Float64[Tensor, "m d"]:
-        """`dYᵀ B` and the inner expectation."""
+        """`dYᵀ B` and the inner expectation; `basis` as in `compress`."""
         check_rows_agree(x, dy)
-        base, rest, rest_scores = self._split(x, scores, None)
+        base, rest, rest_scores = self._split(x, scores, basis)
         inner = self.rows.expectation(rest, dy, scores=rest_scores)
         return dy.double().T @ stored_base(base, torch.float64) + inner
 
     def variance(
-        self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
+        self,
+        x: Float[Tensor, "n d"],
+        dy: Float[Tensor, "n m"],
+        *,
+        scores: Shaped[Tensor, " n"] | None = None,
+        basis: Float[Tensor, "d r"] | None = None,
     ) -> Float64[Tensor, ""]:
-        """That of the inner estimator on R.
+        """That of the inner estimator on R; `basis` as in `compress`.
 
         Raises:
             NoClosedForm: if the inner estimator has none.
         """
         check_rows_agree(x, dy)
-        _, rest, rest_scores = self._split(x, scores, None)
+        _, rest, rest_scores = self._split(x, scores, basis)
         return self.rows.variance(rest, dy, scores=rest_scores)
 
     def _split(
@@ -154,6 +202,8 @@ class ControlVariate(Estimator[Any]):
         check_matrix("x", x)
         proxy = _proxies(x, scores)
         mask = proxy > 0
+        if basis is not None:
+            self.check_basis(basis, x)
         x = torch.where(mask[:, None], x, 0.0)  # what is masked may hold anything
         mean = self._mean(x, proxy)
         if self.base == "mean":
@@ -176,9 +226,17 @@ class ControlVariate(Estimator[Any]):
         weights = _weights(proxy, x)
         return (weights @ x.to(weights.dtype)).to(x.dtype)
 
-    def _basis(self, centred: Float[Tensor, "n d"], proxy: Float64[Tensor, " n"]) -> Float[Tensor, "d r"]:
+    def _basis(
+        self,
+        centred: Float[Tensor, "n d"],
+        proxy: Float64[Tensor, " n"],
+        start: Float[Tensor, "d s"] | None = None,
+    ) -> Float[Tensor, "d r"]:
         rank = min(self.rank, *centred.shape)
-        return principal_directions(centred, _weights(proxy, centred), rank, iterations=_ITERATIONS)
+        if start is not None and start.shape[1] != rank:
+            start = None  # found for fewer rows, or by an estimator of another rank
+        iterations = _ITERATIONS if start is None else _ITERATIONS_FROM_OLD
+        return principal_directions(centred, _weights(proxy, centred), rank, iterations=iterations, start=start)
 
 
 def base_product(base: Base, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
