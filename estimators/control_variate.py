@@ -20,8 +20,8 @@ from wtacrs.estimators.scores import check_matrix, check_rows_agree, row_norms, 
 from wtacrs.estimators.subspace import principal_directions
 
 BASES = ("mean", "lowrank", "mean+lowrank")
-# what they miss is sampled
-_ITERATIONS, _ITERATIONS_FROM_OLD = 2, 1
+_ITERATIONS = 2  # what they miss is sampled
+_ITERATIONS_FROM_OLD = 1
 _COEFFICIENT_BITS = 8
 
 
@@ -58,8 +58,7 @@ class ControlVariate(Estimator[Any]):
     scores ‖R_i‖ · proxy_i. Rows of score 0 are left out of B and of R.
 
     Bytes: those of the inner estimator, + 2d (mean), + rank·(2d + n + 2) (low rank), in bf16, + n/8 (which rows
-    have a positive score). Multiplications: those of the inner one, `n·d + d·m` (mean), and `6 n·d·rank` (V, A and
-    R; `2 n·d·rank` with a basis of the caller's) `+ (n + d)·rank·m`.
+    have a positive score). Multiplications: those of the inner one + n·rank·m + 3 passes n·d·rank over x.
 
     Args:
         rows: any estimator; if it is biased, so is the result.

@@ -9,8 +9,9 @@ from torch import Tensor
 from wtacrs.estimators.budget import rows_for
 from wtacrs.estimators.counter_rng import CounterStream, Source
 from wtacrs.estimators.errors import InputError
-from wtacrs.estimators.seeded import normalised, only, operator_blocks, working_dtype
+from wtacrs.estimators.seeded import operator_blocks, scaled_rows
 
+_ITERATIONS = 3
 # two streams of a source: directions, and where the search for the principal ones starts
 DIRECTIONS, START = 2, 3
 
@@ -41,7 +42,7 @@ def principal_directions(
     weights: Shaped[Tensor, " n"],
     rank: int,
     *,
-    iterations: int = 3,
+    iterations: int = _ITERATIONS,
     start: Float[Tensor, "d r"] | None = None,
 ) -> Float[Tensor, "d r"]:
     """Orthonormal directions near the leading right singular vectors of `diag(√weights) X`.
@@ -58,7 +59,7 @@ def principal_directions(
             is near.
         start: r directions, an earlier result for example; independent normal ones, always the same, if None.
     """
-    rows, _ = normalised(only(x.to(working_dtype(x.dtype)), weights > 0))
+    rows, _ = scaled_rows(x, weights > 0)
     if start is None:
         source = CounterStream(torch.zeros(1, dtype=torch.int64, device=x.device))
         start = random_matrix(source, START, x.shape[1], rank, rows)
