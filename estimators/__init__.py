@@ -10,6 +10,7 @@ torch.Size([8, 16])
 """
 
 from wtacrs.estimators.base import Estimator, Traits, saved_bytes
+from wtacrs.estimators.basis_state import BasisState
 from wtacrs.estimators.bernoulli import Bernoulli
 from wtacrs.estimators.budget import rows_for
 from wtacrs.estimators.conditional_poisson import ConditionalPoisson
@@ -50,6 +51,7 @@ __all__ = [
     "PRAC",
     "SRHT",
     "WTACRS",
+    "BasisState",
     "Bernoulli",
     "ConditionalPoisson",
     "ControlVariate",

@@ -26,7 +26,7 @@ from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
 from wtacrs.estimators.errors import InputError, NoClosedForm
-from wtacrs.estimators.scores import check_matrix, joint_norms
+from wtacrs.estimators.scores import check_matrix, check_rows_agree, joint_norms, sampling_scores
 
 SavedT = TypeVar("SavedT", bound=tuple[Any, ...])
 
@@ -135,11 +135,14 @@ class Estimator(ABC, Generic[SavedT]):
     def variance(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
     ) -> Float64[Tensor, ""]:
-        """Exact total variance `E‖Ĝ − EĜ‖²_F` over the draws, in fp64.
+        """Exact total variance `E‖Ĝ − EĜ‖²_F` over the draws, in fp64; 0 where nothing is drawn.
 
         Raises:
             NoClosedForm: if none is known.
         """
+        if self.traits.deterministic:
+            check_rows_agree(x, dy)
+            return sampling_scores(x, scores).new_zeros(())
         raise NoClosedForm(f"{self!r} has no closed form for its variance; use enumeration or Monte Carlo")
 
     def __repr__(self) -> str:

@@ -17,9 +17,11 @@ from wtacrs.estimators.packing import Packed, pack, pack_bits, unpack, unpack_bi
 from wtacrs.estimators.registry import register
 from wtacrs.estimators.rows import check_length
 from wtacrs.estimators.scores import check_matrix, check_rows_agree, row_norms, sampling_scores
+from wtacrs.estimators.subspace import principal_directions
 
 BASES = ("mean", "lowrank", "mean+lowrank")
-_ITERATIONS = 2
+_ITERATIONS = 2  # what they miss is sampled
+_ITERATIONS_FROM_OLD = 1
 _COEFFICIENT_BITS = 8
 
 
@@ -48,7 +50,7 @@ class ControlVariate(Estimator[Any]):
 
     Mean and V weigh rows by the square of their proxy `score_i / ‖x_i‖` for ‖y_i‖, since it is Σ ‖y_i‖²‖R_i‖² that
     counts. V comes from two subspace iterations with a fixed start, or is given by the caller, who may keep one
-    for many steps (`compress(…, basis=…)`, `make_basis`): the estimator itself has no state. R is what the
+    for many steps (`compress(…, basis=…)`, `BasisState`): the estimator itself has no state. R is what the
     *stored* B leaves, so that the rounding of A, V and μ is no error at all.
 
     Mean: B is a function of x and the scores, not of the draw. With an unbiased estimator of dYᵀ R, given B,
@@ -102,7 +104,11 @@ class ControlVariate(Estimator[Any]):
             x: as in `Estimator.compress`.
             scores: as in `Estimator.compress`.
             generator: as in `Estimator.compress`.
-            basis: V for a low-rank base, with orthonormal columns; found from x if None.
+            basis: V for a low-rank base, `[d, r]` with orthonormal columns; found from x if None. With any other
+                columns B explains less, and the estimate is as unbiased.
+
+        Raises:
+            InputError: as `Estimator.compress`, or on a basis that does not fit x.
         """
         base, rest, rest_scores = self._split(x, scores, basis)
         inner = self.rows.compress(rest, scores=rest_scores, generator=generator)
@@ -116,33 +122,76 @@ class ControlVariate(Estimator[Any]):
         return base_product(base, dy) + inner.to(product_dtype(base.frame, dy))
 
     def make_basis(
-        self, x: Float[Tensor, "n d"], *, scores: Shaped[Tensor, " n"] | None = None
+        self,
+        x: Float[Tensor, "n d"],
+        *,
+        scores: Shaped[Tensor, " n"] | None = None,
+        start: Float[Tensor, "d s"] | None = None,
     ) -> Float[Tensor, "d r"]:
-        """V for this x, to be kept by the caller and given to `compress` for some steps."""
+        """V for this x, to be kept by the caller and given to `compress` for some steps (see `BasisState`).
+
+        Args:
+            x: as in `Estimator.compress`.
+            scores: as in `Estimator.compress`.
+            start: an older basis, from which one subspace iteration is made in place of two from a fixed start.
+
+        Raises:
+            InputError: if the base has no basis, or `start` does not fit x.
+        """
         check_matrix("x", x)
+        x = x.detach()
+        self.check_basis(start, x)
         proxy = _proxies(x, scores)
         x = torch.where(proxy[:, None] > 0, x, 0.0)
-        return self._basis(_centred(x, self._mean(x, proxy), proxy > 0), proxy).to(x.dtype)
+        return self._basis(_centred(x, self._mean(x, proxy), proxy > 0), proxy, start).to(x.dtype)
+
+    def check_basis(self, basis: Float[Tensor, "d r"] | None, x: Float[Tensor, "n d"]) -> None:
+        """Refuse a basis that does not fit x (None fits), and any if the base has none.
+
+        Raises:
+            InputError: naming the base, or the basis by its shape or device.
+        """
+        if self.base == "mean":
+            raise InputError(f"{self!r}: a basis needs a low-rank base")
+        if basis is None:
+            return
+        check_matrix("basis", basis)
+        if basis.shape[0] != x.shape[1]:
+            raise InputError(
+                f"basis must have {x.shape[1]} rows, the features of x, got shape {list(basis.shape)}"
+            )
+        if basis.device != x.device:
+            raise InputError(f"basis must be on the device of x ({x.device}), got {basis.device}")
 
     def expectation(
-        self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
+        self,
+        x: Float[Tensor, "n d"],
+        dy: Float[Tensor, "n m"],
+        *,
+        scores: Shaped[Tensor, " n"] | None = None,
+        basis: Float[Tensor, "d r"] | None = None,
     ) -> Float64[Tensor, "m d"]:
-        """`dYᵀ B` and the inner expectation."""
+        """`dYᵀ B` and the inner expectation; `basis` as in `compress`."""
         check_rows_agree(x, dy)
-        base, rest, rest_scores = self._split(x, scores, None)
+        base, rest, rest_scores = self._split(x, scores, basis)
         inner = self.rows.expectation(rest, dy, scores=rest_scores)
         return dy.double().T @ stored_base(base, torch.float64) + inner
 
     def variance(
-        self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
+        self,
+        x: Float[Tensor, "n d"],
+        dy: Float[Tensor, "n m"],
+        *,
+        scores: Shaped[Tensor, " n"] | None = None,
+        basis: Float[Tensor, "d r"] | None = None,
     ) -> Float64[Tensor, ""]:
-        """That of the inner estimator on R.
+        """That of the inner estimator on R; `basis` as in `compress`.
 
         Raises:
             NoClosedForm: if the inner estimator has none.
         """
         check_rows_agree(x, dy)
-        _, rest, rest_scores = self._split(x, scores, None)
+        _, rest, rest_scores = self._split(x, scores, basis)
         return self.rows.variance(rest, dy, scores=rest_scores)
 
     def _split(
@@ -152,6 +201,8 @@ class ControlVariate(Estimator[Any]):
         check_matrix("x", x)
         proxy = _proxies(x, scores)
         mask = proxy > 0
+        if basis is not None:
+            self.check_basis(basis, x)
         x = torch.where(mask[:, None], x, 0.0)  # what is masked may hold anything
         mean = self._mean(x, proxy)
         if self.base == "mean":
@@ -174,20 +225,17 @@ class ControlVariate(Estimator[Any]):
         weights = _weights(proxy, x)
         return (weights @ x.to(weights.dtype)).to(x.dtype)
 
-    def _basis(self, centred: Float[Tensor, "n d"], proxy: Float64[Tensor, " n"]) -> Float[Tensor, "d r"]:
-        """Orthonormal columns near the leading right singular vectors of the rows, weighted by their proxies."""
-        d = centred.shape[1]
+    def _basis(
+        self,
+        centred: Float[Tensor, "n d"],
+        proxy: Float64[Tensor, " n"],
+        start: Float[Tensor, "d s"] | None = None,
+    ) -> Float[Tensor, "d r"]:
         rank = min(self.rank, *centred.shape)
-        column = torch.arange(d, device=centred.device, dtype=centred.dtype)[:, None]
-        # a fixed start in general position: cosines of incommensurable frequencies
-        start = torch.cos((column + 0.5) * torch.arange(1, rank + 1, device=centred.device) * 1.6180339887)
-        vectors = start.to(centred.dtype)
-        weights = _weights(proxy, centred)[:, None]
-        largest = centred.abs().amax() if centred.numel() else centred.sum()
-        centred = centred / torch.where(largest > 0, largest, 1.0)  # squares stay in range
-        for _ in range(_ITERATIONS):
-            vectors = torch.linalg.qr(centred.T @ (weights * (centred @ vectors)))[0]
-        return vectors
+        if start is not None and start.shape[1] != rank:
+            start = None  # found for fewer rows, or by an estimator of another rank
+        iterations = _ITERATIONS if start is None else _ITERATIONS_FROM_OLD
+        return principal_directions(centred, _weights(proxy, centred), rank, iterations=iterations, start=start)
 
 
 def base_product(base: Base, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:

@@ -64,10 +64,3 @@ class Exact(Estimator[SavedExact]):
         """`dy.T @ x` in fp64."""
         check_rows_agree(x, dy)
         return dy.double().T @ x.double()
-
-    def variance(
-        self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
-    ) -> Float64[Tensor, ""]:
-        """Zero."""
-        check_rows_agree(x, dy)
-        return torch.zeros((), dtype=torch.float64, device=x.device)

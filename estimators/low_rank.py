@@ -12,7 +12,7 @@ from torch import Tensor
 from wtacrs.estimators.base import Estimator, Traits, product_dtype
 from wtacrs.estimators.registry import register
 from wtacrs.estimators.scores import check_matrix, check_rows_agree, sampling_scores
-from wtacrs.estimators.seeded import check_same_rows, normalised, only, working_dtype
+from wtacrs.estimators.seeded import only, product_with, scaled_rows
 from wtacrs.estimators.subspace import check_rank, principal_directions, rank_for
 
 
@@ -75,17 +75,14 @@ class LowRank(Estimator[SavedLowRank]):
         x = x.detach()
         support = sampling_scores(x, scores) > 0
         directions = principal_directions(x, support, rank_for(self.rank, x.shape[1])).to(x.dtype)
-        rows, scale = normalised(only(x.to(working_dtype(x.dtype)), support))
+        rows, scale = scaled_rows(x, support)
         return SavedLowRank((rows @ directions.to(rows.dtype)).to(x.dtype), directions, scale)
 
     def contract(self, saved: SavedLowRank, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
         """`(dYᵀ X V) Vᵀ`."""
-        check_matrix("dy", dy)
-        check_same_rows(dy, saved.coefficients.shape[0])
-        dtype = product_dtype(saved.coefficients, dy)
-        working = working_dtype(dtype)
-        inner = dy.to(working).T @ saved.coefficients.to(working)
-        return (inner @ saved.directions.to(working).T * saved.scale.to(working)).to(dtype)
+        inner = product_with(saved.coefficients, dy)
+        product = inner @ saved.directions.to(inner.dtype).T * saved.scale.to(inner.dtype)
+        return product.to(product_dtype(saved.coefficients, dy))
 
     def expectation(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
@@ -96,10 +93,3 @@ class LowRank(Estimator[SavedLowRank]):
         directions = principal_directions(x, support, rank_for(self.rank, x.shape[1])).to(x.dtype).double()
         product = only(dy.double(), support).T @ only(x.double(), support)
         return (product @ directions) @ directions.T
-
-    def variance(
-        self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
-    ) -> Float64[Tensor, ""]:
-        """Zero: nothing is drawn."""
-        check_rows_agree(x, dy)
-        return sampling_scores(x, scores).new_zeros(())

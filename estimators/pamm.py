@@ -13,15 +13,11 @@ from wtacrs.estimators.base import Traits, product_dtype
 from wtacrs.estimators.budget import check_budget, rows_for
 from wtacrs.estimators.counter_rng import Source
 from wtacrs.estimators.errors import InputError, NoClosedForm
+from wtacrs.estimators.packing import working_dtype
 from wtacrs.estimators.registry import register
-from wtacrs.estimators.scores import check_matrix, check_rows_agree, row_norms, sampling_scores
-from wtacrs.estimators.seeded import (
-    BLOCK,
-    SeededEstimator,
-    check_same_rows,
-    only,
-    working_dtype,
-)
+from wtacrs.estimators.rows import check_length
+from wtacrs.estimators.scores import check_rows_agree, row_norms, sampling_scores
+from wtacrs.estimators.seeded import BLOCK, SeededEstimator, only
 
 _CHOICE = 0
 
@@ -111,8 +107,7 @@ class PAMM(SeededEstimator[SavedPoints]):
 
     def contract(self, saved: SavedPoints, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
         """Gather the rows of dY at the representatives, then multiply (see `Estimator.contract`)."""
-        check_matrix("dy", dy)
-        check_same_rows(dy, saved.assignment.shape[0])
+        check_length(saved.assignment, dy)
         dtype = product_dtype(saved.points, dy)
         working = working_dtype(dtype)
         scaled = dy.to(working) * saved.factors.to(working).unsqueeze(1)

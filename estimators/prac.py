@@ -10,11 +10,12 @@ from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor
 
 from wtacrs.estimators.base import Traits, product_dtype
-from wtacrs.estimators.counter_rng import CounterStream, Source
+from wtacrs.estimators.counter_rng import Source
 from wtacrs.estimators.errors import InputError
+from wtacrs.estimators.packing import working_dtype
 from wtacrs.estimators.registry import register
 from wtacrs.estimators.scores import check_rows_agree, sampling_scores
-from wtacrs.estimators.seeded import SeededEstimator, check_same_rows, normalised, only, working_dtype
+from wtacrs.estimators.seeded import SeededEstimator, only, product_with, scaled_rows
 from wtacrs.estimators.subspace import DIRECTIONS, check_rank, principal_directions, random_matrix, rank_for
 
 
@@ -99,10 +100,6 @@ class PRAC(SeededEstimator[SavedPrac]):
             raise InputError(f"prac: principal={p!r} must be below the rank, {r} of {d} features")
         return min(first, r), r - min(first, r)
 
-    def stream(self, saved: SavedPrac) -> Source:
-        """Numbers from the saved seed."""
-        return CounterStream(saved.seed)
-
     def keep(
         self,
         x: Float[Tensor, "n d"],
@@ -113,20 +110,18 @@ class PRAC(SeededEstimator[SavedPrac]):
         """The rows in all r directions, and the principal ones."""
         first, second = self.ranks(x.shape[1])
         principal = principal_directions(x, support, first).to(x.dtype)
-        rows, scale = normalised(only(x.to(working_dtype(x.dtype)), support))
+        rows, scale = scaled_rows(x, support)
         return SavedPrac((rows @ _directions(principal, second, source)).to(x.dtype), principal, scale, seed)
 
     def finish(self, saved: SavedPrac, dy: Float[Tensor, "n m"], source: Source) -> Float[Tensor, "m d"]:
         """Back from the r directions, the random ones rescaled."""
-        check_same_rows(dy, saved.coefficients.shape[0])
-        dtype = product_dtype(saved.coefficients, dy)
-        working = working_dtype(dtype)
+        inner = product_with(saved.coefficients, dy)
         d, first = saved.principal.shape
         second = saved.coefficients.shape[1] - first
-        directions = _directions(saved.principal, second, source).to(working)
-        inner = dy.to(working).T @ saved.coefficients.to(working)
+        directions = _directions(saved.principal, second, source).to(inner.dtype)
         inner = torch.cat([inner[:, :first], inner[:, first:] * ((d - first) / max(second, 1))], dim=1)
-        return (inner @ directions.T * saved.scale.to(working)).to(dtype)
+        product = inner @ directions.T * saved.scale.to(inner.dtype)
+        return product.to(product_dtype(saved.coefficients, dy))
 
     def variance(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None

@@ -10,17 +10,15 @@ from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor
 
 from wtacrs.estimators.base import Traits, product_dtype
-from wtacrs.estimators.counter_rng import CounterStream, Source
+from wtacrs.estimators.counter_rng import Source
 from wtacrs.estimators.errors import InputError
 from wtacrs.estimators.registry import register
 from wtacrs.estimators.seeded import (
     SeededEstimator,
-    check_same_rows,
-    normalised,
-    only,
     operator_blocks,
+    product_with,
+    scaled_rows,
     supported,
-    working_dtype,
 )
 from wtacrs.estimators.subspace import DIRECTIONS, check_rank, rank_for
 
@@ -86,10 +84,6 @@ class RandomProjection(SeededEstimator[SavedProjection]):
         if self.kind not in KINDS:
             raise InputError(f'random_projection: kind={self.kind!r} must be "rademacher" or "gaussian"')
 
-    def stream(self, saved: SavedProjection) -> Source:
-        """Numbers from the saved seed."""
-        return CounterStream(saved.seed)
-
     def keep(
         self,
         x: Float[Tensor, "n d"],
@@ -99,7 +93,7 @@ class RandomProjection(SeededEstimator[SavedProjection]):
     ) -> SavedProjection:
         """`X R`."""
         d = x.shape[1]
-        rows, scale = normalised(only(x.to(working_dtype(x.dtype)), support))
+        rows, scale = scaled_rows(x, support)
         r = rank_for(self.rank, d)
         kept = rows.new_zeros((x.shape[0], r))
         for features, block in operator_blocks(self.kind, source, DIRECTIONS, d, r, rows):
@@ -108,14 +102,11 @@ class RandomProjection(SeededEstimator[SavedProjection]):
 
     def finish(self, saved: SavedProjection, dy: Float[Tensor, "n m"], source: Source) -> Float[Tensor, "m d"]:
         """`(dYᵀ X R) Rᵀ`."""
-        n, r = saved.coefficients.shape
-        check_same_rows(dy, n)
-        dtype = product_dtype(saved.coefficients, dy)
-        working = working_dtype(dtype)
-        inner = dy.to(working).T @ saved.coefficients.to(working) / max(r, 1) ** 0.5
+        r = saved.coefficients.shape[1]
+        inner = product_with(saved.coefficients, dy) / max(r, 1) ** 0.5
         blocks = operator_blocks(self.kind, source, DIRECTIONS, saved.frame.shape[1], r, inner)
         product = torch.cat([inner @ block.T for _, block in blocks], dim=1)
-        return (product * saved.scale.to(working)).to(dtype)
+        return (product * saved.scale.to(inner.dtype)).to(product_dtype(saved.coefficients, dy))
 
     def variance(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None

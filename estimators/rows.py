@@ -142,21 +142,25 @@ class RowEstimator(Estimator[SavedRows]):
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
     ) -> Float64[Tensor, ""]:
         """`Σ_ij Cov(c)_ij ⟨x_i, x_j⟩⟨y_i, y_j⟩` in fp64, O(n²) memory (see `Estimator.variance`)."""
+        if self.traits.deterministic:
+            return super().variance(x, dy, scores=scores)
         check_rows_agree(x, dy)
         return coefficient_variance(self.moments(sampling_scores(x, scores)).covariance, x, dy)
 
 
-def check_length(frame: Float[Tensor, "n 0"], dy: Float[Tensor, "n2 m"]) -> None:
+def check_length(kept: Shaped[Tensor, "n ..."], dy: Float[Tensor, "n2 m"]) -> None:
     """Refuse a dY that is not as long as the compressed x was.
+
+    Args:
+        kept: what was saved with one entry for every row of x, an empty frame for example.
+        dy: as given to `contract`.
 
     Raises:
         InputError: naming both.
     """
     check_matrix("dy", dy)
-    if dy.shape[0] != frame.shape[0]:
-        raise InputError(
-            f"dy must have {frame.shape[0]} rows, as the compressed x had, got shape {list(dy.shape)}"
-        )
+    if dy.shape[0] != kept.shape[0]:
+        raise InputError(f"dy must have {kept.shape[0]} rows, as the compressed x had, got shape {list(dy.shape)}")
 
 
 def weighted_product(

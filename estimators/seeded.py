@@ -17,9 +17,10 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor
 
-from wtacrs.estimators.base import Estimator
+from wtacrs.estimators.base import Estimator, product_dtype
 from wtacrs.estimators.counter_rng import CounterStream, Source, new_seed
-from wtacrs.estimators.errors import InputError
+from wtacrs.estimators.packing import working_dtype
+from wtacrs.estimators.rows import check_length
 from wtacrs.estimators.scores import check_matrix, check_rows_agree, sampling_scores
 
 SavedT = TypeVar("SavedT", bound=tuple[Any, ...])
@@ -48,9 +49,9 @@ class SeededEstimator(Estimator[SavedT]):
     def finish(self, saved: SavedT, dy: Float[Tensor, "n m"], source: Source) -> Float[Tensor, "m d"]:
         """What `contract` returns."""
 
-    @abstractmethod
     def stream(self, saved: SavedT) -> Source:
-        """The source that `finish` needs again."""
+        """The source that `finish` needs again: numbers from the saved seed."""
+        return CounterStream(saved.seed)  # type: ignore[attr-defined]
 
     def compress(
         self,
@@ -92,9 +93,22 @@ def only(matrix: Float[Tensor, "n c"], support: Bool[Tensor, " n"]) -> Float[Ten
     return torch.where(support.unsqueeze(1), matrix, 0.0)
 
 
-def working_dtype(dtype: torch.dtype) -> torch.dtype:
-    """fp64 for fp64, else fp32: sums of many half-precision numbers need more than half precision."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
+def scaled_rows(
+    x: Float[Tensor, "n d"], support: Bool[Tensor, " n"]
+) -> tuple[Float[Tensor, "n d"], Float[Tensor, " 1"]]:
+    """The supported rows as every method here starts from them: in working precision, within ±1, and their scale."""
+    return normalised(only(x.to(working_dtype(x.dtype)), support))
+
+
+def product_with(coefficients: Float[Tensor, "n r"], dy: Float[Tensor, "n2 m"]) -> Float[Tensor, "m r"]:
+    """`dYᵀ` times the numbers kept of every row, in working precision.
+
+    Raises:
+        InputError: if `dy` has not as many rows.
+    """
+    check_length(coefficients, dy)
+    working = working_dtype(product_dtype(coefficients, dy))
+    return dy.to(working).T @ coefficients.to(working)
 
 
 def normalised(matrix: Float[Tensor, "n c"]) -> tuple[Float[Tensor, "n c"], Float[Tensor, " 1"]]:
@@ -125,13 +139,3 @@ def operator_blocks(
         stop = min(start + step, rows)
         counters = torch.arange(start * columns, stop * columns, device=like.device)
         yield slice(start, stop), draw(stream, counters).reshape(stop - start, columns).to(like.dtype)
-
-
-def check_same_rows(dy: Tensor, n: int) -> None:
-    """Refuse a `dy` of another length than the compressed `x`.
-
-    Raises:
-        InputError: naming both.
-    """
-    if dy.shape[0] != n:
-        raise InputError(f"dy must have {n} rows, as the compressed x had, got shape {list(dy.shape)}")

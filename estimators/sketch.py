@@ -25,16 +25,14 @@ from torch import Tensor
 
 from wtacrs.estimators.base import Traits, product_dtype
 from wtacrs.estimators.budget import check_budget, rows_for
-from wtacrs.estimators.counter_rng import CounterStream, Source
-from wtacrs.estimators.packing import pack_bits, unpack_bits
+from wtacrs.estimators.counter_rng import Source
+from wtacrs.estimators.packing import pack_bits, unpack_bits, working_dtype
+from wtacrs.estimators.rows import check_length
 from wtacrs.estimators.seeded import (
     SeededEstimator,
-    check_same_rows,
-    normalised,
-    only,
     operator_blocks,
+    scaled_rows,
     supported,
-    working_dtype,
 )
 
 # which numbers of a source a sketch draws from
@@ -82,10 +80,6 @@ class Sketch(SeededEstimator[SavedSketch]):
     def apply(self, matrix: Float[Tensor, "n c"], k: int, source: Source) -> Float[Tensor, "k c"]:
         """`S @ matrix`, in the precision of the matrix."""
 
-    def stream(self, saved: SavedSketch) -> Source:
-        """Numbers from the saved seed."""
-        return CounterStream(saved.seed)
-
     def keep(
         self,
         x: Float[Tensor, "n d"],
@@ -95,17 +89,16 @@ class Sketch(SeededEstimator[SavedSketch]):
     ) -> SavedSketch:
         """`S X`, scaled into the range of every dtype."""
         n = x.shape[0]
-        rows, scale = normalised(only(x.to(working_dtype(x.dtype)), support))
+        rows, scale = scaled_rows(x, support)
         sketch = self.apply(rows, rows_for(self.budget, n), source).to(x.dtype)
         return SavedSketch(sketch, scale, seed, pack_bits(support), x.new_empty((n, 0)))
 
     def finish(self, saved: SavedSketch, dy: Float[Tensor, "n m"], source: Source) -> Float[Tensor, "m d"]:
         """`(S dY)ᵀ (S X)`."""
-        n = saved.frame.shape[0]
-        check_same_rows(dy, n)
+        check_length(saved.frame, dy)
         dtype = product_dtype(saved.sketch, dy)
         working = working_dtype(dtype)
-        rows, scale = normalised(only(dy.to(working), unpack_bits(saved.support, n)))
+        rows, scale = scaled_rows(dy.to(working), unpack_bits(saved.support, dy.shape[0]))
         product = self.apply(rows, saved.sketch.shape[0], source).T @ saved.sketch.to(working)
         return (product * saved.scale.to(working) * scale).to(dtype)
 

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Float64, Shaped
+from jaxtyping import Float64
 from torch import Tensor
 
 from wtacrs.estimators.base import Traits
 from wtacrs.estimators.budget import rows_for
 from wtacrs.estimators.registry import register
 from wtacrs.estimators.rows import RowEstimator, RowMoments, RowPlan
-from wtacrs.estimators.scores import check_rows_agree, sampling_scores
 
 
 @register("topk")
@@ -64,10 +63,3 @@ class TopK(RowEstimator):
         """The indicator of the kept rows; no covariance."""
         n = scores.shape[0]
         return RowMoments(self.coefficient_mean(scores), scores.new_zeros((n, n)))
-
-    def variance(
-        self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
-    ) -> Float64[Tensor, ""]:
-        """Zero: nothing is drawn."""
-        check_rows_agree(x, dy)
-        return sampling_scores(x, scores).new_zeros(())

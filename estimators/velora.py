@@ -13,7 +13,7 @@ from wtacrs.estimators.base import Estimator, Traits, product_dtype
 from wtacrs.estimators.errors import InputError
 from wtacrs.estimators.registry import register
 from wtacrs.estimators.scores import check_matrix, check_rows_agree, sampling_scores
-from wtacrs.estimators.seeded import check_same_rows, normalised, only, working_dtype
+from wtacrs.estimators.seeded import only, product_with, scaled_rows
 
 
 class SavedPieces(NamedTuple):
@@ -82,13 +82,9 @@ class VeLoRA(Estimator[SavedPieces]):
 
     def contract(self, saved: SavedPieces, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
         """`dYᵀ` times the coordinates, every one of them spread along the direction."""
-        check_matrix("dy", dy)
-        check_same_rows(dy, saved.coordinates.shape[0])
-        dtype = product_dtype(saved.coordinates, dy)
-        working = working_dtype(dtype)
-        inner = dy.to(working).T @ saved.coordinates.to(working)
-        product = _spread(inner, saved.direction.to(working))[:, : saved.frame.shape[1]]
-        return (product * saved.scale.to(working)).to(dtype)
+        inner = product_with(saved.coordinates, dy)
+        product = _spread(inner, saved.direction.to(inner.dtype))[:, : saved.frame.shape[1]]
+        return (product * saved.scale.to(inner.dtype)).to(product_dtype(saved.coordinates, dy))
 
     def expectation(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
@@ -101,20 +97,13 @@ class VeLoRA(Estimator[SavedPieces]):
         coordinates = self._cut(product) @ direction
         return _spread(coordinates, direction)[:, : x.shape[1]]
 
-    def variance(
-        self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
-    ) -> Float64[Tensor, ""]:
-        """Zero: nothing is drawn."""
-        check_rows_agree(x, dy)
-        return sampling_scores(x, scores).new_zeros(())
-
     def _pieces(
         self, x: Float[Tensor, "n d"], scores: Float64[Tensor, " n"]
     ) -> tuple[Float[Tensor, "n g s"], Float[Tensor, " s"], Float[Tensor, " 1"]]:
         """The scaled pieces, their unit direction in the dtype of x, and the scale."""
         if self.groups > x.shape[1]:
             raise InputError(f"velora: groups={self.groups} must be at most the {x.shape[1]} features of x")
-        rows, scale = normalised(only(x.to(working_dtype(x.dtype)), scores > 0))
+        rows, scale = scaled_rows(x, scores > 0)
         pieces = self._cut(rows)
         total = pieces.sum((0, 1))
         length = torch.linalg.vector_norm(total)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import shutil
 import tempfile
@@ -13,6 +12,7 @@ import torch
 
 from wtacrs.estimators.errors import InputError
 from wtacrs.integration.hub import quiet
+from wtacrs.validation.files import replacing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -40,15 +40,9 @@ def save_checkpoint(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedT
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write a dict of tensors, numbers, texts, lists and dicts."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, written = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            torch.save(state, stream)
-        os.replace(written, path)
-    except BaseException:
-        Path(written).unlink(missing_ok=True)
-        raise
+    # through a stream: a path's name would go into the archive
+    with replacing(path) as partial, partial.open("wb") as stream:
+        torch.save(state, stream)
 
 
 def load_state(path: Path) -> dict[str, Any]:

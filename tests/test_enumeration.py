@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from laws import assert_closed_forms
 from strategies import products
 
 from wtacrs.estimators import (
@@ -42,14 +43,9 @@ def at_budget(spec: str, k: int) -> Estimator:
     return make(spec, budget=k)
 
 
-def assert_closed_forms(estimator: Estimator, x, dy, scores) -> None:
-    """Enumeration = closed form = moments, relative to Σw (mean) and E‖Ĝ‖² (variance)."""
-    found = enumerate_moments(estimator, x, dy, scores=scores)
-    assert found.probability == pytest.approx(1.0, abs=1e-12)
-    size = float(joint_norms(x, dy).sum())
-    assert float((found.mean - estimator.expectation(x, dy, scores=scores)).norm()) <= 1e-10 * size
-    scale = found.variance + float(found.mean.square().sum())
-    assert abs(found.variance - float(estimator.variance(x, dy, scores=scores))) <= 1e-10 * scale
+def assert_all_moments(estimator: RowEstimator, x, dy, scores) -> None:
+    """Enumeration = closed form = moments."""
+    found = assert_closed_forms(estimator, x, dy, scores)
     mean, covariance = estimator.moments(sampling_scores(x, scores))
     torch.testing.assert_close(found.coefficient_mean, mean, rtol=1e-10, atol=1e-10)
     top = float(covariance.abs().max())
@@ -72,7 +68,7 @@ def test_enumeration_is_the_closed_form(problem, spec, k, levels, own):
         estimator.compress(x)
     except InputError:  # a fixed number of winners that leaves no draw for the tail
         return
-    assert_closed_forms(estimator, x, dy, scores)
+    assert_all_moments(estimator, x, dy, scores)
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
@@ -80,7 +76,7 @@ def test_enumeration_is_the_closed_form(problem, spec, k, levels, own):
 def test_enumeration_is_the_closed_form_on_every_family(name, spec):
     x, dy = make_problem(name, 6, 3, 2, generator=torch.Generator().manual_seed(5))
     for scores in (None, joint_norms(x, dy), torch.zeros(6)):
-        assert_closed_forms(at_budget(spec, 2), x, dy, scores)
+        assert_all_moments(at_budget(spec, 2), x, dy, scores)
 
 
 def test_against_a_plain_sum_over_all_outcomes(generator):

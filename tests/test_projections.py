@@ -152,6 +152,15 @@ def test_principal_directions_are_orthonormal_and_nearly_the_best(rank: int) -> 
     assert best <= left <= 1.02 * best
 
 
+def test_row_weights_are_rows_stretched_by_their_roots() -> None:
+    x, _ = problem(30, 8)
+    weights = torch.rand(30, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    weights[20:] = 0.0
+    broken = torch.where(weights[:, None] > 0, x, torch.nan)
+    stretched = principal_directions(weights.sqrt()[:, None] * x, torch.ones(30), 3)
+    torch.testing.assert_close(principal_directions(broken, weights, 3), stretched, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("rows", [0, 1, 2])
 def test_principal_directions_of_few_rows_are_orthonormal(rows: int) -> None:
     x = torch.randn(rows, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

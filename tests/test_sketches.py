@@ -12,13 +12,13 @@ import torch
 from false_alarms import share
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from laws import assert_closed_forms, assert_never_waits
 from strategies import DTYPES, products
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from wtacrs.estimators import (
     SRHT,
-    Estimator,
     InputError,
     RademacherSketch,
     joint_norms,
@@ -112,16 +112,6 @@ def test_enumeration_is_the_closed_form(sketch_name: str, name: str) -> None:
     k = 1 if sketch_name == "gaussian_sketch" else 2
     for scores in (None, torch.tensor([2.0, 0.0, 1.0]), torch.zeros(3)):
         assert_closed_forms(sketch(sketch_name, k), x, dy, scores)
-
-
-def assert_closed_forms(estimator: Estimator, x: Tensor, dy: Tensor, scores: Tensor | None) -> None:
-    """Enumeration = closed form, relative to Σw (mean) and E‖Ĝ‖² (variance)."""
-    found = enumerate_moments(estimator, x, dy, scores=scores)
-    assert found.probability == pytest.approx(1.0, abs=1e-12)
-    size = float(joint_norms(x, dy).sum())
-    assert float((found.mean - estimator.expectation(x, dy, scores=scores)).norm()) <= 1e-10 * size
-    scale = found.variance + float(found.mean.square().sum())
-    assert abs(found.variance - float(estimator.variance(x, dy, scores=scores))) <= 1e-10 * scale
 
 
 @settings(max_examples=30)
@@ -280,15 +270,7 @@ def test_compiles_without_a_graph_break() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("spec", ZOO)
 def test_cuda_never_waits_for_the_host(spec: str) -> None:
-    estimator = make(spec)
-    x, dy = torch.randn(4096, 64, device="cuda"), torch.randn(4096, 32, device="cuda")
-    generator = torch.Generator("cuda").manual_seed(0)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        estimate = estimator.contract(estimator.compress(x, generator=generator), dy)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert estimate.shape == (32, 64)
+    assert_never_waits(make(spec))
 
 
 @pytest.mark.parametrize("spec", ZOO)
