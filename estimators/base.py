@@ -65,6 +65,8 @@ class Estimator(ABC, Generic[SavedT]):
 
     name: ClassVar[str]
     traits: ClassVar[Traits]
+    # for one that wraps another and draws nothing itself: the field that draws, so that enumeration can list it there
+    random_part: ClassVar[str | None] = None
 
     @abstractmethod
     def compress(

@@ -81,6 +81,7 @@ class ControlVariate(Estimator[Any]):
     traits: ClassVar[Traits] = Traits(
         family="composite", unbiased=True, deterministic=False, uses_scores=True, exact_at_full_budget=False
     )
+    random_part: ClassVar[str | None] = "rows"
 
     def __post_init__(self) -> None:
         if not isinstance(self.rows, Estimator):

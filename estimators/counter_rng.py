@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float64, Int, Int64
+from jaxtyping import Bool, Float, Float64, Int, Int64, Shaped
 from torch import Tensor
 
 # splitmix64 (Steele, Lea & Flood, "Fast Splittable Pseudorandom Number Generators", 2014), as signed numbers
@@ -20,7 +20,15 @@ _SECOND = 0x94D049BB133111EB - 2**64
 
 
 @runtime_checkable
-class Source(Protocol):
+class Uniforms(Protocol):
+    """The part of a `Source` that rounding needs."""
+
+    def uniforms(self, stream: int, counters: Int64[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Uniform on [0, 1)."""
+
+
+@runtime_checkable
+class Source(Uniforms, Protocol):
     """Independent random numbers, addressed by stream and counter: equal addresses give equal numbers."""
 
     def signs(self, stream: int, counters: Int64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
@@ -76,6 +84,22 @@ class CounterStream(NamedTuple):
         keys = self.uniforms(stream, torch.arange(allowed.shape[0], device=allowed.device))
         order = torch.where(allowed, keys, 1.0 + keys).argsort(stable=True)
         return order[:size].sort().values
+
+
+class FreshNumbers(NamedTuple):
+    """Numbers of a generator, in the order they are asked for: for what is never regenerated. `Uniforms`."""
+
+    generator: torch.Generator | None
+    dtype: torch.dtype
+
+    def uniforms(self, stream: int, counters: Int64[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """New ones every time, whatever the address."""
+        return torch.rand(counters.shape, dtype=self.dtype, device=counters.device, generator=self.generator)
+
+
+def entry_counters(like: Shaped[Tensor, "k d"]) -> Int64[Tensor, "k d"]:
+    """A counter for every entry of a matrix."""
+    return torch.arange(like.numel(), device=like.device).reshape(like.shape)
 
 
 def mix64(number: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Float64, Shaped
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from wtacrs.estimators.base import product_dtype
+from wtacrs.estimators.counter_rng import Uniforms, entry_counters
 from wtacrs.estimators.packing import round_up, working_dtype
 from wtacrs.estimators.registry import register
-from wtacrs.estimators.rounding import RoundingEstimator, counted
+from wtacrs.estimators.rounding import RoundingEstimator
 from wtacrs.estimators.rows import check_length
-from wtacrs.estimators.scores import check_matrix
 
 _LARGEST = 448.0
 _LEAST_EXPONENT = -6
@@ -55,18 +55,11 @@ class FP8(RoundingEstimator[SavedFp8]):
     1300
     """
 
-    def compress(
-        self,
-        x: Float[Tensor, "n d"],
-        *,
-        scores: Shaped[Tensor, " n"] | None = None,
-        generator: torch.Generator | None = None,
-    ) -> SavedFp8:
-        """Scale and round (see `Estimator.compress`)."""
-        check_matrix("x", x)
-        scaled, scales = _scaled(counted(x, scores))
+    def keep(self, x: Float[Tensor, "n d"], source: Uniforms) -> SavedFp8:
+        """Scale and round."""
+        scaled, scales = _scaled(x)
         distance = _distance(scaled)
-        uniforms = torch.rand(x.shape, dtype=scaled.dtype, device=x.device, generator=generator)
+        uniforms = source.uniforms(0, entry_counters(x))
         rounded = ((scaled / distance + uniforms).floor() * distance).clamp(-_LARGEST, _LARGEST)
         return SavedFp8(rounded.to(torch.float8_e4m3fn), scales, x.new_empty((x.shape[0], 0)))
 
@@ -77,6 +70,11 @@ class FP8(RoundingEstimator[SavedFp8]):
         working = working_dtype(dtype)
         rows = saved.values.to(working) * saved.scales.to(working)[:, None]
         return dy.to(dtype).T @ rows.to(dtype)
+
+    def places(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """The scaled numbers in units of the distance around them."""
+        scaled, _ = _scaled(x)
+        return scaled / _distance(scaled)
 
     def errors(self, x: Float[Tensor, "n d"]) -> Float64[Tensor, " n"]:
         """`scale_i² Σ_j δ² f (1 − f)`."""

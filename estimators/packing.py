@@ -67,6 +67,11 @@ def pack(x: Float[Tensor, "k d"], bits: int, group: int | None, uniforms: Float[
     return Packed(to_bytes(codes.to(torch.uint8), bits), steps)
 
 
+def grid_places(x: Float[Tensor, "k d"], bits: int, group: int | None) -> Float[Tensor, "k d"]:
+    """The places p of `pack`: the code of a number changes where its uniform number passes 1 − frac(p)."""
+    return _places(x, step_sizes(x, bits, group), bits, group)
+
+
 def unpack(
     packed: Packed,
     columns: int,

@@ -10,11 +10,19 @@ from jaxtyping import Float, Float64, Int, Int64, Shaped, UInt8
 from torch import Tensor
 
 from wtacrs.estimators.base import Estimator, Traits, product_dtype
-from wtacrs.estimators.counter_rng import CounterStream, new_seed
+from wtacrs.estimators.counter_rng import CounterStream, FreshNumbers, Uniforms, entry_counters, new_seed
 from wtacrs.estimators.errors import InputError
-from wtacrs.estimators.packing import Packed, check_bits, pack, rounding_variance, unpack
+from wtacrs.estimators.packing import (
+    Packed,
+    check_bits,
+    grid_places,
+    pack,
+    rounding_variance,
+    unpack,
+    working_dtype,
+)
 from wtacrs.estimators.registry import register
-from wtacrs.estimators.rows import RowEstimator, check_length
+from wtacrs.estimators.rows import RowEstimator, RowPlan, check_length
 from wtacrs.estimators.scores import check_matrix, check_rows_agree, row_norms, sampling_scores
 
 ROUNDINGS = ("dithered", "stochastic")
@@ -97,14 +105,18 @@ class QuantizedRows(Estimator[SavedPackedRows]):
         """Draw a plan, gather its rows, weight and pack them (see `Estimator.compress`)."""
         check_matrix("x", x)
         plan = self.rows.draw(sampling_scores(x, scores), generator)
-        working = torch.float64 if x.dtype == torch.float64 else torch.float32
-        weighted = x.index_select(0, plan.indices).to(working) * plan.weights.to(working).unsqueeze(1)
         if self.rounding == "dithered":
             seed = new_seed(x.device, generator)
-            uniforms = _dither(seed, *weighted.shape).to(working)
-        else:
-            seed = torch.zeros(0, dtype=torch.int64, device=x.device)
-            uniforms = torch.rand(weighted.shape, dtype=working, device=x.device, generator=generator)
+            return self.keep(x, plan, seed, CounterStream(seed))
+        seed = torch.zeros(0, dtype=torch.int64, device=x.device)
+        return self.keep(x, plan, seed, FreshNumbers(generator, working_dtype(x.dtype)))
+
+    def keep(
+        self, x: Float[Tensor, "n d"], plan: RowPlan, seed: Int64[Tensor, " s"], source: Uniforms
+    ) -> SavedPackedRows:
+        """What `compress` returns, given the plan and the uniform numbers of the rounding."""
+        weighted = _weighted(x, plan)
+        uniforms = source.uniforms(0, entry_counters(weighted)).to(weighted.dtype)
         return SavedPackedRows(
             *pack(weighted, self.bits, self.group, uniforms),
             indices=plan.indices.to(torch.int16 if x.shape[0] <= 2**15 else torch.int32),
@@ -115,13 +127,23 @@ class QuantizedRows(Estimator[SavedPackedRows]):
 
     def contract(self, saved: SavedPackedRows, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
         """Unpack and sum the pairs (see `Estimator.contract`)."""
+        return self.finish(saved, dy, CounterStream(saved.seed))
+
+    def finish(self, saved: SavedPackedRows, dy: Float[Tensor, "n m"], source: Uniforms) -> Float[Tensor, "m d"]:
+        """What `contract` returns; a dither comes from the source once more."""
         check_length(saved.frame, dy)
         dtype = product_dtype(saved.columns, dy)
         working = torch.float32 if dtype == torch.float16 else dtype
-        k, d = saved.indices.shape[0], saved.columns.shape[0]
-        dither = _dither(saved.seed, k, d) if self.rounding == "dithered" else None
+        d = saved.columns.shape[0]
+        dither = None
+        if self.rounding == "dithered":
+            dither = source.uniforms(0, entry_counters(dy.new_empty((saved.indices.shape[0], d))))
         rows = unpack(Packed(saved.codes, saved.steps), d, self.bits, self.group, working, dither)
         return (dy.index_select(0, saved.indices.to(torch.int32)).to(working).T @ rows).to(dtype)
+
+    def places(self, x: Float[Tensor, "n d"], plan: RowPlan) -> Float[Tensor, "k d"]:
+        """Numbers p such that entry p with uniform number u has the code ⌊p + u⌋: for enumeration."""
+        return grid_places(_weighted(x, plan), self.bits, self.group)
 
     def expectation(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
@@ -153,6 +175,6 @@ class QuantizedRows(Estimator[SavedPackedRows]):
         ).sum()
 
 
-def _dither(seed: Int64[Tensor, " 1"], k: int, d: int) -> Float64[Tensor, "k d"]:
-    """The uniform numbers of k rows, a function of the seed."""
-    return CounterStream(seed).uniforms(0, torch.arange(k * d, device=seed.device)).reshape(k, d)
+def _weighted(x: Float[Tensor, "n d"], plan: RowPlan) -> Float[Tensor, "k d"]:
+    working = working_dtype(x.dtype)
+    return x.index_select(0, plan.indices).to(working) * plan.weights.to(working).unsqueeze(1)

@@ -1,4 +1,8 @@
-"""What the estimators share that keep every row with few bits: `Ĝ = dYᵀ Q(X)`, each number rounded by itself."""
+"""What the estimators share that keep every row with few bits: `Ĝ = dYᵀ Q(X)`, each number rounded by itself.
+
+A subclass writes `keep` against a source of uniform numbers: `compress` passes those of a generator, enumeration
+listed ones, which it chooses between the cuts that follow from `places`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,9 @@ from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
 from wtacrs.estimators.base import Estimator, Traits
-from wtacrs.estimators.scores import check_rows_agree, row_norms, sampling_scores
+from wtacrs.estimators.counter_rng import FreshNumbers, Uniforms
+from wtacrs.estimators.packing import working_dtype
+from wtacrs.estimators.scores import check_matrix, check_rows_agree, row_norms, sampling_scores
 
 SavedT = TypeVar("SavedT", bound=tuple[Any, ...])
 
@@ -26,6 +32,25 @@ class RoundingEstimator(Estimator[SavedT]):
         exact_at_full_budget=False,
         uses_support=True,
     )
+
+    @abstractmethod
+    def keep(self, x: Float[Tensor, "n d"], source: Uniforms) -> SavedT:
+        """What `compress` returns of an `x` with zeros in the rows of score 0; stream 0, `entry_counters`."""
+
+    @abstractmethod
+    def places(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Numbers p such that entry p with uniform number u is rounded to ⌊p + u⌋: for enumeration."""
+
+    def compress(
+        self,
+        x: Float[Tensor, "n d"],
+        *,
+        scores: Shaped[Tensor, " n"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> SavedT:
+        """Round every number (see `Estimator.compress`)."""
+        check_matrix("x", x)
+        return self.keep(counted(x, scores), FreshNumbers(generator, working_dtype(x.dtype)))
 
     @abstractmethod
     def errors(self, x: Float[Tensor, "n d"]) -> Float64[Tensor, " n"]:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
-from jaxtyping import Float, Float64, Shaped, UInt8
+from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
 from wtacrs.estimators.base import product_dtype
-from wtacrs.estimators.packing import Packed, check_bits, pack, rounding_variance, unpack
+from wtacrs.estimators.counter_rng import Uniforms, entry_counters
+from wtacrs.estimators.packing import Packed, check_bits, grid_places, pack, rounding_variance, unpack
 from wtacrs.estimators.registry import register
-from wtacrs.estimators.rounding import RoundingEstimator, counted
+from wtacrs.estimators.rounding import RoundingEstimator
 from wtacrs.estimators.rows import check_length
-from wtacrs.estimators.scores import check_matrix
 
 
 class SavedRounded(NamedTuple):
@@ -59,18 +58,9 @@ class StochasticRounding(RoundingEstimator[SavedRounded]):
     def __post_init__(self) -> None:
         check_bits(self.bits, self.group, self.name)
 
-    def compress(
-        self,
-        x: Float[Tensor, "n d"],
-        *,
-        scores: Shaped[Tensor, " n"] | None = None,
-        generator: torch.Generator | None = None,
-    ) -> SavedRounded:
-        """Round and pack (see `Estimator.compress`)."""
-        check_matrix("x", x)
-        working = torch.float64 if x.dtype == torch.float64 else torch.float32
-        uniforms = torch.rand(x.shape, dtype=working, device=x.device, generator=generator)
-        packed = pack(counted(x, scores), self.bits, self.group, uniforms)
+    def keep(self, x: Float[Tensor, "n d"], source: Uniforms) -> SavedRounded:
+        """Round and pack."""
+        packed = pack(x, self.bits, self.group, source.uniforms(0, entry_counters(x)))
         return SavedRounded(*packed, x.new_empty((x.shape[0], 0)), x.new_empty((x.shape[1], 0)))
 
     def contract(self, saved: SavedRounded, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
@@ -79,6 +69,10 @@ class StochasticRounding(RoundingEstimator[SavedRounded]):
         dtype = product_dtype(saved.columns, dy)
         packed, d = Packed(saved.codes, saved.steps), saved.columns.shape[0]
         return dy.to(dtype).T @ unpack(packed, d, self.bits, self.group, dtype)
+
+    def places(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Places on the grid."""
+        return grid_places(x, self.bits, self.group)
 
     def errors(self, x: Float[Tensor, "n d"]) -> Float64[Tensor, " n"]:
         """`Σ_j Δ² f_ij (1 − f_ij)`."""

@@ -34,7 +34,6 @@ from wtacrs.estimators.srht import hadamard, padded_size
 from wtacrs.validation.checks import check_estimator
 from wtacrs.validation.enumeration import can_enumerate, enumerate_moments
 from wtacrs.validation.problems import PROBLEMS, make_problem
-from wtacrs.validation.seeded_outcomes import seeded_outcomes
 
 NAMES = ("gaussian_sketch", "rademacher_sketch", "count_sketch", "srht")
 SMALL = [(1, 1), (2, 1), (3, 2), (5, 4), (8, 8), (13, 5)]
@@ -347,4 +346,4 @@ def test_what_cannot_be_listed_says_why() -> None:
     with pytest.raises(InputError, match=r"1024 outcomes.*limit=1000"):
         enumerate_moments(RademacherSketch(budget=2), *problem(5), limit=1000)
     with pytest.raises(RuntimeError, match="other random numbers"):
-        list(seeded_outcomes(Wandering(budget=1), x, dy, torch.ones(3, dtype=torch.bool), 1000))
+        enumerate_moments(Wandering(budget=1), x, dy)

@@ -1,36 +1,32 @@
 """Exact moments of an estimator by listing every outcome of its draw: no sampling error, no theory.
 
-A row design is a deterministic function of independent uniform numbers, piecewise constant between its `cuts`.
-Walking through the cells between the cuts, number by number, meets every outcome; its probability is the product
-of the cell lengths. Each outcome runs the design's own `plan`, `keep_rows` and `contract`. The outcomes of
-estimators whose operator comes from a seed are listed by `wtacrs.validation.seeded_outcomes`.
+Every outcome runs the estimator's own code on listed random choices instead of drawn ones:
+
+- row designs: the cells between their `cuts` (`wtacrs.validation.plan_outcomes`);
+- operators from a seed: the values of their `Source` (`wtacrs.validation.listed_source`);
+- roundings, alone or of the rows of a design: a rule for their uniform numbers between the places where a code
+  changes (`wtacrs.validation.listed_source`), every number by itself (`wtacrs.validation.composite_outcomes`);
+- composites that wrap one of these: they run as they are, around the listed one.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from itertools import pairwise, permutations
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
-from wtacrs.estimators import Estimator, InputError, RowEstimator, sampling_scores
-from wtacrs.estimators.rows import RowPlan, keep_rows
+from wtacrs.estimators import Estimator, InputError, QuantizedRows, RowEstimator, sampling_scores
+from wtacrs.estimators.rounding import RoundingEstimator
+from wtacrs.estimators.rows import keep_rows
 from wtacrs.estimators.scores import check_rows_agree
 from wtacrs.estimators.seeded import SeededEstimator
-from wtacrs.validation.seeded_outcomes import seeded_outcomes
+from wtacrs.validation.composite_outcomes import Listing
+from wtacrs.validation.moments import WeightedMoments
+from wtacrs.validation.plan_outcomes import WrongCuts, listed_plans, plan_coefficients
 
-# cuts that ought to coincide differ by a few roundings; the sliver between them is no outcome
-_SLIVER = 1e-15
-# how far inside a cell its ends are probed: beyond the rounding of the cut itself
-_INSET = 1e-14
-
-
-class WrongCuts(RuntimeError):
-    """A design's plan changes inside a cell between two of its declared cuts."""
+__all__ = ["ExactMoments", "WrongCuts", "can_enumerate", "enumerate_moments"]
 
 
 class ExactMoments(NamedTuple):
@@ -41,7 +37,7 @@ class ExactMoments(NamedTuple):
         variance: total variance `E‖Ĝ − EĜ‖²_F`.
         coefficient_mean: `E c` of the coefficient vector of a row design, None for other estimators.
         coefficient_covariance: `Cov c`, None for other estimators.
-        outcomes: number of outcomes with positive probability.
+        outcomes: number of outcomes with positive probability; of a rounding, answers listed for one number at a time.
         probability: their total probability, 1 up to rounding.
     """
 
@@ -53,31 +49,25 @@ class ExactMoments(NamedTuple):
     probability: float
 
 
-class Cell(NamedTuple):
-    """A box of uniform numbers on which the plan is constant; `factor` times its volume is its probability."""
-
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    factor: float = 1.0
-
-    @property
-    def probability(self) -> float:
-        """Volume of the box, times the factor."""
-        product = self.factor
-        for low, high in zip(self.low, self.high, strict=True):
-            product *= high - low
-        return product
-
-
 def can_enumerate(estimator: Estimator) -> str | None:
     """None if `enumerate_moments` applies to this estimator, else the reason why not."""
     if estimator.traits.deterministic:
         return None
+    if estimator.random_part is not None:
+        return can_enumerate(getattr(estimator, estimator.random_part))
+    cls = type(estimator)
     if isinstance(estimator, SeededEstimator):
-        return _why_unlisted(estimator)
+        return _overridden(estimator, SeededEstimator, "its operator") or (
+            estimator.unlisted and f"{estimator!r}: {estimator.unlisted}"
+        )
+    if isinstance(estimator, RoundingEstimator):
+        return _overridden(estimator, RoundingEstimator, "its rounding")
+    if isinstance(estimator, QuantizedRows):
+        if cls.contract is not QuantizedRows.contract:
+            return f"{estimator!r} overrides contract: its rounding alone does not say what it does"
+        return _overridden(estimator, QuantizedRows, "its rounding") or can_enumerate(estimator.rows)
     if not isinstance(estimator, RowEstimator):
         return f"{estimator!r} is random and no RowEstimator: its outcomes cannot be listed"
-    cls = type(estimator)
     if cls.compress is not RowEstimator.compress or cls.draw is not RowEstimator.draw:
         return f"{estimator!r} overrides compress or draw: its plan alone does not say what it does"
     if cls.cuts is RowEstimator.cuts:
@@ -85,11 +75,10 @@ def can_enumerate(estimator: Estimator) -> str | None:
     return None
 
 
-def _why_unlisted(estimator: SeededEstimator) -> str | None:
-    cls = type(estimator)
-    if cls.compress is not SeededEstimator.compress:
-        return f"{estimator!r} overrides compress: its operator alone does not say what it does"
-    return None if estimator.unlisted is None else f"{estimator!r}: {estimator.unlisted}"
+def _overridden(estimator: Estimator, base: type[Estimator], what: str) -> str | None:
+    if type(estimator).compress is base.compress:
+        return None
+    return f"{estimator!r} overrides compress: {what} alone does not say what it does"
 
 
 @torch.no_grad()
@@ -100,151 +89,49 @@ def enumerate_moments(
     *,
     scores: Shaped[Tensor, " n"] | None = None,
     limit: int = 200_000,
+    combinations: bool = False,
 ) -> ExactMoments:
     """Exact mean and variance of an estimate, and of the coefficients of a row design.
 
     Args:
-        estimator: deterministic (one outcome), a `RowEstimator` with `cuts`, or a `SeededEstimator`.
+        estimator: one that `can_enumerate` accepts.
         x: input rows; give fp64 to keep the rounding of the estimate itself out of the moments.
         dy: output gradients.
         scores: as in `Estimator.compress`.
         limit: largest number of outcomes that is tried.
+        combinations: list every combination of rounded numbers, instead of every number by itself.
 
     Raises:
         InputError: if the estimator cannot be enumerated or has more than `limit` outcomes.
-        WrongCuts: if the plan is not constant between the declared cuts.
+        WrongCuts: if a plan or a rounding changes where it is not declared to.
     """
     check_rows_agree(x, dy)
     reason = can_enumerate(estimator)
     if reason is not None:
         raise InputError(reason)
-    if isinstance(estimator, SeededEstimator) and not estimator.traits.deterministic:
-        return _seeded_moments(estimator, x, dy, sampling_scores(x, scores) > 0, limit)
-    if not isinstance(estimator, RowEstimator):
+    if isinstance(estimator, RowEstimator):
+        return _row_moments(estimator, x, dy, sampling_scores(x, scores), limit)
+    if estimator.traits.deterministic:
         product = estimator.contract(estimator.compress(x, scores=scores), dy).double()
         return ExactMoments(product, 0.0, None, None, 1, 1.0)
-    ready = sampling_scores(x, scores)
-    cells = list(_cells(estimator, ready, limit))
-    mean, coefficients = _Moments(), _Moments(covariance=True)
-    for cell in cells:
-        plan = _constant_plan(estimator, ready, cell)
-        mean.add(estimator.contract(keep_rows(x, plan), dy).double(), cell.probability)
-        coefficients.add(_coefficients(plan, ready), cell.probability)
-    return ExactMoments(
-        mean.mean, mean.total_variance(), coefficients.mean, coefficients.matrix(), len(cells), mean.weight
-    )
+    listing = Listing(estimator, x, dy, scores, limit)
+    found = listing.moments(combinations)
+    return ExactMoments(found.mean, found.total_variance(), None, None, listing.outcomes, found.weight)
 
 
-def _seeded_moments(
-    estimator: SeededEstimator, x: Tensor, dy: Tensor, support: Tensor, limit: int
+def _row_moments(
+    estimator: RowEstimator, x: Tensor, dy: Tensor, scores: Float64[Tensor, " n"], limit: int
 ) -> ExactMoments:
-    mean, outcomes = _Moments(), 0
-    for estimate, probability in seeded_outcomes(estimator, x, dy, support, limit):
-        mean.add(estimate, probability)
+    found, coefficients, outcomes = WeightedMoments(), WeightedMoments(covariance=True), 0
+    for plan, probability in listed_plans(estimator, scores, limit):
+        found.add(estimator.contract(keep_rows(x, plan), dy).double(), probability)
+        coefficients.add(plan_coefficients(plan, scores), probability)
         outcomes += 1
-    return ExactMoments(mean.mean, mean.total_variance(), None, None, outcomes, mean.weight)
-
-
-class _Moments:
-    """Weighted mean and (total or full) covariance, updated one outcome at a time without cancellation."""
-
-    def __init__(self, covariance: bool = False) -> None:
-        self.weight = 0.0
-        self.full = covariance
-
-    def add(self, value: Tensor, probability: float) -> None:
-        if self.weight == 0.0:
-            self.mean = torch.zeros_like(value)
-            self.spread = value.new_zeros(value.numel(), value.numel()) if self.full else value.new_zeros(())
-        self.weight += probability
-        before = value - self.mean
-        self.mean = self.mean + before * (probability / self.weight)
-        after = value - self.mean
-        product = torch.outer(before, after) if self.full else (before * after).sum()
-        self.spread += probability * product
-
-    def total_variance(self) -> float:
-        return max(float(self.spread) / self.weight, 0.0)
-
-    def matrix(self) -> Tensor:
-        return (self.spread + self.spread.T) / (2 * self.weight)
-
-
-def _coefficients(plan: RowPlan, scores: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
-    return torch.zeros_like(scores).index_add(0, plan.indices, plan.weights.double())
-
-
-def _cells(estimator: RowEstimator, scores: Float64[Tensor, " n"], limit: int) -> Iterator[Cell]:
-    """Every cell of positive probability, depth first."""
-    numbers = estimator.uniforms(scores.shape[0])
-    found = 0
-    too_many = InputError(
-        f"{estimator!r} has more than limit={limit} outcomes on n={scores.shape[0]} rows "
-        f"({numbers} uniform numbers); enumerate a smaller problem or raise limit"
+    return ExactMoments(
+        found.mean,
+        found.total_variance(),
+        coefficients.mean,
+        coefficients.matrix(),
+        outcomes,
+        found.weight,
     )
-    if math.factorial(estimator.keys(scores.shape[0])) > limit:
-        raise too_many
-    stack = list(_orders(estimator.keys(scores.shape[0])))
-    while stack:
-        # every waiting cell holds at least one outcome, so a hopeless walk stops at its first branches
-        if found + len(stack) > limit:
-            raise too_many
-        cell = stack.pop()
-        if len(cell.low) == numbers:
-            found += 1
-            yield cell
-            continue
-        edges = _edges(estimator.cuts(scores, _midpoint(cell, scores)))
-        stack.extend(
-            Cell((*cell.low, low), (*cell.high, high), cell.factor)
-            for low, high in pairwise(edges)
-            if high - low > _SLIVER
-        )
-
-
-def _orders(count: int) -> Iterator[Cell]:
-    """One box for every order of `count` keys, each key in a stratum of its own; by symmetry for all keys."""
-    factor = math.prod((count / rank for rank in range(1, count + 1)), start=1.0)
-    for ranks in permutations(range(count)):
-        yield Cell(tuple(r / count for r in ranks), tuple((r + 1) / count for r in ranks), factor)
-
-
-def _edges(cuts: Tensor) -> list[float]:
-    return sorted({0.0, 1.0, *(min(max(cut, 0.0), 1.0) for cut in cuts.tolist())})
-
-
-def _midpoint(cell: Cell, like: Float64[Tensor, " n"]) -> Float64[Tensor, " q"]:
-    return like.new_tensor([(low + high) / 2 for low, high in zip(cell.low, cell.high, strict=True)])
-
-
-def _constant_plan(estimator: RowEstimator, scores: Float64[Tensor, " n"], cell: Cell) -> RowPlan:
-    """The plan at the cell's midpoint, after checking it near the cell's corners."""
-    plan = estimator.plan(scores, _midpoint(cell, scores))
-    reference = _coefficients(plan, scores)
-    for corner in _corners(cell):
-        probe = _coefficients(estimator.plan(scores, scores.new_tensor(corner)), scores)
-        if not (torch.equal(probe, reference) or torch.allclose(probe, reference, rtol=1e-9, atol=0.0)):
-            raise WrongCuts(
-                f"{estimator!r}: the plan changes between two cuts: coefficients {reference.tolist()} in the "
-                f"middle of the cell {cell.low} … {cell.high}, {probe.tolist()} at {corner}"
-            )
-    return plan
-
-
-def _corners(cell: Cell) -> Iterator[list[float]]:
-    """Points near corners of the box, so that every two numbers meet in all four combinations of low and high."""
-    inset = [_inset(low, high) for low, high in zip(cell.low, cell.high, strict=True)]
-    low = [a + e for a, e in zip(cell.low, inset, strict=True)]
-    high = [b - e for b, e in zip(cell.high, inset, strict=True)]
-    if not low:
-        return
-    yield low
-    yield high
-    # two different positions differ in some binary digit: that digit puts one high and the other low
-    for digit in range((len(low) - 1).bit_length()):
-        for side in (0, 1):
-            yield [high[j] if (j >> digit) & 1 == side else low[j] for j in range(len(low))]
-
-
-def _inset(low: float, high: float) -> float:
-    return min((high - low) / 2, max(1e-6 * (high - low), _INSET))

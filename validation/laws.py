@@ -18,7 +18,7 @@ from wtacrs.validation.problems import PROBLEMS, Problem, make_problem
 # (n, k): small ones for every design, then a few with one or two free slots for designs that fix many rows
 _SMALL = ((5, 2), (6, 3))
 _SMALL_KEYED = ((4, 2), (5, 3))  # a random order multiplies the outcomes by n!
-_SMALL_SEEDED = ((3, 2), (4, 1))  # numbers for every row, or for every entry of an operator
+_SMALLEST = ((3, 2), (4, 1))  # numbers for every row, every entry of an operator, or every rounded number
 _NEARLY_FULL = ((7, 6), (19, 17), (67, 65))
 _OUTCOMES = 3000
 
@@ -83,23 +83,24 @@ class Bench:
 
     def rows(self, at_least: int) -> int:
         """A number of rows of which the estimator under its own budget can keep some and leave some."""
-        budget = getattr(self.estimator, "budget", None)
+        design = _with_budget(self.estimator)
+        budget = getattr(design, "budget", None)
         if isinstance(budget, int):
             return max(at_least, 2 * budget)
-        winners = getattr(self.estimator, "winners", None)
+        winners = getattr(design, "winners", None)
         if isinstance(budget, float) and isinstance(winners, int):
             return max(at_least, round((winners + 2) / budget) + 1)
         return at_least
 
     def at_budget(self, k: int) -> Estimator:
-        """The estimator keeping k rows.
+        """The estimator, or the row design inside it, keeping k rows.
 
         Raises:
             NotApplicable: if it has no budget.
         """
-        if not self._has_budget:
+        if _with_budget(self.estimator) is None:
             raise NotApplicable("the estimator has no budget")
-        return make(self.estimator, budget=k)
+        return _at_budget(self.estimator, k)
 
     def scores(self, kind: str, n: int) -> Tensor:
         """Scores of one awkward kind (`SEEDED`)."""
@@ -140,13 +141,14 @@ class Bench:
 
     def _sizes(self) -> Iterator[tuple[Estimator, int]]:
         """The estimator at small sizes which it accepts and whose outcomes are few enough."""
-        if not self._has_budget:
+        design = _with_budget(self.estimator)
+        if design is None:
             yield from ((self.estimator, n) for n, _ in _SMALL if self._fits(self.estimator, n))
             return
         found = 0
-        keyed = isinstance(self.estimator, RowEstimator) and self.estimator.keys(2) > 0
-        seeded = isinstance(self.estimator, SeededEstimator)
-        small = _SMALL_SEEDED if seeded else _SMALL_KEYED if keyed else _SMALL
+        keyed = isinstance(design, RowEstimator) and design.keys(2) > 0
+        many = isinstance(design, SeededEstimator) or design is not self.estimator
+        small = _SMALLEST if many else _SMALL_KEYED if keyed else _SMALL
         for n, k in small + _NEARLY_FULL:
             try:
                 estimator = self.at_budget(k)
@@ -156,16 +158,33 @@ class Bench:
                 found += 1
                 yield estimator, n
 
-    @property
-    def _has_budget(self) -> bool:
-        return any(field.name == "budget" for field in dataclasses.fields(self.estimator))  # type: ignore[arg-type]
-
     def _fits(self, estimator: Estimator, n: int) -> bool:
         try:
             enumerate_moments(estimator, *self.problem("ties", n), limit=_OUTCOMES)
         except InputError:
             return False
         return True
+
+
+def _with_budget(estimator: Estimator) -> Estimator | None:
+    """The estimator itself or the one inside it that has a budget."""
+    names = [field.name for field in dataclasses.fields(estimator)]  # type: ignore[arg-type]
+    if "budget" in names:
+        return estimator
+    inside = [value for name in names if isinstance(value := getattr(estimator, name), Estimator)]
+    return next((found for inner in inside if (found := _with_budget(inner)) is not None), None)
+
+
+def _at_budget(estimator: Estimator, k: int) -> Estimator:
+    if _with_budget(estimator) is estimator:
+        return make(estimator, budget=k)
+    fields = {field.name: getattr(estimator, field.name) for field in dataclasses.fields(estimator)}  # type: ignore[arg-type]
+    inside = {
+        name: _at_budget(value, k)
+        for name, value in fields.items()
+        if isinstance(value, Estimator) and _with_budget(value) is not None
+    }
+    return dataclasses.replace(estimator, **inside)  # type: ignore[type-var]
 
 
 Check = Callable[[Bench], str]
