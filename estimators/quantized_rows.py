@@ -53,7 +53,7 @@ class QuantizedRows(Estimator[SavedPackedRows]):
     depends on the weight).
 
     Bytes: k rows of bits·d/8 + 2 per group + 2 or 4 for the index; dithered 8 for the seed. Multiplications:
-    `k·d·m`, and the unpacking.
+    those of `rows`, `k·d·m`, beside the unpacking.
 
     Args:
         rows: any row design.
@@ -122,6 +122,10 @@ class QuantizedRows(Estimator[SavedPackedRows]):
         dither = _dither(saved.seed, k, d) if self.rounding == "dithered" else None
         rows = unpack(Packed(saved.codes, saved.steps), d, self.bits, self.group, working, dither)
         return (dy.index_select(0, saved.indices.to(torch.int32)).to(working).T @ rows).to(dtype)
+
+    def multiplications(self, n: int, d: int, m: int) -> int:
+        """Those of the row design."""
+        return self.rows.multiplications(n, d, m)
 
     def expectation(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
