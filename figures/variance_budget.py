@@ -59,7 +59,10 @@ def build(result: ComparisonResult, *, against: Axis = "budget") -> Figure:
         raise style.NothingToDraw("the comparison has no row with a positive, finite mean squared error to draw")
     kinds = [kind for kind in SCORES if any(e.scores == kind for e in medians)]
     looks = style.looks(row.estimator for row in result.rows)
-    with style.figure(4.1 * len(kinds) + 1.0, 4.5 + 0.2 * math.ceil(len(looks) / 2)) as fig:
+    width = 4.1 * len(kinds) + 1.0
+    handles = _legend(medians, looks, against, _letters(width))
+    columns = 2 if max(len(str(h.get_label())) for h in handles) <= _letters(width / 2) else 1
+    with style.figure(width, 4.5 + 0.2 * math.ceil(len(looks) / columns)) as fig:
         panels = fig.subplots(1, len(kinds), sharex=True, sharey=True, squeeze=False)[0]
         for axes, kind in zip(panels, kinds, strict=True):
             axes.set_xscale("log")
@@ -72,7 +75,7 @@ def build(result: ComparisonResult, *, against: Axis = "budget") -> Figure:
             axes.set_xlabel(X_LABELS[against])
         panels[0].set_ylabel("E‖Ĝ − G‖² / ‖G‖²  (variance + bias²)")
         fig.suptitle(_title(medians, against), x=0.01, ha="left")
-        fig.legend(handles=_legend(medians, looks, against), loc="outside lower center", ncols=2)
+        fig.legend(handles=handles, loc="outside lower center", ncols=columns)
     return fig
 
 
@@ -148,13 +151,19 @@ def _title(entries: list[LayerMedian], against: Axis) -> str:
     return f"Error of the weight gradient against {what} (median of {number} layers, band: their middle half)"
 
 
-def _legend(entries: list[LayerMedian], looks: dict[str, style.Look], against: Axis) -> list[Line2D]:
+def _letters(width: float) -> int:
+    """How long a label of the legend may be in a column of so many inches: 15 letters to one, beside a line of 0.65."""
+    return int((width - 0.65) * 15)
+
+
+def _legend(entries: list[LayerMedian], looks: dict[str, style.Look], against: Axis, letters: int) -> list[Line2D]:
     handles = []
     for name in dict.fromkeys(e.series for e in entries):
         mine = [e for e in entries if e.series == name]
         drawn = [e for e in mine if _drawable(e, against)]
         notes = ["mostly bias²"] if _mostly_bias(drawn) else []
         notes += _undrawn([e for e in mine if e not in drawn], bool(drawn), against)
+        note = f"  ({', '.join(notes)})" if notes else ""
         dash: Any = style.DASHES[1] if _mostly_bias(drawn) else "-"
         if drawn and all(_x(e, against) is None for e in drawn):
             dash = style.DASHES[3]
@@ -162,7 +171,7 @@ def _legend(entries: list[LayerMedian], looks: dict[str, style.Look], against: A
             Line2D(
                 [], [], color=looks[name].colour, marker=looks[name].marker, markeredgecolor="white",
                 markeredgewidth=0.6, linestyle=dash if drawn else "none",
-                label=style.shorten(name, 60) + (f"  ({', '.join(notes)})" if notes else ""),
+                label=style.shorten(name, min(60, max(letters - len(note), 20))) + note,
             )
         )  # fmt: skip
     if any(e.error is not None for e in entries):

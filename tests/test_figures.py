@@ -373,6 +373,26 @@ def test_more_multiplications_than_exact_lie_beyond_the_mark(comparison: Compari
     assert [line.get_xdata()[0] for line in fig.axes[0].get_lines() if line.get_color() == style.GREY] == [1.0]
 
 
+@pytest.mark.parametrize("kinds", [("row norms", "oracle"), ("oracle",)])
+def test_long_names_stay_inside_the_figure(comparison: ComparisonResult, kinds: tuple[str, ...]) -> None:
+    name = 'control_variate(rows=quantized_rows(rows=crs(budget=0.3), bits=2), base="mean+lowrank", rank=8)'
+    unstated = [
+        row.model_copy(update={"estimator": name, "multiplications": None})
+        if row.estimator == "crs(budget=0.3)"
+        else row
+        for row in comparison.rows
+        if row.scores in kinds
+    ]
+    for rows in (unstated, [row for row in unstated if row.estimator != name]):
+        fig = variance_budget.build(comparison.model_copy(update={"rows": rows}), against="multiplications")
+        with style.settings():
+            fig.draw_without_rendering()
+        (legend,) = fig.legends
+        box = legend.get_window_extent()
+        assert 0 <= box.x0 < box.x1 <= fig.bbox.width
+        assert box.y0 >= 0
+
+
 def test_one_kind_of_scores_and_one_budget_make_one_panel(comparison: ComparisonResult) -> None:
     rows = [r for r in comparison.rows if r.scores == "oracle" and r.budget == 0.3]
     fig = variance_budget.build(comparison.model_copy(update={"rows": rows}))
