@@ -13,6 +13,7 @@ Laws, checked by `wtacrs.validation.checks` for every registered estimator:
    state, device) alone and the generator advances.
 5. If `traits.exact_at_full_budget`, keeping all rows gives the exact product.
 6. The shapes of `saved` depend on the shape of `x` only, never on its values.
+7. `multiplications(n, d, m)`, where it is stated, is what the matrix products of both verbs run.
 """
 
 from __future__ import annotations
@@ -123,6 +124,25 @@ class Estimator(ABC, Generic[SavedT]):
         if scores is None:
             scores = joint_norms(b, a.T)
         return self.contract(self.compress(b, scores=scores, generator=generator), a.T)
+
+    def multiplications(self, n: int, d: int, m: int) -> int:
+        """Scalar multiplications inside the matrix products of one `compress` and one `contract`.
+
+        The exact product has `n·d·m`. Counted are the products of two matrices and of a matrix with a vector, a complex
+        multiplication once. Not counted are passes over the entries of a matrix (norms, weights, packing, random
+        numbers), sorting, what consists of additions (the Hadamard transform, the buckets of a count-sketch), and
+        orthonormalisation: a QR decomposition of r columns of length d is about `2 d·r²` more, which vanishes beside
+        `n·d·r` for n well above r. Where these matter the docstring of the estimator says so.
+
+        Args:
+            n: rows of x and dy.
+            d: columns of x.
+            m: columns of dy.
+
+        Raises:
+            NotImplementedError: if the estimator does not state them.
+        """
+        raise NotImplementedError(f"{self!r} does not state its multiplications")
 
     def expectation(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None

@@ -121,6 +121,10 @@ class Bernoulli(RowEstimator):
         weight = torch.where(taken, 1.0, thinned / target.probabilities[row])
         return RowPlan(row, torch.where(used, weight, 0.0))
 
+    def multiplications(self, n: int, d: int, m: int) -> int:
+        """That of all slots, used or not."""
+        return self.slots(n) * d * m
+
     def cuts(self, scores: Float64[Tensor, " n"], chosen: Float64[Tensor, " j"]) -> Float64[Tensor, " c"]:
         """The inclusion probability of the row that this number decides."""
         n = scores.shape[0]

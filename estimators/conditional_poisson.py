@@ -14,7 +14,7 @@ from wtacrs.estimators.base import Traits
 from wtacrs.estimators.budget import rows_for
 from wtacrs.estimators.fixed_size import FixedSizeEstimator, in_slots
 from wtacrs.estimators.inclusion import Inclusion, inclusion
-from wtacrs.estimators.poisson_binomial import at_size, pairs, sizes_of
+from wtacrs.estimators.poisson_binomial import at_size, frequencies, pairs, sizes_of
 from wtacrs.estimators.registry import register
 
 _TINY = torch.finfo(torch.float64).tiny
@@ -58,8 +58,8 @@ class ConditionalPoisson(FixedSizeEstimator):
     Poisson sampling versus unequal probability sampling with replacement", Journal of Statistical Planning and
     Inference 138, 2008): with the take-all set beside it, never above `wta_crs(winners="paper")`.
 
-    Bytes: k rows + 8 per row (index and weight). Multiplications: `k·d·m`, and `n·k + 80·n·√n` for the draw, in n
-    short steps with `8·n·k` bytes of working memory: made for up to a few thousand rows.
+    Bytes: k rows + 8 per row (index and weight). Multiplications: `k·d·m`, and `160·n·√n` for p, beside a pass of
+    n short steps over an `n × k` table with `8·n·k` bytes of working memory: made for up to a few thousand rows.
 
     >>> import torch
     >>> x = torch.diag(torch.tensor([8.0, 4.0, 1.0, 1.0, 1.0, 1.0]))
@@ -82,6 +82,11 @@ class ConditionalPoisson(FixedSizeEstimator):
         present, absent = working_probabilities(tail_probabilities(target), wanted)
         sampled, _ = pass_through(inclusion_table(present, absent, k), wanted, uniforms)
         return in_slots(sampled, target.taken, k)
+
+    def multiplications(self, n: int, d: int, m: int) -> int:
+        """`k·d·m`, and two products with n × (2.5·√n + 11) complex numbers in each step of the search for p."""
+        searched = 0 if rows_for(self.budget, n) == n else 2 * _STEPS * n * frequencies(n)
+        return super().multiplications(n, d, m) + searched
 
     def cuts(self, scores: Float64[Tensor, " n"], chosen: Float64[Tensor, " j"]) -> Float64[Tensor, " c"]:
         """The inclusion probability of the row that this number decides, given how many are still wanted."""

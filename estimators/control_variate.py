@@ -58,7 +58,8 @@ class ControlVariate(Estimator[Any]):
     scores ‖R_i‖ · proxy_i. Rows of score 0 are left out of B and of R.
 
     Bytes: those of the inner estimator, + 2d (mean), + rank·(2d + n + 2) (low rank), in bf16, + n/8 (which rows
-    have a positive score). Multiplications: those of the inner one + n·rank·m + 3 passes n·d·rank over x.
+    have a positive score). Multiplications: those of the inner one, + n·d (mean), + rank·(6 n·d + n·m + m·d)
+    (low rank; 2 n·d if V is given): at rank m/6 the base alone costs more than the exact product.
 
     Args:
         rows: any estimator; if it is biased, so is the result.
@@ -163,6 +164,13 @@ class ControlVariate(Estimator[Any]):
             )
         if basis.device != x.device:
             raise InputError(f"basis must be on the device of x ({x.device}), got {basis.device}")
+
+    def multiplications(self, n: int, d: int, m: int) -> int:
+        """Those of the inner estimator, and of the base with V found anew."""
+        rank = 0 if self.base == "mean" else min(self.rank, n, d)
+        mean = 0 if self.base == "lowrank" else n * d
+        passes = 2 * _ITERATIONS + 2  # over x: to find V, for A, and for B
+        return self.rows.multiplications(n, d, m) + mean + (passes * n * d + n * m + m * d) * rank
 
     def expectation(
         self,

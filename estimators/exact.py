@@ -58,6 +58,10 @@ class Exact(Estimator[SavedExact]):
         dtype = product_dtype(saved.x, dy)
         return dy.to(dtype).T @ saved.x.to(dtype)
 
+    def multiplications(self, n: int, d: int, m: int) -> int:
+        """`n·d·m`."""
+        return n * d * m
+
     def expectation(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
     ) -> Float64[Tensor, "m d"]:

@@ -13,7 +13,7 @@ from wtacrs.estimators.base import Estimator, Traits, product_dtype
 from wtacrs.estimators.registry import register
 from wtacrs.estimators.scores import check_matrix, check_rows_agree, sampling_scores
 from wtacrs.estimators.seeded import only, product_with, scaled_rows
-from wtacrs.estimators.subspace import check_rank, principal_directions, rank_for
+from wtacrs.estimators.subspace import check_rank, principal_directions, rank_for, search_multiplications
 
 
 class SavedLowRank(NamedTuple):
@@ -36,7 +36,8 @@ class LowRank(Estimator[SavedLowRank]):
     Bias: nothing is drawn, so `EĜ − G = −G (1 − V Vᵀ)` and the variance is 0. The same directions are dropped in
     every step: the error does not average out.
 
-    Bytes: `n·r + d·r` numbers + 4. Multiplications: `6 n·d·r` for V and `n·d·r + n·m·r + m·d·r`.
+    Bytes: `n·r + d·r` numbers + 4. Multiplications: `6 n·d·r` for V and `n·d·r + n·m·r + m·d·r`, beside four QR
+    decompositions of `d × r`.
 
     Args:
         rank: int ≥ 1, the number r of directions, or float in (0, 1], as a fraction of d.
@@ -83,6 +84,11 @@ class LowRank(Estimator[SavedLowRank]):
         inner = product_with(saved.coefficients, dy)
         product = inner @ saved.directions.to(inner.dtype).T * saved.scale.to(inner.dtype)
         return product.to(product_dtype(saved.coefficients, dy))
+
+    def multiplications(self, n: int, d: int, m: int) -> int:
+        """`6 n·d·r` for V, `n·d·r` for X V, `(n + d)·m·r` for the product."""
+        r = rank_for(self.rank, d)
+        return search_multiplications(n, d, r) + (n * d + n * m + m * d) * r
 
     def expectation(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None

@@ -50,8 +50,8 @@ class PAMM(SeededEstimator[SavedPoints]):
     well, and no closed form is known. Nor for the variance: it needs the joint law of two representatives, a sum
     over quadruples of rows.
 
-    Bytes: k rows + 8n (fp64: 12n). Multiplications: `n·k·d` for the cosines, `n·m + k·d·m` for the product. On
-    CUDA the order of the additions is not fixed: two runs may differ by rounding.
+    Bytes: k rows + 8n (fp64: 12n). Multiplications: `n·k·d` for the cosines, `k·d·m` for the product, beside one
+    pass over dY. On CUDA the order of the additions is not fixed: two runs may differ by rounding.
 
     Args:
         budget: float in (0, 1], the representatives as a fraction of n, or int ≥ 1, their number.
@@ -117,6 +117,10 @@ class PAMM(SeededEstimator[SavedPoints]):
     def finish(self, saved: SavedPoints, dy: Float[Tensor, "n m"], source: Source) -> Float[Tensor, "m d"]:
         """`contract`: nothing is drawn in it."""
         return self.contract(saved, dy)
+
+    def multiplications(self, n: int, d: int, m: int) -> int:
+        """`n·k·d` for the cosines, `k·d·m` for the product."""
+        return rows_for(self.budget, n) * d * (n + m)
 
     def expectation(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None

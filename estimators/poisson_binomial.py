@@ -40,10 +40,15 @@ class Sizes(NamedTuple):
     absent: Complex128[Tensor, "n l"]
 
 
+def frequencies(n: int) -> int:
+    """Columns of the tables of `sizes_of` for n events, `2.5·√n + 11` where n is large."""
+    return _points(n) // 2 + 1
+
+
 def sizes_of(present: Float64[Tensor, " n"], absent: Float64[Tensor, " n"]) -> Sizes:
     """The law of the number of independent events of probability `present`; `absent` is 1 − present."""
     n = present.shape[0]
-    points = min(n + 1, math.ceil(5 * math.sqrt(n)) + 20) | 1
+    points = _points(n)
     frequency = torch.arange(points // 2 + 1, device=present.device)
     turn = _turns(frequency, points)
     happens = present.unsqueeze(1) * turn
@@ -73,6 +78,10 @@ def sizes_near(sizes: Sizes, centre: Int[Tensor, ""]) -> Int[Tensor, " p"]:
 def pairs(spectrum: Complex128[Tensor, " l"], sizes: Sizes) -> Float64[Tensor, "n n"]:
     """The mean that `spectrum` stands for, on the event that i and j both happen; the diagonal is of no use."""
     return ((sizes.ratios * spectrum) @ sizes.ratios.T).real
+
+
+def _points(n: int) -> int:
+    return min(n + 1, math.ceil(5 * math.sqrt(n)) + 20) | 1
 
 
 def _turns(steps: Int[Tensor, "*shape"], points: int) -> Complex128[Tensor, "*shape"]:

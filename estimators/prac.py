@@ -16,7 +16,14 @@ from wtacrs.estimators.packing import working_dtype
 from wtacrs.estimators.registry import register
 from wtacrs.estimators.scores import check_rows_agree, sampling_scores
 from wtacrs.estimators.seeded import SeededEstimator, only, product_with, scaled_rows
-from wtacrs.estimators.subspace import DIRECTIONS, check_rank, principal_directions, random_matrix, rank_for
+from wtacrs.estimators.subspace import (
+    DIRECTIONS,
+    check_rank,
+    principal_directions,
+    random_matrix,
+    rank_for,
+    search_multiplications,
+)
 
 
 class SavedPrac(NamedTuple):
@@ -50,8 +57,8 @@ class PRAC(SeededEstimator[SavedPrac]):
 
     It is 0 at r = d. With r₁ = 0 it is `(d/r − 1)‖G‖²`, below the `(d − 1)/r · ‖G‖²` of independent signs.
 
-    Bytes: `n·r + d·r₁` numbers + 12. Multiplications: `7 n·d·r₁` for P, two QR decompositions of `d × r`, and
-    `n·d·r + n·m·r + m·d·r`.
+    Bytes: `n·r + d·r₁` numbers + 12. Multiplications: `6 n·d·r₁` for P and `n·d·r + n·m·r + m·d·r`, beside four QR
+    decompositions of `d × r₁` and two of `d × r`.
 
     Args:
         rank: int ≥ 1, the number r of directions, or float in (0, 1], as a fraction of d.
@@ -122,6 +129,11 @@ class PRAC(SeededEstimator[SavedPrac]):
         inner = torch.cat([inner[:, :first], inner[:, first:] * ((d - first) / max(second, 1))], dim=1)
         product = inner @ directions.T * saved.scale.to(inner.dtype)
         return product.to(product_dtype(saved.coefficients, dy))
+
+    def multiplications(self, n: int, d: int, m: int) -> int:
+        """`6 n·d·r₁` for P, `n·d·r` for the coefficients, `(n + d)·m·r` for the product."""
+        first, second = self.ranks(d)
+        return search_multiplications(n, d, first) + (n * d + n * m + m * d) * (first + second)
 
     def variance(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None

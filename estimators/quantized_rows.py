@@ -61,7 +61,7 @@ class QuantizedRows(Estimator[SavedPackedRows]):
     depends on the weight).
 
     Bytes: k rows of bits·d/8 + 2 per group + 2 or 4 for the index; dithered 8 for the seed. Multiplications:
-    `k·d·m`, and the unpacking.
+    those of `rows`, `k·d·m`, beside the unpacking.
 
     Args:
         rows: any row design.
@@ -144,6 +144,10 @@ class QuantizedRows(Estimator[SavedPackedRows]):
     def places(self, x: Float[Tensor, "n d"], plan: RowPlan) -> Float[Tensor, "k d"]:
         """Numbers p such that entry p with uniform number u has the code ⌊p + u⌋: for enumeration."""
         return grid_places(_weighted(x, plan), self.bits, self.group)
+
+    def multiplications(self, n: int, d: int, m: int) -> int:
+        """Those of the row design."""
+        return self.rows.multiplications(n, d, m)
 
     def expectation(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None

@@ -28,8 +28,8 @@ class RademacherSketch(Sketch):
 
     the least of all sketches with independent entries. It does not vanish at k = n; one row alone is exact.
 
-    Bytes: k rows + 12, and n/8 for the bits of the support. Multiplications: `k·d·m`, beside `k·n·(d + m)`
-    additions, which run as multiplications by ±1.
+    Bytes: k rows + 12, and n/8 for the bits of the support. Multiplications: `k·n·(d + m) + k·d·m`, the former
+    by ±1: as matrix products they run on the same units.
 
     >>> import torch
     >>> x, dy = torch.randn(1, 8), torch.randn(1, 4)
@@ -41,6 +41,10 @@ class RademacherSketch(Sketch):
     def apply(self, matrix: Float[Tensor, "n c"], k: int, source: Source) -> Float[Tensor, "k c"]:
         """`S @ matrix`, block by block."""
         return dense_sketch("rademacher", matrix, k, source)
+
+    def multiplications(self, n: int, d: int, m: int) -> int:
+        """`k·n·(d + m)` for both sketches, `k·d·m` for their product."""
+        return rows_for(self.budget, n) * n * (d + m) + super().multiplications(n, d, m)
 
     def variance(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None

@@ -53,7 +53,7 @@ class RandomProjection(SeededEstimator[SavedProjection]):
     It depends neither on n nor on the scores, and does not vanish at r = d: the noise is about as large as G or
     larger at every r ≤ d, however redundant the rows are.
 
-    Bytes: `n·r` numbers + 12. Multiplications: `n·d·r + n·m·r + m·d·r`.
+    Bytes: `n·r` numbers + 12. Multiplications: `n·d·r + n·m·r + m·d·r`, those by signs included.
 
     Args:
         rank: int ≥ 1, the number r of directions, or float in (0, 1], as a fraction of d.
@@ -107,6 +107,10 @@ class RandomProjection(SeededEstimator[SavedProjection]):
         blocks = operator_blocks(self.kind, source, DIRECTIONS, saved.frame.shape[1], r, inner)
         product = torch.cat([inner @ block.T for _, block in blocks], dim=1)
         return (product * saved.scale.to(inner.dtype)).to(product_dtype(saved.coefficients, dy))
+
+    def multiplications(self, n: int, d: int, m: int) -> int:
+        """`n·d·r` for X R, `n·m·r` for its product with dY, `m·d·r` for the way back."""
+        return (n * d + n * m + m * d) * rank_for(self.rank, d)
 
     def variance(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None

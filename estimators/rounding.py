@@ -56,6 +56,10 @@ class RoundingEstimator(Estimator[SavedT]):
     def errors(self, x: Float[Tensor, "n d"]) -> Float64[Tensor, " n"]:
         """`E‖Q(x_i) − x_i‖²` of every row."""
 
+    def multiplications(self, n: int, d: int, m: int) -> int:
+        """`n·d·m`, as exact."""
+        return n * d * m
+
     def expectation(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
     ) -> Float64[Tensor, "m d"]:

@@ -119,6 +119,10 @@ class RowEstimator(Estimator[SavedRows]):
         check_length(saved.frame, dy)
         return weighted_product(saved.rows, saved.indices, saved.weights, dy)
 
+    def multiplications(self, n: int, d: int, m: int) -> int:
+        """`k·d·m`; a design with other than k slots, or with matrix products in its draw, says so itself."""
+        return rows_for(self.budget, n) * d * m
+
     def expectation(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
     ) -> Float64[Tensor, "m d"]:

@@ -102,6 +102,10 @@ class Sketch(SeededEstimator[SavedSketch]):
         product = self.apply(rows, saved.sketch.shape[0], source).T @ saved.sketch.to(working)
         return (product * saved.scale.to(working) * scale).to(dtype)
 
+    def multiplications(self, n: int, d: int, m: int) -> int:
+        """`k·d·m`; sketches that are matrix products themselves add them."""
+        return rows_for(self.budget, n) * d * m
+
 
 def dense_sketch(kind: str, matrix: Float[Tensor, "n c"], k: int, source: Source) -> Float[Tensor, "k c"]:
     """`S @ matrix` with independent entries of variance 1/k, never holding all of S."""

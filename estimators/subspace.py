@@ -70,6 +70,11 @@ def principal_directions(
     return directions
 
 
+def search_multiplications(n: int, d: int, rank: int) -> int:
+    """Of `principal_directions`, in matrix products: two passes over the rows in each iteration."""
+    return 2 * _ITERATIONS * n * d * rank
+
+
 def random_matrix(
     source: Source, stream: int, rows: int, columns: int, like: Tensor
 ) -> Float[Tensor, "rows columns"]:

@@ -38,7 +38,8 @@ class VeLoRA(Estimator[SavedPieces]):
     Bias: nothing is drawn, so with `E = 1_g ⊗ v vᵀ` `EĜ − G = −G (1 − E)`, and the variance is 0. E has rank g:
     unless g = d, whatever is orthogonal to v in a piece never reaches the weights.
 
-    Bytes: `n·g + ⌈d/g⌉` numbers + 4. Multiplications: `n·d + n·g·m + m·d`.
+    Bytes: `n·g + ⌈d/g⌉` numbers + 4. Multiplications: `n·g·⌈d/g⌉ + n·g·m`, beside one pass over
+    the `m·d` entries of the product.
 
     Args:
         groups: number g of pieces per row, from 1 to d.
@@ -85,6 +86,10 @@ class VeLoRA(Estimator[SavedPieces]):
         inner = product_with(saved.coordinates, dy)
         product = _spread(inner, saved.direction.to(inner.dtype))[:, : saved.frame.shape[1]]
         return (product * saved.scale.to(inner.dtype)).to(product_dtype(saved.coordinates, dy))
+
+    def multiplications(self, n: int, d: int, m: int) -> int:
+        """`n·g·⌈d/g⌉` for the coordinates, `n·g·m` for the product."""
+        return n * self.groups * (-(-d // self.groups) + m)
 
     def expectation(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None

@@ -101,6 +101,8 @@ def _introduction() -> Markup:
             ("|C|", "the number of largest rows (winners) that WTA-CRS keeps with certainty; the other "
              "k − |C| are drawn"),
             ("bytes", "what is stored between the passes, against the exact activation"),
+            ("multiplications", "scalar multiplications in the matrix products of both passes, against the exact "
+             "product; passes over single entries, sorting and packing are not counted"),
         ])
     )  # fmt: skip
 

@@ -40,7 +40,11 @@ ResultT = TypeVar("ResultT")
 
 _SCORES = {"row norms": "row-norm scores", "oracle": "oracle scores"}
 _METHODS = {"closed form": "closed form", "monte carlo": "Monte Carlo"}
-_AXES: tuple[tuple[variance_budget.Axis, str], ...] = (("budget", "budget"), ("bytes", "stored bytes"))
+_AXES: tuple[tuple[variance_budget.Axis, str], ...] = (
+    ("budget", "budget"),
+    ("bytes", "stored bytes"),
+    ("multiplications", "multiplications"),
+)
 
 
 class Named(NamedTuple):
@@ -103,7 +107,7 @@ def training(runs: Sequence[tuple[str, TrainingResult]]) -> Part:
 
 
 def comparison(results: Sequence[tuple[str, ComparisonResult]]) -> Part:
-    """Medians over layers, figures against budget and bytes, and the table of all layers folded away."""
+    """Medians over layers, figures against budget, bytes and multiplications, and all layers folded away."""
     part = Part("Error of the estimators")
     if not results:
         part.add(_missing("comparison"))
@@ -204,38 +208,51 @@ def _median_table(medians: Sequence[LayerMedian]) -> Markup:
     rows = []
     for (name, budget, _), found in lines.items():
         any_one = next(iter(found.values()))
-        row: list[Cell] = [code(name), number(budget), percent(any_one.byte_fraction)]
+        row: list[Cell] = [code(name), number(budget), percent(any_one.byte_fraction), _share(any_one)]
         for kind in kinds:
             at = found.get(kind)
             row += [at.bias_squared, at.variance, number(at.mse, at.error)] if at else [None, None, "–"]
         methods = sorted({method for e in found.values() for method in e.methods})
         rows.append([*row, ", ".join(_METHODS[m] for m in methods), str(max(e.layers for e in found.values()))])
-    columns = ["estimator", "budget", "bytes", *["bias²", "variance", "MSE"] * len(kinds), "method", "layers"]
-    groups = [("", 3), *[(_SCORES[kind], 3) for kind in kinds], ("", 2)]
+    columns = [
+        "estimator",
+        "budget",
+        "bytes",
+        "multiplications",
+        *["bias²", "variance", "MSE"] * len(kinds),
+        "method",
+        "layers",
+    ]
+    groups = [("", 4), *[(_SCORES[kind], 3) for kind in kinds], ("", 2)]
     note = paragraph(
         "Medians over layers, each column by itself, relative to ‖G‖². “Closed form” is exact up to rounding "
         "(a bias² near 1e-30 is rounding); Monte Carlo is measured, ± one standard error.",
         "soft",
     )
-    moments = [*["number"] * (2 + 3 * len(kinds))]
+    moments = [*["number"] * (3 + 3 * len(kinds))]
     return Markup(table(columns, rows, groups=groups, kinds=["", *moments, "", "number"]) + note)
+
+
+def _share(entry: LayerMedian) -> str:
+    return "–" if entry.multiplication_fraction is None else percent(entry.multiplication_fraction)
 
 
 def _row_table(rows: Sequence[ComparisonRow]) -> Markup:
     head = [
         "layer", "estimator", "scores", "n", "d", "m", "bias²", "variance", "MSE", "stored bytes", "exact bytes",
-        "method",
+        "multiplications", "exact multiplications", "method",
     ]  # fmt: skip
     body: list[list[Cell]] = [
         [
             row.layer, code(row.estimator), row.scores, f"{row.n}", f"{row.d}", f"{row.m}",
             number(row.bias_squared, row.bias_squared_error), number(row.variance, row.variance_error),
             number(row.mse, standard_error(row)), f"{row.saved_bytes:,}", f"{row.exact_bytes:,}",
+            "–" if row.multiplications is None else f"{row.multiplications:,}", f"{row.exact_multiplications:,}",
             _METHODS[row.method] + (f", {row.draws:,} draws" if row.draws is not None else ""),
         ]
         for row in rows
     ]  # fmt: skip
-    return table(head, body, kinds=_numbers(3, 11))
+    return table(head, body, kinds=_numbers(3, 13))
 
 
 def _regret_table(found: Sequence[WinnerSweep]) -> Markup:

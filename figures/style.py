@@ -95,13 +95,16 @@ def series(spec_text: str) -> str:
 
 
 def budget_in_rows(spec_text: str) -> int | None:
-    """The number of rows asked for by a spec such as `crs(budget=64)`; None where the budget is no int."""
+    """The number of rows asked for by a spec such as `crs(budget=64)`, or by the first spec inside it that has a budget.
+
+    None where the budget is no int.
+    """
     call = _call(spec_text)
-    if not isinstance(call, ast.Call):
+    if call is None:
         return None
-    for keyword in call.keywords:
-        if keyword.arg == "budget" and isinstance(keyword.value, ast.Constant):
-            return keyword.value.value if type(keyword.value.value) is int else None
+    for node in ast.walk(call):  # the outermost first
+        if isinstance(node, ast.keyword) and node.arg == "budget" and isinstance(node.value, ast.Constant):
+            return node.value.value if type(node.value.value) is int else None
     return None
 
 

@@ -10,6 +10,7 @@ from statistics import median
 import numpy
 
 from wtacrs.figures.style import budget_in_rows, series
+from wtacrs.validation.comparison import median_multiplications
 from wtacrs.validation.results import ComparisonRow, WinnerSweep
 
 
@@ -20,7 +21,8 @@ class LayerMedian:
     `bias_squared`, `variance` and `mse` are medians relative to ‖G‖², each by itself; `low` and `high` are the
     quartiles of the mean squared error; `error` is the median standard error of the Monte-Carlo rows (at most
     the sum of those of variance and squared bias), None if all rows are closed forms. `row_fraction` (None
-    without a budget) and `byte_fraction` are medians of rows kept and bytes stored, as fractions of exact.
+    without a budget), `byte_fraction` and `multiplication_fraction` (None where no row states them) are medians of
+    rows kept, bytes stored and scalar multiplications, as fractions of exact.
     """
 
     series: str
@@ -29,6 +31,7 @@ class LayerMedian:
     layers: int
     row_fraction: float | None
     byte_fraction: float
+    multiplication_fraction: float | None
     bias_squared: float
     variance: float
     mse: float
@@ -98,6 +101,7 @@ def _median(name: str, scores: str, budget: float | None, rows: Sequence[Compari
         layers=len({row.layer for row in rows}),
         row_fraction=median(fractions) if fractions else None,
         byte_fraction=median(ratio(row.saved_bytes, row.exact_bytes) for row in rows),
+        multiplication_fraction=median_multiplications(rows),
         bias_squared=median(row.bias_squared for row in rows),
         variance=median(row.variance for row in rows),
         mse=median(row.mse for row in rows),

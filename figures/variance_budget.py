@@ -1,6 +1,6 @@
-"""Mean squared error of the estimators against their budget, or against the bytes they store.
+"""Mean squared error of the estimators against their budget, the bytes they store, or their multiplications.
 
-python -m wtacrs.figures.variance_budget RESULT.json OUT.png [--against bytes]
+python -m wtacrs.figures.variance_budget RESULT.json OUT.png [--against bytes | multiplications]
 """
 
 from __future__ import annotations
@@ -21,9 +21,13 @@ from wtacrs.figures import command, style
 from wtacrs.figures.summary import LayerMedian, layer_medians
 from wtacrs.validation.results import ComparisonResult
 
-Axis = Literal["budget", "bytes"]
+Axis = Literal["budget", "bytes", "multiplications"]
 SCORES = {"row norms": "row-norm scores: ‖xᵢ‖", "oracle": "oracle scores: ‖xᵢ‖‖yᵢ‖"}
-X_LABELS = {"budget": "budget: rows kept / rows", "bytes": "bytes stored / bytes of the exact activation"}
+X_LABELS: dict[Axis, str] = {
+    "budget": "budget: rows kept / rows",
+    "bytes": "bytes stored / bytes of the exact activation",
+    "multiplications": "multiplications / those of the exact product (dotted: 1)",
+}
 
 
 def draw(result: ComparisonResult, path: Path, *, against: Axis = "budget") -> Path:
@@ -37,24 +41,28 @@ def build(result: ComparisonResult, *, against: Axis = "budget") -> Figure:
     A line is the median over layers of E‖Ĝ − G‖² / ‖G‖² = variance + bias², its band the middle half of the
     layers, an error bar two standard errors of Monte Carlo either way; a dashed line is mostly bias². An
     estimator without a budget is a level line in the budget figure. What is exactly zero has no place on a log
-    axis and is named in the legend.
+    axis and is named in the legend, as is an estimator that does not state its multiplications.
 
     Args:
         result: the comparison.
-        against: "budget" (fraction of rows kept) or "bytes" (fraction of the exact activation's bytes).
+        against: "budget" (fraction of rows kept), "bytes" (fraction of the exact activation's bytes) or
+            "multiplications" (fraction of the exact product's).
 
     Raises:
         InputError: if the result is of another kind or no error in it is positive and finite.
     """
     command.expect(result, ComparisonResult, "the argument result")
     if against not in X_LABELS:
-        raise InputError(f'against={against!r} must be "budget" or "bytes"')
+        raise InputError(f"against={against!r} must be one of {', '.join(X_LABELS)}")
     medians = layer_medians(result.rows)
     if not any(_drawable(e, against) for e in medians):
         raise style.NothingToDraw("the comparison has no row with a positive, finite mean squared error to draw")
     kinds = [kind for kind in SCORES if any(e.scores == kind for e in medians)]
     looks = style.looks(row.estimator for row in result.rows)
-    with style.figure(4.1 * len(kinds) + 1.0, 4.5 + 0.2 * math.ceil(len(looks) / 2)) as fig:
+    width = 4.1 * len(kinds) + 1.0
+    handles = _legend(medians, looks, against, _letters(width))
+    columns = 2 if max(len(str(h.get_label())) for h in handles) <= _letters(width / 2) else 1
+    with style.figure(width, 4.5 + 0.2 * math.ceil(len(looks) / columns)) as fig:
         panels = fig.subplots(1, len(kinds), sharex=True, sharey=True, squeeze=False)[0]
         for axes, kind in zip(panels, kinds, strict=True):
             axes.set_xscale("log")
@@ -62,20 +70,24 @@ def build(result: ComparisonResult, *, against: Axis = "budget") -> Figure:
             style.tag(axes, SCORES[kind])
             _panel(axes, [e for e in medians if e.scores == kind], looks, against)
             _ticks(axes, medians, against)
+            if against == "multiplications":
+                axes.axvline(1.0, color=style.GREY, linewidth=1.0, linestyle=style.DASHES[2], zorder=1)
             axes.set_xlabel(X_LABELS[against])
         panels[0].set_ylabel("E‖Ĝ − G‖² / ‖G‖²  (variance + bias²)")
         fig.suptitle(_title(medians, against), x=0.01, ha="left")
-        fig.legend(handles=_legend(medians, looks, against), loc="outside lower center", ncols=2)
+        fig.legend(handles=handles, loc="outside lower center", ncols=columns)
     return fig
 
 
 def _x(entry: LayerMedian, against: Axis) -> float | None:
+    if against == "multiplications":
+        return entry.multiplication_fraction
     return entry.byte_fraction if against == "bytes" else entry.row_fraction
 
 
 def _drawable(entry: LayerMedian, against: Axis) -> bool:
     x = _x(entry, against)
-    return 0 < entry.mse < math.inf and (x is None or 0 < x < math.inf)
+    return 0 < entry.mse < math.inf and (against == "budget" if x is None else 0 < x < math.inf)
 
 
 def _panel(axes: Axes, entries: list[LayerMedian], looks: dict[str, style.Look], against: Axis) -> None:
@@ -115,7 +127,7 @@ def _mostly_bias(entries: list[LayerMedian]) -> bool:
 
 
 def _ticks(axes: Axes, entries: list[LayerMedian], against: Axis) -> None:
-    """Budgets are few and chosen by people: name them; bytes get the usual decades with readable numbers."""
+    """Budgets are few and chosen by people: name them; the other axes get decades with readable numbers."""
     budgets = sorted({x for e in entries if (x := _x(e, against)) is not None and _drawable(e, against)})
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     if against == "budget" and 0 < len(budgets) <= 8:
@@ -133,19 +145,25 @@ def _ticks(axes: Axes, entries: list[LayerMedian], against: Axis) -> None:
 def _title(entries: list[LayerMedian], against: Axis) -> str:
     counts = {e.layers for e in entries}
     number = f"{max(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
-    what = "budget" if against == "budget" else "stored bytes"
+    what = "stored bytes" if against == "bytes" else against
     if max(counts) == 1:
         return f"Error of the weight gradient against {what} (one layer)"
     return f"Error of the weight gradient against {what} (median of {number} layers, band: their middle half)"
 
 
-def _legend(entries: list[LayerMedian], looks: dict[str, style.Look], against: Axis) -> list[Line2D]:
+def _letters(width: float) -> int:
+    """How long a label of the legend may be in a column of so many inches: 15 letters to one, beside a line of 0.65."""
+    return int((width - 0.65) * 15)
+
+
+def _legend(entries: list[LayerMedian], looks: dict[str, style.Look], against: Axis, letters: int) -> list[Line2D]:
     handles = []
     for name in dict.fromkeys(e.series for e in entries):
         mine = [e for e in entries if e.series == name]
         drawn = [e for e in mine if _drawable(e, against)]
         notes = ["mostly bias²"] if _mostly_bias(drawn) else []
-        notes += _undrawn([e for e in mine if e not in drawn], bool(drawn))
+        notes += _undrawn([e for e in mine if e not in drawn], bool(drawn), against)
+        note = f"  ({', '.join(notes)})" if notes else ""
         dash: Any = style.DASHES[1] if _mostly_bias(drawn) else "-"
         if drawn and all(_x(e, against) is None for e in drawn):
             dash = style.DASHES[3]
@@ -153,7 +171,7 @@ def _legend(entries: list[LayerMedian], looks: dict[str, style.Look], against: A
             Line2D(
                 [], [], color=looks[name].colour, marker=looks[name].marker, markeredgecolor="white",
                 markeredgewidth=0.6, linestyle=dash if drawn else "none",
-                label=style.shorten(name, 60) + (f"  ({', '.join(notes)})" if notes else ""),
+                label=style.shorten(name, min(60, max(letters - len(note), 20))) + note,
             )
         )  # fmt: skip
     if any(e.error is not None for e in entries):
@@ -162,11 +180,12 @@ def _legend(entries: list[LayerMedian], looks: dict[str, style.Look], against: A
     return handles
 
 
-def _undrawn(entries: list[LayerMedian], some_drawn: bool) -> list[str]:
+def _undrawn(entries: list[LayerMedian], some_drawn: bool, against: Axis) -> list[str]:
     notes = []
     for what, group in (
         ("error 0, not on a log axis", [e for e in entries if e.mse == 0]),
         ("not finite", [e for e in entries if not math.isfinite(e.mse)]),
+        ("multiplications not stated", [e for e in entries if against != "budget" and _x(e, against) is None]),
     ):
         budgets = dict.fromkeys(f"{e.budget:g}" for e in group if e.budget is not None)
         if group:

@@ -208,7 +208,7 @@ def compare(
     ),
     seed: SeedOption = 0,
 ) -> None:
-    """Bias, variance and stored bytes of estimators on captured layers."""
+    """Bias, variance, stored bytes and multiplications of estimators on captured layers."""
     from wtacrs.integration.commands import check_folder
     from wtacrs.integration.studies import DEFAULT_BUDGETS, DEFAULT_ESTIMATORS, comparison_study
     from wtacrs.integration.tables import comparison_table
@@ -235,7 +235,8 @@ def compare(
             skipped=_warn,
         )
     console.print(comparison_table(result))
-    _wrote(*(out / name for name in ("comparison.json", "variance_budget.png", "variance_bytes.png")))
+    axes = ("budget", "bytes", "multiplications")
+    _wrote(out / "comparison.json", *(out / f"variance_{axis}.png" for axis in axes))
 
 
 def _compare_bytes(

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -77,7 +76,7 @@ def comparison_study(
     report: Report | None = None,
     skipped: Callable[[str, str], None] | None = None,
 ) -> ComparisonResult:
-    """Compare estimators over captured layers: `comparison.json`, `variance_budget.png`, `variance_bytes.png`.
+    """Compare estimators over captured layers: `comparison.json`, and `variance_<axis>.png` for every axis.
 
     A spec without a budget is taken at every budget, a spec with one as it is.
 
@@ -98,8 +97,7 @@ def comparison_study(
         raise InputError(f"captures={captures.path}: the exact product is zero in every chosen layer")
     result = ComparisonResult(stamp=stamp(seed=seed, inputs=_source(captures)), rows=rows)
     write_result(out / "comparison.json", result)
-    axes: tuple[Literal["budget", "bytes"], ...] = ("budget", "bytes")
-    for against in axes:
+    for against in variance_budget.X_LABELS:
         _draw(partial(variance_budget.draw, result, against=against), out / f"variance_{against}.png")
     return result
 

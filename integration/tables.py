@@ -39,11 +39,14 @@ def in_a_line(cls: type) -> str:
 
 
 def comparison_table(result: ComparisonResult) -> Table:
-    """Medians over layers, relative to ‖G‖²."""
+    """Medians over layers: moments relative to ‖G‖², bytes and multiplications relative to exact."""
     layers = len({row.layer for row in result.rows})
-    table = Table(title=f"Median over {layers} layers, relative to ‖G‖²", title_justify="left")
-    for column in ("scores", "estimator", "budget", "bias²", "variance", "MSE", "bytes", "found by"):
-        numeric = column in ("bias²", "variance", "MSE", "bytes")
+    table = Table(
+        title=f"Median over {layers} layers, relative to ‖G‖²; bytes and multiplications relative to exact",
+        title_justify="left",
+    )
+    for column in ("scores", "estimator", "budget", "bias²", "variance", "MSE", "bytes", "mults", "found by"):
+        numeric = column in ("bias²", "variance", "MSE", "bytes", "mults")
         table.add_column(column, justify="right" if numeric else "left", no_wrap=column != "estimator")
     for entry in layer_medians(result.rows):
         table.add_row(
@@ -54,21 +57,30 @@ def comparison_table(result: ComparisonResult) -> Table:
             f"{entry.variance:.3g}",
             f"{entry.mse:.3g}",
             f"{entry.byte_fraction:.1%}",
+            _percent(entry.multiplication_fraction),
             ", ".join(entry.methods),
         )
     return table
 
 
 def ratio_table(ratios: Sequence[ByteRatio]) -> Table:
-    """Variance of `recommended` over that of the paper's WTA-CRS at equal bytes."""
+    """Variance of `recommended` over that of the paper's WTA-CRS at equal bytes, and what both multiply."""
     table = Table(
-        title="recommended(bytes) / wta_crs(winners=paper): variance at equal bytes", title_justify="left"
+        title="recommended(bytes) / wta_crs(winners=paper): variance at equal bytes; multiplications relative to exact",
+        title_justify="left",
     )
-    for column in ("bytes", "scores", "layers", "median ratio", "worst ratio"):
+    columns = ("bytes", "scores", "layers", "median ratio", "worst ratio", "mults, recommended", "mults, wta_crs")
+    for column in columns:
         table.add_column(column, justify="left" if column == "scores" else "right")
     for entry in ratios:
         table.add_row(
-            f"{entry.share:.0%}", entry.scores, str(entry.layers), f"{entry.median:.4f}", f"{entry.worst:.4f}"
+            f"{entry.share:.0%}",
+            entry.scores,
+            str(entry.layers),
+            f"{entry.median:.4f}",
+            f"{entry.worst:.4f}",
+            _percent(entry.multiplications),
+            _percent(entry.baseline_multiplications),
         )
     return table
 
@@ -148,6 +160,10 @@ def _parameters(cls: type) -> list[inspect.Parameter]:
         parameter.replace(annotation=inspect.Parameter.empty)
         for parameter in inspect.signature(cls).parameters.values()
     ]
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"
 
 
 def _yes(flag: bool) -> str:

@@ -9,7 +9,8 @@ import torch
 from false_alarms import share
 from scipy import stats
 
-from wtacrs.estimators import CRS, InputError, NoClosedForm, joint_norms, make, row_norms
+from wtacrs.estimators import CRS, Estimator, InputError, NoClosedForm, joint_norms, make, row_norms
+from wtacrs.figures.summary import layer_medians
 from wtacrs.validation.captures import LayerCapture
 from wtacrs.validation.comparison import (
     ZeroProduct,
@@ -18,6 +19,7 @@ from wtacrs.validation.comparison import (
     compare_layer,
     exact_product,
     layer_scores,
+    median_multiplications,
 )
 from wtacrs.validation.problems import make_problem
 
@@ -63,6 +65,35 @@ def test_bytes_are_those_of_what_is_saved():
     assert rows["layer", "crs(budget=0.3)", "row norms"].saved_bytes == 9 * (6 * 2 + 8)
 
 
+def test_multiplications_are_those_that_are_stated():
+    x, dy = make_problem("gaussian", 30, 6, 5, generator=seeded(0))
+    rows = table(compare_layer("layer", x, dy, [*ESTIMATORS, Silent(budget=9)], scores=("row norms",)))
+    assert {row.exact_multiplications for row in rows.values()} == {30 * 6 * 5}
+    assert rows["layer", "exact", "row norms"].relative_multiplications == 1.0
+    assert rows["layer", "crs(budget=0.3)", "row norms"].multiplications == 9 * 6 * 5
+    silent = rows["layer", "silent(budget=9)", "row norms"]
+    assert (silent.multiplications, silent.relative_multiplications) == (None, None)
+
+
+def test_the_median_of_multiplications_leaves_out_what_is_not_stated():
+    x, dy = make_problem("gaussian", 30, 6, 5, generator=seeded(0))
+    rows = compare_layer(
+        "layer", x, dy, ["exact", "crs(budget=15)", "crs(budget=3)", Silent(budget=9)], scores=("oracle",)
+    )
+    assert median_multiplications(rows) == 0.5
+    assert median_multiplications(rows[3:]) is None
+
+
+def test_the_budget_of_a_composite_is_that_of_what_it_wraps():
+    """So that its budgets stay apart in the tables and figures."""
+    x, dy = make_problem("gaussian", 30, 6, 5, generator=seeded(0))
+    specs = [f"control_variate(rank=1, rows=quantized_rows(rows=crs(budget={k})))" for k in (3, 0.5)]
+    rows = compare_layer("layer", x, dy, [*specs, "fp8"], scores=("oracle",))
+    assert [row.budget for row in rows] == [3, 0.5, None]
+    medians = layer_medians(rows)
+    assert [(entry.budget, entry.row_fraction) for entry in medians] == [(3, 0.1), (0.5, 0.5), (None, None)]
+
+
 def test_padding_is_never_sampled():
     """Masked rows change nothing, whatever they hold, as long as their dy is zero."""
     layer = capture()
@@ -86,6 +117,15 @@ def test_estimators_without_scores_or_budget_appear_once():
     assert {r.budget for r in rows} == {None, 0.1, 5}
     assert [repr(e) for e in at_budgets(["crs(budget=1)", "crs(budget=2)"], [3])] == ["crs(budget=3)"]
     assert at_budgets(["crs(budget=1)"], None) == [CRS(budget=1)]
+
+
+class Silent(CRS):
+    """CRS that does not state its multiplications."""
+
+    name = "silent"
+
+    def multiplications(self, n, d, m):
+        return Estimator.multiplications(self, n, d, m)
 
 
 class Formless(CRS):

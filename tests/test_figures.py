@@ -16,7 +16,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from wtacrs.estimators import InputError, available
+from wtacrs.estimators import InputError, available, make
 from wtacrs.figures import style, training_curves, variance_budget, winner_sweep
 from wtacrs.figures.summary import layer_medians, regret
 from wtacrs.validation.results import ComparisonResult, SweepResult, TrainingResult, write_result
@@ -68,6 +68,7 @@ def test_budget_in_rows_tells_one_row_from_all_rows() -> None:
     assert style.budget_in_rows("crs(budget=1)") == 1
     assert style.budget_in_rows("crs(budget=1.0)") is None
     assert style.budget_in_rows("exact") is None
+    assert style.budget_in_rows("control_variate(rows=quantized_rows(bits=2, rows=crs(budget=7)))") == 7
 
 
 def test_registered_estimators_have_looks_of_their_own_and_exact_is_grey() -> None:
@@ -144,6 +145,7 @@ def test_pngs_are_valid_and_the_same_bytes_twice(
         "sweep": lambda path: winner_sweep.draw(sweep, path),
         "budget": lambda path: variance_budget.draw(comparison, path),
         "bytes": lambda path: variance_budget.draw(comparison, path, against="bytes"),
+        "multiplications": lambda path: variance_budget.draw(comparison, path, against="multiplications"),
         "training": lambda path: training_curves.draw(runs, path),
     }
     for name, draw in draws.items():
@@ -156,7 +158,7 @@ def test_pngs_are_valid_and_the_same_bytes_twice(
         pixels = imread(first)[..., :3]
         assert 0.001 < (pixels.min(axis=2) < 0.6).mean() < 0.3  # neither empty nor covered
         assert b"matplotlib" not in first.read_bytes().lower()
-    assert len(list((tmp_path / "new").iterdir())) == 4
+    assert len(list((tmp_path / "new").iterdir())) == len(draws)
 
 
 def test_legends_do_not_cover_axes_or_their_labels(
@@ -274,7 +276,7 @@ def mse(result: ComparisonResult, name: str, budget: float, kind: str) -> list[f
     return [r.mse for r in result.rows if (style.series(r.estimator), r.budget, r.scores) == (name, budget, kind)]
 
 
-@pytest.mark.parametrize("against", ["budget", "bytes"])
+@pytest.mark.parametrize("against", ["budget", "bytes", "multiplications"])
 def test_error_lines_are_the_medians_over_layers(comparison: ComparisonResult, against: str) -> None:
     fig = variance_budget.build(comparison, against=against)  # type: ignore[arg-type]
     assert [axes.get_title(loc="left")[:3] for axes in fig.axes] == ["row", "ora"]
@@ -284,7 +286,7 @@ def test_error_lines_are_the_medians_over_layers(comparison: ComparisonResult, a
             look = style.look(name)
             found = sorted(points(axes, look.colour, look.marker))
             assert [y for _, y in found] == [median(mse(comparison, name, b, kind)) for b in examples.BUDGETS]
-            if against == "budget":
+            if against in ("budget", "multiplications"):  # a row design multiplies what it keeps
                 assert [x for x, _ in found] == list(examples.BUDGETS)
             else:
                 rows = [r for r in comparison.rows if style.series(r.estimator) == name]
@@ -348,6 +350,47 @@ def test_an_estimator_without_budget_is_a_level_line(comparison: ComparisonResul
     levels = [line for line in fig.axes[0].get_lines() if line.get_color() == colour]
     assert [list(line.get_xdata()) for line in levels] == [[0, 1]]  # from edge to edge
     assert levels[0].get_ydata()[0] == median(mse(comparison, "crs", 0.5, "row norms"))
+
+
+def test_an_estimator_that_does_not_state_its_multiplications_is_named(comparison: ComparisonResult) -> None:
+    fig = variance_budget.build(comparison, against="multiplications")
+    assert "shrunk  (multiplications not stated)" in legend(fig)
+    assert style.look("shrunk").colour not in {line.get_color() for line in fig.axes[0].get_lines()}
+    only = [row for row in comparison.rows if row.multiplications is None]
+    with pytest.raises(style.NothingToDraw):
+        variance_budget.build(comparison.model_copy(update={"rows": only}), against="multiplications")
+
+
+def test_more_multiplications_than_exact_lie_beyond_the_mark(comparison: ComparisonResult) -> None:
+    rows = [
+        examples.comparison_row("a", 0, make(f"gaussian_sketch(budget={k})"), float(k), "row norms")
+        for k in (4, 20)
+    ]
+    fig = variance_budget.build(comparison.model_copy(update={"rows": rows}), against="multiplications")
+    look = style.look("gaussian_sketch")
+    shares = [(k * 40 * 11 + k * 30) / 1200 for k in (4, 20)]
+    assert points(fig.axes[0], look.colour, look.marker) == {(x, r.mse) for x, r in zip(shares, rows, strict=True)}
+    assert [line.get_xdata()[0] for line in fig.axes[0].get_lines() if line.get_color() == style.GREY] == [1.0]
+
+
+@pytest.mark.parametrize("kinds", [("row norms", "oracle"), ("oracle",)])
+def test_long_names_stay_inside_the_figure(comparison: ComparisonResult, kinds: tuple[str, ...]) -> None:
+    name = 'control_variate(rows=quantized_rows(rows=crs(budget=0.3), bits=2), base="mean+lowrank", rank=8)'
+    unstated = [
+        row.model_copy(update={"estimator": name, "multiplications": None})
+        if row.estimator == "crs(budget=0.3)"
+        else row
+        for row in comparison.rows
+        if row.scores in kinds
+    ]
+    for rows in (unstated, [row for row in unstated if row.estimator != name]):
+        fig = variance_budget.build(comparison.model_copy(update={"rows": rows}), against="multiplications")
+        with style.settings():
+            fig.draw_without_rendering()
+        (legend,) = fig.legends
+        box = legend.get_window_extent()
+        assert 0 <= box.x0 < box.x1 <= fig.bbox.width
+        assert box.y0 >= 0
 
 
 def test_one_kind_of_scores_and_one_budget_make_one_panel(comparison: ComparisonResult) -> None:

@@ -107,12 +107,12 @@ def test_pictures_are_inside_drawn_once_and_described(folder: Path, outline: Out
     images = [attributes for tag, attributes in outline.tags if tag == "img"]
     content = [base64.b64decode((a["src"] or "").partition("base64,")[2]) for a in images]
     assert all(c.startswith(report.PNG_SIGNATURE) for c in content)
-    # training, error against budget and bytes, |C|, and the one picture that is none of ours
-    assert len(content) == len(set(content)) == 5
+    # training, error against budget, bytes and multiplications, |C|, and the one picture that is none of ours
+    assert len(content) == len(set(content)) == 6
     assert (folder / "already drawn.png").read_bytes() in content
     assert content[-1] == (folder / "extra.png").read_bytes()
     assert all(a["alt"] for a in images)
-    assert sum(tag == "figcaption" for tag, _ in outline.tags) == 5
+    assert sum(tag == "figcaption" for tag, _ in outline.tags) == 6
 
 
 def test_training_table_holds_the_runs(outline: Outline) -> None:
@@ -136,12 +136,14 @@ def test_comparison_table_holds_the_medians(outline: Outline) -> None:
                 value = median(getattr(r, moment) for r in mine)
                 wanted.append("0" if value == 0 else f"{value:.3g}")
         (row,) = [r for r in outline.rows if r[:2] == wanted[:2]]
-        assert row[:2] + row[3:9] == wanted
+        assert row[:2] + row[4:10] == wanted
         assert row[2] == f"{100 * mine[0].saved_bytes / mine[0].exact_bytes:.1f} %"
-        assert row[9:] == ["closed form", "4"]
+        assert row[3] == f"{100 * mine[0].multiplications / (40 * 6 * 5):.1f} %"
+        assert row[10:] == ["closed form", "4"]
     (measured,) = [r for r in outline.rows if r[:2] == ["shrunk", "0.1"]]
-    assert " ± " in measured[5]
-    assert measured[6:] == ["–", "–", "–", "Monte Carlo", "4"]
+    assert measured[3] == "–"
+    assert " ± " in measured[6]
+    assert measured[7:] == ["–", "–", "–", "Monte Carlo", "4"]
 
 
 def test_every_comparison_row_is_in_the_details(page: str, outline: Outline) -> None:
@@ -151,7 +153,9 @@ def test_every_comparison_row_is_in_the_details(page: str, outline: Outline) -> 
     for row in rows:
         assert (row.layer, row.estimator, row.scores) in listed
     full = [r for r in outline.rows if r[:3] == [NASTY, "shrunk(budget=0.3)", "row norms"]]
-    assert full[0][-1] == "Monte Carlo, 50 draws"
+    assert full[0][-3:] == ["–", "1,200", "Monte Carlo, 50 draws"]
+    kept = [r for r in outline.rows if r[:3] == [NASTY, "crs(budget=0.3)", "row norms"]]
+    assert kept[0][-3:] == ["360", "1,200", "closed form"]
 
 
 def test_sweep_tables_hold_choices_and_regrets(outline: Outline) -> None:

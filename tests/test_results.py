@@ -13,6 +13,7 @@ from wtacrs.validation.checks import check_estimator
 from wtacrs.validation.comparison import compare_layer
 from wtacrs.validation.problems import make_problem
 from wtacrs.validation.results import (
+    SCHEMA_VERSION,
     CheckResult,
     ComparisonResult,
     SweepResult,
@@ -128,6 +129,17 @@ def test_unreadable_files_are_named(tmp_path):
         load_result(broken("kind.json", json.dumps(good | {"kind": "other"})))
     with pytest.raises(InputError, match="surplus"):
         load_result(broken("more.json", json.dumps(good | {"surplus": 1})))
-    newer = good | {"stamp": good["stamp"] | {"schema_version": 2}}
-    with pytest.raises(InputError, match="schema_version"):
-        load_result(broken("newer.json", json.dumps(newer)))
+
+
+@pytest.mark.parametrize("version", [1, SCHEMA_VERSION + 1])
+def test_files_of_another_version_are_refused_by_their_version(tmp_path, version):
+    """Whatever else does not fit: the first version had no multiplications."""
+    old = json.loads(comparison().model_dump_json())
+    old["stamp"]["schema_version"] = version
+    for row in old["rows"]:
+        del row["multiplications"], row["exact_multiplications"]
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    with pytest.raises(
+        InputError, match=rf"old\.json has schema version {version}, and only {SCHEMA_VERSION} is read"
+    ):
+        load_result(tmp_path / "old.json")

@@ -1,4 +1,4 @@
-"""Estimators side by side on real layers: bias, variance and bytes, by closed form where there is one."""
+"""Estimators side by side on real layers: bias, variance, bytes and multiplications."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import median
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -119,7 +120,7 @@ def compare_layer(
     draws: int = 1000,
     generator: torch.Generator | None = None,
 ) -> list[ComparisonRow]:
-    """Moments relative to ‖G‖² and stored bytes of every estimator, for every kind of scores.
+    """Moments relative to ‖G‖², stored bytes and multiplications of every estimator, for every kind of scores.
 
     An estimator that ignores scores is listed once, under the first kind.
 
@@ -142,6 +143,7 @@ def compare_layer(
     ready = {kind: layer_scores(kind, x, dy, mask) for kind in scores}
     if not ready:
         raise InputError("scores must name at least one kind of scores")
+    n, d, m = *x.shape, dy.shape[1]
     rows = []
     for estimator in map(make, estimators):
         for kind in list(ready) if estimator.traits.uses_scores else list(ready)[:1]:
@@ -151,11 +153,11 @@ def compare_layer(
                 ComparisonRow(
                     layer=layer,
                     estimator=spec(estimator),
-                    budget=getattr(estimator, "budget", None),
+                    budget=_budget(estimator),
                     scores=kind,
-                    n=x.shape[0],
-                    d=x.shape[1],
-                    m=dy.shape[1],
+                    n=n,
+                    d=d,
+                    m=m,
                     bias_squared=found.bias_squared / unit,
                     variance=found.variance / unit,
                     mse=found.mse / unit,
@@ -165,13 +167,36 @@ def compare_layer(
                     variance_error=_relative(found.variance_error, unit),
                     saved_bytes=saved_bytes(saved),
                     exact_bytes=x.numel() * x.element_size(),
+                    multiplications=_multiplications(estimator, n, d, m),
+                    exact_multiplications=n * d * m,
                 )
             )
     return rows
 
 
+def _budget(estimator: Estimator) -> int | float | None:
+    """That of the estimator, or of the first one that it wraps."""
+    own: int | float | None = getattr(estimator, "budget", None)
+    inner = (getattr(estimator, field.name) for field in dataclasses.fields(estimator))  # type: ignore[arg-type]
+    wrapped = (_budget(value) for value in inner if isinstance(value, Estimator))
+    return own if own is not None else next((budget for budget in wrapped if budget is not None), None)
+
+
+def _multiplications(estimator: Estimator, n: int, d: int, m: int) -> int | None:
+    try:
+        return estimator.multiplications(n, d, m)
+    except NotImplementedError:  # an outsider need not state them
+        return None
+
+
 def _relative(value: float | None, unit: float) -> float | None:
     return None if value is None else value / unit
+
+
+def median_multiplications(rows: Iterable[ComparisonRow]) -> float | None:
+    """Median of the multiplications relative to exact, over the rows that state them; None if none does."""
+    stated = [share for row in rows if (share := row.relative_multiplications) is not None]
+    return median(stated) if stated else None
 
 
 def at_budgets(estimators: Iterable[Estimator | str], budgets: Sequence[int | float] | None) -> list[Estimator]:

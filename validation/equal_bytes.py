@@ -15,7 +15,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wtacrs.estimators import Estimator, InputError, make, recommended, saved_bytes
-from wtacrs.validation.comparison import SCORE_KINDS, LayerLike, ScoreKind, ZeroProduct, compare_layer
+from wtacrs.validation.comparison import (
+    SCORE_KINDS,
+    LayerLike,
+    ScoreKind,
+    ZeroProduct,
+    compare_layer,
+    median_multiplications,
+)
 from wtacrs.validation.results import ComparisonRow
 
 BASELINE = 'wta_crs(winners="paper")'
@@ -25,7 +32,9 @@ _FAITHFUL = 1e-4  # of ‖G‖²: below this variance of the baseline a layer is
 class ByteRatio(NamedTuple):
     """Variance of the recommended estimator over that of the baseline, over layers.
 
-    `worst` is the largest ratio among the layers whose baseline variance exceeds 1e-4 ‖G‖².
+    `worst` is the largest ratio among the layers whose baseline variance exceeds 1e-4 ‖G‖². More rows per byte cost
+    more multiplications: `multiplications` and `baseline_multiplications` are the medians of both rivals, relative
+    to the exact product.
     """
 
     share: float
@@ -33,6 +42,8 @@ class ByteRatio(NamedTuple):
     layers: int
     median: float
     worst: float
+    multiplications: float | None
+    baseline_multiplications: float | None
 
 
 def largest_budget(x: Float[Tensor, "n d"], share: float) -> int:
@@ -99,21 +110,34 @@ def _rivals(layer: str, x: Float[Tensor, "n d"], share: float) -> tuple[Estimato
 
 
 def byte_ratios(rows: Mapping[float, Sequence[ComparisonRow]]) -> list[ByteRatio]:
-    """Median and worst ratio for every share and kind of scores."""
+    """Median and worst ratio, and the medians of the multiplications, for every share and kind of scores."""
     found = []
     for share, table in rows.items():
         for kind in dict.fromkeys(row.scores for row in table):
-            pairs = _pairs([row for row in table if row.scores == kind])
-            counted = [ours / theirs for theirs, ours in pairs if theirs > 0]
-            worst = [ours / theirs for theirs, ours in pairs if theirs > _FAITHFUL]
-            if counted:
-                found.append(ByteRatio(share, kind, len(counted), median(counted), max(worst, default=0.0)))
+            pairs = [pair for pair in _pairs([row for row in table if row.scores == kind]) if pair[0].variance > 0]
+            if pairs:
+                found.append(_ratio(share, kind, pairs))
     return found
 
 
-def _pairs(rows: Sequence[ComparisonRow]) -> list[tuple[float, float]]:
-    """(baseline, recommended) variance of every layer."""
-    by_layer: dict[str, dict[bool, float]] = {}
+def _ratio(share: float, kind: ScoreKind, pairs: Sequence[tuple[ComparisonRow, ComparisonRow]]) -> ByteRatio:
+    ratios = [ours.variance / theirs.variance for theirs, ours in pairs]
+    worst = [ratio for ratio, (theirs, _) in zip(ratios, pairs, strict=True) if theirs.variance > _FAITHFUL]
+    baseline, recommendation = zip(*pairs, strict=True)
+    return ByteRatio(
+        share=share,
+        scores=kind,
+        layers=len(pairs),
+        median=median(ratios),
+        worst=max(worst, default=0.0),
+        multiplications=median_multiplications(recommendation),
+        baseline_multiplications=median_multiplications(baseline),
+    )
+
+
+def _pairs(rows: Sequence[ComparisonRow]) -> list[tuple[ComparisonRow, ComparisonRow]]:
+    """The rows of baseline and recommendation for every layer."""
+    by_layer: dict[str, dict[bool, ComparisonRow]] = {}
     for row in rows:
-        by_layer.setdefault(row.layer, {})[row.estimator.startswith("wta_crs")] = row.variance
+        by_layer.setdefault(row.layer, {})[row.estimator.startswith("wta_crs")] = row
     return [(both[True], both[False]) for both in by_layer.values() if len(both) == 2]

@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from wtacrs.estimators import InputError, available, joint_norms, lookup, make, saved_bytes, spec
 from wtacrs.validation.laws import SEEDED, Bench, NotApplicable, demand, estimate, law, same_saved
+from wtacrs.validation.multiplications import counted_multiplications
 from wtacrs.validation.problems import PROBLEMS, Problem
 
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -328,3 +329,20 @@ def saved_bytes_honest(bench: Bench) -> str:
         demand(storage.nbytes() <= own, f"a saved tensor of {own} bytes keeps {storage.nbytes()} bytes alive")
         storages.add(storage.data_ptr())
     return f"{saved_bytes(saved)} of {x.numel() * x.element_size()} bytes at n={x.shape[0]}, d=16, fp32"
+
+
+@law("multiplications")
+def multiplications(bench: Bench) -> str:
+    """The stated multiplications are those of the matrix products that run."""
+    seen = []
+    for at_least, d, m in ((24, 4, 3), (31, 9, 12), (50, 16, 1)):
+        n = bench.rows(at_least)
+        try:
+            stated = bench.estimator.multiplications(n, d, m)
+        except NotImplementedError as reason:
+            raise NotApplicable(str(reason)) from None
+        problem = bench.problem("gaussian", n, d, m, dtype=torch.float32)
+        counted = counted_multiplications(bench.estimator, *problem, generator=bench.stream())
+        demand(stated == counted, f"n={n}, d={d}, m={m}: states {stated}, runs {counted}")
+        seen.append(f"{counted / (n * d * m):.3g}")
+    return f"{', '.join(seen)} of the exact product's"

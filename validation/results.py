@@ -14,12 +14,12 @@ from typing import Annotated, Literal
 
 import numpy
 import torch
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
 
 from wtacrs.estimators.errors import InputError
 from wtacrs.validation.files import replacing
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 
 
 class Record(BaseModel):
@@ -31,7 +31,7 @@ class Record(BaseModel):
 class Stamp(Record):
     """What is needed to repeat a run."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     wtacrs: str
     python: str
     torch: str
@@ -57,10 +57,11 @@ def stamp(*, seed: int | None, device: str = "cpu", inputs: dict[str, str] | Non
 
 
 class ComparisonRow(Record):
-    """One layer × estimator × score: moments relative to ‖G‖², and bytes.
+    """One layer × estimator × score: moments relative to ‖G‖², bytes and multiplications.
 
     `method` says how the moments were found: "closed form" or "monte carlo"; `draws` and the standard errors are
-    set in the second case only.
+    set in the second case only. `budget` is that of the estimator, or of the one that it wraps. `multiplications`
+    (see `Estimator.multiplications`) is None where the estimator does not state them.
     """
 
     layer: str
@@ -79,6 +80,13 @@ class ComparisonRow(Record):
     variance_error: float | None = None
     saved_bytes: int
     exact_bytes: int
+    multiplications: int | None
+    exact_multiplications: PositiveInt
+
+    @property
+    def relative_multiplications(self) -> float | None:
+        """Multiplications over those of the exact product."""
+        return None if self.multiplications is None else self.multiplications / self.exact_multiplications
 
 
 class ComparisonResult(Record):
@@ -186,13 +194,17 @@ def load_result(path: Path) -> Result:
     """Read any result.
 
     Raises:
-        InputError: if the file is missing, is not JSON, or does not fit the schema.
+        InputError: if the file is missing, is not JSON, is of another version, or does not fit the schema.
     """
     try:
         return _ANY_RESULT.validate_json(path.read_bytes())
     except OSError as error:
         raise InputError(f"result file {path}: {error.strerror or error}") from None
     except ValidationError as error:
+        for found in error.errors():
+            if found["loc"][-1:] == ("schema_version",):
+                told = f"has schema version {found['input']!r}, and only {SCHEMA_VERSION} is read: make it again"
+                raise InputError(f"result file {path} {told}") from None
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise InputError(f"result file {path} does not fit the schema: {where}: {first['msg']}") from None
