@@ -28,7 +28,9 @@ _SCALES = {
     "topk": ("log", "log"),
 }
 _CLOUDS = {"take-all", "without-replacement", "wta-condition"}
+_APART = {"without-replacement"}
 _MOST_MARKERS = 21
+_TOP, _TITLE_POINTS = 0.985, 10.5
 
 
 def draw(result: TheoryResult, folder: Path) -> list[Path]:
@@ -54,19 +56,24 @@ def build(claim: Claim) -> Figure:
         raise style.NothingToDraw(
             f"claim {claim.name}: no point with finite coordinates on {' and '.join(scales)} axes"
         )
-    looks = style.looks(s.estimator for s in claim.series if s.estimator is not None)
-    with style.figure(7.4, 4.9) as fig:
-        axes = fig.subplots()
-        axes.set_xscale(scales[0])
-        axes.set_yscale(scales[1])
-        for position, series in enumerate(claim.series):
-            _series(axes, claim, series, _form(claim, position, looks))
-        axes.set_xlabel(claim.x_name)
-        axes.set_ylabel(claim.y_name)
-        style.tag(axes, textwrap.fill(claim.statement, 112))
-        _plain_numbers(axes)
-        fig.suptitle(f"{heading(claim)}: {claim.title}", x=0.01, ha="left", weight="bold")
-        fig.legend(loc="outside lower center", ncols=min(4, len(claim.series)))
+    panels = _panels(claim)
+    forms = _forms(claim.series)
+    with style.figure(8.4, 5.0) as fig:
+        for axes, shown in zip(
+            fig.subplots(1, len(panels), sharey=True, squeeze=False).ravel(), panels, strict=True
+        ):
+            axes.set_xscale(scales[0])
+            axes.set_yscale(scales[1])
+            for series in shown:
+                _series(axes, series, forms[series.label], claim.name in _CLOUDS)
+            _plain_numbers(axes)
+        fig.axes[len(panels) // 2].set_xlabel(claim.x_name)
+        fig.axes[0].set_ylabel(claim.y_name)
+        _title(fig, claim)
+        handles = {
+            label: h for axes in fig.axes for h, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(4, len(handles)))
     return fig
 
 
@@ -75,6 +82,19 @@ def heading(claim: Claim) -> str:
     if not claim.holds:
         return "Not borne out"
     return "True" if claim.status == "true" else "Looks true, is false"
+
+
+def _title(fig: Figure, claim: Claim) -> None:
+    """The title in bold, the statement below it: the title's own empty lines keep its place free."""
+    title = textwrap.fill(f"{heading(claim)}: {claim.title}", 92)
+    glued = claim.statement
+    for sign in ("−", "="):
+        glued = glued.replace(f" {sign} ", f"\u00a0{sign}\u00a0")  # no line ends inside a formula
+    statement = textwrap.fill(glued, 118)
+    space = "\n" * (statement.count("\n") + 2)
+    fig.suptitle(title + space, x=0.01, ha="left", weight="bold")
+    below = (title.count("\n") + 1) * 1.45 * _TITLE_POINTS / 72 / fig.get_figheight()
+    fig.text(0.01, _TOP - below, statement, va="top", fontsize=9, linespacing=1.3)
 
 
 def _shown(series: Series, scales: tuple[str, str]) -> list[tuple[float, float]]:
@@ -87,28 +107,51 @@ def _shown(series: Series, scales: tuple[str, str]) -> list[tuple[float, float]]
     ]
 
 
-def _form(claim: Claim, position: int, looks: dict[str, style.Look]) -> dict[str, Any]:
-    """Colour, marker and dash; series of one estimator differ in their dash, references are grey."""
-    series = claim.series[position]
-    if series.estimator is None:
-        return {"color": style.GREY, "linestyle": style.DASHES[1], "linewidth": 1.3, "zorder": 1.5}
-    name = style.series(series.estimator)
-    nth = sum(s.estimator is not None and style.series(s.estimator) == name for s in claim.series[:position])
-    form = {"color": looks[name].colour, "marker": looks[name].marker, "markeredgecolor": "white", "zorder": 3}
-    return form | {"linestyle": style.DASHES[nth % len(style.DASHES)], "markeredgewidth": 0.5}
+def _panels(claim: Claim) -> list[list[Series]]:
+    """What is drawn together: clouds that would hide each other get a panel each, levels are drawn in all."""
+    if claim.name not in _APART:
+        return [list(claim.series)]
+    clouds = [s for s in claim.series if not _is_level(s)]
+    return [[*(s for s in claim.series if _is_level(s)), cloud] for cloud in clouds] or [list(claim.series)]
 
 
-def _series(axes: Axes, claim: Claim, series: Series, form: dict[str, Any]) -> None:
-    level = len(set(series.y)) == 1
-    if level and len(series.y) > 1:
+def _is_level(series: Series) -> bool:
+    return len(series.y) > 1 and len(set(series.y)) == 1
+
+
+def _forms(every: Sequence[Series]) -> dict[str, dict[str, Any]]:
+    """Colour, marker and dash by label; series of one estimator differ in their dash, references are grey."""
+    looks = style.looks(s.estimator for s in every if s.estimator is not None)
+    seen: dict[str | None, int] = {}
+    forms: dict[str, dict[str, Any]] = {}
+    for series in every:
+        name = None if series.estimator is None else style.series(series.estimator)
+        nth = seen[name] = seen.get(name, -1) + 1
+        if name is None:
+            dash = style.DASHES[(nth + 1) % len(style.DASHES)]
+            forms[series.label] = {"color": style.GREY, "linestyle": dash, "linewidth": 1.4, "zorder": 2}
+            continue
+        forms[series.label] = {
+            "color": looks[name].colour,
+            "marker": looks[name].marker,
+            "markeredgecolor": "white",
+            "markeredgewidth": 0.5,
+            "linestyle": style.DASHES[nth % len(style.DASHES)],
+            "zorder": 3,
+        }
+    return forms
+
+
+def _series(axes: Axes, series: Series, form: dict[str, Any], cloud: bool) -> None:
+    if _is_level(series):
         axes.axhline(series.y[0], label=series.label, **{**form, "marker": "", "zorder": 1.6})
         return
     points = _shown(series, (axes.get_xscale(), axes.get_yscale()))
     x, y = zip(*points, strict=True) if points else ((), ())
-    if claim.name in _CLOUDS and series.estimator is not None:
-        form = {**form, "linestyle": "none", "alpha": 0.65}
-    every = max(1, len(points) // _MOST_MARKERS)
-    axes.plot(x, y, label=series.label, markevery=every if form["linestyle"] != "none" else None, **form)
+    if cloud and series.estimator is not None:
+        axes.plot(x, y, label=series.label, **{**form, "linestyle": "none", "alpha": 0.65})
+    else:
+        axes.plot(x, y, label=series.label, markevery=max(1, len(points) // _MOST_MARKERS), **form)
 
 
 def _plain_numbers(axes: Axes) -> None:
@@ -117,7 +160,7 @@ def _plain_numbers(axes: Axes) -> None:
         (axes.xaxis, axes.get_xscale(), axes.get_xlim()),
         (axes.yaxis, axes.get_yscale(), axes.get_ylim()),
     ):
-        if scale == "log" and high < 1e5 * low:
+        if scale == "log" and high < 1e8 * low:
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             if high < 30 * low:
                 axis.set_minor_formatter(

@@ -13,7 +13,7 @@ from wtacrs.validation.captures import LayerCapture, write_captures
 from wtacrs.validation.problems import make_problem
 from wtacrs.validation.results import CheckResult, ComparisonResult, SweepResult, TrainingResult, load_result
 
-COMMANDS = ("demo", "zoo", "capture", "compare", "sweep", "check", "finetune")
+COMMANDS = ("demo", "zoo", "capture", "compare", "sweep", "check", "theory", "finetune")
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +205,9 @@ def test_finetune_trains_refuses_to_overwrite_and_resumes(
         (["finetune", "--task", "sst2"], "--data DIR"),
         (["finetune", "--tokenizer", "./missing"], "./missing"),
         (["finetune", "--resume", "--out", "{tmp}/nothing"], "nothing"),
+        (["theory", "--out", "{text}/below"], "{text}"),
+        (["theory", "--seed", "-1", "--out", "{tmp}/t"], "seed=-1 must be"),
+        (["theory", "--seed", "9223372036854775808", "--out", "{tmp}/t"], "seed=9223372036854775808 must be"),
         (["demo", "--seed", "x"], "--seed"),
         (["demo", "--out", "{text}/below"], "{text}"),
     ],

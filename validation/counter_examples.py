@@ -37,9 +37,9 @@ def poisson(_: torch.Generator) -> Claim:
     ]
     return Claim(
         name="poisson",
-        title="Including every row independently, none of them twice, is better than CRS",
-        statement=f"It is for orthogonal rows. For rows that are alike the random number of rows dominates, and CRS, which "
-        f"always has k = {k} (of n = {n} equal rows), is far below. A fixed size without replacement is below both.",
+        title="Independent inclusion, no row twice, is better than CRS",
+        statement="It is for orthogonal rows. For rows that are alike the random number of rows dominates, and CRS, "
+        f"which always has k = {k} (of n = {n} rows), is far below. A fixed size without replacement is above neither.",
         status="looks true",
         source="Σ (1/π − 1) w² against (W² − ‖G‖²)/k",
         method="closed form",
@@ -49,6 +49,8 @@ def poisson(_: torch.Generator) -> Claim:
         requirements=[
             Requirement(text="below CRS for orthogonal rows", smaller="independent inclusion", larger="CRS",
                         where="first point"),
+            *(Requirement(text=f"conditional Poisson is never above: {s.label}", smaller="conditional Poisson",
+                          larger=s.label, slack=1e-9) for s in series[:2]),
             Requirement(text="CRS is exact for equal rows", smaller="CRS", larger=1e-12, where="last point"),
             Requirement(text="independent inclusion is not", smaller=0.01, larger="independent inclusion",
                         where="last point"),
@@ -75,7 +77,7 @@ def priority(_: torch.Generator) -> Claim:
     }
     return Claim(
         name="priority",
-        title="Priority sampling, with its fixed number of distinct rows, is better than CRS",
+        title="Priority sampling, k distinct rows, is better than CRS",
         statement=f"The number of rows is fixed, their total weight is not. {n} equal rows, cosine 0.9: the variance "
         "(n − k)/(k − 1)·Σ w² is far above that of CRS until nearly all rows are kept.",
         status="looks true",
@@ -118,8 +120,8 @@ def systematic_order(_: torch.Generator) -> Claim:
     return Claim(
         name="systematic-order",
         title="Systematic sampling in the order of the rows is never above WTA-CRS",
-        statement=f"n = {n} rows of equal size, every third points the other way. At k = 10 the sample takes every third "
-        "row: all of one kind, or none. In random order this cannot happen.",
+        statement=f"n = {n} rows of equal size, every third points the other way. Where the step n/k is a "
+        "multiple of three (k = 1, 2, 5, 10) the sample is all of one kind, or holds none of it.",
         status="looks true",
         source="Madow 1949; joint inclusion probabilities of a fixed order",
         method="closed form",
@@ -158,8 +160,8 @@ def crs_full(generator: torch.Generator) -> Claim:
     return Claim(
         name="crs-full",
         title="CRS is exact when its budget is all n rows",
-        statement="n draws with replacement leave out about a third of the rows: the variance is (W² − ‖G‖²)/n, not 0. "
-        "WTA-CRS and every design without replacement keep all rows.",
+        statement="n draws with replacement leave out more than a third of the rows in the mean: the variance is "
+        "(W² − ‖G‖²)/n, not 0. WTA-CRS and every design without replacement keep all rows.",
         status="looks true",
         source="the closed form of crs at k = n",
         method="closed form",
@@ -195,8 +197,8 @@ def topk(generator: torch.Generator) -> Claim:
     return Claim(
         name="topk",
         title="The smallest error in one step is the smallest error in the long run",
-        statement="Mean squared error of the average of T estimates. Top-k leaves out the same rows every time: its error "
-        "is all bias and stays. Unbiased errors fall as 1/T.",
+        statement="Mean squared error of the average of T estimates. Top-k leaves out the same rows every time: its "
+        "error is all bias and stays. Unbiased errors fall as 1/T.",
         status="looks true",
         source="bias² + variance/T",
         method="closed form",

@@ -20,6 +20,7 @@ from wtacrs.validation.winner_sweep import winner_variances
 POISSON = "bernoulli(budget={k}, reserve=20.0)"
 """Independent inclusion with a slot for every row: Σ (1/π − 1) w²."""
 
+PAPER, OPTIMAL = 'wta_crs(winners="paper")', 'wta_crs(winners="optimal")'
 _ROUNDING = 1e-9
 _FAMILIES = ("gaussian", "heavy_tailed", "one_dominating", "low_rank_mean", "coherent")
 
@@ -49,7 +50,9 @@ def ipps_optimum(generator: torch.Generator) -> Claim:
         poisson = make(POISSON.format(k=k))
         variance = torch.stack([poisson.variance(x, dy, scores=w**a) for a in exponents])
         relative = (variance / exact_variance(repr(poisson), x, dy)).tolist()
-        series.append(Series(label=f"{family} rows", estimator=repr(poisson), x=exponents, y=relative))
+        series.append(
+            Series(label=f"{family.replace('_', '-')} rows", estimator=repr(poisson), x=exponents, y=relative)
+        )
     return Claim(
         name="ipps-optimum",
         title="Inclusion in proportion to size, π = min(1, w/τ), is the optimum",
@@ -91,8 +94,8 @@ def take_all(generator: torch.Generator) -> Claim:
         y_name="|C|",
         series=[
             Series(label="|C| = take-all set", x=sizes, y=sizes),
-            Series(label="exact-variance rule", estimator='wta_crs(winners="optimal")', x=sizes, y=optimal),
-            Series(label="paper's rule", estimator='wta_crs(winners="paper")', x=sizes, y=paper),
+            Series(label="exact-variance rule", estimator=OPTIMAL, x=sizes, y=optimal),
+            Series(label="paper's rule", estimator=PAPER, x=sizes, y=paper),
         ],
         requirements=[
             Requirement(
@@ -135,8 +138,8 @@ def exact_rule(generator: torch.Generator) -> Claim:
         y_name="exact-variance rule / paper's rule",
         series=[
             Series(label="the same", x=share, y=[1.0] * len(share)),
-            Series(label="objective S_T²/(k − |C|)", estimator="wta_crs", x=share, y=sorted(objective)),
-            Series(label="exact variance", estimator='wta_crs(winners="optimal")', x=share, y=sorted(variance)),
+            Series(label="objective S_T²/(k − |C|)", x=share, y=sorted(objective)),
+            Series(label="exact variance", estimator=OPTIMAL, x=share, y=sorted(variance)),
         ],
         requirements=[
             Requirement(text="never above in the objective", smaller="objective S_T²/(k − |C|)", larger="the same"),
@@ -161,20 +164,22 @@ def without_replacement(generator: torch.Generator) -> Claim:
         for spec, column in ratios.items():
             column.append(float(make(spec.format(k=k)).variance(x, dy, scores=scores)) / reference)
     series = [
-        Series(label=spec.partition("(")[0], estimator=spec.format(k=1), x=share, y=column)
-        for spec, column in ratios.items()
+        Series(label=label, estimator=spec.format(k=1), x=share, y=column)
+        for label, (spec, column) in zip(
+            ("pivotal", "conditional Poisson", "Sampford"), ratios.items(), strict=True
+        )
     ]
     return Claim(
         name="without-replacement",
         title="Pivotal, conditional Poisson and Sampford sampling are never above WTA-CRS",
-        statement=f"{len(share)} random problems of 4 to 40 rows, with the oracle's scores and with row norms, same scores "
-        "and k. Their tail is drawn without replacement, with the paper's winners.",
+        statement=f"{len(share)} random problems of 4 to 40 rows, with the oracle's scores and with row norms; same "
+        "scores and k. Their tail is drawn without replacement, with the paper's winners.",
         status="true",
         source="Chauvet & Ruiz-Gazen 2017 (pivotal); Gabler 1984 (Sampford); negative dependence (conditional Poisson)",
         method="closed form",
         x_name="budget k / n",
         y_name="variance / variance of WTA-CRS",
-        series=[Series(label="WTA-CRS", estimator="wta_crs", x=[0.0, 1.0], y=[1.0, 1.0]), *series],
+        series=[Series(label="WTA-CRS", estimator=PAPER, x=[0.0, 1.0], y=[1.0, 1.0]), *series],
         requirements=[
             Requirement(text=f"{s.label} is never above", smaller=s.label, larger=1.0, slack=_ROUNDING)
             for s in series
@@ -212,7 +217,7 @@ def wta_condition(generator: torch.Generator) -> Claim:
         series=[
             Series(label="bound", x=bound, y=bound),
             Series(label="CRS", estimator="crs", x=bound, y=[1.0] * len(bound)),
-            Series(label="WTA-CRS", estimator="wta_crs", x=bound, y=ratio),
+            Series(label="WTA-CRS", estimator=PAPER, x=bound, y=ratio),
         ],
         requirements=[
             Requirement(text="never above the bound", smaller="WTA-CRS", larger="bound", slack=_ROUNDING),
@@ -241,8 +246,8 @@ def any_scores(generator: torch.Generator) -> Claim:
     return Claim(
         name="any-scores",
         title="Unbiased for any positive scores; only the variance suffers",
-        statement="All outcomes on 5 rows of sizes 1, 2, 4, 8, 16, enumerated (CRS: 2 draws, WTA-CRS: 3 rows). Scores wᵃ: "
-        "a = 1 is the oracle, a = 0 knows nothing, a < 0 is the wrong way round. bias² is rounding throughout.",
+        statement="All outcomes on 5 rows of sizes 1, 2, 4, 8, 16, enumerated (CRS: 2 draws, WTA-CRS: 3 rows). Scores "
+        "wᵃ: a = 1 is the oracle, a = 0 knows nothing, a < 0 is the wrong way round. bias² is rounding throughout.",
         status="true",
         source="the proofs of the mean in crs and wta_crs",
         method="enumeration",
@@ -320,7 +325,7 @@ def coherent_rows(generator: torch.Generator) -> Claim:
         series.append(Series(label=label, estimator=spec.format(k=k), x=angles, y=variance))
     return Claim(
         name="coherent-rows",
-        title="Where rows are parallel, a fixed number of rows drawn in proportion to size is exact",
+        title="For parallel rows, a fixed number drawn in proportion to size is exact",
         statement=f"Each of k = {k} drawn rows then brings the same share of G, whichever it is. Independent inclusion "
         "brings a random number of shares. Rows of unequal size turn away from one direction, to the right.",
         status="true",
