@@ -28,12 +28,12 @@ CLAIMS: dict[str, Callable[[torch.Generator], Claim]] = {
 
 
 def theory(
-    names: Sequence[str] = tuple(CLAIMS), *, seed: int = 0, progress: Callable[[str, int, int], None] | None = None
+    names: Sequence[str] | None = None, *, seed: int = 0, progress: Callable[[str, int, int], None] | None = None
 ) -> TheoryResult:
     """Compute the numbers of the named claims; each is a function of the seed alone, whatever else is computed.
 
     Args:
-        names: keys of `CLAIMS`.
+        names: keys of `CLAIMS`; all if None.
         seed: of the random problems, 0 ≤ seed < 2⁶³.
         progress: called with a claim's name, how many are done, and how many there are.
 
@@ -43,6 +43,7 @@ def theory(
     if not 0 <= seed < 2**63:
         raise InputError(f"seed={seed} must be an integer from 0 to 2⁶³ − 1")
     found = []
+    names = list(CLAIMS) if names is None else names
     for done, name in enumerate(names, start=1):
         if name not in CLAIMS:
             raise InputError(f"unknown claim {name!r}; there are: {', '.join(CLAIMS)}")

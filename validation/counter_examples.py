@@ -186,7 +186,7 @@ def topk(generator: torch.Generator) -> Claim:
         "WTA-CRS": "wta_crs(budget={k})",
         "conditional Poisson": WITHOUT_REPLACEMENT[1],
     }
-    series = []
+    series: list[Series] = []
     for label, spec in specs.items():
         error = averaged_error(x, dy, k, steps, spec)
         if not series:

@@ -173,7 +173,7 @@ def without_replacement(generator: torch.Generator) -> Claim:
         name="without-replacement",
         title="Pivotal, conditional Poisson and Sampford sampling are never above WTA-CRS",
         statement=f"{len(share)} random problems of 4 to 40 rows, with the oracle's scores and with row norms; same "
-        "scores and k. Their tail is drawn without replacement, with the paper's winners.",
+        "scores, k and winners, but a tail drawn without replacement. Equal where that tail gets one draw.",
         status="true",
         source="Chauvet & Ruiz-Gazen 2017 (pivotal); Gabler 1984 (Sampford); negative dependence (conditional Poisson)",
         method="closed form",
