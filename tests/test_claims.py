@@ -55,9 +55,10 @@ def test_the_numbers_bear_the_claim_out(name: str, result: TheoryResult) -> None
     assert all(math.isfinite(y) for s in found.series for y in s.y)
 
 
-@pytest.mark.parametrize("name", [name for name in CLAIMS if name != "without-replacement"])
+@pytest.mark.parametrize("name", CLAIMS)
 def test_it_does_not_hang_on_the_seed(name: str) -> None:
-    for seed in (1, 2, 2**63 - 1):
+    # one for the costliest claim: there, rounding of a variance near 0 once passed for an excess
+    for seed in (88,) if name == "without-replacement" else (1, 2, 2**63 - 1):
         assert theory([name], seed=seed).claims[0].broken == []
 
 
