@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RUN ?= runs/demo
+THEORY ?= runs/theory
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo test test-slow lint format gallery clean
+.PHONY: help setup demo theory test test-slow lint format gallery clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -25,6 +26,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## fine-tune a small T5 exactly and with WTA-CRS, compare estimators, write runs/demo/report.html
 	$(BIN)/wtacrs demo --out $(RUN)
 
+theory: $(INSTALLED)  ## what is true and what only looks true: exact numbers and a figure for every claim
+	$(BIN)/wtacrs theory --out $(THEORY)
+
 test: $(INSTALLED)  ## the whole suite, except what is marked slow
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
@@ -41,9 +45,10 @@ format: $(INSTALLED)  ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-gallery: demo  ## refresh the README's figures from the demo's run
+gallery: demo theory  ## refresh the README's figures from the demo's run and the theory
 	mkdir -p figures/gallery
 	cp $(RUN)/training_curves.png $(RUN)/variance_budget.png $(RUN)/winner_sweep.png figures/gallery/
+	cp $(THEORY)/theory_without-replacement.png $(THEORY)/theory_poisson.png $(THEORY)/theory_topk.png figures/gallery/
 
 clean:  ## remove the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

@@ -20,6 +20,7 @@ from wtacrs.validation.results import (
     Record,
     Result,
     SweepResult,
+    TheoryResult,
     TrainingResult,
     load_result,
     write_text,
@@ -53,6 +54,8 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
         sections.sweeps(_of_kind(results, SweepResult)),
         sections.checks(_of_kind(results, CheckResult)),
     ]
+    if theory := _of_kind(results, TheoryResult):
+        parts.append(sections.theory(theory))
     own = {png for part in parts for png in part.pictures}
     title = f"wtacrs: results of {folder.resolve().name}"
     page = document(

@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 from matplotlib.figure import Figure
 
 from wtacrs.figures import style, training_curves, variance_budget, winner_sweep
+from wtacrs.figures import theory as theory_figures
 from wtacrs.figures.page import (
     Cell,
     Markup,
@@ -31,6 +32,7 @@ from wtacrs.validation.results import (
     ComparisonRow,
     Result,
     SweepResult,
+    TheoryResult,
     TrainingResult,
     WinnerSweep,
 )
@@ -172,6 +174,27 @@ def checks(results: Sequence[tuple[str, CheckResult]]) -> Part:
     for _, result in results:
         laws = [[v.law, _verdict(v.status), v.detail] for v in result.verdicts]
         part.add(details(result.estimator, table(["law", "status", "detail"], laws)))
+    return part
+
+
+def theory(results: Sequence[tuple[str, TheoryResult]]) -> Part:
+    """One line and one figure per claim."""
+    part = Part("What is true, and what only looks true")
+    for file, result in results:
+        if len(results) > 1:
+            part.add(heading(file))
+        rows: list[list[Cell]] = [
+            [claim.title, Markup(f'<span class="{"good" if claim.holds else "bad"}">{claim.verdict}</span>'),
+             "; ".join(claim.broken) or f"{len(claim.requirements)} met", claim.method, claim.source]
+            for claim in result.claims
+        ]  # fmt: skip
+        part.add(table(["claim", "verdict", "what was required of the numbers", "found by", "source"], rows))
+        for claim in result.claims:
+            part.draw(
+                partial(theory_figures.build, claim),
+                f"{theory_figures.heading(claim)}: {claim.title}",
+                claim.statement,
+            )
     return part
 
 

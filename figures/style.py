@@ -25,13 +25,20 @@ DPI = 150
 INK, GREY = "#333333", "#8a8a8a"
 DASHES = ("-", (0, (5, 1.6)), (0, (1, 1.2)), (0, (5, 1.4, 1, 1.4)))
 
-# Okabe and Ito's colours for what is compared most often; the fallback cycle has none of them
+# Okabe and Ito's colours for what is compared most often; the fallback cycle has none of them. The designs of the
+# theory's figures share its colours, one each, and have markers that it lacks.
 _KNOWN = {
     "exact": (INK, "o"),
     "topk": ("#cc79a7", "v"),
     "crs": ("#e69f00", "s"),
     'wta_crs(winners="paper")': ("#0072b2", "o"),
     'wta_crs(winners="optimal")': ("#009e73", "D"),
+    "bernoulli(reserve=20.0)": ("#d55e00", "v"),
+    "conditional_poisson": ("#56b4e9", "D"),
+    'pivotal(order="rows")': ("#882255", "s"),
+    "priority": ("#8c510a", "D"),
+    "sampford": ("#332288", "v"),
+    'systematic(order="rows")': ("#8a8a2b", "o"),
 }
 _FALLBACK_COLOURS = ("#d55e00", "#332288", "#56b4e9", "#882255", "#8a8a2b", "#8c510a")
 _FALLBACK_MARKERS = ("P", "^", "X", "<", "p", ">", "h", "d")

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from wtacrs.estimators import InputError
+from wtacrs.integration.progress import count_bar
 
 if TYPE_CHECKING:
     from wtacrs.validation.comparison import ScoreKind
@@ -35,6 +28,7 @@ app = typer.Typer(
 )
 # a file or a pipe has no width of its own: 80 columns would fold every table
 console = Console(width=None if sys.stdout.isatty() else 120)
+progress_bar = partial(count_bar, console)
 
 _SCORE_OPTIONS: dict[str, tuple[ScoreKind, ...]] = {
     "oracle": ("oracle",),
@@ -91,22 +85,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _refuse(message: str, code: int = 2) -> int:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return code
-
-
-@contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on the terminal; yields a function of (what was done, how many, of how many)."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        row = bar.add_task(what, total=None, note="")
-        yield lambda note, done, total: bar.update(row, total=total, completed=done, note=note)
 
 
 def _budgets(texts: Sequence[str]) -> list[int | float]:
@@ -327,6 +305,26 @@ def check(
     if out is not None:
         _wrote(out / f"check-{estimator.name}.json")
     return 0 if result.passed else 1
+
+
+@app.command()
+def theory(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the result and the figures.")] = Path(
+        "runs/theory"
+    ),
+    seed: SeedOption = 0,
+) -> int:
+    """What is true of the estimators and what only looks true, a figure each; exit code 1 if a claim fails."""
+    from wtacrs.integration.commands import check_folder
+    from wtacrs.integration.studies import theory_study
+    from wtacrs.integration.tables import theory_table
+
+    check_folder("out", out)
+    with progress_bar("theory") as report:
+        result = theory_study(out, seed=seed, report=report)
+    console.print(theory_table(result))
+    _wrote(out / "theory.json", *(out / f"theory_{claim.name}.png" for claim in result.claims))
+    return 0 if result.holds else 1
 
 
 @app.command()

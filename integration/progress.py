@@ -1,4 +1,4 @@
-"""A progress line on stderr."""
+"""Progress on the terminal: a line of its own on stderr for training, a bar for everything that is counted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 @contextmanager
@@ -34,3 +41,19 @@ def progress_display(on: bool, title: str) -> Iterator[Callable[..., None]]:
                 progress.update(line, metric=metric)
 
         yield show
+
+
+@contextmanager
+def count_bar(console: Console, what: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on the terminal; yields a function of (what was done, how many, of how many)."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        row = bar.add_task(what, total=None, note="")
+        yield lambda note, done, total: bar.update(row, total=total, completed=done, note=note)

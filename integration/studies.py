@@ -11,13 +11,23 @@ import torch
 
 from wtacrs.estimators import Estimator, InputError, make, spec
 from wtacrs.estimators.registry import missing_fields
+from wtacrs.figures import theory as theory_figures
 from wtacrs.figures import variance_budget, winner_sweep
 from wtacrs.figures.style import NothingToDraw
 from wtacrs.validation.captures import Captures
 from wtacrs.validation.checks import check_estimator
+from wtacrs.validation.claims import theory
 from wtacrs.validation.comparison import SCORE_KINDS, ScoreKind, ZeroProduct, compare, layer_scores
 from wtacrs.validation.equal_bytes import ByteRatio, byte_ratios, compare_equal_bytes
-from wtacrs.validation.results import CheckResult, ComparisonResult, SweepResult, Verdict, stamp, write_result
+from wtacrs.validation.results import (
+    CheckResult,
+    ComparisonResult,
+    SweepResult,
+    TheoryResult,
+    Verdict,
+    stamp,
+    write_result,
+)
 from wtacrs.validation.significance import mean_test
 from wtacrs.validation.winner_sweep import sweep_winners
 
@@ -203,6 +213,18 @@ def check_study(
     result = CheckResult(stamp=stamp(seed=seed, inputs=inputs), estimator=spec(estimator), verdicts=verdicts)
     if out is not None:
         write_result(out / f"check-{estimator.name}.json", result)
+    return result
+
+
+def theory_study(out: Path, *, seed: int = 0, report: Report | None = None) -> TheoryResult:
+    """Every claim of the theory in exact numbers; writes `theory.json` and `theory_<claim>.png` for each.
+
+    Raises:
+        InputError: on an unusable seed.
+    """
+    result = theory(seed=seed, progress=report)
+    write_result(out / "theory.json", result)
+    theory_figures.draw(result, out)
     return result
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from wtacrs.estimators import available, lookup
 from wtacrs.figures.summary import layer_medians, regret
 from wtacrs.validation.equal_bytes import ByteRatio
-from wtacrs.validation.results import CheckResult, ComparisonResult, SweepResult, TrainingResult
+from wtacrs.validation.results import CheckResult, ComparisonResult, SweepResult, TheoryResult, TrainingResult
 
 _STATUS_STYLE = {"pass": "green", "fail": "bold red", "expected failure": "yellow", "not applicable": "dim"}
 
@@ -133,6 +133,19 @@ def sweep_summary(result: SweepResult) -> str:
         f"  variance over that of the best |C|, median of {len(result.sweeps)} sweeps: "
         f"paper's rule {paper:.3f}×, exact-variance rule {exact:.3f}×"
     )
+
+
+def theory_table(result: TheoryResult) -> Table:
+    """One verdict per claim; what the numbers do not meet is named."""
+    table = Table(title="What is true, and what only looks true", title_justify="left")
+    table.add_column("claim", overflow="fold")
+    table.add_column("verdict")
+    table.add_column("requirements", overflow="fold")
+    for claim in result.claims:
+        style = ("green" if claim.status == "true" else "yellow") if claim.holds else "bold red"
+        met = "; ".join(claim.broken) or f"{len(claim.requirements)} met"
+        table.add_row(claim.title, f"[{style}]{claim.verdict}[/{style}]", met)
+    return table
 
 
 def training_table(results: list[TrainingResult]) -> Table:

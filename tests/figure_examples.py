@@ -7,11 +7,13 @@ from torch import Tensor
 
 from wtacrs.estimators import CRS, WTACRS, Estimator, joint_norms, make, row_norms, saved_bytes, spec
 from wtacrs.estimators.ranking import rank_rows
+from wtacrs.validation.claims import theory as compute_theory
 from wtacrs.validation.results import (
     CheckResult,
     ComparisonResult,
     ComparisonRow,
     SweepResult,
+    TheoryResult,
     TrainingPoint,
     TrainingResult,
     Verdict,
@@ -148,3 +150,8 @@ def check() -> CheckResult:
         Verdict(law="mean", status="expected failure", detail=f"off by {bias:.3g}"),
     ]
     return CheckResult(stamp=stamp(seed=0), estimator=spec(topk), verdicts=verdicts)
+
+
+def theory() -> TheoryResult:
+    """Every claim, with its real numbers."""
+    return compute_theory(seed=0)

@@ -10,10 +10,19 @@ import torch
 
 from wtacrs.integration.cli import main
 from wtacrs.validation.captures import LayerCapture, write_captures
+from wtacrs.validation.claims import CLAIMS
 from wtacrs.validation.problems import make_problem
-from wtacrs.validation.results import CheckResult, ComparisonResult, SweepResult, TrainingResult, load_result
+from wtacrs.validation.results import (
+    CheckResult,
+    Claim,
+    ComparisonResult,
+    SweepResult,
+    TheoryResult,
+    TrainingResult,
+    load_result,
+)
 
-COMMANDS = ("demo", "zoo", "capture", "compare", "sweep", "check", "finetune")
+COMMANDS = ("demo", "zoo", "capture", "compare", "sweep", "check", "theory", "finetune")
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +141,35 @@ def test_check_of_a_broken_estimator_exits_with_one(monkeypatch: pytest.MonkeyPa
     assert main(["check", "crs(budget=0.3)"]) == 1
 
 
+@pytest.mark.usefixtures("unchecked")
+def test_theory_writes_its_result_and_a_figure_per_claim(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cheap = {name: CLAIMS[name] for name in ("poisson", "topk")}
+    monkeypatch.setattr("wtacrs.validation.claims.CLAIMS", cheap)
+    assert main(["theory", "--out", str(tmp_path), "--seed", "3"]) == 0
+    result = load_result(tmp_path / "theory.json")
+    assert isinstance(result, TheoryResult)
+    assert (result.stamp.seed, [claim.name for claim in result.claims]) == (3, list(cheap))
+    assert sorted(p.name for p in tmp_path.glob("*.png")) == ["theory_poisson.png", "theory_topk.png"]
+    shown = capsys.readouterr().out
+    assert shown.count("false, by counter-example") == 2
+    assert "theory_topk.png" in shown
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_theory_exits_with_one_if_a_claim_is_not_borne_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overturned(generator: torch.Generator) -> Claim:
+        claim = CLAIMS["poisson"](generator)
+        return claim.model_copy(update={"series": [s.model_copy(update={"y": s.y[::-1]}) for s in claim.series]})
+
+    monkeypatch.setattr("wtacrs.validation.claims.CLAIMS", {"poisson": overturned})
+    assert main(["theory", "--out", str(tmp_path)]) == 1
+    assert "not borne out" in capsys.readouterr().out
+
+
 def test_finetune_trains_refuses_to_overwrite_and_resumes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -205,6 +243,9 @@ def test_finetune_trains_refuses_to_overwrite_and_resumes(
         (["finetune", "--task", "sst2"], "--data DIR"),
         (["finetune", "--tokenizer", "./missing"], "./missing"),
         (["finetune", "--resume", "--out", "{tmp}/nothing"], "nothing"),
+        (["theory", "--out", "{text}/below"], "{text}"),
+        (["theory", "--seed", "-1", "--out", "{tmp}/t"], "seed=-1 must be"),
+        (["theory", "--seed", "9223372036854775808", "--out", "{tmp}/t"], "seed=9223372036854775808 must be"),
         (["demo", "--seed", "x"], "--seed"),
         (["demo", "--out", "{text}/below"], "{text}"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -69,6 +70,21 @@ def periodic(n: int, period: int) -> Problem:
     """Every `period`-th pair points the other way: systematic sampling with that step meets one kind only."""
     sign = torch.where(torch.arange(n) % period == 0, -1.0, 1.0).double()
     return Problem(sign.unsqueeze(1), torch.ones(n, 1, dtype=torch.float64))
+
+
+def correlated(n: int, cosine: float) -> Problem:
+    """n pairs of size 1 with one mutual cosine from 0 (orthogonal) to 1 (equal)."""
+    common = torch.full((n, 1), cosine**0.5, dtype=torch.float64)
+    own = torch.eye(n, dtype=torch.float64) * (1.0 - cosine) ** 0.5
+    return Problem(torch.cat([common, own], dim=1), torch.ones(n, 1, dtype=torch.float64))
+
+
+def fanned(sizes: Float64[Tensor, " n"], directions: Float64[Tensor, "n d"], angle: float) -> Problem:
+    """Rows of the given sizes, each turned by `angle` from the first axis towards its own direction across it."""
+    across = directions / directions.norm(dim=1, keepdim=True)
+    along = torch.full((sizes.shape[0], 1), math.cos(angle), dtype=torch.float64)
+    rows = torch.cat([along, math.sin(angle) * across], dim=1)
+    return Problem(rows * sizes.unsqueeze(1), torch.ones_like(along))
 
 
 def priority_variance_of_equal_scores(x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], k: int) -> float:
