@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws import assert_closed_forms
+from planted import Forgetful
 from strategies import products
 
 from wtacrs.estimators import (
@@ -177,15 +178,6 @@ def test_what_cannot_be_enumerated_says_why(estimator, reason):
         enumerate_moments(estimator, x, x)
 
 
-class MissingCut(CRS):
-    """Forgets the first cut."""
-
-    name = "missing_cut"
-
-    def cuts(self, scores, chosen):
-        return super().cuts(scores, chosen)[1:]
-
-
 class ShiftedCut(CRS):
     """Cuts slightly off."""
 
@@ -207,7 +199,7 @@ class Ordered(CRS):
         return chosen
 
 
-@pytest.mark.parametrize("cls", [MissingCut, ShiftedCut, Ordered])
+@pytest.mark.parametrize("cls", [Forgetful, ShiftedCut, Ordered])
 def test_wrong_cuts_are_found(cls):
     x = torch.tensor([[1.0], [2.0], [3.0]], dtype=torch.float64)
     with pytest.raises(WrongCuts, match="changes between two cuts"):

@@ -11,17 +11,14 @@ from statistics import median
 import figure_examples as examples
 import matplotlib
 import pytest
-from matplotlib.axes import Axes
+from figure_parts import legend, points, visible
 from matplotlib.container import ErrorbarContainer
-from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from wtacrs.estimators import InputError, available, make
 from wtacrs.figures import style, training_curves, variance_budget, winner_sweep
-from wtacrs.figures.summary import layer_medians, regret
+from wtacrs.figures.summary import layer_medians
 from wtacrs.validation.results import ComparisonResult, SweepResult, TrainingResult, write_result
-
-RUNS = ("exact", "wta_crs(budget=0.3)", "wta_crs(budget=0.1)", "crs(budget=0.1)")
 
 
 @pytest.fixture(scope="module")
@@ -36,21 +33,7 @@ def sweep() -> SweepResult:
 
 @pytest.fixture(scope="module")
 def runs() -> list[TrainingResult]:
-    return [examples.training(text) for text in RUNS]
-
-
-def visible(fig: Figure) -> list[Axes]:
-    return [axes for axes in fig.axes if axes.get_visible()]
-
-
-def legend(fig: Figure) -> list[str]:
-    return [text.get_text() for text in fig.legends[0].get_texts()]
-
-
-def points(axes: Axes, colour: str, marker: str) -> set[tuple[float, float]]:
-    """Where the lines of that colour and marker have their vertices."""
-    lines = [line for line in axes.get_lines() if (line.get_color(), line.get_marker()) == (colour, marker)]
-    return {(float(x), float(y)) for line in lines for x, y in line.get_xydata()}
+    return [examples.training(text) for text in examples.RUNS]
 
 
 # style
@@ -175,98 +158,6 @@ def test_legends_do_not_cover_axes_or_their_labels(
             tight = axes.get_tightbbox()
             assert tight is not None
             assert not box.overlaps(tight)
-
-
-# |C| sweeps
-
-
-def test_sweep_marks_lie_on_the_curve_at_the_choices(sweep: SweepResult) -> None:
-    fig = winner_sweep.build(sweep)
-    panels = visible(fig)
-    assert len(panels) == len(examples.LAYERS)
-    for axes, layer in zip(panels, examples.LAYERS, strict=True):
-        mine = [s for s in sweep.sweeps if s.layer == layer]
-        paper, optimal = style.look(winner_sweep.PAPER), style.look(winner_sweep.OPTIMAL)
-        assert points(axes, paper.colour, paper.marker) == {(s.paper, s.variance[s.paper] / s.crs) for s in mine}
-        assert points(axes, optimal.colour, optimal.marker) == {
-            (s.optimal, s.variance[s.optimal] / s.crs) for s in mine
-        }
-        best = {
-            (float(x), float(y)) for line in axes.get_lines() if line.get_marker() == "s"
-            for x, y in line.get_xydata()
-        }  # fmt: skip
-        assert best == {(s.best, s.variance[s.best] / s.crs) for s in mine}
-        curves = [list(line.get_ydata()) for line in axes.get_lines() if len(line.get_xdata()) == examples.K]
-        assert curves == [[v / s.crs for v in s.variance] for s in mine]
-        assert layer.rsplit(".", 1)[1] in axes.get_title(loc="left")
-        assert f"n = {examples.N}, k = {examples.K}" in axes.get_title(loc="left")
-    assert {"paper's choice", "exact-variance choice", "true minimum"} <= set(legend(fig))
-
-
-def test_sweep_relative_to_the_gradient_has_one_crs_line_per_scores(sweep: SweepResult) -> None:
-    axes = visible(winner_sweep.build(sweep, relative_to="gradient", layers=[examples.LAYERS[2]]))[0]
-    colour = style.look("crs").colour
-    levels = {line.get_ydata()[0] for line in axes.get_lines() if line.get_color() == colour}
-    assert levels == {s.crs for s in sweep.sweeps if s.layer == examples.LAYERS[2]}
-    assert len(levels) == 2
-
-
-def test_sweep_scale_is_logarithmic_only_beyond_a_decade(sweep: SweepResult) -> None:
-    assert visible(winner_sweep.build(sweep))[0].get_yscale() == "log"
-    flat = [s.model_copy(update={"variance": [s.crs * (1 - c / 100) for c in range(5)]}) for s in sweep.sweeps]
-    flat = [s.model_copy(update={"paper": 1, "optimal": 2, "best": 4}) for s in flat]
-    assert visible(winner_sweep.build(sweep.model_copy(update={"sweeps": flat})))[0].get_yscale() == "linear"
-
-
-def test_sweep_of_many_layers_shows_nine_with_both_ends_and_says_so() -> None:
-    layers = tuple(f"h.{i}.fc" for i in range(20))
-    one = examples.winner_sweep("h.0.fc", 0, "oracle")
-    many = examples.sweep(()).model_copy(update={"sweeps": [one.model_copy(update={"layer": x}) for x in layers]})
-    fig = winner_sweep.build(many)
-    titles = [axes.get_title(loc="left").split("\n")[0] for axes in visible(fig)]
-    assert len(titles) == winner_sweep.MAX_PANELS
-    assert (titles[0], titles[-1]) == ("h.0.fc", "h.19.fc")
-    assert "9 of 20 layers" in fig.get_suptitle()
-    assert len(visible(winner_sweep.build(many, layers=["h.7.fc", "h.3.fc"]))) == 2
-
-
-def test_sweep_marks_without_variance_sit_on_the_lower_edge() -> None:
-    one = examples.winner_sweep("a", 2, "row norms")
-    assert max(one.variance) > 10 * min(one.variance)
-    # with all n rows as winners nothing is drawn: |C| = k is one past the end of the list
-    certain = one.model_copy(update={"paper": one.k, "optimal": one.k, "best": one.k})
-    fig = winner_sweep.build(examples.sweep(()).model_copy(update={"sweeps": [certain]}))
-    axes = visible(fig)[0]
-    paper = style.look(winner_sweep.PAPER)
-    assert points(axes, paper.colour, paper.marker) == {(one.k, 0.0)}
-    marks = [line for line in axes.get_lines() if line.get_marker() == paper.marker]
-    style.png(fig)
-    assert marks[0].get_transform().transform((0, 0))[1] == pytest.approx(axes.bbox.y0)
-    assert any("variance 0" in label for label in legend(fig))
-    level = certain.model_copy(update={"variance": [one.crs] * one.k})
-    fig = winner_sweep.build(examples.sweep(()).model_copy(update={"sweeps": [level]}))
-    assert visible(fig)[0].get_yscale() == "linear"
-    assert not any("variance 0" in label for label in legend(fig))
-
-
-def test_sweep_refuses_what_it_cannot_show(sweep: SweepResult, comparison: ComparisonResult) -> None:
-    with pytest.raises(InputError, match="kind 'comparison'"):
-        winner_sweep.build(comparison)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"layers: 'nowhere' is not in the sweep"):
-        winner_sweep.build(sweep, layers=["nowhere"])
-    with pytest.raises(InputError, match="relative_to='x'"):
-        winner_sweep.build(sweep, relative_to="x")  # type: ignore[arg-type]
-    bad = sweep.sweeps[0].model_copy(update={"best": examples.K + 1})
-    with pytest.raises(InputError, match="best=13 must be a number of winners from 0 to 12"):
-        winner_sweep.build(sweep.model_copy(update={"sweeps": [bad]}))
-    with pytest.raises(style.NothingToDraw, match="no layer"):
-        winner_sweep.build(sweep.model_copy(update={"sweeps": []}))
-
-
-def test_regret_of_the_best_is_one_and_of_others_above(sweep: SweepResult) -> None:
-    for s in sweep.sweeps:
-        assert regret(s, s.best) == 1.0
-        assert regret(s, s.paper) == s.variance[s.paper] / min(s.variance) >= 1.0
 
 
 # error against budget and bytes
@@ -419,52 +310,6 @@ def test_comparison_refuses_what_it_cannot_show(comparison: ComparisonResult, sw
     exact = [r for r in comparison.rows if r.estimator == "exact"]
     with pytest.raises(style.NothingToDraw, match="no row with a positive"):
         variance_budget.build(comparison.model_copy(update={"rows": exact}))
-
-
-# training
-
-
-@pytest.mark.parametrize("against", ["step", "seconds"])
-def test_training_lines_are_the_histories(runs: list[TrainingResult], against: str) -> None:
-    fig = training_curves.build(runs, against=against)  # type: ignore[arg-type]
-    dev, loss = fig.axes
-    assert len(dev.get_lines()) == len(runs) + 1
-    for run, metric, losses in zip(runs, dev.get_lines(), loss.get_lines(), strict=False):
-        assert list(metric.get_ydata()) == [p.dev["accuracy"] for p in run.history]
-        assert list(losses.get_ydata()) == [p.train_loss for p in run.history]
-        assert list(metric.get_xdata()) == [getattr(p, against) for p in run.history]
-        assert f"{run.estimator}: final {run.final:.3f}" in legend(fig)
-    assert dev.get_lines()[-1].get_ydata()[0] == runs[0].majority
-    assert f"majority class: {runs[0].majority:.3f}" in legend(fig)
-
-
-def test_runs_of_one_estimator_share_the_colour_and_differ_in_dashes(runs: list[TrainingResult]) -> None:
-    lines = training_curves.build(runs).axes[0].get_lines()
-    assert lines[1].get_color() == lines[2].get_color() == style.look(winner_sweep.PAPER).colour
-    assert lines[1].is_dashed() != lines[2].is_dashed()
-    seeds = [examples.training("crs(budget=0.3)", seed) for seed in (3, 4)]
-    labels = legend(training_curves.build(seeds))
-    assert [label.split(":")[0] for label in labels[:2]] == ["crs(budget=0.3), seed 3", "crs(budget=0.3), seed 4"]
-
-
-def test_a_point_without_training_loss_is_left_out_of_the_loss_alone(runs: list[TrainingResult]) -> None:
-    first = runs[0].history[0].model_copy(update={"train_loss": None, "step": 0})
-    run = runs[0].model_copy(update={"history": [first, *runs[0].history]})
-    dev, loss = training_curves.build([run]).axes
-    assert len(dev.get_lines()[0].get_xdata()) == len(loss.get_lines()[0].get_xdata()) + 1
-
-
-def test_training_refuses_what_it_cannot_show(runs: list[TrainingResult], sweep: SweepResult) -> None:
-    with pytest.raises(InputError, match="results is empty"):
-        training_curves.build([])
-    with pytest.raises(InputError, match="kind 'sweep'"):
-        training_curves.build([sweep])  # type: ignore[list-item]
-    with pytest.raises(InputError, match="one task, got planes, other"):
-        training_curves.build([runs[0], examples.training("exact", task="other")])
-    with pytest.raises(InputError, match="no dev metric 'f1', only accuracy"):
-        training_curves.build([runs[0].model_copy(update={"metric": "f1"})])
-    with pytest.raises(style.NothingToDraw, match="history is empty"):
-        training_curves.build([runs[0].model_copy(update={"history": []})])
 
 
 # command lines
