@@ -11,6 +11,7 @@ Every outcome runs the estimator's own code on listed random choices instead of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -55,19 +56,19 @@ def can_enumerate(estimator: Estimator) -> str | None:
         return None
     if estimator.random_part is not None:
         return can_enumerate(getattr(estimator, estimator.random_part))
-    cls = type(estimator)
     if isinstance(estimator, SeededEstimator):
-        return _overridden(estimator, SeededEstimator, "its operator") or (
+        return _overridden(estimator, SeededEstimator.compress, "its operator") or (
             estimator.unlisted and f"{estimator!r}: {estimator.unlisted}"
         )
     if isinstance(estimator, RoundingEstimator):
-        return _overridden(estimator, RoundingEstimator, "its rounding")
+        return _overridden(estimator, RoundingEstimator.compress, "its rounding")
     if isinstance(estimator, QuantizedRows):
-        if cls.contract is not QuantizedRows.contract:
+        if type(estimator).contract is not QuantizedRows.contract:
             return f"{estimator!r} overrides contract: its rounding alone does not say what it does"
-        return _overridden(estimator, QuantizedRows, "its rounding") or can_enumerate(estimator.rows)
+        return _overridden(estimator, QuantizedRows.compress, "its rounding") or can_enumerate(estimator.rows)
     if not isinstance(estimator, RowEstimator):
         return f"{estimator!r} is random and no RowEstimator: its outcomes cannot be listed"
+    cls = type(estimator)
     if cls.compress is not RowEstimator.compress or cls.draw is not RowEstimator.draw:
         return f"{estimator!r} overrides compress or draw: its plan alone does not say what it does"
     if cls.cuts is RowEstimator.cuts:
@@ -75,8 +76,8 @@ def can_enumerate(estimator: Estimator) -> str | None:
     return None
 
 
-def _overridden(estimator: Estimator, base: type[Estimator], what: str) -> str | None:
-    if type(estimator).compress is base.compress:
+def _overridden(estimator: Estimator, known: Callable[..., object], what: str) -> str | None:
+    if type(estimator).compress is known:
         return None
     return f"{estimator!r} overrides compress: {what} alone does not say what it does"
 
