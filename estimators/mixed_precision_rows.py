@@ -216,6 +216,11 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
         values = torch.where((layout.slots > 0).unsqueeze(1), values, 0.0).to(working)
         return (dy.index_select(0, layout.rows).to(working).T @ values).to(dtype)
 
+    def multiplications(self, n: int, d: int, m: int) -> int:
+        """`min(S, n)·d·m`, and `n` per group for the spreads."""
+        groups = 1 if self.group is None else -(-d // self.group)
+        return min(self.slots_for(n), n) * d * m + n * groups
+
     def expectation(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
     ) -> Float64[Tensor, "m d"]:
