@@ -56,6 +56,7 @@ class HadamardRotation(Estimator[Any]):
 
     rows: Estimator
 
+    random_part: ClassVar[str | None] = "rows"
     traits: ClassVar[Traits] = Traits(
         family="composite", unbiased=True, deterministic=False, uses_scores=True, exact_at_full_budget=False
     )

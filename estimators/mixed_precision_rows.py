@@ -11,7 +11,7 @@ from jaxtyping import Float, Float64, Int, Int64, Shaped, UInt8
 from torch import Tensor
 
 from wtacrs.estimators.base import Estimator, Traits, product_dtype
-from wtacrs.estimators.counter_rng import CounterStream, Source, new_seed
+from wtacrs.estimators.counter_rng import CounterStream, Uniforms, new_seed
 from wtacrs.estimators.errors import InputError
 from wtacrs.estimators.fixed_size import FixedSizeEstimator
 from wtacrs.estimators.packing import (
@@ -167,22 +167,15 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
         return self.keep(counted, plan, seed, CounterStream(seed))
 
     def keep(
-        self, x: Float[Tensor, "n d"], plan: SlotPlan, seed: Int64[Tensor, " 1"], source: Source
+        self, x: Float[Tensor, "n d"], plan: SlotPlan, seed: Int64[Tensor, " 1"], source: Uniforms
     ) -> SavedSlots:
         """The digits of the rounded rows of a plan."""
         n, d = x.shape
-        slots = self.slots_for(n)
-        layout = _layout(plan.slots, slots)
-        working = working_dtype(x.dtype)
-        rows = x.index_select(0, layout.rows).to(working)
-        rows = rows * plan.weights.index_select(0, layout.rows).to(working).unsqueeze(1)
-        top = _top(layout.slots).to(working)
-        steps = grouped(rows.abs(), self.group).amax(2) * (2.0 / top.clamp(min=1.0)).unsqueeze(1)
-        steps = steps if working == torch.float64 else round_up(steps)
-        spread = spread_steps(steps, d, self.group).to(working)
-        place = rows / torch.where(spread > 0, spread, 1.0) + top.unsqueeze(1) / 2
-        dither = _dither(source, layout.rows, d).to(working)
-        codes = torch.minimum((place + dither).floor().clamp(min=0), top.unsqueeze(1)).to(torch.int64)
+        layout = _layout(plan.slots, self.slots_for(n))
+        top = _top(layout.slots).unsqueeze(1)
+        steps, places = self._graded(x, plan, layout)
+        dither = source.uniforms(0, _counters(layout.rows, d)).to(places.dtype)
+        codes = torch.minimum((places + dither).floor().clamp(min=0), top.to(places.dtype)).to(torch.int64)
         digits = (codes.index_select(0, layout.owner) >> (BITS_PER_SLOT * layout.below).unsqueeze(1)) & 3
         digits = torch.where(layout.used.unsqueeze(1), digits, 0).to(torch.uint8)
         return SavedSlots(
@@ -194,12 +187,29 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
             columns=x.new_empty((d, 0)),
         )
 
+    def places(self, x: Float[Tensor, "n d"], plan: SlotPlan) -> Float[Tensor, "k d"]:
+        """Numbers p such that entry p with uniform number u has the code ⌊p + u⌋: for enumeration."""
+        return self._graded(x, plan, _layout(plan.slots, self.slots_for(x.shape[0])))[1]
+
+    def _graded(
+        self, x: Float[Tensor, "n d"], plan: SlotPlan, layout: _Layout
+    ) -> tuple[Float[Tensor, "k groups"], Float[Tensor, "k d"]]:
+        """Steps of the weighted rows, and where their numbers lie among the levels."""
+        working = working_dtype(x.dtype)
+        rows = x.index_select(0, layout.rows).to(working)
+        rows = rows * plan.weights.index_select(0, layout.rows).to(working).unsqueeze(1)
+        top = _top(layout.slots).to(working)
+        steps = grouped(rows.abs(), self.group).amax(2) * (2.0 / top.clamp(min=1.0)).unsqueeze(1)
+        steps = steps if working == torch.float64 else round_up(steps)
+        spread = spread_steps(steps, x.shape[1], self.group).to(working)
+        return steps, rows / torch.where(spread > 0, spread, 1.0) + top.unsqueeze(1) / 2
+
     def contract(self, saved: SavedSlots, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
         """Put the digits together and sum the pairs (see `Estimator.contract`)."""
         check_length(saved.frame, dy)
         return self.finish(saved, dy, CounterStream(saved.seed))
 
-    def finish(self, saved: SavedSlots, dy: Float[Tensor, "n m"], source: Source) -> Float[Tensor, "m d"]:
+    def finish(self, saved: SavedSlots, dy: Float[Tensor, "n m"], source: Uniforms) -> Float[Tensor, "m d"]:
         """What `contract` returns, with the dither from a source."""
         n, d = saved.frame.shape[0], saved.columns.shape[0]
         dtype = product_dtype(saved.columns, dy)
@@ -211,7 +221,7 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
         scaled = digits * (4.0**layout.below * layout.used).to(exact).unsqueeze(1)
         codes = scaled.new_zeros((layout.rows.shape[0], d)).index_add(0, layout.owner, scaled)
         centre = 0.5 - _top(layout.slots).to(exact).unsqueeze(1) / 2
-        values = codes + (centre - _dither(source, layout.rows, d).to(exact))
+        values = codes + (centre - source.uniforms(0, _counters(layout.rows, d)).to(exact))
         values = values * spread_steps(saved.steps, d, self.group).to(exact)
         values = torch.where((layout.slots > 0).unsqueeze(1), values, 0.0).to(working)
         return (dy.index_select(0, layout.rows).to(working).T @ values).to(dtype)
@@ -286,6 +296,6 @@ def _top(slots: Int[Tensor, " k"]) -> Float64[Tensor, " k"]:
     return 4.0 ** slots.to(torch.float64) - 1.0
 
 
-def _dither(source: Source, rows: Int[Tensor, " k"], d: int) -> Float64[Tensor, "k d"]:
-    """One number in [0, 1) for every number of every kept row, addressed by its place in x."""
-    return source.uniforms(0, rows.to(torch.int64).unsqueeze(1) * d + torch.arange(d, device=rows.device))
+def _counters(rows: Int[Tensor, " k"], d: int) -> Int64[Tensor, "k d"]:
+    """The address of the dither of every number of every kept row: its place in x."""
+    return rows.to(torch.int64).unsqueeze(1) * d + torch.arange(d, device=rows.device)

@@ -26,10 +26,19 @@ import torch
 from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
-from wtacrs.estimators import Estimator, InputError, QuantizedRows, RowEstimator, Traits, sampling_scores
+from wtacrs.estimators import (
+    Estimator,
+    InputError,
+    MixedPrecisionRows,
+    QuantizedRows,
+    RowEstimator,
+    Traits,
+    sampling_scores,
+)
 from wtacrs.estimators.rounding import RoundingEstimator, counted
 from wtacrs.estimators.rows import keep_rows
 from wtacrs.estimators.seeded import SeededEstimator
+from wtacrs.validation.allotted_rows import AllottedRows
 from wtacrs.validation.listed_source import Address, ListedSource, Plan, Plans, Uniform
 from wtacrs.validation.moments import WeightedMoments
 from wtacrs.validation.plan_outcomes import WrongCuts
@@ -68,6 +77,12 @@ class Listed(Estimator[Any]):
             plan = source.plan(inner.rows, ready)
             source.places = inner.places(x, plan)
             return inner.keep(x, plan, seed, source)
+        if isinstance(inner, MixedPrecisionRows):
+            x = counted(x, scores)
+            design = AllottedRows.of(inner, x)
+            slots = design.slot_plan(ready, source.plan(design, ready))
+            source.places = inner.places(x, slots)
+            return inner.keep(x, slots, seed, source)
         if isinstance(inner, RoundingEstimator):
             rows = counted(x, scores)
             source.places = inner.places(rows)
@@ -78,7 +93,7 @@ class Listed(Estimator[Any]):
 
     def contract(self, saved: Any, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
         """What the estimator's `contract` does, with the same random numbers."""
-        if isinstance(self.inner, (SeededEstimator, QuantizedRows)):
+        if isinstance(self.inner, (SeededEstimator, QuantizedRows, MixedPrecisionRows)):
             return self.inner.finish(saved, dy, self.source)
         return self.inner.contract(saved, dy)
 

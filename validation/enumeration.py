@@ -18,7 +18,14 @@ import torch
 from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
-from wtacrs.estimators import Estimator, InputError, QuantizedRows, RowEstimator, sampling_scores
+from wtacrs.estimators import (
+    Estimator,
+    InputError,
+    MixedPrecisionRows,
+    QuantizedRows,
+    RowEstimator,
+    sampling_scores,
+)
 from wtacrs.estimators.rounding import RoundingEstimator
 from wtacrs.estimators.rows import keep_rows
 from wtacrs.estimators.scores import check_rows_agree
@@ -62,10 +69,12 @@ def can_enumerate(estimator: Estimator) -> str | None:
         )
     if isinstance(estimator, RoundingEstimator):
         return _overridden(estimator, RoundingEstimator.compress, "its rounding")
-    if isinstance(estimator, QuantizedRows):
-        if type(estimator).contract is not QuantizedRows.contract:
+    if isinstance(estimator, (QuantizedRows, MixedPrecisionRows)):
+        known = QuantizedRows if isinstance(estimator, QuantizedRows) else MixedPrecisionRows
+        if type(estimator).contract is not known.contract:
             return f"{estimator!r} overrides contract: its rounding alone does not say what it does"
-        return _overridden(estimator, QuantizedRows.compress, "its rounding") or can_enumerate(estimator.rows)
+        inner = estimator.rows if isinstance(estimator, QuantizedRows) else estimator.rows_design(1)
+        return _overridden(estimator, known.compress, "its rounding") or can_enumerate(inner)
     if not isinstance(estimator, RowEstimator):
         return f"{estimator!r} is random and no RowEstimator: its outcomes cannot be listed"
     cls = type(estimator)
