@@ -76,8 +76,8 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
 
         Var Ĝ = Var_rows + Σ_i V_i ‖y_i‖² / π_i,
 
-    the first term that of the design with these π (up to the rounding of Δ to bf16, which depends on the weight). t
-    is random for no row: only rows with π_i = 1 have more than one slot.
+    the first term that of the design with these π (up to the rounding of Δ to bf16, which depends on the weight).
+    How many slots a row has if it is kept does not depend on the draw.
 
     Bytes: S·d/4, 2 per kept row and group, n/2 for the numbers of slots, 8 for the seed; no index and no weight is
     stored. Multiplications: `min(S, n)·d·m`, and the unpacking.

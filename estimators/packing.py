@@ -8,7 +8,8 @@ place p = x/Δ + L/2 and u uniform on [0, 1), the code is `q = ⌊p + u⌋`, and
   fractional part of p. So the mean is x, and the variance Δ² f (1 − f): at most Δ²/4, Δ²/6 on average over f.
 - subtractive dithering: (q + ½ − u − L/2) Δ, with u regenerated from a seed. The error is (½ − frac(p + u)) Δ, and
   frac(p + u) is uniform on [0, 1): mean x again, variance Δ²/12 for every x, never above that of a uniform error
-  (Schuchman, "Dither Signals and Their Effect on Quantization Noise", IEEE Trans. Communications 12, 1964).
+  (Schuchman, "Dither Signals and Their Effect on Quantization Noise", IEEE Transactions on Communication
+  Technology 12, 1964).
 """
 
 from __future__ import annotations

@@ -12,10 +12,11 @@ slot (Lagrange):
   proportional to size, where rounding has made the sizes a little larger;
 - the t-th slot of an included row saves `g_i(t) = w_i² (ε_i(t − 1) − ε_i(t)) / π_i` and is worth it where that reaches λ.
 
-Since `ε_i(1) − ε_i(2) < 1 + ε_i(1)`, only rows of the take-all set, π_i = 1, are refined, so that their number R is a
-function of the scores alone: the largest R whose R-th largest saving reaches τ² with S − R first slots left. τ falls
-as first slots are added and the R-th saving falls with R, so the condition is monotone. With S above n every row is
-kept and the rest refine.
+Since `ε_i(1) − ε_i(2) < 1 + ε_i(1)`, a refinement that is worth λ belongs to a row of the take-all set, π_i = 1. So the
+number R of refinements is a function of the scores alone: it minimises the sum of `s_i²/π_i` for S − R rows less the R
+largest of all savings `w_i² (ε_i(t − 1) − ε_i(t))`. With the first c rows certain the sum is
+`Σ_{i ≤ c} s_i² + R_c²/(S − R − c)`, R_c the total of the other sizes. Slots are whole, so that one may fall to a row
+with π below 1; it then saves what is counted, divided by π. With S above n every row is kept and the rest refine.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Allotment(NamedTuple):
     Attributes:
         target: inclusion probabilities of the rows, and how many of them are certain.
         rows: number of rows to be kept, S − R, at most n.
-        refinements: slots of a row beyond its first, if it is kept; 0 where π < 1 but for rounding.
+        refinements: slots of a row beyond its first, if it is kept.
     """
 
     target: Inclusion
@@ -64,12 +65,9 @@ def allot(scores: Float64[Tensor, " n"], spread: Float64[Tensor, " n"], slots: i
     savings = _savings(scores, spread)
     ordered, order = savings.flatten().sort(descending=True, stable=True)
     rows = torch.arange(1, most + 1, device=scores.device)
-    # the last refinement that fits beside so many rows; none beside the most rows if slots ≤ n
-    last = torch.cat([ordered, ordered.new_zeros(max(slots - ordered.shape[0], 0))]).index_select(
-        0, (slots - rows - 1).clamp(min=0)
-    )
-    worth = (last >= _thresholds(ranking, rows).square()) | (rows == most)
-    chosen = worth.to(torch.int64).argmax() + 1 if most else rows.sum()
+    saved = torch.cat([ordered.new_zeros(1), ordered.cumsum(0)])
+    cost = _first_slots(ranking, rows) - saved[(slots - rows).clamp(max=ordered.shape[0])]
+    chosen = cost.argmin() + 1 if most else rows.sum()
     refined = (torch.arange(ordered.shape[0], device=scores.device) < slots - chosen) & (ordered > 0)
     counts = torch.zeros(n, dtype=torch.int64, device=scores.device).index_add(
         0, order // savings.shape[1], refined.to(torch.int64)
@@ -97,17 +95,17 @@ def _savings(scores: Float64[Tensor, " n"], spread: Float64[Tensor, " n"]) -> Fl
     return scores.square()[:, None] * (errors[:, :-1] - errors[:, 1:])
 
 
-def _thresholds(ranking: Ranking, rows: Int[Tensor, " k"]) -> Float64[Tensor, " k"]:
-    """τ of `π = min(1, s/τ)` for every number of rows; 0 where all rows of positive score are certain.
+def _first_slots(ranking: Ranking, rows: Int[Tensor, " k"]) -> Float64[Tensor, " k"]:
+    """`Σ s_i²/π_i` for every number of rows.
 
     The take-all set holds the first c rows for the least c with `s_(c+1) (k − c) ≤ R_c`, that is `k ≤ c + R_c/s_(c+1)`,
     and the right side grows with c.
     """
     n = ranking.scores.shape[0]
     positive = ranking.scores > 0
-    left = ranking.remainder[:n]
-    reach = torch.arange(n, device=rows.device) + left / torch.where(positive, ranking.scores, 1.0)
+    reach = torch.arange(n, device=rows.device) + ranking.remainder[:n] / torch.where(
+        positive, ranking.scores, 1.0
+    )
     taken = torch.searchsorted(torch.where(positive, reach, torch.inf), rows.to(torch.float64))
-    drawn = rows - taken
-    mass = ranking.remainder.index_select(0, taken)
-    return torch.where(drawn > 0, mass / drawn.clamp(min=1), 0.0)
+    certain = torch.cat([ranking.scores.new_zeros(1), ranking.scores.square().cumsum(0)])
+    return certain[taken] + ranking.remainder[taken].square() / (rows - taken).clamp(min=1)

@@ -12,7 +12,13 @@ from wtacrs.estimators.registry import missing_fields
 from wtacrs.validation.checks import check_estimator
 from wtacrs.validation.multiplications import counted_multiplications
 
-FIELDS = {"budget": (0.3, 5, 1.0), "rank": (3, 0.5), "groups": (2, 3), "rows": ("systematic(budget=0.3)",)}
+FIELDS = {
+    "budget": (0.3, 5, 1.0),
+    "slots": (0.3, 5, 3.0),
+    "rank": (3, 0.5),
+    "groups": (2, 3),
+    "rows": ("systematic(budget=0.3)",),
+}
 SHAPES = ((40, 9, 5), (9, 16, 21), (120, 4, 1), (1, 3, 2), (0, 4, 3))
 COMPOSITES = (
     "quantized_rows(bits=2, rows=bernoulli(budget=0.3))",
