@@ -54,9 +54,12 @@ class ConditionalPoisson(FixedSizeEstimator):
 
     Variance: as for every fixed-size design (see `wtacrs.estimators.fixed_size`), with
     `π_ij = p_i p_j P(M_ij = r − 2) / P(M = r)`, M_ij without i and j (see `wtacrs.estimators.poisson_binomial`).
-    It is at most that of k draws with replacement from p = π/k, for every G (Qualité, "A comparison of conditional
-    Poisson sampling versus unequal probability sampling with replacement", Journal of Statistical Planning and
-    Inference 138, 2008): with the take-all set beside it, never above `wta_crs(winners="paper")`.
+    It is at most that of r draws with replacement from π/r, for every G: never above `wta_crs(winners="paper")`. For
+    the design is stable (see there): with `v_i = u_i p_i/(1 − p_i)` of positive imaginary parts all roots −v_i of
+    `Π_i (w + v_i)` have negative ones, and so have those of its derivatives (Gauss and Lucas). So the derivative of
+    order n − r is not 0 at w = 0, and there it is f(u) but for a factor. (First shown by Qualité, "A comparison of
+    conditional Poisson sampling versus unequal probability sampling with replacement", Journal of Statistical
+    Planning and Inference 138, 2008.)
 
     Bytes: k rows + 8 per row (index and weight). Multiplications: `k·d·m`, and `160·n·√n` for p, beside a pass of
     n short steps over an `n × k` table with `8·n·k` bytes of working memory: made for up to a few thousand rows.

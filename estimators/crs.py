@@ -21,8 +21,9 @@ from wtacrs.estimators.scores import check_rows_agree, sampling_scores
 class CRS(RowEstimator):
     """Column-row sampling: `Ĝ = (1/k) Σ_j Z_(i_j) / p_(i_j)` with i_1 … i_k drawn independently from p.
 
-    Source: Drineas, Kannan & Mahoney, "Fast Monte Carlo Algorithms for Matrices I", 2006 (algorithm
-    BasicMatrixMultiplication, Lemma 3). Here `Z_i = y_i x_iᵀ`, `w_i = ‖Z_i‖_F`, `p_i = s_i / Σ s`.
+    Source: Drineas, Kannan & Mahoney, "Fast Monte Carlo Algorithms for Matrices I: Approximating Matrix
+    Multiplication", SIAM Journal on Computing 36, 2006 (algorithm BasicMatrixMultiplication). Here `Z_i = y_i x_iᵀ`,
+    `w_i = ‖Z_i‖_F`, `p_i = s_i / Σ s`.
 
     Mean: one term has mean `Σ_i p_i Z_i / p_i = Σ_i Z_i` over the rows with p_i > 0, and Ĝ averages k of them.
     So `EĜ = G` as soon as p_i > 0 wherever Z_i ≠ 0.

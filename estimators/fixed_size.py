@@ -6,7 +6,22 @@ probabilities π_ij = E I_i I_j
     Cov(c)_ij = π_ij / (π_i π_j) − 1,
     Var Ĝ = ½ Σ_ij (π_i π_j − π_ij) ‖Z_i/π_i − Z_j/π_j‖²        (Sen 1953; Yates & Grundy 1953; size fixed)
 
-with `Z_i = y_i x_iᵀ`. A design here only says which rows of the tail are drawn; the take-all set, the weights,
+with `Z_i = y_i x_iᵀ`.
+
+Beside r draws with replacement from p = π/r, Σ π = r: with `z_i = Z_i/π_i` those have the variance
+`Σ π_i ‖z_i‖² − ‖G‖²/r`, the design has `Σ π_i ‖z_i‖² + Σ_{i≠j} π_ij ⟨z_i, z_j⟩ − ‖G‖²`. Entry by entry of dW: the
+design is never above, for every G, exactly if for all real numbers z
+
+    Σ_{i≠j} π_ij z_i z_j ≤ (1 − 1/r) (Σ π_i z_i)².
+
+It is so if the mean of `Π_{i∈S} (t + z_i)`, a polynomial in t that begins with
+`t^r + Σ π_i z_i t^(r−1) + ½ Σ_{i≠j} π_ij z_i z_j t^(r−2)`, has real roots only: this is Newton's inequality for its
+first coefficients. And that it has if `f(u) = E Π_{i∈S} u_i` is *stable*, not 0 where all u_i have positive imaginary
+parts: then no t of positive imaginary part is a root, nor its conjugate. `pivotal`, `conditional_poisson` and
+`sampford` are proved to be stable, each in its place; rows that are certain, π = 1, change nothing. (Stability and
+sampling: Brändén & Jonasson, "Negative dependence in sampling", Scandinavian Journal of Statistics 39, 2012.)
+
+A design here only says which rows of the tail are drawn; the take-all set, the weights,
 empty tails and fixed shapes are handled once.
 """
 

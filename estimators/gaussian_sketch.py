@@ -18,8 +18,9 @@ from wtacrs.estimators.sketch import Sketch, dense_sketch, sketch_variance
 class GaussianSketch(Sketch):
     """Gaussian sketch: `Ĝ = (S dY)ᵀ (S X)`, the entries of `S [k, n]` independent N(0, 1/k).
 
-    Source: Indyk & Motwani, "Approximate Nearest Neighbors", STOC 1998, as a random projection; for products of
-    matrices Sarlós, "Improved Approximation Algorithms for Large Matrices via Random Projections", FOCS 2006.
+    Source: Indyk & Motwani, "Approximate Nearest Neighbors: Towards Removing the Curse of Dimensionality", STOC 1998,
+    as a random projection; for products of matrices Sarlós, "Improved Approximation Algorithms for Large Matrices via
+    Random Projections", FOCS 2006.
 
     Mean: `E SᵀS = 1`, hence `EĜ = dYᵀ E(SᵀS) X = G`.
 

@@ -38,8 +38,8 @@ class Pivotal(OrderedEstimator):
     """Pivotal sampling: rows meet in pairs in a knock-out tournament and fight for their inclusion probabilities.
 
     Source: Deville & Tillé, "Unequal probability sampling without replacement through a splitting method",
-    Biometrika 85, 1998; the tournament is that of Brändén & Jonasson, "Negative dependence in sampling",
-    Scandinavian Journal of Statistics 39, 2012. Inclusion probabilities as in `wtacrs.estimators.inclusion`.
+    Biometrika 85, 1998; on a tree Srinivasan, "Distributions on Level-Sets with Applications to Approximation
+    Algorithms", FOCS 2001. Inclusion probabilities as in `wtacrs.estimators.inclusion`.
 
     The rows are the leaves of a binary tree, each with the residual π_i. At every node the two that have come so
     far, with residuals a and b in (0, 1], fight:
@@ -63,9 +63,17 @@ class Pivotal(OrderedEstimator):
     `π_ij = S_ij + M_ij + M_ji`. `order="random"` shuffles the rows first; averaged over all orders there is no
     closed form.
 
-    In any order the variance is at most that of k draws with replacement from p = π/k, for every G (Chauvet &
-    Ruiz-Gazen, "A comparison of pivotal sampling and unequal probability sampling with replacement", Statistics &
-    Probability Letters 121, 2017): pivotal sampling of the tail is never above `wta_crs(winners="paper")`.
+    In any order the variance is at most that of r draws with replacement from π/r, r the rows drawn from the tail, for
+    every G: never above `wta_crs(winners="paper")`. For the design is stable (see there). Let u stand for the fate of
+    the one that goes on from a node: at the root `f = u`, it is sampled. Downwards, a node turns `f = A + B u` into
+
+    - a + b ≤ 1: f with `u = (a u_left + b u_right)/(a+b)`;
+    - a + b > 1: `A ū + B u_left u_right` with `ū = θ u_left + (1−θ) u_right`, θ = (1−b)/(2−a−b), since one is
+      sampled in any case: ū times f with `u = u_left u_right/ū`, that is `1/u = θ/u_right + (1−θ)/u_left`.
+
+    Positive imaginary parts of u_left and u_right give positive ones to u and ū: f stays stable down to the leaves.
+    (First shown by Chauvet & Ruiz-Gazen, "A comparison of pivotal sampling and unequal probability sampling with
+    replacement", Statistics & Probability Letters 121, 2017, arXiv 1609.02688.)
 
     Bytes: k rows + 8 per row (index and weight). Multiplications: `k·d·m`.
 

@@ -21,7 +21,8 @@ class Priority(RowEstimator):
     """Priority sampling: keep the k rows of largest priority `q_i = s_i / u_i`, u uniform on (0, 1].
 
     Source: Duffield, Lund & Thorup, "Priority sampling for estimation of arbitrary subset sums", Journal of the
-    ACM 54, 2007; before them, as sequential Poisson sampling, Ohlsson, Journal of Official Statistics 14, 1998.
+    ACM 54, 2007; the same rows with other weights are Ohlsson's sequential Poisson sampling, Journal of Official
+    Statistics 14, 1998.
     With t the (k+1)-th largest priority (0 if there is none), a kept row weighs `max(1, t/s_i)`.
 
     Mean: let t_i be the k-th largest priority among the other rows. Row i is kept exactly if q_i > t_i, and then

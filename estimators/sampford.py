@@ -46,9 +46,16 @@ class Sampford(FixedSizeEstimator):
     are λ_i, hence P(i ∈ S) = π_i exactly. With weight 1/π_i `EĜ = G`.
 
     Variance: as for every fixed-size design (see `wtacrs.estimators.fixed_size`), with `π_ij ∝ E[I_i I_j Σ_l I_l
-    (1 − π_l); M = r]` over independent indicators I. It is at most that of k draws with replacement from p = π/k,
-    for every G (Gabler, "On unequal probability sampling: sufficient conditions for the superiority of sampling
-    without replacement", Biometrika 71, 1984): with the take-all set never above `wta_crs(winners="paper")`.
+    (1 − π_l); M = r]` over independent indicators I. It is at most that of r draws with replacement from π/r, for
+    every G: never above `wta_crs(winners="paper")`. For the design is stable (see there): with `v_i = λ_i u_i` of
+    positive imaginary parts f(u) is, but for a factor, the derivative of order n − r at w = 0 of
+
+        q(w) = Σ_i (1 − π_i) v_i Π_{l≠i} (w + v_l) = Π_l (w + v_l) · Σ_i (1 − π_i) / (1 + w/v_i).
+
+    q has no root w of imaginary part ≥ 0: at 0 the sum is positive, elsewhere w times it has a positive imaginary part,
+    as `w/(1 + w/v_i) = 1/(1/w + 1/v_i)` has. Nor then have its derivatives (Gauss and Lucas). (First shown by Gabler,
+    "A comparison of Sampford's sampling procedure versus unequal probability sampling with replacement", Biometrika
+    68, 1981.)
 
     Bytes: k rows + 8 per row (index and weight). Multiplications: `k·d·m`, and `2.5·n·√n` for the special row,
     beside a pass of n short steps over an `n × k` table with `8·n·k` bytes of working memory: made for up to a few

@@ -58,7 +58,12 @@ class Uniform(RowEstimator):
 
     # without replacement every instance promises more (see below)
     traits: ClassVar[Traits] = Traits(
-        family="rows", unbiased=True, deterministic=False, uses_scores=True, exact_at_full_budget=False
+        family="rows",
+        unbiased=True,
+        deterministic=False,
+        uses_scores=False,
+        exact_at_full_budget=False,
+        uses_support=True,
     )
 
     def __post_init__(self) -> None:

@@ -54,7 +54,13 @@ class WTACRS(RowEstimator):
       would need a pass over X and dY. Its threshold is about half the paper's, so its C is larger.
     - an int: that many winners, at most k − 1; a float in [0, 1): that fraction of the k rows.
 
-    Compared with CRS on the same scores the variance is lower when Σ_C p > |C|/k (the paper's Theorem 2).
+    It is never above that of CRS with the same scores if `Σ_C p ≥ |C|/k` (the paper's Theorem 2), whatever w is. Then
+    `P_T/(k − |C|) ≤ 1/k`, and by Cauchy–Schwarz `A = Σ_C w²/p ≥ ‖G_C‖²/P_C`, `B = Σ_T w²/p ≥ ‖G_T‖²/P_T`, so that
+
+        k (Var_CRS − Var Ĝ) = A − ‖G‖² + B (1 − k P_T/(k − |C|)) + ‖G_T‖² k/(k − |C|)
+                            ≥ ‖G_C‖²/P_C + ‖G_T‖²/P_T − ‖G_C + G_T‖² ≥ 0,
+
+    B standing at a factor ≥ 0, and `P_C + P_T = 1`.
 
     Edge cases: k = n keeps every row; when the winners hold all the mass the tail is empty and the estimate is
     exact; with fewer rows of positive score than k every one of them is kept, except under a fixed `winners`

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from strategies import products, score_lists
 from torch import Tensor
 
 from wtacrs.estimators import joint_norms, make
+from wtacrs.estimators.fixed_size import FixedSizeEstimator
 from wtacrs.estimators.inclusion import inclusion
 from wtacrs.estimators.ranking import rank_rows
 from wtacrs.estimators.wta_crs import winner_objective
@@ -119,6 +120,34 @@ def test_without_replacement_is_never_above_wta_crs(
     with_replacement = float(make("wta_crs", budget=k).variance(x, dy, scores=scores))
     without = float(make(spec.format(k=k)).variance(x, dy, scores=scores))
     assert without <= with_replacement + 1e-10 * (size(x, dy) + with_replacement)
+
+
+def excess(spec: str, scores: Tensor, k: int) -> float:
+    """Largest `Σ_{i≠j} π_ij z_i z_j − (1 − 1/k)(Σ π_i z_i)²` with `Σ π_i z_i² = 1`: positive if some G loses."""
+    estimator = make(spec, budget=k)
+    assert isinstance(estimator, FixedSizeEstimator)
+    p = inclusion(scores, k).probabilities
+    form = estimator.joint(p, k).fill_diagonal_(0.0) - (1 - 1 / k) * torch.outer(p, p)
+    return float(torch.linalg.eigvalsh(form / torch.outer(p, p).sqrt()).max())
+
+
+@pytest.mark.parametrize(
+    "spec", ["pivotal(budget=1, order='rows')", "conditional_poisson(budget=1)", "sampford(budget=1)"]
+)
+@given(seeds, st.integers(2, 30), st.floats(0.0, 3.0), st.data())
+@settings(max_examples=60)
+def test_no_product_loses_by_drawing_without_replacement(
+    spec: str, seed: int, n: int, spread: float, data: st.DataObject
+) -> None:
+    """All products at once: where no row is certain, the condition is one on the joint inclusion probabilities."""
+    scores = (spread * torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)).exp()
+    k = data.draw(st.integers(1, n - 1))
+    assume(float(inclusion(scores, k).probabilities.max()) < 1)
+    assert excess(spec, scores, k) < 1e-9
+
+
+def test_some_product_loses_by_systematic_sampling_in_a_fixed_order() -> None:
+    assert excess("systematic(budget=1, order='rows')", torch.ones(4, dtype=torch.float64), 2) > 0.1
 
 
 @given(seeds, st.integers(2, 4), st.data())
