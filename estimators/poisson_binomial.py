@@ -76,7 +76,10 @@ def averaged(sizes: Sizes, values: Float64[Tensor, " p"], centre: Int[Tensor, ""
 
 
 def sizes_near(sizes: Sizes, centre: Int[Tensor, ""]) -> Int[Tensor, " p"]:
-    """L sizes around the centre."""
+    """L sizes: every one if L is more than n, else those around the centre."""
+    if sizes.points > sizes.ratios.shape[0]:
+        # frequencies tell sizes apart up to multiples of L: a window around the centre would take n for n − L
+        return torch.arange(sizes.points, device=centre.device)
     return centre + torch.arange(sizes.points, device=centre.device) - sizes.points // 2
 
 

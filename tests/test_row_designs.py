@@ -13,8 +13,7 @@ from strategies import score_lists
 from test_rows import checked, coefficients, row_estimator
 from torch import Tensor
 
-from wtacrs.estimators import InputError, NoClosedForm, RowEstimator, make, sampling_scores
-from wtacrs.validation.enumeration import enumerate_moments
+from wtacrs.estimators import Bernoulli, InputError, NoClosedForm, RowEstimator, make, sampling_scores
 
 FIXED_SIZE = (
     "systematic(budget={budget})",
@@ -24,15 +23,11 @@ FIXED_SIZE = (
     "conditional_poisson(budget={budget})",
     "sampford(budget={budget})",
 )
-LISTED = (
+OTHERS = (
     "uniform(budget={budget})",
     "uniform(budget={budget}, replacement=True)",
     "bernoulli(budget={budget}, reserve=0.0)",
     "bernoulli(budget={budget})",
-    'systematic(budget={budget}, order="rows")',
-    'pivotal(budget={budget}, order="rows")',
-    "conditional_poisson(budget={budget})",
-    "sampford(budget={budget})",
 )
 LARGE = (*FIXED_SIZE[:4], "uniform(budget={budget})", "priority(budget={budget})")
 
@@ -52,7 +47,7 @@ def twin(estimator: RowEstimator, scores: list[float], u: list[float], k: int) -
     return getattr(naive, estimator.name)(scores, u, k, **arguments)
 
 
-@pytest.mark.parametrize("spec", [*LISTED[:4], *FIXED_SIZE[2:], "priority(budget={budget})"])
+@pytest.mark.parametrize("spec", [*OTHERS, *FIXED_SIZE[2:], "priority(budget={budget})"])
 @given(moderate, st.data())
 def test_equal_to_the_twin(spec: str, scores: list[float], data: st.DataObject) -> None:
     k = data.draw(st.integers(1, len(scores) - 1))
@@ -62,34 +57,18 @@ def test_equal_to_the_twin(spec: str, scores: list[float], data: st.DataObject) 
     assert fast == pytest.approx(twin(estimator, s.tolist(), u.tolist(), k), rel=1e-8)
 
 
-@pytest.mark.parametrize("spec", LISTED)
-@settings(max_examples=12)
-@given(moderate.filter(lambda s: len(s) <= 5), st.data())
-def test_enumeration_is_the_closed_form(spec: str, scores: list[float], data: st.DataObject) -> None:
-    n = len(scores)
-    if "reserve=0" in spec:
-        n = min(n, 4)  # a key and a number per row
-    s = torch.tensor(scores[:n], dtype=torch.float64)
-    k = data.draw(st.integers(1, n))
-    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**31)))
-    x = torch.randn(n, 3, generator=generator, dtype=torch.float64)
-    dy = torch.randn(n, 2, generator=generator, dtype=torch.float64)
-    estimator = row_estimator(spec, k)
-    listed = enumerate_moments(estimator, x, dy, scores=s)
-    ready = sampling_scores(x, s)
-    mean, covariance = estimator.moments(ready)
-    scale = 1 + float(covariance.abs().max())
-    assert listed.probability == pytest.approx(1.0, abs=1e-12)
-    torch.testing.assert_close(listed.coefficient_mean, (ready > 0).double(), atol=1e-10, rtol=0)
-    torch.testing.assert_close(listed.coefficient_mean, mean, atol=1e-10, rtol=0)
-    torch.testing.assert_close(listed.coefficient_covariance, covariance, atol=1e-10 * scale, rtol=0)
-    size = 1 + listed.variance
-    assert float(estimator.variance(x, dy, scores=s)) == pytest.approx(listed.variance, abs=1e-10 * size)
-    # E c² row by row: no row stands in two slots, except with replacement
-    if "replacement=True" not in spec:
-        torch.testing.assert_close(
-            estimator.weight_squares(ready), covariance.diagonal() + mean, atol=1e-10 * scale, rtol=0
-        )
+@pytest.mark.parametrize("n", [4, 5, 7])
+def test_overflow_of_every_size_is_counted(n: int) -> None:
+    """One row of n alike, far more of them included than there are slots: by the binomial law."""
+    estimator, s = make("bernoulli(budget=1)"), checked([1.0] * n)
+    assert isinstance(estimator, Bernoulli)
+    room = estimator.slots(n)
+    chance = [
+        math.comb(n - 1, m - 1) * (n - 1) ** (n - m) / n**n for m in range(1, n + 1)
+    ]  # included with m − 1 others
+    expected = sum(c * n * n * max(1.0, m / room) for m, c in enumerate(chance, start=1))
+    assert room < n
+    torch.testing.assert_close(estimator.weight_squares(s), torch.full_like(s, expected), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("spec", FIXED_SIZE)
