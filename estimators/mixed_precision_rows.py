@@ -227,9 +227,9 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
         return (dy.index_select(0, layout.rows).to(working).T @ values).to(dtype)
 
     def multiplications(self, n: int, d: int, m: int) -> int:
-        """`min(S, n)·d·m`, and `n` per group for the spreads."""
+        """Those of the design, `min(S, n)·d·m` and what it needs itself, and `n` per group for the spreads."""
         groups = 1 if self.group is None else -(-d // self.group)
-        return min(self.slots_for(n), n) * d * m + n * groups
+        return self.rows_design(n).multiplications(n, d, m) + n * groups
 
     def expectation(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None

@@ -143,7 +143,7 @@ class Bench:
         """The estimator at small sizes which it accepts and whose outcomes are few enough."""
         design = _with_budget(self.estimator)
         if design is None:
-            yield from ((self.estimator, n) for n, _ in _SMALL if self._fits(self.estimator, n))
+            yield from ((self.estimator, n) for n, _ in _SMALLEST if self._fits(self.estimator, n))
             return
         found = 0
         keyed = isinstance(design, RowEstimator) and design.keys(2) > 0
