@@ -168,6 +168,7 @@ def test_a_planted_defect_is_a_bias(cls: type[MixedPrecisionRows]) -> None:
     assert float((found.mean - dy.T @ x).norm()) > 1e-3 * float(joint_norms(x, dy).sum())
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("spec", ["mixed_precision_rows(slots=0.7)", "hadamard_rotation(rows=fp8)"])
 def test_the_law_book_holds(spec: str) -> None:
     assert [v for v in check_estimator(make(spec), level=1e-10) if v.status == "fail"] == []
