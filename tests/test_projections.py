@@ -79,7 +79,7 @@ class OneDirection:
     def normals(self, stream, counters):
         return self.vector[counters]
 
-    signs = integers = subset = normals
+    signs = uniforms = integers = subset = normals
 
 
 def circle_moments(x: Tensor, dy: Tensor, estimator: PRAC) -> tuple[Tensor, float]:
