@@ -8,6 +8,7 @@ from typing import Any
 import naive_slots
 import pytest
 import torch
+from false_alarms import share
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_sketches import product, transpose
@@ -171,7 +172,9 @@ def test_a_planted_defect_is_a_bias(cls: type[MixedPrecisionRows]) -> None:
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("spec", ["mixed_precision_rows(slots=0.7)", "hadamard_rotation(rows=fp8)"])
 def test_the_law_book_holds(spec: str) -> None:
-    assert [v for v in check_estimator(make(spec), level=1e-10) if v.status == "fail"] == []
+    assert [
+        v for v in check_estimator(make(spec), level=share("checks: mixed precision", 2)) if v.status == "fail"
+    ] == []
 
 
 @given(products(), st.sampled_from([1, 3, 0.5, 1.0, 2.5, 8.0]))
