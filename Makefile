@@ -39,6 +39,8 @@ lint: $(INSTALLED)  ## ruff, mypy and the layers contract
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	@mkdir -p build/types/wtacrs  # the folders under the name they are installed as, which mypy needs
+	@for part in estimators validation figures integration; do ln -sfn ../../../$$part build/types/wtacrs/$$part; done
 	$(BIN)/python -m mypy
 
 format: $(INSTALLED)  ## let ruff put the code in order

@@ -12,9 +12,9 @@ from torch import Tensor
 from wtacrs.estimators.base import Estimator, Traits
 from wtacrs.estimators.counter_rng import CounterStream
 from wtacrs.estimators.errors import InputError
+from wtacrs.estimators.packing import working_dtype
 from wtacrs.estimators.registry import register
 from wtacrs.estimators.scores import check_matrix, check_rows_agree
-from wtacrs.estimators.seeded import working_dtype
 from wtacrs.estimators.srht import hadamard
 
 _LARGEST_FACTOR = 32
