@@ -24,6 +24,7 @@ from wtacrs.estimators.packing import (
     working_dtype,
 )
 from wtacrs.estimators.registry import lookup, register
+from wtacrs.estimators.rounding import counted
 from wtacrs.estimators.rows import check_length, coefficient_variance
 from wtacrs.estimators.scores import check_matrix, check_rows_agree, row_norms, sampling_scores
 from wtacrs.estimators.slots import BITS_PER_SLOT, MOST_SLOTS, Allotment, allot, relative_error, spreads
@@ -89,8 +90,8 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
 
     >>> import torch
     >>> from wtacrs.estimators import make, saved_bytes
-    >>> x = torch.randn(64, 16)
-    >>> x[0] *= 100  # takes three slots, the others share what is left
+    >>> x = torch.ones(64, 16)
+    >>> x[0] = 100.0  # takes three slots, the others share what is left
     >>> estimator = make("mixed_precision_rows(slots=0.5)")
     >>> saved = estimator.compress(x)
     >>> saved_bytes(saved), int(saved.counts[0] & 15)
@@ -159,12 +160,12 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
         x = x.detach()
         n = x.shape[0]
         checked = sampling_scores(x, scores)
-        counted = torch.where(checked[:, None] > 0, x, 0.0)  # what is left out may hold anything
+        supported = torch.where(checked[:, None] > 0, x, 0.0)  # what is left out may hold anything
         numbers = self.rows_design(n).uniforms(n) if n else 0
         uniforms = torch.rand(numbers, dtype=torch.float64, device=x.device, generator=generator)
         seed = new_seed(x.device, generator)
-        plan = self.plan(self.allot(counted, checked), uniforms)
-        return self.keep(counted, plan, seed, CounterStream(seed))
+        plan = self.plan(self.allot(supported, checked), uniforms)
+        return self.keep(supported, plan, seed, CounterStream(seed))
 
     def keep(
         self, x: Float[Tensor, "n d"], plan: SlotPlan, seed: Int64[Tensor, " 1"], source: Uniforms
@@ -236,7 +237,7 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
     ) -> Float64[Tensor, "m d"]:
         """`dYᵀ X` over the rows of positive score, in fp64."""
         check_rows_agree(x, dy)
-        return dy.double().T @ torch.where(sampling_scores(x, scores)[:, None] > 0, x, 0.0).double()
+        return dy.double().T @ counted(x, scores).double()
 
     def variance(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None

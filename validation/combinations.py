@@ -19,7 +19,7 @@ from torch import Tensor
 from wtacrs.estimators import Estimator, InputError, make, saved_bytes
 from wtacrs.validation.captures import load_captures
 from wtacrs.validation.comparison import SCORE_KINDS, LayerLike, ScoreKind, ZeroProduct, compare_layer
-from wtacrs.validation.equal_bytes import BASELINE
+from wtacrs.validation.equal_bytes import BASELINE, largest_budget
 
 # {k}: rows or slots, as many as fit
 COMBINATIONS = (
@@ -85,21 +85,21 @@ def standings(
     for layer, capture in captures.items():
         x, dy = capture.x[capture.mask].to(torch.bfloat16), capture.dy[capture.mask]
         for share in shares:
-            found = {
-                spec: largest_within(spec, x, share) for spec in (BASELINE[:-1] + ", budget={k})", *combinations)
-            }
+            baseline = largest_budget(x, share)
+            if baseline < 1:
+                continue
+            found = {spec: largest_within(spec, x, share) for spec in combinations}
             usable = {spec: estimator for spec, estimator in found.items() if estimator is not None}
+            rivals = [make(BASELINE, budget=baseline), *usable.values()]
             try:
-                rows = compare_layer(
-                    layer, x, dy, usable.values(), scores=scores, draws=draws, generator=generator
-                )
+                rows = compare_layer(layer, x, dy, rivals, scores=scores, draws=draws, generator=generator)
             except ZeroProduct:
                 continue
             for kind in scores:
-                variances = [row.variance for row in rows if row.scores == kind]
-                for spec, variance in list(zip(usable, variances, strict=True))[1:]:
-                    if variances[0] > 0:
-                        ratios.setdefault((share, kind, spec), []).append(variance / variances[0])
+                theirs, *ours = [row.variance for row in rows if row.scores == kind]
+                for spec, variance in zip(usable, ours, strict=True):
+                    if theirs > 0:
+                        ratios.setdefault((share, kind, spec), []).append(variance / theirs)
     table = [
         Standing(spec, share, kind, len(each), median(each), max(each))
         for (share, kind, spec), each in ratios.items()
