@@ -14,17 +14,17 @@ from wtacrs.estimators import InputError
 from wtacrs.figures import command, sections
 from wtacrs.figures.page import Markup, code, definitions, document, paragraph, picture, section, table, text
 from wtacrs.figures.sections import Named
+from wtacrs.validation.records import Record
 from wtacrs.validation.results import (
     CheckResult,
     ComparisonResult,
-    Record,
     Result,
     SweepResult,
-    TheoryResult,
     TrainingResult,
     load_result,
     write_text,
 )
+from wtacrs.validation.theory_records import TheoryResult
 
 ResultT = TypeVar("ResultT", bound=Record)
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -32,10 +32,10 @@ from wtacrs.validation.results import (
     ComparisonRow,
     Result,
     SweepResult,
-    TheoryResult,
     TrainingResult,
     WinnerSweep,
 )
+from wtacrs.validation.theory_records import TheoryResult
 
 ResultT = TypeVar("ResultT")
 

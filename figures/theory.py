@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter
 
 from wtacrs.estimators import InputError
 from wtacrs.figures import command, style
-from wtacrs.validation.results import Claim, Series, TheoryResult
+from wtacrs.validation.theory_records import Claim, Series, TheoryResult
 
 # axes that are not linear; and claims whose problems have no order: points, no lines
 _SCALES = {

@@ -30,7 +30,8 @@ from wtacrs.integration.evaluation import Evaluator
 from wtacrs.integration.finetune_config import DEMO, FinetuneConfig
 from wtacrs.integration.models import is_text_to_text
 from wtacrs.integration.progress import progress_display
-from wtacrs.validation.results import TrainingPoint, TrainingResult, stamp, write_text
+from wtacrs.validation.records import stamp
+from wtacrs.validation.results import TrainingPoint, TrainingResult, write_text
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -19,16 +19,10 @@ from wtacrs.validation.checks import check_estimator
 from wtacrs.validation.claims import theory
 from wtacrs.validation.comparison import SCORE_KINDS, ScoreKind, ZeroProduct, compare, layer_scores
 from wtacrs.validation.equal_bytes import ByteRatio, byte_ratios, compare_equal_bytes
-from wtacrs.validation.results import (
-    CheckResult,
-    ComparisonResult,
-    SweepResult,
-    TheoryResult,
-    Verdict,
-    stamp,
-    write_result,
-)
+from wtacrs.validation.records import stamp
+from wtacrs.validation.results import CheckResult, ComparisonResult, SweepResult, Verdict, write_result
 from wtacrs.validation.significance import mean_test
+from wtacrs.validation.theory_records import TheoryResult
 from wtacrs.validation.winner_sweep import sweep_winners
 
 Report = Callable[[str, int, int], None]

@@ -13,7 +13,8 @@ from rich.table import Table
 from wtacrs.estimators import available, lookup
 from wtacrs.figures.summary import layer_medians, regret
 from wtacrs.validation.equal_bytes import ByteRatio
-from wtacrs.validation.results import CheckResult, ComparisonResult, SweepResult, TheoryResult, TrainingResult
+from wtacrs.validation.results import CheckResult, ComparisonResult, SweepResult, TrainingResult
+from wtacrs.validation.theory_records import TheoryResult
 
 _STATUS_STYLE = {"pass": "green", "fail": "bold red", "expected failure": "yellow", "not applicable": "dim"}
 

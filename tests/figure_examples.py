@@ -8,18 +8,18 @@ from torch import Tensor
 from wtacrs.estimators import CRS, WTACRS, Estimator, joint_norms, make, row_norms, saved_bytes, spec
 from wtacrs.estimators.ranking import rank_rows
 from wtacrs.validation.claims import theory as compute_theory
+from wtacrs.validation.records import stamp
 from wtacrs.validation.results import (
     CheckResult,
     ComparisonResult,
     ComparisonRow,
     SweepResult,
-    TheoryResult,
     TrainingPoint,
     TrainingResult,
     Verdict,
     WinnerSweep,
-    stamp,
 )
+from wtacrs.validation.theory_records import TheoryResult
 
 N, D, M, K = 40, 6, 5, 12
 LAYERS = tuple(f"encoder.block.{i}.layer.0.SelfAttention.{m}" for i in range(3) for m in ("q", "k"))

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from wtacrs.estimators import InputError
 from wtacrs.validation.claims import CLAIMS, theory
-from wtacrs.validation.results import Claim, Requirement, Series, TheoryResult, load_result, write_result
+from wtacrs.validation.results import load_result, write_result
+from wtacrs.validation.theory_records import Claim, Requirement, Series, TheoryResult
 
 # beyond every number of the claims
 FAR = 1e12

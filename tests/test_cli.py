@@ -12,15 +12,8 @@ from wtacrs.integration.cli import main
 from wtacrs.validation.captures import LayerCapture, write_captures
 from wtacrs.validation.claims import CLAIMS
 from wtacrs.validation.problems import make_problem
-from wtacrs.validation.results import (
-    CheckResult,
-    Claim,
-    ComparisonResult,
-    SweepResult,
-    TheoryResult,
-    TrainingResult,
-    load_result,
-)
+from wtacrs.validation.results import CheckResult, ComparisonResult, SweepResult, TrainingResult, load_result
+from wtacrs.validation.theory_records import Claim, TheoryResult
 
 COMMANDS = ("demo", "zoo", "capture", "compare", "sweep", "check", "theory", "finetune")
 

@@ -12,8 +12,8 @@ from wtacrs.estimators import InputError, make
 from wtacrs.validation.checks import check_estimator
 from wtacrs.validation.comparison import compare_layer
 from wtacrs.validation.problems import make_problem
+from wtacrs.validation.records import SCHEMA_VERSION, stamp
 from wtacrs.validation.results import (
-    SCHEMA_VERSION,
     CheckResult,
     ComparisonResult,
     SweepResult,
@@ -21,7 +21,6 @@ from wtacrs.validation.results import (
     TrainingResult,
     Verdict,
     load_result,
-    stamp,
     write_result,
     write_text,
 )

@@ -253,15 +253,17 @@ def test_works_without_values(spec: str) -> None:
 COMPILED = """
 import torch
 from wtacrs.estimators import make
+torch.manual_seed(0)
 for spec in {specs!r}:
     torch._dynamo.reset()
     estimator = make(spec)
     compiled = torch.compile(lambda x, dy: estimator.contract(estimator.compress(x), dy), fullgraph=True,
                              backend="aot_eager")
     x, dy = torch.randn(50, 6), torch.randn(50, 4)
-    draws = [compiled(x, dy) for _ in range(2)]
+    # a design of one uniform number has few samples: two draws may agree
+    draws = [compiled(x, dy) for _ in range(8)]
     assert all(draw.shape == (4, 6) and draw.isfinite().all() for draw in draws)
-    assert torch.equal(*draws) == estimator.traits.deterministic, spec
+    assert all(torch.equal(draws[0], draw) for draw in draws) == estimator.traits.deterministic, spec
     try:
         compiled(torch.full((50, 6), float("nan")), dy)
     except RuntimeError as error:

@@ -14,7 +14,8 @@ from wtacrs.figures import style
 from wtacrs.figures import theory as theory_figures
 from wtacrs.figures.report import write_report
 from wtacrs.validation.claims import CLAIMS
-from wtacrs.validation.results import Claim, TheoryResult, write_result
+from wtacrs.validation.results import write_result
+from wtacrs.validation.theory_records import Claim, TheoryResult
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ import torch
 
 from wtacrs.estimators.errors import InputError
 from wtacrs.validation import counter_examples, truths
-from wtacrs.validation.results import Claim, TheoryResult, stamp
+from wtacrs.validation.records import stamp
+from wtacrs.validation.theory_records import Claim, TheoryResult
 
 CLAIMS: dict[str, Callable[[torch.Generator], Claim]] = {
     "ipps-optimum": truths.ipps_optimum,

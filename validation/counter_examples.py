@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from wtacrs.validation.problems import make_problem
-from wtacrs.validation.results import Claim, Requirement, Series
 from wtacrs.validation.theory import (
     WITHOUT_REPLACEMENT,
     averaged_error,
@@ -14,6 +13,7 @@ from wtacrs.validation.theory import (
     periodic,
     priority_variance_of_equal_scores,
 )
+from wtacrs.validation.theory_records import Claim, Requirement, Series
 from wtacrs.validation.truths import POISSON
 
 

@@ -13,8 +13,8 @@ from wtacrs.estimators.scores import sampling_scores
 from wtacrs.estimators.wta_crs import winner_objective
 from wtacrs.validation.enumeration import enumerate_moments
 from wtacrs.validation.problems import Problem, make_problem
-from wtacrs.validation.results import Claim, Requirement, Series
 from wtacrs.validation.theory import WITHOUT_REPLACEMENT, exact_variance, fanned, winner_rules
+from wtacrs.validation.theory_records import Claim, Requirement, Series
 from wtacrs.validation.winner_sweep import winner_variances
 
 POISSON = "bernoulli(budget={k}, reserve=20.0)"
