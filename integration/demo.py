@@ -13,11 +13,13 @@ from rich.console import Console
 from wtacrs.estimators import make
 from wtacrs.figures import training_curves
 from wtacrs.figures.report import write_report
+from wtacrs.integration.check_study import check_study
 from wtacrs.integration.commands import capture_task
+from wtacrs.integration.comparison_study import DEFAULT_ESTIMATORS, comparison_study
 from wtacrs.integration.data import TaskData, load_task
 from wtacrs.integration.finetune import DEMO, finetune
 from wtacrs.integration.models import SMALL_T5, load_model, small_t5, task_tokenizer
-from wtacrs.integration.studies import DEFAULT_ESTIMATORS, check_study, comparison_study, sweep_study
+from wtacrs.integration.sweep_study import sweep_study
 from wtacrs.integration.tables import check_summary, comparison_table, sweep_summary, training_table
 from wtacrs.validation.captures import Captures
 from wtacrs.validation.results import TrainingResult, write_result

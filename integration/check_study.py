@@ -1,0 +1,67 @@
+"""The law-book, and the test of the mean on captured layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from wtacrs.estimators import Estimator, spec
+from wtacrs.integration.studies import Report, chosen_entries, source_of
+from wtacrs.validation.captures import Captures
+from wtacrs.validation.checks import check_estimator
+from wtacrs.validation.comparison import layer_scores
+from wtacrs.validation.records import stamp
+from wtacrs.validation.results import CheckResult, Verdict, write_result
+from wtacrs.validation.significance import mean_test
+
+
+def check_study(
+    estimator: Estimator,
+    out: Path | None,
+    *,
+    captures: Captures | None = None,
+    layers: Sequence[str] | None = None,
+    draws: int = 2000,
+    level: float = 1e-6,
+    seed: int = 0,
+    report: Report | None = None,
+) -> CheckResult:
+    """The law-book, and on captured layers a test of the mean at their real size; writes `check-<name>.json`.
+
+    With captures, each half of the verdicts gets half of the level; that half is shared evenly by the layers.
+
+    Raises:
+        InputError: on an unusable level, number of draws or layer.
+    """
+    entries = [] if captures is None else chosen_entries(captures, layers)
+    share = level / 2 if entries else level
+    verdicts = check_estimator(estimator, level=share, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    for done, entry in enumerate(entries, start=1):
+        assert captures is not None
+        verdicts.append(_layer_verdict(estimator, captures, entry, draws, share / len(entries), generator))
+        if report is not None:
+            report(entry, done, len(entries))
+    inputs = {"level": str(level)} | ({} if captures is None else source_of(captures))
+    result = CheckResult(stamp=stamp(seed=seed, inputs=inputs), estimator=spec(estimator), verdicts=verdicts)
+    if out is not None:
+        write_result(out / f"check-{estimator.name}.json", result)
+    return result
+
+
+def _layer_verdict(
+    estimator: Estimator, captures: Captures, entry: str, draws: int, level: float, generator: torch.Generator
+) -> Verdict:
+    law = f"mean on {entry}"
+    if not estimator.traits.unbiased:
+        return Verdict(law=law, status="not applicable", detail="the estimator does not claim to be unbiased")
+    layer = captures[entry]
+    scores = layer_scores("row norms", layer.x, layer.dy, layer.mask)
+    found = mean_test(estimator, layer.x, layer.dy, draws=draws, level=level, scores=scores, generator=generator)
+    detail = (
+        f"p = {found.p_value:.2g} at level {level:.1g} over {draws} draws; largest |t| {found.statistic:.1f}; "
+        f"a bias of {found.detectable:.2g} ‖G‖ along one direction would be seen with 99 % power"
+    )
+    return Verdict(law=law, status="fail" if found.rejected else "pass", detail=detail)

@@ -1,0 +1,7 @@
+"""`python -m wtacrs.integration.cli`."""
+
+import sys
+
+from wtacrs.integration.cli import main
+
+sys.exit(main())

@@ -1,0 +1,120 @@
+"""The `wtacrs` command line: one line and exit code 2 on bad input, never a traceback for it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from wtacrs.estimators import InputError
+from wtacrs.integration.progress import count_bar
+
+if TYPE_CHECKING:
+    from wtacrs.validation.comparison import ScoreKind
+
+app = typer.Typer(
+    name="wtacrs",
+    help="Estimators of the weight gradient dW = dYᵀ X: compare them, test them, fine-tune with them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+# a file or a pipe has no width of its own: 80 columns would fold every table
+console = Console(width=None if sys.stdout.isatty() else 120)
+progress_bar = partial(count_bar, console)
+
+_SCORE_OPTIONS: dict[str, tuple[ScoreKind, ...]] = {
+    "oracle": ("oracle",),
+    "row-norms": ("row norms",),
+    "both": ("oracle", "row norms"),
+}
+
+CapturesArgument = Annotated[Path, typer.Argument(metavar="CAPTURES", help="File written by `wtacrs capture`.")]
+LayersOption = Annotated[
+    list[str] | None,
+    typer.Option("--layers", metavar="PATTERN", help="Only layers whose name fits, as in '*.wi'. Repeatable."),
+]
+SeedOption = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
+TaskOption = Annotated[
+    str, typer.Option(help="docstrings (offline), sst2, rte, mrpc, cola, stsb, qnli, wnli or boolq.")
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder of GLUE TSV files (SST-2/train.tsv …); else the task is downloaded."),
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|DIR", help="Hugging Face model: a hub name or a local folder. Default: a small new T5."
+    ),
+]
+TokenizerOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|DIR", help="Vocabulary of the small new T5. Default: trained on the task."),
+]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    try:
+        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+    except InputError as error:
+        return _refuse(str(error))
+    except OSError as error:
+        return _refuse(f"{error.filename or 'file'}: {error.strerror or error}")
+    except (KeyboardInterrupt, typer.Abort):
+        return _refuse("interrupted", code=130)
+    except Exception as error:
+        # usage errors of the parser, which typer carries under private names
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message())  # type: ignore[attr-defined]
+            return 0
+        if hasattr(error, "format_message"):
+            return _refuse(f"{error.format_message()} See `wtacrs --help`.")
+        raise
+    return code if isinstance(code, int) else 0
+
+
+def _refuse(message: str, code: int = 2) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def budgets_from(texts: Sequence[str]) -> list[int | float]:
+    """`0.3` is a fraction of the rows, `32` a number of rows."""
+    budgets: list[int | float] = []
+    for text in texts:
+        try:
+            budgets.append(int(text) if text.strip().lstrip("+-").isdigit() else float(text))
+        except ValueError:
+            raise InputError(
+                f"--budget {text!r} must be a fraction such as 0.3 or a number of rows such as 32"
+            ) from None
+    return budgets
+
+
+def scores_from(text: str) -> tuple[ScoreKind, ...]:
+    """The kinds of scores that `--scores` names."""
+    if text not in _SCORE_OPTIONS:
+        raise InputError(f"--scores {text!r} must be one of {', '.join(_SCORE_OPTIONS)}")
+    return _SCORE_OPTIONS[text]
+
+
+def warn_skipped(layer: str, reason: str) -> None:
+    """Tell that a layer was left out, and why."""
+    del layer
+    console.print(f"[yellow]skipped[/yellow] {reason}")
+
+
+def wrote(*paths: Path) -> None:
+    """Tell which of these files there are."""
+    for path in paths:
+        if path.exists():
+            console.print(f"wrote {path}", highlight=False, soft_wrap=True)

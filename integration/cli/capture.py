@@ -1,0 +1,50 @@
+"""`wtacrs capture`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wtacrs.integration.cli.app import (
+    DataOption,
+    LayersOption,
+    ModelOption,
+    SeedOption,
+    TaskOption,
+    TokenizerOption,
+    app,
+    console,
+    progress_bar,
+    wrote,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command()
+def capture(
+    out: Annotated[Path, typer.Option(metavar="FILE", help="File to write (safetensors).")] = Path(
+        "runs/captures.safetensors"
+    ),
+    task: TaskOption = "docstrings",
+    data: DataOption = None,
+    model: ModelOption = None,
+    tokenizer: TokenizerOption = None,
+    batches: Annotated[int, typer.Option(min=1, help="Number of batches.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples per batch.")] = 32,
+    max_length: Annotated[int, typer.Option(min=2, help="Longest input, in tokens.")] = 128,
+    layers: LayersOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Save x, dy and the padding mask of every linear layer of a model on training batches."""
+    from wtacrs.integration.commands import capture_command
+
+    with progress_bar("capturing") as report:
+        found = capture_command(
+            out, task, data, model, tokenizer, batches, batch_size, max_length, layers, seed, report
+        )
+    console.print(f"{len(found.layers)} layers, {batches} batches, {found.path.stat().st_size / 2**20:.1f} MiB")
+    wrote(found.path)

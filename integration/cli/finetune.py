@@ -1,0 +1,85 @@
+"""`wtacrs finetune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wtacrs.integration.cli.app import (
+    DataOption,
+    ModelOption,
+    SeedOption,
+    TaskOption,
+    TokenizerOption,
+    app,
+    console,
+    wrote,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command()
+def finetune(
+    estimator: Annotated[
+        str, typer.Option(metavar="SPEC", help="Estimator of dW; 'exact' for ordinary training.")
+    ] = "wta_crs(budget=0.3)",
+    task: TaskOption = "docstrings",
+    data: DataOption = None,
+    model: ModelOption = None,
+    tokenizer: TokenizerOption = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run.")] = Path("runs/finetune"),
+    epochs: Annotated[float, typer.Option(help="Passes over the training examples.")] = 3.0,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps, instead of epochs.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Examples per forward pass.")] = 32,
+    accumulation: Annotated[int, typer.Option(help="Forward passes per optimizer step.")] = 1,
+    lr: Annotated[float, typer.Option(help="Peak learning rate of AdamW.")] = 3e-4,
+    warmup: Annotated[float, typer.Option(help="Fraction of the steps over which the rate rises.")] = 0.06,
+    precision: Annotated[str, typer.Option(help="fp32, or bf16 for autocast.")] = "fp32",
+    max_length: Annotated[int, typer.Option(help="Longest input, in tokens.")] = 128,
+    eval_every: Annotated[int | None, typer.Option(help="Steps between evaluations; default one epoch.")] = None,
+    save_every: Annotated[
+        int | None, typer.Option(help="Steps between saved states; default at evaluations.")
+    ] = None,
+    train_limit: Annotated[int | None, typer.Option(help="Use only so many training examples.")] = None,
+    dev_limit: Annotated[int | None, typer.Option(help="Use only so many dev examples.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+    seed: SeedOption = 0,
+) -> None:
+    """Fine-tune a model on a task with an estimated weight gradient."""
+    from wtacrs.integration.commands import finetune_command
+    from wtacrs.integration.finetune_config import FinetuneConfig
+    from wtacrs.integration.tables import training_table
+
+    options: dict[str, Any] = {
+        "estimator": None if estimator == "exact" else estimator,
+        "epochs": epochs,
+        "steps": steps,
+        "batch_size": batch_size,
+        "accumulation": accumulation,
+        "lr": lr,
+        "warmup": warmup,
+        "precision": precision,
+        "max_length": max_length,
+        "eval_every": eval_every,
+        "save_every": save_every,
+        "seed": seed,
+        "out": out,
+        "resume": resume,
+    }
+    result = finetune_command(
+        FinetuneConfig(**options),
+        task,
+        data,
+        model,
+        tokenizer,
+        train_limit=train_limit,
+        dev_limit=dev_limit,
+        overwrite=overwrite,
+    )
+    console.print(training_table([result]))
+    wrote(out / "result.json", out / "metrics.jsonl", out / "best")

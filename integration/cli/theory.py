@@ -1,0 +1,33 @@
+"""`wtacrs theory`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wtacrs.integration.cli.app import SeedOption, app, console, progress_bar, wrote
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command()
+def theory(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the result and the figures.")] = Path(
+        "runs/theory"
+    ),
+    seed: SeedOption = 0,
+) -> int:
+    """What is true of the estimators and what only looks true, a figure each; exit code 1 if a claim fails."""
+    from wtacrs.integration.commands import check_folder
+    from wtacrs.integration.tables import theory_table
+    from wtacrs.integration.theory_study import theory_study
+
+    check_folder("out", out)
+    with progress_bar("theory") as report:
+        result = theory_study(out, seed=seed, report=report)
+    console.print(theory_table(result))
+    wrote(out / "theory.json", *(out / f"theory_{claim.name}.png" for claim in result.claims))
+    return 0 if result.holds else 1

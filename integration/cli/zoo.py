@@ -1,0 +1,28 @@
+"""`wtacrs zoo`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wtacrs.integration.cli.app import app, console
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command()
+def zoo(
+    name: Annotated[str | None, typer.Argument(help="One estimator: its definition, proof and variance.")] = None,
+) -> None:
+    """List the estimators and what they promise, or explain one of them."""
+    import inspect
+
+    from wtacrs.estimators import lookup
+    from wtacrs.integration.tables import zoo_table
+
+    if name is None:
+        console.print(zoo_table())
+    else:
+        console.print(inspect.getdoc(lookup(name)), markup=False, highlight=False)
