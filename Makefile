@@ -19,7 +19,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		{ echo "$(PYTHON) is $$($(PYTHON) -V 2>&1); wtacrs needs Python 3.11 or newer: make PYTHON=/path/to/python3" >&2; exit 2; }
 	@echo "== creating $(VENV) and installing wtacrs with the pinned constraints"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,cluster,dev]'
 	@touch $@
 	@echo "== installed"
 
@@ -30,7 +30,7 @@ theory: $(INSTALLED)  ## what is true and what only looks true: exact numbers an
 	$(BIN)/wtacrs theory --out $(THEORY)
 
 test: $(INSTALLED)  ## the whole suite, except what is marked slow
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
 
 test-slow: $(INSTALLED)  ## what is marked slow
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)

@@ -14,6 +14,7 @@ from torch import Tensor
 from wtacrs.estimators.base import Estimator, Traits, product_dtype
 from wtacrs.estimators.errors import InputError
 from wtacrs.estimators.packing import Packed, pack, pack_bits, unpack, unpack_bits, working_dtype
+from wtacrs.estimators.products import double_product
 from wtacrs.estimators.registry import register
 from wtacrs.estimators.rows import check_length
 from wtacrs.estimators.scores import check_matrix, check_rows_agree, row_norms, sampling_scores
@@ -184,7 +185,7 @@ class ControlVariate(Estimator[Any]):
         check_rows_agree(x, dy)
         base, rest, rest_scores = self._split(x, scores, basis)
         inner = self.rows.expectation(rest, dy, scores=rest_scores)
-        return dy.double().T @ stored_base(base, torch.float64) + inner
+        return double_product(stored_base(base, torch.float64), dy) + inner
 
     def variance(
         self,

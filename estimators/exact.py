@@ -10,6 +10,7 @@ from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
 from wtacrs.estimators.base import Estimator, Traits, product_dtype
+from wtacrs.estimators.products import double_product
 from wtacrs.estimators.registry import register
 from wtacrs.estimators.scores import check_matrix, check_rows_agree, sampling_scores
 
@@ -67,4 +68,4 @@ class Exact(Estimator[SavedExact]):
     ) -> Float64[Tensor, "m d"]:
         """`dy.T @ x` in fp64."""
         check_rows_agree(x, dy)
-        return dy.double().T @ x.double()
+        return double_product(x, dy)

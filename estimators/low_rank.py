@@ -10,9 +10,10 @@ from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
 from wtacrs.estimators.base import Estimator, Traits, product_dtype
+from wtacrs.estimators.products import double_product
 from wtacrs.estimators.registry import register
 from wtacrs.estimators.scores import check_matrix, check_rows_agree, sampling_scores
-from wtacrs.estimators.seeded import only, product_with, scaled_rows
+from wtacrs.estimators.seeded import product_with, scaled_rows
 from wtacrs.estimators.subspace import check_rank, principal_directions, rank_for, search_multiplications
 
 
@@ -97,5 +98,5 @@ class LowRank(Estimator[SavedLowRank]):
         check_rows_agree(x, dy)
         support = sampling_scores(x, scores) > 0
         directions = principal_directions(x, support, rank_for(self.rank, x.shape[1])).to(x.dtype).double()
-        product = only(dy.double(), support).T @ only(x.double(), support)
+        product = double_product(x, dy, support)
         return (product @ directions) @ directions.T

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wtacrs.estimators.base import Estimator, Traits, product_dtype
 from wtacrs.estimators.counter_rng import CounterStream, Uniforms, new_seed
-from wtacrs.estimators.errors import InputError
+from wtacrs.estimators.errors import InputError, NoClosedForm
 from wtacrs.estimators.fixed_size import FixedSizeEstimator
 from wtacrs.estimators.packing import (
     check_bits,
@@ -23,9 +23,9 @@ from wtacrs.estimators.packing import (
     to_bytes,
     working_dtype,
 )
+from wtacrs.estimators.products import double_product
 from wtacrs.estimators.registry import lookup, register
-from wtacrs.estimators.rounding import counted
-from wtacrs.estimators.rows import check_length, coefficient_variance
+from wtacrs.estimators.rows import MOST_ROWS_FOR_COVARIANCE, check_length, coefficient_variance
 from wtacrs.estimators.scores import check_matrix, check_rows_agree, row_norms, sampling_scores
 from wtacrs.estimators.slots import BITS_PER_SLOT, MOST_SLOTS, Allotment, allot, relative_error, spreads
 
@@ -237,7 +237,7 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
     ) -> Float64[Tensor, "m d"]:
         """`dYᵀ X` over the rows of positive score, in fp64."""
         check_rows_agree(x, dy)
-        return dy.double().T @ counted(x, scores).double()
+        return double_product(x, dy, sampling_scores(x, scores) > 0)
 
     def variance(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
@@ -245,7 +245,8 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
         """`Var_rows + Σ_i V_i ‖y_i‖² / π_i`, O(n²) memory; looks at the number of rows on the host.
 
         Raises:
-            NoClosedForm: if the design has no joint inclusion probabilities in closed form.
+            NoClosedForm: if the design has no joint inclusion probabilities in closed form, or for so many rows that
+                their matrix would not fit (see `RowEstimator.variance`).
         """
         check_rows_agree(x, dy)
         checked = sampling_scores(x, scores)
@@ -255,6 +256,8 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
         safe = torch.where(p > 0, p, 1.0)
         reached = (p > 0).to(torch.float64)
         if bool(allotment.target.tail.any()):
+            if x.shape[0] > MOST_ROWS_FOR_COVARIANCE:
+                raise NoClosedForm(f"{self!r}: {x.shape[0]} rows need a covariance of n² numbers; use Monte Carlo")
             joint = self.rows_design(x.shape[0]).joint(p, int(allotment.rows)) / torch.outer(safe, safe)
             sampling = coefficient_variance(joint - torch.outer(reached, reached), x, dy)
         else:

@@ -13,9 +13,10 @@ from wtacrs.estimators.base import Traits, product_dtype
 from wtacrs.estimators.counter_rng import Source
 from wtacrs.estimators.errors import InputError
 from wtacrs.estimators.packing import working_dtype
+from wtacrs.estimators.products import double_product
 from wtacrs.estimators.registry import register
 from wtacrs.estimators.scores import check_rows_agree, sampling_scores
-from wtacrs.estimators.seeded import SeededEstimator, only, product_with, scaled_rows
+from wtacrs.estimators.seeded import SeededEstimator, product_with, scaled_rows
 from wtacrs.estimators.subspace import (
     DIRECTIONS,
     check_rank,
@@ -145,7 +146,7 @@ class PRAC(SeededEstimator[SavedPrac]):
         first, second = self.ranks(d)
         stored = principal_directions(x, support, first).to(x.dtype).double()
         principal = torch.linalg.qr(stored)[0]
-        product = only(dy.double(), support).T @ only(x.double(), support)
+        product = double_product(x, dy, support)
         rest = product - (product @ principal) @ principal.T
         return (d - first - second) / max(second, 1) * rest.square().sum()
 

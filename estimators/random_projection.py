@@ -12,13 +12,14 @@ from torch import Tensor
 from wtacrs.estimators.base import Traits, product_dtype
 from wtacrs.estimators.counter_rng import Source
 from wtacrs.estimators.errors import InputError
+from wtacrs.estimators.products import double_product
 from wtacrs.estimators.registry import register
+from wtacrs.estimators.scores import check_rows_agree, sampling_scores
 from wtacrs.estimators.seeded import (
     SeededEstimator,
     operator_blocks,
     product_with,
     scaled_rows,
-    supported,
 )
 from wtacrs.estimators.subspace import DIRECTIONS, check_rank, rank_for
 
@@ -117,6 +118,7 @@ class RandomProjection(SeededEstimator[SavedProjection]):
     ) -> Float64[Tensor, ""]:
         """`(d + κ − 2)/r · ‖G‖²` over the rows of positive score."""
         d = x.shape[1]
-        x, dy = supported(x, dy, scores)
+        check_rows_agree(x, dy)
+        product = double_product(x, dy, sampling_scores(x, scores) > 0)
         factor = (d + (1 if self.kind == "gaussian" else -1)) / max(rank_for(self.rank, d), 1)
-        return factor * (dy.T @ x).square().sum()
+        return factor * product.square().sum()

@@ -16,6 +16,7 @@ from torch import Tensor
 from wtacrs.estimators.base import Estimator, Traits
 from wtacrs.estimators.counter_rng import FreshNumbers, Uniforms
 from wtacrs.estimators.packing import working_dtype
+from wtacrs.estimators.products import block_rows, double_product
 from wtacrs.estimators.scores import check_matrix, check_rows_agree, row_norms, sampling_scores
 
 SavedT = TypeVar("SavedT", bound=tuple[Any, ...])
@@ -65,14 +66,16 @@ class RoundingEstimator(Estimator[SavedT]):
     ) -> Float64[Tensor, "m d"]:
         """`dYᵀ X` over the rows of positive score, in fp64."""
         check_rows_agree(x, dy)
-        return dy.double().T @ counted(x, scores).double()
+        return double_product(x, dy, sampling_scores(x, scores) > 0)
 
     def variance(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
     ) -> Float64[Tensor, ""]:
         """`Σ_i ‖y_i‖² E‖Q(x_i) − x_i‖²` over the rows of positive score."""
         check_rows_agree(x, dy)
-        return (self.errors(counted(x, scores)) * row_norms(dy).square()).sum()
+        x = counted(x, scores)
+        errors = torch.cat([self.errors(rows) for rows in x.split(block_rows(4 * x.shape[1]))])
+        return (errors * row_norms(dy).square()).sum()
 
 
 def counted(x: Float[Tensor, "n d"], scores: Shaped[Tensor, " n"] | None) -> Float[Tensor, "n d"]:

@@ -24,7 +24,10 @@ from torch import Tensor
 from wtacrs.estimators.base import Estimator, product_dtype
 from wtacrs.estimators.budget import check_budget, rows_for
 from wtacrs.estimators.errors import InputError, NoClosedForm
+from wtacrs.estimators.products import double_product
 from wtacrs.estimators.scores import check_matrix, check_rows_agree, row_norms, sampling_scores
+
+MOST_ROWS_FOR_COVARIANCE = 16_384
 
 
 class RowPlan(NamedTuple):
@@ -145,10 +148,17 @@ class RowEstimator(Estimator[SavedRows]):
     def variance(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
     ) -> Float64[Tensor, ""]:
-        """`Σ_ij Cov(c)_ij ⟨x_i, x_j⟩⟨y_i, y_j⟩` in fp64, O(n²) memory (see `Estimator.variance`)."""
+        """`Σ_ij Cov(c)_ij ⟨x_i, x_j⟩⟨y_i, y_j⟩` in fp64, O(n²) memory (see `Estimator.variance`).
+
+        Raises:
+            NoClosedForm: if the moments are not known, or for more than 16,384 rows, where a matrix of n² numbers takes
+                over 2 GiB.
+        """
         if self.traits.deterministic:
             return super().variance(x, dy, scores=scores)
         check_rows_agree(x, dy)
+        if x.shape[0] > MOST_ROWS_FOR_COVARIANCE:
+            raise NoClosedForm(f"{self!r}: {x.shape[0]} rows need a covariance of n² numbers; use Monte Carlo")
         return coefficient_variance(self.moments(sampling_scores(x, scores)).covariance, x, dy)
 
 
@@ -198,7 +208,7 @@ def coefficient_expectation(
     mean: Float64[Tensor, " n"], x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"]
 ) -> Float64[Tensor, "m d"]:
     """`dYᵀ diag(mean) X` in fp64."""
-    return (dy.double() * mean.unsqueeze(1)).T @ x.double()
+    return double_product(x, dy, mean)
 
 
 def coefficient_variance(

@@ -20,6 +20,7 @@ from torch import Tensor
 from wtacrs.estimators.base import Estimator, product_dtype
 from wtacrs.estimators.counter_rng import CounterStream, Source, new_seed
 from wtacrs.estimators.packing import working_dtype
+from wtacrs.estimators.products import double_product
 from wtacrs.estimators.rows import check_length
 from wtacrs.estimators.scores import check_matrix, check_rows_agree, sampling_scores
 
@@ -75,17 +76,8 @@ class SeededEstimator(Estimator[SavedT]):
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
     ) -> Float64[Tensor, "m d"]:
         """The exact product of the rows of positive score, in fp64: what every unbiased one has for its mean."""
-        x, dy = supported(x, dy, scores)
-        return dy.T @ x
-
-
-def supported(
-    x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], scores: Shaped[Tensor, " n"] | None
-) -> tuple[Float64[Tensor, "n d"], Float64[Tensor, "n m"]]:
-    """Both factors in fp64, rows of score 0 set to zero."""
-    check_rows_agree(x, dy)
-    support = sampling_scores(x, scores) > 0
-    return only(x.double(), support), only(dy.double(), support)
+        check_rows_agree(x, dy)
+        return double_product(x, dy, sampling_scores(x, scores) > 0)
 
 
 def only(matrix: Float[Tensor, "n c"], support: Bool[Tensor, " n"]) -> Float[Tensor, "n c"]:

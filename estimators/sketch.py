@@ -20,6 +20,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+import torch
 from jaxtyping import Bool, Float, Float64, Int64, Shaped, UInt8
 from torch import Tensor
 
@@ -27,12 +28,13 @@ from wtacrs.estimators.base import Traits, product_dtype
 from wtacrs.estimators.budget import check_budget, rows_for
 from wtacrs.estimators.counter_rng import Source
 from wtacrs.estimators.packing import pack_bits, unpack_bits, working_dtype
+from wtacrs.estimators.products import double_product
 from wtacrs.estimators.rows import check_length
+from wtacrs.estimators.scores import check_rows_agree, row_norms, sampling_scores
 from wtacrs.estimators.seeded import (
     SeededEstimator,
     operator_blocks,
     scaled_rows,
-    supported,
 )
 
 # which numbers of a source a sketch draws from
@@ -123,7 +125,9 @@ def sketch_variance(
     kurtosis: float,
 ) -> Float64[Tensor, ""]:
     """`(‖X‖²‖dY‖² + ‖G‖² + (κ − 3) Σ w²) / k` over the rows of positive score, in fp64."""
-    x, dy = supported(x, dy, scores)
-    lengths, widths = x.square().sum(1), dy.square().sum(1)
-    spread = lengths.sum() * widths.sum() + (dy.T @ x).square().sum() + (kurtosis - 3) * (lengths * widths).sum()
+    check_rows_agree(x, dy)
+    support = sampling_scores(x, scores) > 0
+    lengths, widths = (torch.where(support, row_norms(a).square(), 0.0) for a in (x, dy))
+    size = double_product(x, dy, support).square().sum()
+    spread = lengths.sum() * widths.sum() + size + (kurtosis - 3) * (lengths * widths).sum()
     return (spread / max(k, 1)).clamp(min=0.0)

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from wtacrs.estimators.base import Estimator, Traits, product_dtype
 from wtacrs.estimators.errors import InputError
+from wtacrs.estimators.products import double_product
 from wtacrs.estimators.registry import register
 from wtacrs.estimators.scores import check_matrix, check_rows_agree, sampling_scores
-from wtacrs.estimators.seeded import only, product_with, scaled_rows
+from wtacrs.estimators.seeded import product_with, scaled_rows
 
 
 class SavedPieces(NamedTuple):
@@ -98,7 +99,7 @@ class VeLoRA(Estimator[SavedPieces]):
         check_rows_agree(x, dy)
         ready = sampling_scores(x, scores)
         direction = self._pieces(x, ready)[1].double()
-        product = only(dy.double(), ready > 0).T @ only(x.double(), ready > 0)
+        product = double_product(x, dy, ready > 0)
         coordinates = self._cut(product) @ direction
         return _spread(coordinates, direction)[:, : x.shape[1]]
 

@@ -17,6 +17,7 @@ from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
 from wtacrs.estimators import Estimator, InputError
+from wtacrs.estimators.products import double_product
 from wtacrs.estimators.scores import check_rows_agree
 
 
@@ -29,6 +30,7 @@ class MonteCarloMoments(NamedTuple):
         bias_squared: `‖mean − G‖²_F − variance / draws`, an unbiased estimate of `‖EĜ − G‖²_F`; may be negative.
             Its error is up to a third too large when the bias is lost in the noise of a few directions.
         mse: average of `‖Ĝ − G‖²_F`.
+        inner: average of `⟨Ĝ, G⟩`.
     """
 
     mean: Float64[Tensor, "m d"]
@@ -38,6 +40,8 @@ class MonteCarloMoments(NamedTuple):
     bias_squared_error: float
     mse: float
     mse_error: float
+    inner: float
+    inner_error: float
     draws: int
 
 
@@ -92,10 +96,11 @@ def monte_carlo(
     target = _checked_target(x, dy, draws, target)
     mean = torch.zeros_like(target)
     previous = torch.zeros_like(target)
-    squares, errors, cross, along = Running(), Running(), Running(), Running()
+    squares, errors, cross, along, inner = Running(), Running(), Running(), Running(), Running()
     harmonic = 0.0
     for t, estimate in enumerate(estimates(estimator, x, dy, draws, scores, generator), start=1):
         errors.add(_squared_norm(estimate - target))
+        inner.add(_inner(estimate, target))
         if t > 1:
             residual = (estimate - mean) * math.sqrt((t - 1) / t)
             squares.add(_squared_norm(residual))
@@ -117,6 +122,8 @@ def monte_carlo(
         bias_squared_error=bias_error,
         mse=errors.mean,
         mse_error=errors.error,
+        inner=inner.mean,
+        inner_error=inner.error,
         draws=draws,
     )
 
@@ -139,7 +146,7 @@ def _checked_target(x: Tensor, dy: Tensor, draws: int, target: Tensor | None) ->
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 3:
         raise InputError(f"draws={draws!r} must be an integer ≥ 3")
     if target is None:
-        return dy.double().T @ x.double()
+        return double_product(x, dy)
     shape = [dy.shape[1], x.shape[1]]
     if list(target.shape) != shape:
         raise InputError(
