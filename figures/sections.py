@@ -40,7 +40,7 @@ from wtacrs.validation.theory_records import TheoryResult
 ResultT = TypeVar("ResultT")
 
 
-_SCORES = {"row norms": "row-norm scores", "oracle": "oracle scores"}
+_SCORES = {"row norms": "row-norm scores", "stale": "stale scores", "oracle": "oracle scores"}
 _METHODS = {"closed form": "closed form", "monte carlo": "Monte Carlo"}
 _AXES: tuple[tuple[variance_budget.Axis, str], ...] = (
     ("budget", "budget"),

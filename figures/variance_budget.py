@@ -22,7 +22,11 @@ from wtacrs.figures.summary import LayerMedian, layer_medians
 from wtacrs.validation.results import ComparisonResult
 
 Axis = Literal["budget", "bytes", "multiplications"]
-SCORES = {"row norms": "row-norm scores: ‖xᵢ‖", "oracle": "oracle scores: ‖xᵢ‖‖yᵢ‖"}
+SCORES = {
+    "row norms": "row-norm scores: ‖xᵢ‖",
+    "stale": "stale scores: ‖xᵢ‖‖yᵢ‖ of an earlier state",
+    "oracle": "oracle scores: ‖xᵢ‖‖yᵢ‖",
+}
 X_LABELS: dict[Axis, str] = {
     "budget": "budget: rows kept / rows",
     "bytes": "bytes stored / bytes of the exact activation",

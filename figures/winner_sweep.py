@@ -25,6 +25,7 @@ PAPER, OPTIMAL, CRS = 'wta_crs(winners="paper")', 'wta_crs(winners="optimal")', 
 # scores → (line style, label); the curve itself belongs to no single rule, so it is grey
 CURVES: dict[str, tuple[Any, str]] = {
     "oracle": ("-", "oracle scores"),
+    "stale": (style.DASHES[3], "stale scores"),
     "row norms": (style.DASHES[1], "row-norm scores"),
 }
 

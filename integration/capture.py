@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from wtacrs.estimators import InputError
+from wtacrs.estimators import InputError, row_norms
 from wtacrs.integration.padding import RowMasks, Stream, stream_of
 from wtacrs.validation.captures import Captures, LayerCapture, load_captures, write_captures
 
 LossFn = Callable[[Any], Tensor]
+LayerFilter = Callable[[str, nn.Linear], bool]
 
 
 class _Recorder:
@@ -49,12 +52,43 @@ class _Recorder:
             handle.remove()
 
 
+class _Watched:
+    """A model whose chosen layers are recorded, batch by batch."""
+
+    def __init__(
+        self, model: nn.Module, layers: Mapping[str, nn.Linear], masks: RowMasks, loss_fn: LossFn
+    ) -> None:
+        self._model, self._layers, self._masks, self._loss_fn = model, layers, masks, loss_fn
+        self._streams = {name: stream_of(model, name) for name in layers}
+
+    def run(self, batch: Mapping[str, Any]) -> dict[str, LayerCapture]:
+        """What one forward and backward pass shows of every layer that gets a gradient."""
+        recorder = _Recorder(self._layers, self._streams, self._masks)
+        try:
+            with torch.enable_grad():
+                loss = self._loss_fn(self._model(**batch))
+                gradients: Sequence[Tensor | None] = torch.autograd.grad(
+                    loss, list(recorder.outputs.values()), allow_unused=True
+                )
+        finally:
+            recorder.remove()
+        captured = {}
+        for (entry, (x, mask)), dy in zip(recorder.entries.items(), gradients, strict=True):
+            if dy is None:
+                continue
+            rows = dy.detach().reshape(-1, dy.shape[-1])
+            _check_gradient(entry, rows, mask)
+            captured[entry] = LayerCapture(x, rows, mask)
+        return captured
+
+
 def capture(
     model: nn.Module,
     batches: Iterable[Mapping[str, Any]],
     path: str | Path,
     *,
-    filter_fn: Callable[[str, nn.Linear], bool] | None = None,
+    earlier: nn.Module | None = None,
+    filter_fn: LayerFilter | None = None,
     loss_fn: LossFn | None = None,
     metadata: Mapping[str, Any] | None = None,
     progress: Callable[[int], None] | None = None,
@@ -65,10 +99,15 @@ def capture(
     `.grad` stay as they were. The model keeps its mode (dropout included) and its parameters. Everything captured
     is held in memory, on the model's device, until it is written.
 
+    With `earlier`, the same model at an earlier state of its training, the batches run through that one too, and the
+    row norms of its dY become the entries' `stale`: what a sampler knows that remembers the norms last seen. Its
+    dropout is drawn anew, as it was then, and leaves the random numbers of `model` as they were.
+
     Args:
         model: any module with `nn.Linear` layers, converted or not.
         batches: keyword arguments of the forward pass, one mapping per batch.
         path: the safetensors file to write, atomically.
+        earlier: a model of the same structure on the same device.
         filter_fn: called with each layer's name and the layer; False leaves it out. Default: all.
         loss_fn: from the model's output to a scalar; default the output's `.loss`.
         metadata: anything JSON can hold, kept in the file.
@@ -78,36 +117,85 @@ def capture(
         The file, opened lazily.
 
     Raises:
-        InputError: if there is no batch, no layer, no loss, a layer's dY is not finite, or gradient flows through
-            rows that the attention mask calls padding: a sampler told to leave them out would be biased.
+        InputError: if there is no batch, no layer, no loss, a layer's dY is not finite, gradient flows through
+            rows that the attention mask calls padding (a sampler told to leave them out would be biased), or
+            `earlier` has other layers than the model.
     """
-    layers = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and (filter_fn is None or filter_fn(name, module))
-    }
+    layers = _chosen_layers(model, filter_fn)
     if not layers:
         raise InputError(f"model={type(model).__name__} has no nn.Linear that filter_fn accepts")
-    streams = {name: stream_of(model, name) for name in layers}
-    masks = RowMasks.on(model)
-    own_masks = None if masks is not None else RowMasks(model)
+    before = None if earlier is None else _same_layers(earlier, layers, filter_fn)
     captured: dict[str, LayerCapture] = {}
-    try:
+    with ExitStack() as stack:
+        now = stack.enter_context(_watching(model, layers, loss_fn or _loss_of))
+        then = (
+            None
+            if earlier is None or before is None
+            else stack.enter_context(_watching(earlier, before, loss_fn or _loss_of))
+        )
         for index, batch in enumerate(batches):
-            recorder = _Recorder(layers, streams, masks or own_masks)  # type: ignore[arg-type]
-            try:
-                captured |= _one_batch(model, batch, recorder, loss_fn or _loss_of, index)
-            finally:
-                recorder.remove()
+            found = now.run(batch)
+            if then is not None:
+                found = _with_stale(found, _elsewhere_in_the_random_numbers(then, batch))
+            captured |= {f"{entry}#{index}": layer for entry, layer in found.items()}
             if progress is not None:
                 progress(index + 1)
-    finally:
-        if own_masks is not None:
-            own_masks.remove()
     if not captured:
         raise InputError("batches: no layer was captured; there is no batch, or no layer needs a gradient")
     write_captures(Path(path), captured, {"model": type(model).__name__, **(metadata or {})})
     return load_captures(path)
+
+
+@contextmanager
+def _watching(model: nn.Module, layers: Mapping[str, nn.Linear], loss_fn: LossFn) -> Iterator[_Watched]:
+    """The model with masks of its own where it has none yet."""
+    masks = RowMasks.on(model)
+    own = RowMasks(model) if masks is None else None
+    try:
+        yield _Watched(model, layers, masks or own, loss_fn)  # type: ignore[arg-type]
+    finally:
+        if own is not None:
+            own.remove()
+
+
+def _chosen_layers(model: nn.Module, filter_fn: LayerFilter | None) -> dict[str, nn.Linear]:
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and (filter_fn is None or filter_fn(name, module))
+    }
+
+
+def _same_layers(
+    earlier: nn.Module, layers: Mapping[str, nn.Linear], filter_fn: LayerFilter | None
+) -> dict[str, nn.Linear]:
+    """The chosen layers of the earlier model, which must be those of the model, in name and size."""
+    found = _chosen_layers(earlier, filter_fn)
+    for name in [*layers, *found]:
+        if name not in found or name not in layers:
+            has, lacks = ("model", "earlier one") if name in layers else ("earlier one", "model")
+            raise InputError(
+                f"earlier={type(earlier).__name__}: the {has} has a layer {name!r}, the {lacks} has not"
+            )
+        theirs, ours = list(found[name].weight.shape), list(layers[name].weight.shape)
+        if theirs != ours:
+            raise InputError(f"earlier={type(earlier).__name__}: the weight of {name!r} is {theirs}, not {ours}")
+    return found
+
+
+def _elsewhere_in_the_random_numbers(then: _Watched, batch: Mapping[str, Any]) -> dict[str, LayerCapture]:
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        return then.run(batch)
+
+
+def _with_stale(now: dict[str, LayerCapture], then: Mapping[str, LayerCapture]) -> dict[str, LayerCapture]:
+    for entry, layer in now.items():
+        if entry not in then or then[entry].dy.shape != layer.dy.shape:
+            raise InputError(f"earlier: layer {entry} gets no gradient there, or one of another shape")
+    return {
+        entry: dataclasses.replace(layer, stale=row_norms(then[entry].dy).float()) for entry, layer in now.items()
+    }
 
 
 def _loss_of(output: Any) -> Tensor:
@@ -115,24 +203,6 @@ def _loss_of(output: Any) -> Tensor:
     if not isinstance(loss, Tensor):
         raise InputError("the model's output has no loss: pass labels in the batches, or loss_fn")
     return loss
-
-
-def _one_batch(
-    model: nn.Module, batch: Mapping[str, Any], recorder: _Recorder, loss_fn: LossFn, index: int
-) -> dict[str, LayerCapture]:
-    with torch.enable_grad():
-        loss = loss_fn(model(**batch))
-        gradients: Sequence[Tensor | None] = torch.autograd.grad(
-            loss, list(recorder.outputs.values()), allow_unused=True
-        )
-    captured = {}
-    for (entry, (x, mask)), dy in zip(recorder.entries.items(), gradients, strict=True):
-        if dy is None:
-            continue
-        rows = dy.detach().reshape(-1, dy.shape[-1])
-        _check_gradient(entry, rows, mask)
-        captured[f"{entry}#{index}"] = LayerCapture(x, rows, mask)
-    return captured
 
 
 def _check_gradient(entry: str, dy: Tensor, mask: Tensor) -> None:

@@ -12,7 +12,7 @@ from wtacrs.estimators import InputError
 from wtacrs.figures import variance_budget
 from wtacrs.integration.studies import Report, chosen_entries, draw_or_remove, estimators_from, source_of
 from wtacrs.validation.captures import Captures
-from wtacrs.validation.comparison import SCORE_KINDS, ScoreKind, compare
+from wtacrs.validation.comparison import ScoreKind, compare
 from wtacrs.validation.equal_bytes import ByteRatio, byte_ratios, compare_equal_bytes
 from wtacrs.validation.records import stamp
 from wtacrs.validation.results import ComparisonResult, write_result
@@ -28,7 +28,7 @@ def comparison_study(
     out: Path,
     *,
     layers: Sequence[str] | None = None,
-    scores: Sequence[ScoreKind] = SCORE_KINDS,
+    scores: Sequence[ScoreKind] | None = None,
     draws: int = 1000,
     seed: int = 0,
     report: Report | None = None,
@@ -66,7 +66,7 @@ def equal_bytes_study(
     out: Path,
     *,
     layers: Sequence[str] | None = None,
-    scores: Sequence[ScoreKind] = SCORE_KINDS,
+    scores: Sequence[ScoreKind] | None = None,
     draws: int = 32,
     seed: int = 0,
     report: Report | None = None,

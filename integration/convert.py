@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 
 from torch import nn
 
@@ -73,6 +74,20 @@ def approximate_(
         if layer.row_masks is None or layer.row_masks in inside:  # else an enclosing model was converted first
             layer.row_masks, layer.stream = masks, stream_of(model, name)
     return list(layers)
+
+
+def fitting_layers(model: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """Names of the linear layers that fit one of the patterns (`*`, `?`, `[]`).
+
+    Raises:
+        InputError: if a pattern fits none.
+    """
+    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in linears):
+            some = f": {linears[0]} …" if linears else ""
+            raise InputError(f"layers={pattern!r} fits none of the {len(linears)} linear layers{some}")
+    return [name for name in linears if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
 def restore_(model: nn.Module) -> list[str]:

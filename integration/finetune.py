@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from torch import nn
 
 from wtacrs.estimators.errors import InputError
 from wtacrs.integration.checkpoints import (
@@ -23,24 +23,20 @@ from wtacrs.integration.checkpoints import (
     save_state,
     set_random_states,
 )
-from wtacrs.integration.convert import approximate_, restore_
+from wtacrs.integration.convert import approximate_, fitting_layers, restore_
 from wtacrs.integration.data import TaskData
-from wtacrs.integration.encoding import Encoded, collate, encode
 from wtacrs.integration.evaluation import Evaluator
 from wtacrs.integration.finetune_config import DEMO, FinetuneConfig
 from wtacrs.integration.models import is_text_to_text
 from wtacrs.integration.progress import progress_display
+from wtacrs.integration.training import Trainer
 from wtacrs.validation.records import stamp
 from wtacrs.validation.results import TrainingPoint, TrainingResult, write_text
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["DEMO", "FinetuneConfig", "finetune"]
-
-_POOL_BATCHES = 50
-"""Length bucketing sorts within pools of so many batches, so that batches still mix the whole epoch."""
 
 
 def finetune(
@@ -51,6 +47,7 @@ def finetune(
     *,
     progress: bool = False,
     on_point: Callable[[TrainingPoint], None] | None = None,
+    observer: Observer | None = None,
 ) -> TrainingResult:
     """Train `model` in place and return its history; dev is evaluated at step 0, periodically and at the end.
 
@@ -66,15 +63,16 @@ def finetune(
         tokenizer: the model's.
         progress: show a progress line on stderr.
         on_point: called after every evaluation.
+        observer: sees the gradients of every step.
 
     Raises:
         InputError: if the state to resume from does not fit, the tokenizer cannot spell the answers, or the
             training loss is not finite (`lr` too large, say).
     """
-    converted = 0 if config.estimator is None else len(approximate_(model, config.estimator))
+    converted = 0 if config.estimator is None else len(_convert(model, config.estimator, config.layers))
     try:
         with progress_display(progress, title=f"{task.name} · {config.estimator or 'exact'}") as show:
-            run = _Run(config, task, model, tokenizer, show, on_point)
+            run = _Run(config, task, model, tokenizer, show, on_point, observer)
             run.train()
     finally:
         restore_(model)
@@ -102,8 +100,21 @@ def finetune(
     return result
 
 
-class _Run:
-    """The moving parts of one run: what is saved, restored and stepped."""
+class Observer(Protocol):
+    """What watches the gradients of a run."""
+
+    def started(self, model: nn.Module, step: int) -> None:
+        """The model is ready, converted layers included; `step` steps were taken before, more than 0 if resumed."""
+
+    def gradients(self, step: int) -> None:
+        """The gradients of the step, counted from 1, are complete and not yet clipped."""
+
+    def saving(self) -> None:
+        """The state is about to be saved: a resumed run will call `started` with a step from here on."""
+
+
+class _Run(Trainer):
+    """A run that is evaluated, saved, restored and observed."""
 
     def __init__(
         self,
@@ -113,37 +124,21 @@ class _Run:
         tokenizer: PreTrainedTokenizerBase,
         show: Callable[..., None],
         on_point: Callable[[TrainingPoint], None] | None,
+        observer: Observer | None,
     ) -> None:
-        from transformers import get_scheduler
-
-        self.config, self.task, self.model, self.tokenizer = config, task, model, tokenizer
-        self._show, self._on_point = show, on_point
-        self.accelerator = _accelerator(config.precision)
-        text_to_text = is_text_to_text(model)
-        self.train_set = encode(task.train, tokenizer, text_to_text=text_to_text, max_length=config.max_length)
-        self.evaluate = Evaluator(task, tokenizer, text_to_text=text_to_text, max_length=config.max_length)
-        self.steps_per_epoch = math.ceil(len(self.train_set) / (config.batch_size * config.accumulation))
-        self.total_steps = config.steps or max(1, round(config.epochs * self.steps_per_epoch))
-        model.to(self.accelerator.device)
-        self.optimizer = self.accelerator.prepare_optimizer(
-            torch.optim.AdamW(
-                _parameter_groups(model, config.weight_decay), lr=config.lr, weight_decay=config.weight_decay
-            )
+        super().__init__(config, task, model, tokenizer)
+        self._show, self._on_point, self._observer = show, on_point, observer
+        self.evaluate = Evaluator(
+            task, tokenizer, text_to_text=is_text_to_text(model), max_length=config.max_length
         )
-        self.scheduler = get_scheduler(
-            config.schedule,
-            self.optimizer.optimizer,
-            num_warmup_steps=round(config.warmup * self.total_steps),
-            num_training_steps=self.total_steps,
-        )
-        self.step, self.seconds, self.examples, self.best = 0, 0.0, 0, -math.inf
-        self.losses: list[float] = []
+        self.best = -math.inf
         self.lines: list[dict[str, Any]] = []
-        torch.manual_seed(config.seed)
         if config.resume:
             self._restore()
         elif config.out is not None:
             (config.out / "state.pt").unlink(missing_ok=True)
+        if observer is not None:
+            observer.started(model, self.step)
 
     @property
     def history(self) -> list[TrainingPoint]:
@@ -151,49 +146,23 @@ class _Run:
         return [TrainingPoint(**{key: line[key] for key in TrainingPoint.model_fields}) for line in self.lines]
 
     def train(self) -> None:
-        """Train to the last step."""
+        """Train to the last step, after an evaluation of the start."""
         if not self.lines:
             self._evaluate()
-        self.model.train()
-        while self.step < self.total_steps:
-            epoch, done = divmod(self.step, self.steps_per_epoch)
-            for batches in _epoch(self.train_set, self.config, epoch)[done:]:
-                self._step(batches)
-                self._after_step()
-                if self.step == self.total_steps:
-                    break
+        super().train()
 
     def finish(self) -> None:
         """Write what remains once the model is stock again."""
         if self.config.out is not None:
             save_checkpoint(self.config.out / "last", self.model, self.tokenizer)
 
-    def _step(self, batches: Sequence[Sequence[Encoded]]) -> None:
-        started = time.perf_counter()
-        total = torch.zeros((), device=self.accelerator.device)
-        for examples in batches:
-            batch = collate(examples, self.tokenizer, regression=self.task.labels is None)
-            with self.accelerator.autocast():
-                loss = self.model(**{k: v.to(self.accelerator.device) for k, v in batch.items()}).loss
-            self.accelerator.backward(loss / len(batches))
-            total += loss.detach() / len(batches)
-        value = total.item()
-        if not math.isfinite(value):
-            raise InputError(
-                f"lr={self.config.lr}: the training loss is {value} at step {self.step + 1} "
-                f"(estimator {self.config.estimator or 'exact'}, {self.config.precision}); a smaller lr may help"
-            )
-        if self.config.clip is not None:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        self.optimizer.step()
-        self.scheduler.step()
-        self.optimizer.zero_grad()
-        self.step += 1
-        self.losses.append(value)
-        self.examples += sum(map(len, batches))
-        self.seconds += time.perf_counter() - started
+    def before_update(self) -> None:
+        """Show the gradients to the observer."""
+        if self._observer is not None:
+            self._observer.gradients(self.step + 1)
 
-    def _after_step(self) -> None:
+    def after_step(self) -> None:
+        """Evaluate and save when it is time to."""
         self._show(step=self.step, total=self.total_steps, loss=self.losses[-1])
         ended = self.step == self.total_steps
         if ended or self.step % (self.config.eval_every or self.steps_per_epoch) == 0:
@@ -244,6 +213,8 @@ class _Run:
     def _save(self) -> None:
         if self.config.out is None:
             return
+        if self._observer is not None:
+            self._observer.saving()
         progress = {"step": self.step, "seconds": self.seconds, "examples": self.examples, "best": self.best}
         save_state(
             self.config.out / "state.pt",
@@ -279,44 +250,12 @@ class _Run:
         self._write_lines()
 
 
-def _epoch(data: Sequence[Encoded], config: FinetuneConfig, epoch: int) -> list[list[list[Encoded]]]:
-    """The steps of an epoch, each a list of batches: a function of the seed and the epoch's number alone.
-
-    Examples are shuffled, sorted by length within pools, cut into batches, and the batches shuffled again.
-    """
-    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
-    size = config.batch_size
-    order = torch.randperm(len(data), generator=generator).tolist()
-    batches: list[list[Encoded]] = []
-    for start in range(0, len(order), size * _POOL_BATCHES):
-        pool = sorted(order[start : start + size * _POOL_BATCHES], key=lambda i: len(data[i]))
-        batches += [[data[i] for i in pool[j : j + size]] for j in range(0, len(pool), size)]
-    mixed = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
-    return [mixed[i : i + config.accumulation] for i in range(0, len(mixed), config.accumulation)]
-
-
-def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> Iterator[dict[str, Any]]:
-    """Matrices decay; biases and norms do not."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for decays in (True, False):
-        group = [parameter for parameter in trained if (parameter.ndim >= 2) == decays]
-        if group:
-            yield {"params": group, "weight_decay": weight_decay if decays else 0.0}
-
-
-def _accelerator(precision: str) -> Accelerator:
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
-    wanted = "bf16" if precision == "bf16" else "no"
-    state = AcceleratorState._shared_state
-    if state and state.get("_mixed_precision") != wanted:
-        AcceleratorState._reset_state()  # one process may train in several precisions, one after the other
-    accelerator = Accelerator(mixed_precision=wanted)
-    if accelerator.num_processes > 1:
-        raise InputError(f"{accelerator.num_processes} processes: a run is trained in one process")
-    return accelerator
+def _convert(model: nn.Module, estimator: str, patterns: Sequence[str] | None) -> list[str]:
+    if patterns is None:
+        return approximate_(model, estimator)
+    chosen = fitting_layers(model, patterns)
+    return approximate_(model, estimator, filter_fn=lambda name, _: name in chosen)
 
 
 def _inputs(config: FinetuneConfig) -> dict[str, str]:
-    return {key: str(value) for key, value in config.identity().items() if key != "seed"}
+    return {key: str(v) for key, v in config.identity().items() if key != "seed" and (key, v) != ("layers", None)}

@@ -19,7 +19,8 @@ class FinetuneConfig(BaseModel):
     `steps` (optimizer steps), if given, overrides `epochs`. One step averages `accumulation` batches of
     `batch_size` examples. `warmup` is a share of the steps. `clip` is the largest gradient norm, None for no
     clipping. `precision` "bf16" runs the model under autocast; parameters stay fp32. `max_length` counts tokens.
-    `estimator` is a spec such as "wta_crs(budget=0.3)" for all linear layers, None for exact training.
+    `estimator` is a spec such as "wta_crs(budget=0.3)" for the linear layers, None for exact training; `layers` are
+    patterns of the names of those that are converted (`*`, `?`, `[]`), None for all.
     `eval_every` and `save_every` count steps; evaluation is once per epoch if None, and the state to resume from
     is always saved at the end of an epoch. Without `out` nothing is written; `resume` goes on from what is there.
     """
@@ -38,6 +39,7 @@ class FinetuneConfig(BaseModel):
     precision: Literal["fp32", "bf16"] = "fp32"
     max_length: int = 128
     estimator: str | None = None
+    layers: tuple[str, ...] | None = None
     seed: int = Field(0, ge=0)
     eval_every: int | None = None
     save_every: int | None = None

@@ -37,7 +37,11 @@ def sweep_study(
         layer = captures[entry]
         for kind in scores:
             try:
-                sweeps.append(sweep_winners(entry, layer.x, layer.dy, budget, mask=layer.mask, scores=kind))
+                sweeps.append(
+                    sweep_winners(
+                        entry, layer.x, layer.dy, budget, mask=layer.mask, stale=layer.stale, scores=kind
+                    )
+                )
             except ZeroProduct as reason:
                 if skipped is not None:
                     skipped(entry, str(reason))

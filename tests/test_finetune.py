@@ -24,9 +24,10 @@ from wtacrs.integration import checkpoints
 from wtacrs.integration.data import Example, TaskData
 from wtacrs.integration.encoding import encode
 from wtacrs.integration.evaluation import Evaluator
-from wtacrs.integration.finetune import DEMO, FinetuneConfig, _epoch, finetune
+from wtacrs.integration.finetune import DEMO, FinetuneConfig, finetune
 from wtacrs.integration.linear import ApproxLinear
 from wtacrs.integration.models import small_t5, task_tokenizer
+from wtacrs.integration.training import epoch_steps
 from wtacrs.validation.results import TrainingPoint, TrainingResult, load_result
 
 COLOURS, SHAPES = ("red", "green", "blue", "grey"), ("ball", "cube", "ring", "star", "cone", "disk", "tile", "rod")
@@ -287,12 +288,12 @@ def test_loss_that_is_not_finite(tokenizer: PreTrainedTokenizerBase, tmp_path: P
 def test_an_epoch_has_every_example_once(tokenizer: PreTrainedTokenizerBase) -> None:
     data = encode(TASK.train, tokenizer, text_to_text=True, max_length=24)
     config = CONFIG.but(batch_size=3, accumulation=2)
-    steps = _epoch(data, config, 0)
+    steps = epoch_steps(data, config, 0)
     flat = [id(example) for step in steps for batch in step for example in batch]
     assert sorted(flat) == sorted(map(id, data))
     assert len(steps) == 6  # ⌈32 / 6⌉
     assert all(len(batch) <= 3 for step in steps for batch in step)
-    assert steps == _epoch(data, config, 0) != _epoch(data, config, 1)
+    assert steps == epoch_steps(data, config, 0) != epoch_steps(data, config, 1)
 
 
 @pytest.mark.parametrize(

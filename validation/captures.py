@@ -1,5 +1,8 @@
 """The file format of captured activations: per layer and batch `(x, dy, mask)`, in one safetensors file.
 
+An entry may have a fourth part, `stale`: row norms of the dY that the same rows had at an earlier state of the
+training. A file without it is read as before, and a reader that does not know it passes over it.
+
 An entry is `<layer>#<batch>`, or `<layer>@<call>#<batch>` for the second and later calls of a layer within one
 forward pass. Layers that read one and the same tensor (q, k and v of an attention, say) share it on disk too: the
 metadata say for every entry which stored tensor is its x, dy and mask, besides the format's version and what the
@@ -16,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float32
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -26,15 +29,20 @@ from wtacrs.validation.files import replacing
 
 FORMAT = "wtacrs-captures-1"
 _PARTS = ("x", "dy", "mask")
+_OPTIONAL_PARTS = ("stale",)
 
 
 @dataclass(frozen=True)
 class LayerCapture:
-    """The input of a linear layer, the gradient of the loss by its output, and which rows are not padding."""
+    """The input of a linear layer, the gradient of the loss by its output, and which rows are not padding.
+
+    `stale`, if there is one, holds the row norms of dY at an earlier state of the training, for the same rows.
+    """
 
     x: Float[Tensor, "n d"]
     dy: Float[Tensor, "n m"]
     mask: Bool[Tensor, " n"]
+    stale: Float32[Tensor, " n"] | None = None
 
 
 class StoredCapture:
@@ -62,6 +70,11 @@ class StoredCapture:
     def mask(self) -> Bool[Tensor, " n"]:
         """False for padding rows."""
         return self._read("mask")
+
+    @cached_property
+    def stale(self) -> Float32[Tensor, " n"] | None:
+        """Row norms of dY at an earlier state of the training; None if they were not captured."""
+        return self._read("stale") if "stale" in self.names else None
 
     def _read(self, part: str) -> Tensor:
         with _opened(self._path) as stored:
@@ -105,10 +118,12 @@ def write_captures(path: Path, captures: Mapping[str, LayerCapture], metadata: M
         metadata: anything JSON can hold.
 
     Raises:
-        InputError: if there is nothing to write.
+        InputError: if there is nothing to write, or the stale norms of an entry do not fit its rows.
     """
     if not captures:
         raise InputError("captures: there is no layer to write")
+    for entry, capture in captures.items():
+        _check_stale(entry, capture)
     tensors, entries = _shared_once(captures)
     header = {"format": FORMAT, "entries": json.dumps(entries), "metadata": json.dumps(dict(metadata))}
     with replacing(path) as partial:
@@ -135,6 +150,13 @@ def load_captures(path: str | Path) -> Captures:
     return Captures(path, entries, json.loads(header["metadata"]))
 
 
+def _check_stale(entry: str, capture: LayerCapture) -> None:
+    stale, rows = capture.stale, capture.x.shape[:1]
+    if stale is not None and (stale.shape != rows or stale.dtype != torch.float32):
+        found = f"{stale.dtype} {list(stale.shape)}"
+        raise InputError(f"captures: stale of {entry!r} must be torch.float32 {list(rows)}, got {found}")
+
+
 def _shared_once(
     captures: Mapping[str, LayerCapture],
 ) -> tuple[dict[str, Tensor], dict[str, dict[str, str]]]:
@@ -144,7 +166,8 @@ def _shared_once(
     stored_as: dict[tuple[int, torch.Size, torch.dtype, tuple[int, ...]], str] = {}
     for entry, capture in captures.items():
         entries[entry] = {}
-        for part in _PARTS:
+        present = [part for part in _OPTIONAL_PARTS if getattr(capture, part) is not None]
+        for part in (*_PARTS, *present):
             tensor = getattr(capture, part).detach()
             identity = (tensor.data_ptr(), tensor.shape, tensor.dtype, tensor.stride())
             name = stored_as.setdefault(identity, f"{entry}/{part}")

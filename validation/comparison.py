@@ -18,8 +18,11 @@ from wtacrs.estimators.scores import check_rows_agree
 from wtacrs.validation.monte_carlo import monte_carlo
 from wtacrs.validation.results import ComparisonRow
 
-ScoreKind = Literal["oracle", "row norms"]
+ScoreKind = Literal["oracle", "row norms", "stale"]
 SCORE_KINDS: tuple[ScoreKind, ...] = ("oracle", "row norms")
+"""What every capture has; "stale" needs the norms of an earlier state."""
+STALE_FLOOR = 0.1
+"""ε of the stale scores: the share of the probability that is spread evenly, so that a stale zero stays reachable."""
 
 
 @runtime_checkable
@@ -44,22 +47,74 @@ class ZeroProduct(InputError):
 
 
 def layer_scores(
-    kind: ScoreKind, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], mask: Bool[Tensor, " n"] | None = None
+    kind: ScoreKind,
+    x: Float[Tensor, "n d"],
+    dy: Float[Tensor, "n m"],
+    mask: Bool[Tensor, " n"] | None = None,
+    stale: Float[Tensor, " n"] | None = None,
+    *,
+    layer: str | None = None,
 ) -> Float64[Tensor, " n"]:
-    """Scores of one kind, zero at masked rows: "oracle" `‖x_i‖‖y_i‖`, "row norms" `‖x_i‖`.
+    """Scores of one kind, zero at masked rows: "oracle" `‖x_i‖‖y_i‖`, "row norms" `‖x_i‖`, "stale" (below).
+
+    With `w_i = ‖x_i‖ · stale_i` the stale scores are `(1 − ε) w_i / Σw + ε / N` over the N unmasked rows,
+    ε = `STALE_FLOOR`: a row whose gradient was zero then may carry one now, and must stay reachable for the estimate
+    to be unbiased. If every `w_i` is zero they are the row norms.
+
+    Args:
+        kind: of scores.
+        x: input rows.
+        dy: output gradients.
+        mask: False at padding rows.
+        stale: row norms of dY at an earlier state of the training; used by "stale" alone.
+        layer: name for the messages.
 
     Raises:
-        InputError: on another kind or a mask of another shape or dtype.
+        InputError: on another kind, a mask of another shape or dtype, or stale scores without usable stale norms.
     """
-    if kind not in SCORE_KINDS:
-        raise InputError(f"scores={kind!r} must be one of {', '.join(map(repr, SCORE_KINDS))}")
+    known = (*SCORE_KINDS, "stale")
+    if kind not in known:
+        raise InputError(f"scores={kind!r} must be one of {', '.join(map(repr, known))}")
     check_rows_agree(x, dy)
-    scores = joint_norms(x, dy) if kind == "oracle" else row_norms(x)
-    if mask is None:
-        return scores
-    if mask.shape != x.shape[:1] or mask.dtype != torch.bool:
+    if mask is not None and (mask.shape != x.shape[:1] or mask.dtype != torch.bool):
         raise InputError(f"mask must be bool of shape [{x.shape[0]}], got {mask.dtype} {list(mask.shape)}")
-    return torch.where(mask, scores, 0.0)
+    if kind == "stale":
+        return _stale_scores(x, mask, _checked_stale(stale, x, layer))
+    scores = joint_norms(x, dy) if kind == "oracle" else row_norms(x)
+    return scores if mask is None else torch.where(mask, scores, 0.0)
+
+
+def _checked_stale(stale: Tensor | None, x: Tensor, layer: str | None) -> Tensor:
+    where = "" if layer is None else f"layer {layer!r}: "
+    if stale is None:
+        raise InputError(
+            f"{where}scores='stale' need the norms of an earlier state, which were not captured; "
+            "`wtacrs capture --after STEPS --age A` captures them"
+        )
+    if stale.shape != x.shape[:1]:
+        raise InputError(f"{where}stale must have shape [{x.shape[0]}], got {list(stale.shape)}")
+    if not bool((torch.isfinite(stale) & (stale >= 0)).all()):
+        raise InputError(f"{where}stale must be finite and ≥ 0 in every row")
+    return stale
+
+
+def _stale_scores(x: Tensor, mask: Tensor | None, stale: Tensor) -> Float64[Tensor, " n"]:
+    norms = row_norms(x)
+    counted = torch.ones_like(norms, dtype=torch.bool) if mask is None else mask
+    norms = torch.where(counted, norms, 0.0)
+    guess = norms * stale
+    total, rows = guess.sum(), counted.sum().clamp(min=1)
+    mixture = (1 - STALE_FLOOR) * guess / torch.where(total > 0, total, 1.0) + STALE_FLOOR / rows
+    return torch.where(total > 0, torch.where(counted, mixture, 0.0), norms)
+
+
+def default_scores(
+    captures: Mapping[str, LayerLike], layers: Iterable[str] | None = None
+) -> tuple[ScoreKind, ...]:
+    """The kinds that all of the chosen layers (default: every one) have: "stale" too where each has stale norms."""
+    chosen = list(captures if layers is None else layers)
+    has_stale = bool(chosen) and all(getattr(captures[layer], "stale", None) is not None for layer in chosen)
+    return (*SCORE_KINDS, "stale") if has_stale else SCORE_KINDS
 
 
 def exact_product(layer: str, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"]) -> Float64[Tensor, "m d"]:
@@ -116,6 +171,7 @@ def compare_layer(
     estimators: Iterable[Estimator | str],
     *,
     mask: Bool[Tensor, " n"] | None = None,
+    stale: Float[Tensor, " n"] | None = None,
     scores: Sequence[ScoreKind] = SCORE_KINDS,
     draws: int = 1000,
     generator: torch.Generator | None = None,
@@ -130,6 +186,7 @@ def compare_layer(
         dy: output gradients.
         estimators: specs or estimators.
         mask: False at padding rows, which get score 0 and are never sampled.
+        stale: row norms of dY at an earlier state, for the scores "stale".
         scores: kinds of scores.
         draws: Monte Carlo draws where there is no closed form, ≥ 3.
         generator: source of the draws and of the compression whose bytes are counted.
@@ -140,7 +197,7 @@ def compare_layer(
     """
     exact = exact_product(layer, x, dy)
     unit = float(exact.square().sum())
-    ready = {kind: layer_scores(kind, x, dy, mask) for kind in scores}
+    ready = {kind: layer_scores(kind, x, dy, mask, stale, layer=layer) for kind in scores}
     if not ready:
         raise InputError("scores must name at least one kind of scores")
     n, d, m = *x.shape, dy.shape[1]
@@ -219,7 +276,7 @@ def compare(
     *,
     budgets: Sequence[int | float] | None = None,
     layers: Sequence[str] | None = None,
-    scores: Sequence[ScoreKind] = SCORE_KINDS,
+    scores: Sequence[ScoreKind] | None = None,
     draws: int = 1000,
     generator: torch.Generator | None = None,
     progress: Callable[[str, int, int], None] | None = None,
@@ -232,7 +289,7 @@ def compare(
         estimators: specs or estimators.
         budgets: override the `budget` of every estimator that has one.
         layers: which layers; all if None.
-        scores: kinds of scores.
+        scores: kinds of scores; `default_scores` of the chosen layers if None.
         draws: Monte Carlo draws where there is no closed form.
         generator: source of randomness.
         progress: called after each layer with its name, the number of layers done, and their total.
@@ -246,6 +303,7 @@ def compare(
         if layer not in captures:
             raise InputError(f"layer {layer!r} is not among the captured layers: {', '.join(captures)}")
     expanded = at_budgets(estimators, budgets)
+    kinds = default_scores(captures, chosen) if scores is None else scores
     rows: list[ComparisonRow] = []
     for done, layer in enumerate(chosen, start=1):
         capture = captures[layer]
@@ -256,7 +314,8 @@ def compare(
                 capture.dy,
                 expanded,
                 mask=capture.mask,
-                scores=scores,
+                stale=getattr(capture, "stale", None),
+                scores=kinds,
                 draws=draws,
                 generator=generator,
             )

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from wtacrs.estimators import Estimator, InputError, make, recommended, saved_bytes
 from wtacrs.validation.comparison import (
-    SCORE_KINDS,
     LayerLike,
     ScoreKind,
     ZeroProduct,
     compare_layer,
+    default_scores,
     median_multiplications,
 )
 from wtacrs.validation.results import ComparisonRow
@@ -57,7 +57,7 @@ def compare_equal_bytes(
     shares: Sequence[float],
     *,
     layers: Sequence[str] | None = None,
-    scores: Sequence[ScoreKind] = SCORE_KINDS,
+    scores: Sequence[ScoreKind] | None = None,
     draws: int = 32,
     generator: torch.Generator | None = None,
     progress: Callable[[str, int, int], None] | None = None,
@@ -69,7 +69,7 @@ def compare_equal_bytes(
         captures: layer name to x, dy and mask.
         shares: of the bytes, in (0, 1].
         layers: which layers; all if None.
-        scores: kinds of scores.
+        scores: kinds of scores; `default_scores` of the chosen layers if None.
         draws: Monte Carlo draws for the recommended estimator, which has no closed form.
         generator: source of randomness.
         progress: called after each layer with its name, the number done, and their total.
@@ -79,15 +79,18 @@ def compare_equal_bytes(
         InputError: on an unusable share.
     """
     chosen = list(captures) if layers is None else list(layers)
+    kinds = default_scores(captures, chosen) if scores is None else scores
     found: dict[float, list[ComparisonRow]] = {share: [] for share in shares}
     for done, layer in enumerate(chosen, start=1):
         capture = captures[layer]
         x, dy = capture.x[capture.mask].to(torch.bfloat16), capture.dy[capture.mask]
+        stale = getattr(capture, "stale", None)
+        stale = None if stale is None else stale[capture.mask]
         for share in shares:
             try:
                 estimators = _rivals(layer, x, share)
                 found[share] += compare_layer(
-                    layer, x, dy, estimators, scores=scores, draws=draws, generator=generator
+                    layer, x, dy, estimators, stale=stale, scores=kinds, draws=draws, generator=generator
                 )
             except (ZeroProduct, _TooSmall) as reason:
                 if skipped is not None:

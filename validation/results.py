@@ -29,7 +29,7 @@ class ComparisonRow(Record):
     layer: str
     estimator: str
     budget: int | float | None
-    scores: Literal["row norms", "oracle"]
+    scores: Literal["row norms", "stale", "oracle"]
     n: int
     d: int
     m: int
@@ -67,7 +67,7 @@ class WinnerSweep(Record):
     """
 
     layer: str
-    scores: Literal["row norms", "oracle"]
+    scores: Literal["row norms", "stale", "oracle"]
     n: int
     k: int
     variance: Sequence[float]

@@ -30,6 +30,7 @@ def sweep_winners(
     budget: int | float,
     *,
     mask: Bool[Tensor, " n"] | None = None,
+    stale: Float[Tensor, " n"] | None = None,
     scores: ScoreKind = "oracle",
 ) -> WinnerSweep:
     """Variance relative to ‖G‖² for |C| = 0 … k − 1, with the rules' choices marked.
@@ -42,6 +43,7 @@ def sweep_winners(
         dy: output gradients.
         budget: fraction of rows (float) or number of rows (int), as in the estimators.
         mask: False at padding rows, which get score 0.
+        stale: row norms of dY at an earlier state, for the scores "stale".
         scores: kind of scores.
 
     Raises:
@@ -50,7 +52,7 @@ def sweep_winners(
     """
     check_budget(budget, "sweep_winners")
     unit = float(exact_product(layer, x, dy).square().sum())
-    ready = sampling_scores(x, layer_scores(scores, x, dy, mask))
+    ready = sampling_scores(x, layer_scores(scores, x, dy, mask, stale, layer=layer))
     n = x.shape[0]
     k = rows_for(budget, n)
     ranking = rank_rows(ready)

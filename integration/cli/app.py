@@ -33,13 +33,22 @@ progress_bar = partial(count_bar, console)
 _SCORE_OPTIONS: dict[str, tuple[ScoreKind, ...]] = {
     "oracle": ("oracle",),
     "row-norms": ("row norms",),
+    "stale": ("stale",),
     "both": ("oracle", "row norms"),
+    "all": ("oracle", "row norms", "stale"),
 }
 
 CapturesArgument = Annotated[Path, typer.Argument(metavar="CAPTURES", help="File written by `wtacrs capture`.")]
 LayersOption = Annotated[
     list[str] | None,
     typer.Option("--layers", metavar="PATTERN", help="Only layers whose name fits, as in '*.wi'. Repeatable."),
+]
+ScoresOption = Annotated[
+    str | None,
+    typer.Option(
+        help="oracle (‖x‖‖dy‖), row-norms (‖x‖), stale (‖x‖ · earlier ‖dy‖), both (the first two) or all. "
+        "Default: both, and stale where the captures have it."
+    ),
 ]
 SeedOption = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
 TaskOption = Annotated[
@@ -52,12 +61,14 @@ DataOption = Annotated[
 ModelOption = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME|DIR", help="Hugging Face model: a hub name or a local folder. Default: a small new T5."
+        metavar="NAME|DIR",
+        help="Hugging Face model: a hub name, a local folder, or new:bert, new:opt, new:llama or new:deberta for a "
+        "small untrained one. Default: a small new T5.",
     ),
 ]
 TokenizerOption = Annotated[
     str | None,
-    typer.Option(metavar="NAME|DIR", help="Vocabulary of the small new T5. Default: trained on the task."),
+    typer.Option(metavar="NAME|DIR", help="Vocabulary of a small new model. Default: trained on the task."),
 ]
 
 
@@ -100,8 +111,10 @@ def budgets_from(texts: Sequence[str]) -> list[int | float]:
     return budgets
 
 
-def scores_from(text: str) -> tuple[ScoreKind, ...]:
-    """The kinds of scores that `--scores` names."""
+def scores_from(text: str | None) -> tuple[ScoreKind, ...] | None:
+    """The kinds of scores that `--scores` names; None, for all that the captures allow, if it is not given."""
+    if text is None:
+        return None
     if text not in _SCORE_OPTIONS:
         raise InputError(f"--scores {text!r} must be one of {', '.join(_SCORE_OPTIONS)}")
     return _SCORE_OPTIONS[text]

@@ -12,6 +12,7 @@ from wtacrs.estimators import InputError
 from wtacrs.integration.cli.app import (
     CapturesArgument,
     LayersOption,
+    ScoresOption,
     SeedOption,
     app,
     budgets_from,
@@ -46,7 +47,7 @@ def compare(
         ),
     ] = None,
     layers: LayersOption = None,
-    scores: Annotated[str, typer.Option(help="oracle (‖x‖‖dy‖), row-norms (‖x‖) or both.")] = "both",
+    scores: ScoresOption = None,
     draws: Annotated[int, typer.Option(min=3, help="Monte Carlo draws where there is no closed form.")] = 1000,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the result and the figures.")] = Path(
         "runs/compare"
@@ -88,7 +89,7 @@ def _compare_bytes(
     captures: Path,
     shares: Sequence[float],
     layers: list[str] | None,
-    scores: tuple[ScoreKind, ...],
+    scores: tuple[ScoreKind, ...] | None,
     draws: int,
     out: Path,
     seed: int,

@@ -28,7 +28,9 @@ def sweep(
     captures: CapturesArgument,
     budget: Annotated[str, typer.Option(metavar="B", help="0.3 = 30 % of the rows, 32 = 32 rows.")] = "0.3",
     layers: LayersOption = None,
-    scores: Annotated[str, typer.Option(help="oracle (‖x‖‖dy‖), row-norms (‖x‖) or both.")] = "oracle",
+    scores: Annotated[
+        str, typer.Option(help="oracle (‖x‖‖dy‖), row-norms (‖x‖), stale (‖x‖ · earlier ‖dy‖), both or all.")
+    ] = "oracle",
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the result and the figure.")] = Path(
         "runs/sweep"
     ),
@@ -46,7 +48,7 @@ def sweep(
             budgets_from([budget])[0],
             out,
             layers=layers,
-            scores=scores_from(scores),
+            scores=scores_from(scores) or ("oracle",),
             report=report,
             skipped=warn_skipped,
         )
