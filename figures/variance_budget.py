@@ -58,11 +58,11 @@ def build(result: ComparisonResult, *, against: Axis = "budget") -> Figure:
     command.expect(result, ComparisonResult, "the argument result")
     if against not in X_LABELS:
         raise InputError(f"against={against!r} must be one of {', '.join(X_LABELS)}")
-    medians = layer_medians(result.rows)
+    medians = _shown(layer_medians(result.rows), against)
     if not any(_drawable(e, against) for e in medians):
         raise style.NothingToDraw("the comparison has no row with a positive, finite mean squared error to draw")
     kinds = [kind for kind in SCORES if any(e.scores == kind for e in medians)]
-    looks = style.looks(row.estimator for row in result.rows)
+    looks = style.looks(e.series for e in medians)
     width = 4.1 * len(kinds) + 1.0
     handles = _legend(medians, looks, against, _letters(width))
     columns = 2 if max(len(str(h.get_label())) for h in handles) <= _letters(width / 2) else 1
@@ -81,6 +81,12 @@ def build(result: ComparisonResult, *, against: Axis = "budget") -> Figure:
         fig.suptitle(_title(medians, against), x=0.01, ha="left")
         fig.legend(handles=handles, loc="outside lower center", ncols=columns)
     return fig
+
+
+def _shown(medians: list[LayerMedian], against: Axis) -> list[LayerMedian]:
+    """Against bytes what was fitted to the bytes, if there is any; otherwise what was asked for by rows."""
+    fitted = [e for e in medians if e.share is not None]
+    return fitted if against == "bytes" and fitted else [e for e in medians if e.share is None]
 
 
 def _x(entry: LayerMedian, against: Axis) -> float | None:

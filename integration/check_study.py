@@ -11,9 +11,9 @@ from wtacrs.estimators import Estimator, spec
 from wtacrs.integration.studies import Report, chosen_entries, source_of
 from wtacrs.validation.captures import Captures
 from wtacrs.validation.checks import check_estimator
-from wtacrs.validation.comparison import layer_scores
 from wtacrs.validation.records import stamp
 from wtacrs.validation.results import CheckResult, Verdict, write_result
+from wtacrs.validation.score_kinds import layer_scores
 from wtacrs.validation.significance import mean_test
 
 

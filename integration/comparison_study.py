@@ -1,95 +1,91 @@
-"""Estimators side by side on captured layers: result files and figures."""
+"""Estimators side by side on captured layers: result file and figures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from wtacrs.estimators import InputError
-from wtacrs.figures import variance_budget
-from wtacrs.integration.studies import Report, chosen_entries, draw_or_remove, estimators_from, source_of
+from wtacrs.figures import score_price, variance_budget
+from wtacrs.integration.studies import chosen_entries, draw_or_remove, source_of
 from wtacrs.validation.captures import Captures
-from wtacrs.validation.comparison import ScoreKind, compare
-from wtacrs.validation.equal_bytes import ByteRatio, byte_ratios, compare_equal_bytes
+from wtacrs.validation.comparison import DRAWS, STEPS, Rival, compare, rivals_from
+from wtacrs.validation.equal_bytes import BASELINE, DEFAULT_RIVALS
 from wtacrs.validation.records import stamp
 from wtacrs.validation.results import ComparisonResult, write_result
+from wtacrs.validation.runner import Runner
+from wtacrs.validation.score_kinds import ScoreKind
 
-DEFAULT_ESTIMATORS = ("topk", "crs", "wta_crs", 'wta_crs(winners="optimal")')
+DEFAULT_ESTIMATORS = ("topk", "crs", "wta_crs", 'wta_crs(winners="optimal")', "systematic")
 DEFAULT_BUDGETS = (0.05, 0.1, 0.2, 0.3, 0.5)
+DEFAULT_SHARES = (0.1, 0.3)
+
+
+def rivals_of(
+    specs: Sequence[str] | None, budgets: Sequence[int | float] | None, shares: Sequence[float] | None
+) -> list[Rival]:
+    """What to compare: the given estimators, or the usual ones, at equal rows, at equal bytes, or at both.
+
+    With neither budgets nor shares both have their defaults. At equal bytes the paper's WTA-CRS is always there, for
+    the others to be measured by.
+
+    Raises:
+        InputError: on an unusable spec, budget or share.
+    """
+    if not budgets and not shares:
+        budgets, shares = DEFAULT_BUDGETS, DEFAULT_SHARES
+    found: dict[Rival, None] = {}
+    if budgets:
+        found.update(dict.fromkeys(rivals_from(specs or DEFAULT_ESTIMATORS, budgets, shares or ())))
+        found = {rival: None for rival in found if rival.share is None}
+    if shares:
+        found.update(dict.fromkeys(rivals_from([BASELINE, *(specs or DEFAULT_RIVALS)], (), shares)))
+        found = {rival: None for rival in found if rival.share is not None or budgets}
+    return list(found)
 
 
 def comparison_study(
     captures: Captures,
-    specs: Sequence[str],
-    budgets: Sequence[int | float],
+    rivals: Sequence[Rival],
     out: Path,
     *,
     layers: Sequence[str] | None = None,
     scores: Sequence[ScoreKind] | None = None,
-    draws: int = 1000,
+    steps: int = STEPS,
+    draws: int = DRAWS,
     seed: int = 0,
-    report: Report | None = None,
-    skipped: Callable[[str, str], None] | None = None,
+    device: str = "cpu",
+    runner: Runner | None = None,
 ) -> ComparisonResult:
-    """Compare estimators over captured layers: `comparison.json`, and `variance_<axis>.png` for every axis.
-
-    A spec without a budget is taken at every budget, a spec with one as it is.
+    """Compare estimators over captured layers: `comparison.json`, `variance_<axis>.png`, `score_price.png`.
 
     Raises:
-        InputError: on an unusable spec, budget or layer.
+        InputError: on an unusable estimator or layer; what is done is kept by the runner.
     """
+    runner = Runner() if runner is None else runner
     rows = compare(
         captures,
-        estimators_from(specs, budgets),
+        rivals,
         layers=chosen_entries(captures, layers),
         scores=scores,
+        steps=steps,
         draws=draws,
-        generator=torch.Generator().manual_seed(seed),
-        progress=report,
-        skipped=skipped,
+        seed=seed,
+        device=device,
+        runner=runner,
     )
     if not rows:
-        raise InputError(f"captures={captures.path}: the exact product is zero in every chosen layer")
-    result = ComparisonResult(stamp=stamp(seed=seed, inputs=source_of(captures)), rows=rows)
+        raise InputError(
+            f"captures={captures.path}: no chosen layer has a product other than zero and enough rows"
+        )
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    result = ComparisonResult(stamp=stamp(seed=seed, device=name, inputs=source_of(captures)), rows=rows)
     write_result(out / "comparison.json", result)
+    runner.forget()
     for against in variance_budget.X_LABELS:
         draw_or_remove(partial(variance_budget.draw, result, against=against), out / f"variance_{against}.png")
+    draw_or_remove(partial(score_price.draw, result), out / "score_price.png")
     return result
-
-
-def equal_bytes_study(
-    captures: Captures,
-    shares: Sequence[float],
-    out: Path,
-    *,
-    layers: Sequence[str] | None = None,
-    scores: Sequence[ScoreKind] | None = None,
-    draws: int = 32,
-    seed: int = 0,
-    report: Report | None = None,
-    skipped: Callable[[str, str], None] | None = None,
-) -> list[ByteRatio]:
-    """The paper's WTA-CRS and `recommended` at equal bytes; writes `equal_bytes-<share>.json` for every share.
-
-    Raises:
-        InputError: on an unusable share or layer, or if every layer is too small.
-    """
-    found = compare_equal_bytes(
-        captures,
-        shares,
-        layers=chosen_entries(captures, layers),
-        scores=scores,
-        draws=draws,
-        generator=torch.Generator().manual_seed(seed),
-        progress=report,
-        skipped=skipped,
-    )
-    for share, rows in found.items():
-        if not rows:
-            raise InputError(f"captures={captures.path}: every chosen layer is too small for bytes={share:g}")
-        made = stamp(seed=seed, inputs=source_of(captures) | {"bytes": str(share), "draws": str(draws)})
-        write_result(out / f"equal_bytes-{share:g}.json", ComparisonResult(stamp=made, rows=rows))
-    return byte_ratios(found)

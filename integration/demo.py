@@ -15,14 +15,16 @@ from wtacrs.figures import training_curves
 from wtacrs.figures.report import write_report
 from wtacrs.integration.check_study import check_study
 from wtacrs.integration.commands import capture_task
-from wtacrs.integration.comparison_study import DEFAULT_ESTIMATORS, comparison_study
+from wtacrs.integration.comparison_study import DEFAULT_ESTIMATORS, comparison_study, rivals_of
+from wtacrs.integration.comparison_tables import comparison_table
 from wtacrs.integration.data import TaskData, load_task
 from wtacrs.integration.finetune import DEMO, finetune
 from wtacrs.integration.models import SMALL_T5, load_model, small_t5, task_tokenizer
 from wtacrs.integration.sweep_study import sweep_study
-from wtacrs.integration.tables import check_summary, comparison_table, sweep_summary, training_table
+from wtacrs.integration.tables import check_summary, sweep_summary, training_table
 from wtacrs.validation.captures import Captures
 from wtacrs.validation.results import TrainingResult, write_result
+from wtacrs.validation.runner import Runner
 
 ESTIMATOR = "wta_crs(budget=0.3)"
 CHECKED = ("exact", "topk(budget=0.3)", "crs(budget=0.3)", ESTIMATOR)
@@ -64,7 +66,13 @@ def _steps(out: Path, seed: int, console: Console) -> Path:
     with say("capture", "x, dY and padding mask of every linear layer of the trained T5, one batch"):
         captures = _capture(task, out, seed)
     with say("compare", f"bias, variance and bytes on {len(captures.layers)} layers, in closed form"):
-        comparison = comparison_study(captures, ["exact", *DEFAULT_ESTIMATORS], BUDGETS, out, seed=seed)
+        comparison = comparison_study(
+            captures,
+            rivals_of(["exact", *DEFAULT_ESTIMATORS], BUDGETS, None),
+            out,
+            seed=seed,
+            runner=Runner(folder=out),
+        )
     console.print(comparison_table(comparison))
     with say("sweep", "exact variance of WTA-CRS for every number of winners |C|"):
         sweep = sweep_study(captures, 0.3, out)

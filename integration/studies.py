@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from wtacrs.estimators import Estimator, InputError, make
-from wtacrs.estimators.registry import missing_fields
+from wtacrs.estimators import InputError
 from wtacrs.figures.style import NothingToDraw
 from wtacrs.validation.captures import Captures
 
@@ -35,19 +34,6 @@ def chosen_entries(captures: Captures, patterns: Sequence[str] | None) -> list[s
             raise InputError(f"layers={pattern!r} fits none of the {len(captures.layers)} captured layers: {some}")
         chosen.update(dict.fromkeys(found))
     return [entry for entry in captures if entry in chosen]
-
-
-def estimators_from(specs: Sequence[str], budgets: Sequence[int | float]) -> list[Estimator]:
-    """Estimators from specs that may leave out the budget: each is built at every budget.
-
-    Raises:
-        InputError: on an unusable spec or budget.
-    """
-    found: dict[Estimator, None] = {}
-    for text in specs:
-        chosen = budgets if missing_fields(text) == ("budget",) else [None]
-        found.update({make(text) if b is None else make(text, budget=b): None for b in chosen})
-    return list(found)
 
 
 def draw_or_remove(draw: Callable[[Path], object], path: Path) -> None:

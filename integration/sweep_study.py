@@ -10,9 +10,10 @@ from wtacrs.estimators import InputError
 from wtacrs.figures import winner_sweep
 from wtacrs.integration.studies import Report, chosen_entries, draw_or_remove, source_of
 from wtacrs.validation.captures import Captures
-from wtacrs.validation.comparison import ScoreKind, ZeroProduct
+from wtacrs.validation.comparison import ZeroProduct
 from wtacrs.validation.records import stamp
 from wtacrs.validation.results import SweepResult, write_result
+from wtacrs.validation.score_kinds import ScoreKind
 from wtacrs.validation.winner_sweep import sweep_winners
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import inspect
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from statistics import median
 
 from rich.table import Table
 
 from wtacrs.estimators import available, lookup
-from wtacrs.figures.summary import layer_medians, regret
-from wtacrs.validation.equal_bytes import ByteRatio
-from wtacrs.validation.results import CheckResult, ComparisonResult, SweepResult, TrainingResult
+from wtacrs.figures.summary import regret
+from wtacrs.validation.results import CheckResult, SweepResult, TrainingResult
 from wtacrs.validation.theory_records import TheoryResult
 
 _STATUS_STYLE = {"pass": "green", "fail": "bold red", "expected failure": "yellow", "not applicable": "dim"}
@@ -37,53 +35,6 @@ def in_a_line(cls: type) -> str:
     """What an estimator is, from the first line of its module: `name`: …"""
     module = inspect.getdoc(sys.modules[cls.__module__]) or ""
     return module.split("\n")[0].partition(": ")[2].rstrip(".") or cls.__name__
-
-
-def comparison_table(result: ComparisonResult) -> Table:
-    """Medians over layers: moments relative to ‖G‖², bytes and multiplications relative to exact."""
-    layers = len({row.layer for row in result.rows})
-    table = Table(
-        title=f"Median over {layers} layers, relative to ‖G‖²; bytes and multiplications relative to exact",
-        title_justify="left",
-    )
-    for column in ("scores", "estimator", "budget", "bias²", "variance", "MSE", "bytes", "mults", "found by"):
-        numeric = column in ("bias²", "variance", "MSE", "bytes", "mults")
-        table.add_column(column, justify="right" if numeric else "left", no_wrap=column != "estimator")
-    for entry in layer_medians(result.rows):
-        table.add_row(
-            entry.scores,
-            entry.series,
-            "–" if entry.budget is None else f"{entry.budget:g}",
-            f"{entry.bias_squared:.3g}",
-            f"{entry.variance:.3g}",
-            f"{entry.mse:.3g}",
-            f"{entry.byte_fraction:.1%}",
-            _percent(entry.multiplication_fraction),
-            ", ".join(entry.methods),
-        )
-    return table
-
-
-def ratio_table(ratios: Sequence[ByteRatio]) -> Table:
-    """Variance of `recommended` over that of the paper's WTA-CRS at equal bytes, and what both multiply."""
-    table = Table(
-        title="recommended(bytes) / wta_crs(winners=paper): variance at equal bytes; multiplications relative to exact",
-        title_justify="left",
-    )
-    columns = ("bytes", "scores", "layers", "median ratio", "worst ratio", "mults, recommended", "mults, wta_crs")
-    for column in columns:
-        table.add_column(column, justify="left" if column == "scores" else "right")
-    for entry in ratios:
-        table.add_row(
-            f"{entry.share:.0%}",
-            entry.scores,
-            str(entry.layers),
-            f"{entry.median:.4f}",
-            f"{entry.worst:.4f}",
-            _percent(entry.multiplications),
-            _percent(entry.baseline_multiplications),
-        )
-    return table
 
 
 def sweep_table(result: SweepResult) -> Table:
@@ -174,10 +125,6 @@ def _parameters(cls: type) -> list[inspect.Parameter]:
         parameter.replace(annotation=inspect.Parameter.empty)
         for parameter in inspect.signature(cls).parameters.values()
     ]
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{share:.1%}"
 
 
 def _yes(flag: bool) -> str:

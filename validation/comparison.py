@@ -1,120 +1,40 @@
-"""Estimators side by side on real layers: bias, variance, bytes and multiplications."""
+"""Estimators side by side on real layers, at equal rows and at equal bytes.
+
+Moments are relative to ‖G‖². Beside bias², variance and mean squared error of one step stand two numbers that tell what
+they mean for training: the error of the mean of T steps, `bias² + variance / T`, in which the bias stays, and the cosine
+with the exact gradient, `⟨EĜ, G⟩ / (‖G‖ (E‖Ĝ‖²)^½)`, a ratio of moments and so in closed form wherever they are.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
-from wtacrs.estimators import Estimator, InputError, joint_norms, make, row_norms, saved_bytes, spec
+from wtacrs.estimators import Estimator, InputError, make, saved_bytes, spec
+from wtacrs.estimators.products import double_product
+from wtacrs.estimators.registry import missing_fields
 from wtacrs.estimators.scores import check_rows_agree
+from wtacrs.validation.captures import Captures, LayerCapture
 from wtacrs.validation.monte_carlo import monte_carlo
 from wtacrs.validation.results import ComparisonRow
+from wtacrs.validation.runner import Part, Runner, Task, file_mark, generator_for
+from wtacrs.validation.score_kinds import LayerLike, ScoreKind, default_scores, layer_scores
+from wtacrs.validation.sizes import RECOMMENDED, fitted, size_of, sizeless
 
-ScoreKind = Literal["oracle", "row norms", "stale"]
-SCORE_KINDS: tuple[ScoreKind, ...] = ("oracle", "row norms")
-"""What every capture has; "stale" needs the norms of an earlier state."""
-STALE_FLOOR = 0.1
-"""ε of the stale scores: the share of the probability that is spread evenly, so that a stale zero stays reachable."""
-
-
-@runtime_checkable
-class LayerLike(Protocol):
-    """One layer's captured activations, such as `captures.LayerCapture`; `mask` is False at padding rows."""
-
-    @property
-    def x(self) -> Float[Tensor, "n d"]:
-        """Input rows."""
-
-    @property
-    def dy(self) -> Float[Tensor, "n m"]:
-        """Output gradients."""
-
-    @property
-    def mask(self) -> Bool[Tensor, " n"]:
-        """Rows that are no padding."""
+STEPS = 100
+DRAWS = 32
 
 
 class ZeroProduct(InputError):
     """The exact product is zero, so that nothing can be expressed relative to it."""
-
-
-def layer_scores(
-    kind: ScoreKind,
-    x: Float[Tensor, "n d"],
-    dy: Float[Tensor, "n m"],
-    mask: Bool[Tensor, " n"] | None = None,
-    stale: Float[Tensor, " n"] | None = None,
-    *,
-    layer: str | None = None,
-) -> Float64[Tensor, " n"]:
-    """Scores of one kind, zero at masked rows: "oracle" `‖x_i‖‖y_i‖`, "row norms" `‖x_i‖`, "stale" (below).
-
-    With `w_i = ‖x_i‖ · stale_i` the stale scores are `(1 − ε) w_i / Σw + ε / N` over the N unmasked rows,
-    ε = `STALE_FLOOR`: a row whose gradient was zero then may carry one now, and must stay reachable for the estimate
-    to be unbiased. If every `w_i` is zero they are the row norms.
-
-    Args:
-        kind: of scores.
-        x: input rows.
-        dy: output gradients.
-        mask: False at padding rows.
-        stale: row norms of dY at an earlier state of the training; used by "stale" alone.
-        layer: name for the messages.
-
-    Raises:
-        InputError: on another kind, a mask of another shape or dtype, or stale scores without usable stale norms.
-    """
-    known = (*SCORE_KINDS, "stale")
-    if kind not in known:
-        raise InputError(f"scores={kind!r} must be one of {', '.join(map(repr, known))}")
-    check_rows_agree(x, dy)
-    if mask is not None and (mask.shape != x.shape[:1] or mask.dtype != torch.bool):
-        raise InputError(f"mask must be bool of shape [{x.shape[0]}], got {mask.dtype} {list(mask.shape)}")
-    if kind == "stale":
-        return _stale_scores(x, mask, _checked_stale(stale, x, layer))
-    scores = joint_norms(x, dy) if kind == "oracle" else row_norms(x)
-    return scores if mask is None else torch.where(mask, scores, 0.0)
-
-
-def _checked_stale(stale: Tensor | None, x: Tensor, layer: str | None) -> Tensor:
-    where = "" if layer is None else f"layer {layer!r}: "
-    if stale is None:
-        raise InputError(
-            f"{where}scores='stale' need the norms of an earlier state, which were not captured; "
-            "`wtacrs capture --after STEPS --age A` captures them"
-        )
-    if stale.shape != x.shape[:1]:
-        raise InputError(f"{where}stale must have shape [{x.shape[0]}], got {list(stale.shape)}")
-    if not bool((torch.isfinite(stale) & (stale >= 0)).all()):
-        raise InputError(f"{where}stale must be finite and ≥ 0 in every row")
-    return stale
-
-
-def _stale_scores(x: Tensor, mask: Tensor | None, stale: Tensor) -> Float64[Tensor, " n"]:
-    norms = row_norms(x)
-    counted = torch.ones_like(norms, dtype=torch.bool) if mask is None else mask
-    norms = torch.where(counted, norms, 0.0)
-    guess = norms * stale
-    total, rows = guess.sum(), counted.sum().clamp(min=1)
-    mixture = (1 - STALE_FLOOR) * guess / torch.where(total > 0, total, 1.0) + STALE_FLOOR / rows
-    return torch.where(total > 0, torch.where(counted, mixture, 0.0), norms)
-
-
-def default_scores(
-    captures: Mapping[str, LayerLike], layers: Iterable[str] | None = None
-) -> tuple[ScoreKind, ...]:
-    """The kinds that all of the chosen layers (default: every one) have: "stale" too where each has stale norms."""
-    chosen = list(captures if layers is None else layers)
-    has_stale = bool(chosen) and all(getattr(captures[layer], "stale", None) is not None for layer in chosen)
-    return (*SCORE_KINDS, "stale") if has_stale else SCORE_KINDS
 
 
 def exact_product(layer: str, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"]) -> Float64[Tensor, "m d"]:
@@ -125,7 +45,7 @@ def exact_product(layer: str, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"])
         InputError: if it is not finite.
     """
     check_rows_agree(x, dy)
-    product = dy.double().T @ x.double()
+    product = double_product(x, dy)
     size = float(product.norm())
     if not math.isfinite(size):
         raise InputError(f"layer {layer!r}: x or dy holds NaN or infinite values")
@@ -134,13 +54,57 @@ def exact_product(layer: str, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"])
     return product
 
 
+@dataclass(frozen=True)
+class Rival:
+    """One row of the table before it is filled: an estimator, and the share of the bytes it was fitted to.
+
+    Without a share padding keeps its rows and gets score 0, as in training. With one, padding is left out and x is
+    stored in bf16, so that no rival gains by what it leaves out.
+    """
+
+    estimator: str
+    share: float | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How every rival is measured.
+
+    Attributes:
+        scores: kinds of scores.
+        steps: T of the error of the mean of T steps.
+        draws: Monte Carlo draws where there is no closed form, ≥ 3.
+        seed: of the draws.
+        device: where the products are computed.
+    """
+
+    scores: tuple[ScoreKind, ...]
+    steps: int = STEPS
+    draws: int = DRAWS
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if not self.scores:
+            raise InputError("scores must name at least one kind of scores")
+        for name, least in (("steps", 1), ("draws", 3)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InputError(f"{name}={value!r} must be an integer ≥ {least}")
+
+
 class _Moments(NamedTuple):
+    """In the unit of the product; `inner` is ⟨EĜ, G⟩. The errors are None for a closed form."""
+
     bias_squared: float
     variance: float
     mse: float
+    inner: float
     draws: int | None = None
     bias_squared_error: float | None = None
     variance_error: float | None = None
+    mse_error: float | None = None
+    inner_error: float | None = None
 
 
 def _moments(
@@ -150,93 +114,154 @@ def _moments(
     scores: Tensor,
     exact: Tensor,
     draws: int,
-    generator: torch.Generator | None,
+    generator: torch.Generator,
 ) -> _Moments:
     try:
         variance = float(estimator.variance(x, dy, scores=scores))
-        bias_squared = float((estimator.expectation(x, dy, scores=scores) - exact).square().sum())
-        return _Moments(bias_squared, variance, bias_squared + variance)
+        mean = estimator.expectation(x, dy, scores=scores)
     except NotImplementedError:  # NoClosedForm, or a row design without moments
         found = monte_carlo(estimator, x, dy, draws=draws, scores=scores, generator=generator, target=exact)
-    return _Moments(
-        found.bias_squared, found.variance, found.mse, draws, found.bias_squared_error, found.variance_error
-    )
+        return _Moments(
+            found.bias_squared, found.variance, found.mse, found.inner, draws,
+            found.bias_squared_error, found.variance_error, found.mse_error, found.inner_error,
+        )  # fmt: skip
+    bias_squared = float((mean - exact).square().sum())
+    return _Moments(bias_squared, variance, bias_squared + variance, float((mean * exact).sum()))
+
+
+def _error_of_mean(estimator: Estimator, found: _Moments, steps: int) -> float:
+    """`bias² + variance / steps`; a measured bias² is noise where the estimator is unbiased, and can be negative."""
+    measured = found.draws is not None
+    bias_squared = 0.0 if measured and estimator.traits.unbiased else max(found.bias_squared, 0.0)
+    return bias_squared + found.variance / steps
+
+
+def _cosine(found: _Moments, unit: float) -> tuple[float, float | None]:
+    """Cosine of moments and at most its standard error: `E‖Ĝ‖² = MSE + 2⟨EĜ, G⟩ − ‖G‖²`."""
+    second = max(found.mse + 2 * found.inner - unit, 0.0)
+    if second == 0.0:
+        return 0.0, None if found.mse_error is None else 0.0
+    cosine = found.inner / math.sqrt(unit * second)
+    if found.mse_error is None or found.inner_error is None:
+        return cosine, None
+    by_inner = abs(1 / math.sqrt(unit * second) - cosine / second) * found.inner_error
+    return cosine, by_inner + abs(cosine) / (2 * second) * found.mse_error
 
 
 @torch.no_grad()
 def compare_layer(
-    layer: str,
-    x: Float[Tensor, "n d"],
-    dy: Float[Tensor, "n m"],
-    estimators: Iterable[Estimator | str],
-    *,
-    mask: Bool[Tensor, " n"] | None = None,
-    stale: Float[Tensor, " n"] | None = None,
-    scores: Sequence[ScoreKind] = SCORE_KINDS,
-    draws: int = 1000,
-    generator: torch.Generator | None = None,
+    layer: str, capture: LayerLike, rivals: Iterable[Rival | Estimator | str], plan: Plan
 ) -> list[ComparisonRow]:
-    """Moments relative to ‖G‖², stored bytes and multiplications of every estimator, for every kind of scores.
+    """Moments relative to ‖G‖², stored bytes and multiplications of every rival, for every kind of scores.
 
-    An estimator that ignores scores is listed once, under the first kind.
+    A rival that ignores scores is listed once, under the first kind; one that does not fit its bytes not at all. The
+    numbers of a row depend on the layer, the rival, the scores and the plan, not on the other rows. Memory: x and dy, a
+    few matrices of the size of the product, and what the estimator takes.
 
     Args:
         layer: name for the table and the messages.
-        x: input rows in the dtype they are stored in.
-        dy: output gradients.
-        estimators: specs or estimators.
-        mask: False at padding rows, which get score 0 and are never sampled.
-        stale: row norms of dY at an earlier state, for the scores "stale".
-        scores: kinds of scores.
-        draws: Monte Carlo draws where there is no closed form, ≥ 3.
-        generator: source of the draws and of the compression whose bytes are counted.
+        capture: x, dy, mask, and for stale scores the earlier norms.
+        rivals: an estimator or its spec, or a `Rival`.
+        plan: how they are measured.
 
     Raises:
         ZeroProduct: if the exact product is zero.
         InputError: on unusable input or specs.
     """
-    exact = exact_product(layer, x, dy)
-    unit = float(exact.square().sum())
-    ready = {kind: layer_scores(kind, x, dy, mask, stale, layer=layer) for kind in scores}
-    if not ready:
-        raise InputError("scores must name at least one kind of scores")
-    n, d, m = *x.shape, dy.shape[1]
-    rows = []
-    for estimator in map(make, estimators):
-        for kind in list(ready) if estimator.traits.uses_scores else list(ready)[:1]:
-            found = _moments(estimator, x, dy, ready[kind], exact, draws, generator)
-            saved = estimator.compress(x, scores=ready[kind], generator=generator)
-            rows.append(
-                ComparisonRow(
-                    layer=layer,
-                    estimator=spec(estimator),
-                    budget=_budget(estimator),
-                    scores=kind,
-                    n=n,
-                    d=d,
-                    m=m,
-                    bias_squared=found.bias_squared / unit,
-                    variance=found.variance / unit,
-                    mse=found.mse / unit,
-                    method="closed form" if found.draws is None else "monte carlo",
-                    draws=found.draws,
-                    bias_squared_error=_relative(found.bias_squared_error, unit),
-                    variance_error=_relative(found.variance_error, unit),
-                    saved_bytes=saved_bytes(saved),
-                    exact_bytes=x.numel() * x.element_size(),
-                    multiplications=_multiplications(estimator, n, d, m),
-                    exact_multiplications=n * d * m,
-                )
-            )
+    whole = _on(capture, plan.device)
+    unpadded: LayerCapture | None = None
+    rows: list[ComparisonRow] = []
+    products: dict[bool, Tensor] = {}
+    for given in rivals:
+        rival = _rival(given)
+        if rival.share is not None and unpadded is None:
+            unpadded = _without_padding(whole)
+        data = whole if rival.share is None or unpadded is None else unpadded
+        estimator = _estimator(rival, data)
+        if estimator is None:
+            continue
+        exact = products.get(rival.share is None)
+        if exact is None:
+            exact = products[rival.share is None] = exact_product(layer, data.x, data.dy)
+        for kind in plan.scores if estimator.traits.uses_scores else plan.scores[:1]:
+            rows.append(_row(layer, data, estimator, rival, kind, exact, plan))
     return rows
 
 
-def _budget(estimator: Estimator) -> int | float | None:
-    """That of the estimator, or of the first one that it wraps."""
-    own: int | float | None = getattr(estimator, "budget", None)
-    inner = (getattr(estimator, field.name) for field in dataclasses.fields(estimator))  # type: ignore[arg-type]
-    wrapped = (_budget(value) for value in inner if isinstance(value, Estimator))
-    return own if own is not None else next((budget for budget in wrapped if budget is not None), None)
+def _row(
+    layer: str,
+    data: LayerCapture,
+    estimator: Estimator,
+    rival: Rival,
+    kind: ScoreKind,
+    exact: Float64[Tensor, "m d"],
+    plan: Plan,
+) -> ComparisonRow:
+    x, dy = data.x, data.dy
+    n, d, m = *x.shape, dy.shape[1]
+    name = spec(estimator)
+    scores = layer_scores(kind, x, dy, data.mask, data.stale, layer=layer)
+    generator = generator_for(plan.seed, f"{layer} {name} {kind} {rival.share}", x.device)
+    saved = estimator.compress(x, scores=scores, generator=generator)
+    found = _moments(estimator, x, dy, scores, exact, plan.draws, generator)
+    unit = float(exact.square().sum())
+    cosine, cosine_error = _cosine(found, unit)
+    return ComparisonRow(
+        layer=layer,
+        estimator=name,
+        requested=rival.estimator,
+        bytes_share=rival.share,
+        budget=_size(estimator),
+        scores=kind,
+        n=n,
+        d=d,
+        m=m,
+        bias_squared=found.bias_squared / unit,
+        variance=found.variance / unit,
+        mse=found.mse / unit,
+        steps=plan.steps,
+        mse_of_mean=_error_of_mean(estimator, found, plan.steps) / unit,
+        cosine=cosine,
+        method="closed form" if found.draws is None else "monte carlo",
+        draws=found.draws,
+        bias_squared_error=_relative(found.bias_squared_error, unit),
+        variance_error=_relative(found.variance_error, unit),
+        mse_error=_relative(found.mse_error, unit),
+        cosine_error=cosine_error,
+        saved_bytes=saved_bytes(saved),
+        exact_bytes=x.numel() * x.element_size(),
+        multiplications=_multiplications(estimator, n, d, m),
+        exact_multiplications=n * d * m,
+    )
+
+
+def _estimator(rival: Rival, data: LayerCapture) -> Estimator | None:
+    if rival.share is None:
+        return make(rival.estimator)
+    n, d = data.x.shape
+    return fitted(rival.estimator, rival.share, (n, d), data.x.dtype) if n else None
+
+
+def _on(capture: LayerLike, device: str) -> LayerCapture:
+    stale = getattr(capture, "stale", None)
+    return LayerCapture(
+        capture.x.to(device),
+        capture.dy.to(device),
+        capture.mask.to(device),
+        None if stale is None else stale.to(device),
+    )
+
+
+def _without_padding(capture: LayerCapture) -> LayerCapture:
+    kept = capture.mask
+    stale = None if capture.stale is None else capture.stale[kept]
+    return LayerCapture(capture.x[kept].to(torch.bfloat16), capture.dy[kept], kept[kept], stale)
+
+
+def _size(estimator: Estimator) -> int | float | None:
+    """The budget of the estimator, or of the one that it wraps."""
+    found = size_of(estimator)
+    return found[1] if found is not None and found[0] == "budget" else None
 
 
 def _multiplications(estimator: Estimator, n: int, d: int, m: int) -> int | None:
@@ -256,44 +281,62 @@ def median_multiplications(rows: Iterable[ComparisonRow]) -> float | None:
     return median(stated) if stated else None
 
 
-def at_budgets(estimators: Iterable[Estimator | str], budgets: Sequence[int | float] | None) -> list[Estimator]:
-    """Every estimator at every budget; one without a `budget` field appears once, repetitions are dropped.
+def rivals_from(
+    specs: Iterable[str | Estimator], budgets: Sequence[int | float], shares: Sequence[float] = ()
+) -> list[Rival]:
+    """Every estimator at every budget and at every share of the bytes.
+
+    A spec without a budget is taken at every budget; one with a budget, or that needs none, as it is. For a share of the
+    bytes the budget, slots or rank of the innermost estimator is set to the largest that fits; "recommended" stands for
+    `estimators.recommended`, at shares only.
 
     Raises:
-        InputError: on an unusable spec or budget.
+        InputError: on an unusable spec, budget or share.
     """
-    expanded: dict[Estimator, None] = {}
-    for estimator in map(make, estimators):
-        has_budget = any(field.name == "budget" for field in dataclasses.fields(estimator))  # type: ignore[arg-type]
-        choices = [make(estimator, budget=b) for b in budgets] if budgets and has_budget else [estimator]
-        expanded.update(dict.fromkeys(choices))
-    return list(expanded)
+    found: dict[Rival, None] = {}
+    for given in specs:
+        if given == RECOMMENDED:
+            if not shares:
+                raise InputError('estimator="recommended" is made for a share of the bytes: name one')
+            continue
+        text = given if isinstance(given, str) else spec(given)
+        open_budget = missing_fields(text) == ("budget",)
+        choices = [make(text, budget=b) for b in budgets] if open_budget else [make(text)] if budgets else []
+        found.update(dict.fromkeys(Rival(spec(choice)) for choice in choices))
+    for share in shares:
+        for given in specs:
+            text = given if isinstance(given, str) else spec(given)
+            fitted(text, share, (64, 64), torch.bfloat16)  # refuses now what no layer could take
+            found[Rival(text, share)] = None
+    if not found:
+        raise InputError("estimators must name at least one, with a budget or a share of the bytes to take it at")
+    return list(found)
 
 
 def compare(
     captures: Mapping[str, LayerLike],
-    estimators: Iterable[Estimator | str],
+    rivals: Iterable[Rival | Estimator | str],
     *,
-    budgets: Sequence[int | float] | None = None,
     layers: Sequence[str] | None = None,
     scores: Sequence[ScoreKind] | None = None,
-    draws: int = 1000,
-    generator: torch.Generator | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
-    skipped: Callable[[str, str], None] | None = None,
+    steps: int = STEPS,
+    draws: int = DRAWS,
+    seed: int = 0,
+    device: str = "cpu",
+    runner: Runner | None = None,
 ) -> list[ComparisonRow]:
-    """`compare_layer` over captured layers × estimators × budgets.
+    """`compare_layer` over captured layers.
 
     Args:
         captures: layer name to x, dy and mask.
-        estimators: specs or estimators.
-        budgets: override the `budget` of every estimator that has one.
+        rivals: estimators, their specs, or what `rivals_from` makes of them.
         layers: which layers; all if None.
         scores: kinds of scores; `default_scores` of the chosen layers if None.
+        steps: T of the error of the mean of T steps.
         draws: Monte Carlo draws where there is no closed form.
-        generator: source of randomness.
-        progress: called after each layer with its name, the number of layers done, and their total.
-        skipped: called with the name and the reason of a layer whose exact product is zero; a warning if None.
+        seed: of the draws.
+        device: where the products are computed.
+        runner: processes, machines, resumption and progress; a layer whose exact product is zero is skipped.
 
     Raises:
         InputError: on an unknown layer, unusable input or specs.
@@ -302,28 +345,47 @@ def compare(
     for layer in chosen:
         if layer not in captures:
             raise InputError(f"layer {layer!r} is not among the captured layers: {', '.join(captures)}")
-    expanded = at_budgets(estimators, budgets)
-    kinds = default_scores(captures, chosen) if scores is None else scores
-    rows: list[ComparisonRow] = []
-    for done, layer in enumerate(chosen, start=1):
-        capture = captures[layer]
-        try:
-            rows += compare_layer(
-                layer,
-                capture.x,
-                capture.dy,
-                expanded,
-                mask=capture.mask,
-                stale=getattr(capture, "stale", None),
-                scores=kinds,
-                draws=draws,
-                generator=generator,
-            )
-        except ZeroProduct as reason:
-            if skipped is None:
-                warnings.warn(f"skipped: {reason}", stacklevel=2)
-            else:
-                skipped(layer, str(reason))
-        if progress is not None:
-            progress(layer, done, len(chosen))
-    return rows
+    kinds = tuple(default_scores(captures, chosen) if scores is None else scores)
+    plan = Plan(kinds, steps, draws, seed, device)
+    groups = _by_estimator([_rival(given) for given in rivals])
+    runner = Runner(skipped=_warn) if runner is None else runner
+    return runner.run(ComparisonRow, [_task(captures, layer, group, plan) for layer in chosen for group in groups])
+
+
+def _rival(given: Rival | Estimator | str) -> Rival:
+    return given if isinstance(given, Rival) else Rival(spec(make(given)))
+
+
+def _by_estimator(rivals: Sequence[Rival]) -> list[list[Rival]]:
+    """Pieces small enough to go on from, large enough to share the exact product: one per estimator."""
+    groups: dict[str, list[Rival]] = {}
+    for rival in rivals:
+        groups.setdefault(sizeless(rival.estimator), []).append(rival)
+    return list(groups.values())
+
+
+def _task(
+    captures: Mapping[str, LayerLike], layer: str, rivals: Sequence[Rival], plan: Plan
+) -> Task[ComparisonRow]:
+    source: Mapping[str, LayerLike] = captures if isinstance(captures, Captures) else {layer: captures[layer]}
+    mark = file_mark(captures.path) if isinstance(captures, Captures) else "memory"
+    return Task(
+        key=f"compare {mark} {layer} {plan} {list(rivals)}",
+        work=_compared,
+        arguments=(source, layer, tuple(rivals), plan),
+        label=layer,
+    )
+
+
+def _compared(
+    captures: Mapping[str, LayerLike], layer: str, rivals: Sequence[Rival], plan: Plan
+) -> Part[ComparisonRow]:
+    try:
+        return Part(records=tuple(compare_layer(layer, captures[layer], rivals, plan)))
+    except ZeroProduct as reason:
+        return Part(skipped=str(reason))
+
+
+def _warn(layer: str, reason: str) -> None:
+    del layer
+    warnings.warn(f"skipped: {reason}", stacklevel=2)

@@ -1,42 +1,49 @@
-"""The paper's WTA-CRS and the recommended estimator at equal stored bytes, layer by layer.
+"""Estimators at equal stored bytes, beside the paper's WTA-CRS, layer by layer.
 
-Both get the same share of the bytes that a layer's exact rows take in bf16, everything counted: rows, indices, weights,
-steps, codes, base and seed. Padding rows are left out of the layer first, so that neither gains by avoiding them.
+All get the same share of the bytes that a layer's exact rows take in bf16, everything counted: rows, indices, weights,
+steps, codes, base and seed. Padding rows are left out of the layer first, so that none gains by avoiding them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import NamedTuple
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from wtacrs.estimators import Estimator, InputError, make, recommended, saved_bytes
-from wtacrs.validation.comparison import (
-    LayerLike,
-    ScoreKind,
-    ZeroProduct,
-    compare_layer,
-    default_scores,
-    median_multiplications,
-)
+from wtacrs.validation.comparison import median_multiplications
 from wtacrs.validation.results import ComparisonRow
+from wtacrs.validation.score_kinds import ScoreKind
+from wtacrs.validation.sizes import RECOMMENDED
 
 BASELINE = 'wta_crs(winners="paper")'
 _FAITHFUL = 1e-4  # of ‖G‖²: below this variance of the baseline a layer is as good as exact
 
+COMBINATIONS = (
+    "systematic",
+    'control_variate(base="mean", rows=systematic(budget=1))',
+    "quantized_rows(bits=4, rows=systematic(budget=1))",
+    'control_variate(base="mean", rows=quantized_rows(bits=2, rows=systematic(budget=1)))',
+    'control_variate(base="mean", rows=quantized_rows(bits=4, rows=systematic(budget=1)))',
+    'control_variate(base="mean", rows=hadamard_rotation(rows=quantized_rows(bits=2, rows=systematic(budget=1))))',
+    'control_variate(base="mean", rows=hadamard_rotation(rows=quantized_rows(bits=4, rows=systematic(budget=1))))',
+    "hadamard_rotation(rows=mixed_precision_rows(slots=1))",
+    'control_variate(base="mean", rows=mixed_precision_rows(slots=1))',
+    'control_variate(base="mean", rows=hadamard_rotation(rows=mixed_precision_rows(slots=1)))',
+    "control_variate(rank=4, rows=hadamard_rotation(rows=mixed_precision_rows(slots=1)))",
+    "control_variate(rank=16, rows=hadamard_rotation(rows=mixed_precision_rows(slots=1)))",
+)
+"""Which parts are worth their bytes: row designs, rounding, bits by the row, bases and rotation, alone and together."""
+
 
 class ByteRatio(NamedTuple):
-    """Variance of the recommended estimator over that of the baseline, over layers.
+    """Variance of an estimator over that of the baseline, over layers, at one share of the bytes.
 
     `worst` is the largest ratio among the layers whose baseline variance exceeds 1e-4 ‖G‖². More rows per byte cost
     more multiplications: `multiplications` and `baseline_multiplications` are the medians of both rivals, relative
     to the exact product.
     """
 
+    estimator: str
     share: float
     scores: ScoreKind
     layers: int
@@ -46,101 +53,45 @@ class ByteRatio(NamedTuple):
     baseline_multiplications: float | None
 
 
-def largest_budget(x: Float[Tensor, "n d"], share: float) -> int:
-    """Rows that WTA-CRS can keep within a share of the bytes of `x`; 0 if not even one."""
-    per_row = saved_bytes(make("wta_crs", budget=1).compress(x))
-    return min(int(share * x.numel() * x.element_size()) // per_row, x.shape[0])
+def byte_ratios(rows: Iterable[ComparisonRow]) -> list[ByteRatio]:
+    """Every estimator beside the baseline of the same layer, share and scores; the best median first.
 
-
-def compare_equal_bytes(
-    captures: Mapping[str, LayerLike],
-    shares: Sequence[float],
-    *,
-    layers: Sequence[str] | None = None,
-    scores: Sequence[ScoreKind] | None = None,
-    draws: int = 32,
-    generator: torch.Generator | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
-    skipped: Callable[[str, str], None] | None = None,
-) -> dict[float, list[ComparisonRow]]:
-    """Rows of the baseline and of `recommended`, for every share of the bf16 bytes.
-
-    Args:
-        captures: layer name to x, dy and mask.
-        shares: of the bytes, in (0, 1].
-        layers: which layers; all if None.
-        scores: kinds of scores; `default_scores` of the chosen layers if None.
-        draws: Monte Carlo draws for the recommended estimator, which has no closed form.
-        generator: source of randomness.
-        progress: called after each layer with its name, the number done, and their total.
-        skipped: called with the name and the reason of a layer that is too small or whose product is zero.
-
-    Raises:
-        InputError: on an unusable share.
+    Rows at equal rows, and layers without the baseline (too small for two rows, say), are left out.
     """
-    chosen = list(captures) if layers is None else list(layers)
-    kinds = default_scores(captures, chosen) if scores is None else scores
-    found: dict[float, list[ComparisonRow]] = {share: [] for share in shares}
-    for done, layer in enumerate(chosen, start=1):
-        capture = captures[layer]
-        x, dy = capture.x[capture.mask].to(torch.bfloat16), capture.dy[capture.mask]
-        stale = getattr(capture, "stale", None)
-        stale = None if stale is None else stale[capture.mask]
-        for share in shares:
-            try:
-                estimators = _rivals(layer, x, share)
-                found[share] += compare_layer(
-                    layer, x, dy, estimators, stale=stale, scores=kinds, draws=draws, generator=generator
-                )
-            except (ZeroProduct, _TooSmall) as reason:
-                if skipped is not None:
-                    skipped(layer, str(reason))
-        if progress is not None:
-            progress(layer, done, len(chosen))
-    return found
-
-
-class _TooSmall(InputError):
-    pass
-
-
-def _rivals(layer: str, x: Float[Tensor, "n d"], share: float) -> tuple[Estimator, Estimator]:
-    n, d = x.shape
-    budget = largest_budget(x, share) if n else 0
-    if budget < 2:
-        raise _TooSmall(f"layer {layer}: {share:g} of the bytes of {n} rows leave WTA-CRS fewer than two")
-    return make(BASELINE, budget=budget), recommended(bytes=share, shape=(n, d), dtype=x.dtype)
-
-
-def byte_ratios(rows: Mapping[float, Sequence[ComparisonRow]]) -> list[ByteRatio]:
-    """Median and worst ratio, and the medians of the multiplications, for every share and kind of scores."""
+    baseline: dict[tuple[float, ScoreKind, str], ComparisonRow] = {}
+    others: dict[tuple[float, ScoreKind, str], list[ComparisonRow]] = {}
+    for row in rows:
+        if row.bytes_share is None:
+            continue
+        if row.requested == BASELINE:
+            if (row.budget or 0) >= 2 and row.variance > 0:
+                baseline[row.bytes_share, row.scores, row.layer] = row
+        else:
+            others.setdefault((row.bytes_share, row.scores, row.requested), []).append(row)
     found = []
-    for share, table in rows.items():
-        for kind in dict.fromkeys(row.scores for row in table):
-            pairs = [pair for pair in _pairs([row for row in table if row.scores == kind]) if pair[0].variance > 0]
-            if pairs:
-                found.append(_ratio(share, kind, pairs))
-    return found
+    for (share, kind, requested), mine in others.items():
+        pairs = [(theirs, row) for row in mine if (theirs := baseline.get((share, kind, row.layer))) is not None]
+        if pairs:
+            found.append(_ratio(requested, share, kind, pairs))
+    return sorted(found, key=lambda ratio: (ratio.share, ratio.scores, ratio.median))
 
 
-def _ratio(share: float, kind: ScoreKind, pairs: Sequence[tuple[ComparisonRow, ComparisonRow]]) -> ByteRatio:
+def _ratio(
+    requested: str, share: float, kind: ScoreKind, pairs: Sequence[tuple[ComparisonRow, ComparisonRow]]
+) -> ByteRatio:
     ratios = [ours.variance / theirs.variance for theirs, ours in pairs]
     worst = [ratio for ratio, (theirs, _) in zip(ratios, pairs, strict=True) if theirs.variance > _FAITHFUL]
-    baseline, recommendation = zip(*pairs, strict=True)
+    baseline, mine = zip(*pairs, strict=True)
     return ByteRatio(
+        estimator=requested,
         share=share,
         scores=kind,
         layers=len(pairs),
         median=median(ratios),
         worst=max(worst, default=0.0),
-        multiplications=median_multiplications(recommendation),
+        multiplications=median_multiplications(mine),
         baseline_multiplications=median_multiplications(baseline),
     )
 
 
-def _pairs(rows: Sequence[ComparisonRow]) -> list[tuple[ComparisonRow, ComparisonRow]]:
-    """The rows of baseline and recommendation for every layer."""
-    by_layer: dict[str, dict[bool, ComparisonRow]] = {}
-    for row in rows:
-        by_layer.setdefault(row.layer, {})[row.estimator.startswith("wta_crs")] = row
-    return [(both[True], both[False]) for both in by_layer.values() if len(both) == 2]
+DEFAULT_RIVALS = (BASELINE, "systematic", RECOMMENDED)

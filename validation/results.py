@@ -22,12 +22,17 @@ class ComparisonRow(Record):
     """One layer × estimator × score: moments relative to ‖G‖², bytes and multiplications.
 
     `method` says how the moments were found: "closed form" or "monte carlo"; `draws` and the standard errors are
-    set in the second case only. `budget` is that of the estimator, or of the one that it wraps. `multiplications`
-    (see `Estimator.multiplications`) is None where the estimator does not state them.
+    set in the second case only. `requested` is the estimator as it was asked for, `bytes_share` the share of the bytes
+    its size was fitted to (None: it was asked for at this size, padding included in n). `budget` is that of the
+    estimator, or of the one that it wraps. `mse_of_mean` is the error of the mean of `steps` independent estimates,
+    `bias² + variance / steps`, without a bias² that was measured on an estimator known to be unbiased; `cosine` is `⟨EĜ, G⟩ / (‖G‖ (E‖Ĝ‖²)^½)`. `multiplications` (see
+    `Estimator.multiplications`) is None where the estimator does not state them.
     """
 
     layer: str
     estimator: str
+    requested: str
+    bytes_share: float | None
     budget: int | float | None
     scores: Literal["row norms", "stale", "oracle"]
     n: int
@@ -36,10 +41,15 @@ class ComparisonRow(Record):
     bias_squared: float
     variance: float
     mse: float
+    steps: PositiveInt
+    mse_of_mean: float
+    cosine: float
     method: Literal["closed form", "monte carlo"]
     draws: int | None = None
     bias_squared_error: float | None = None
     variance_error: float | None = None
+    mse_error: float | None = None
+    cosine_error: float | None = None
     saved_bytes: int
     exact_bytes: int
     multiplications: int | None

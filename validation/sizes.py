@@ -7,12 +7,13 @@ estimator are found on tensors without values.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import re
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from wtacrs.estimators import Estimator, InputError, make, recommended, saved_bytes
+from wtacrs.estimators.registry import missing_fields
 
 RECOMMENDED = "recommended"
 _SIZES = ("budget", "slots", "rank")
@@ -86,33 +87,22 @@ def sized(spec: str | Estimator) -> Estimator:
     Raises:
         InputError: on an unusable spec.
     """
-    from wtacrs.estimators.registry import missing_fields
-
     if isinstance(spec, Estimator):
         return spec
-    return make(spec, **{name: 1 for name in missing_fields(spec) if name in _SIZES})
+    return make(spec, **dict.fromkeys([name for name in missing_fields(spec) if name in _SIZES], 1))
 
 
-def at_budgets(estimators: Iterable[str | Estimator], budgets: Sequence[int | float] | None) -> list[Estimator]:
-    """Every estimator at every budget: one without a budget of its own appears once, repetitions are dropped.
+def sizeless(spec: str) -> str:
+    """A spec without what sets its size: what it has in common at all sizes.
 
-    Args:
-        estimators: specs or estimators; a budget they have is replaced.
-        budgets: None to leave them as they are.
-
-    Raises:
-        InputError: on an unusable spec or budget.
+    >>> sizeless('control_variate(base="mean", rows=quantized_rows(bits=4, rows=systematic(budget=32)))')
+    'control_variate(base="mean", rows=quantized_rows(bits=4, rows=systematic))'
+    >>> sizeless("prac(rank=16)")
+    'prac'
     """
-    expanded: dict[Estimator, None] = {}
-    for given in estimators:
-        if not budgets:
-            expanded[make(given)] = None
-            continue
-        estimator = sized(given)
-        found = size_of(estimator)
-        choices = [resized(estimator, b) for b in budgets] if found and found[0] == "budget" else [make(given)]
-        expanded.update(dict.fromkeys(choices))
-    return list(expanded)
+    names = "budget|slots" if re.search(r"\b(budget|slots)=", spec) else "rank"
+    without = re.sub(rf"\b({names})=[^,()]*,? ?", "", spec)
+    return without.replace(", )", ")").replace("()", "")
 
 
 def _largest(estimator: Estimator, shape: tuple[int, int]) -> int:

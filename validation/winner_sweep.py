@@ -16,8 +16,9 @@ from wtacrs.estimators.budget import check_budget
 from wtacrs.estimators.ranking import Ranking, rank_rows
 from wtacrs.estimators.rows import pair_norms
 from wtacrs.estimators.wta_crs import winner_objective
-from wtacrs.validation.comparison import ScoreKind, exact_product, layer_scores
+from wtacrs.validation.comparison import exact_product
 from wtacrs.validation.results import WinnerSweep
+from wtacrs.validation.score_kinds import ScoreKind, layer_scores
 
 _BLOCK = 128
 

@@ -15,7 +15,7 @@ from wtacrs.estimators import InputError
 from wtacrs.integration.progress import count_bar
 
 if TYPE_CHECKING:
-    from wtacrs.validation.comparison import ScoreKind
+    from wtacrs.validation.score_kinds import ScoreKind
 
 app = typer.Typer(
     name="wtacrs",
@@ -51,6 +51,12 @@ ScoresOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
+JobsOption = Annotated[int, typer.Option(min=1, help="Processes.")]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="A Dask scheduler, as in tcp://host:8786: its machines do the work."),
+]
+DeviceOption = Annotated[str, typer.Option(help="Where the products are computed: cpu, cuda, cuda:1 …")]
 TaskOption = Annotated[
     str, typer.Option(help="docstrings (offline), sst2, rte, mrpc, cola, stsb, qnli, wnli or boolq.")
 ]
@@ -118,6 +124,18 @@ def scores_from(text: str | None) -> tuple[ScoreKind, ...] | None:
     if text not in _SCORE_OPTIONS:
         raise InputError(f"--scores {text!r} must be one of {', '.join(_SCORE_OPTIONS)}")
     return _SCORE_OPTIONS[text]
+
+
+def device_from(text: str) -> str:
+    """A device that this machine has."""
+    import torch
+
+    try:
+        torch.empty(0, device=text)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {text!r} cannot be used: {reason}") from None
+    return text
 
 
 def warn_skipped(layer: str, reason: str) -> None:

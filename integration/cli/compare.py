@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from wtacrs.estimators import InputError
 from wtacrs.integration.cli.app import (
     CapturesArgument,
+    DeviceOption,
+    JobsOption,
     LayersOption,
+    SchedulerOption,
     ScoresOption,
     SeedOption,
     app,
     budgets_from,
     console,
+    device_from,
     progress_bar,
     scores_from,
     warn_skipped,
     wrote,
 )
-
-if TYPE_CHECKING:
-    from wtacrs.validation.comparison import ScoreKind
 
 
 @app.command()
@@ -33,85 +32,68 @@ def compare(
     estimator: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="SPEC", help="As in 'wta_crs(winners=\"optimal\")'; without a budget: at each --budget."
+            metavar="SPEC",
+            help="As in 'wta_crs(winners=\"optimal\")'; without a budget: at each --budget. Repeatable.",
         ),
     ] = None,
     budget: Annotated[
         list[str] | None,
-        typer.Option(metavar="B", help="0.3 = 30 % of the rows, 32 = 32 rows (all, if fewer). Repeatable."),
+        typer.Option(metavar="B", help="Equal rows: 0.3 = 30 % of the rows, 32 = 32 rows. Repeatable."),
     ] = None,
     share: Annotated[
         list[float] | None,
         typer.Option(
-            "--bytes", metavar="S", help="Instead: paper's WTA-CRS and `recommended` at this share of bytes."
+            "--bytes",
+            metavar="S",
+            help="Equal bytes: the largest size that fits this share of the bf16 bytes. Repeatable.",
         ),
     ] = None,
+    combinations: Annotated[
+        bool, typer.Option("--combinations", help="At equal bytes: all combinations of parts, to see which pay.")
+    ] = False,
     layers: LayersOption = None,
     scores: ScoresOption = None,
-    draws: Annotated[int, typer.Option(min=3, help="Monte Carlo draws where there is no closed form.")] = 1000,
+    steps: Annotated[int, typer.Option(min=1, help="T of the error of the mean of T steps.")] = 100,
+    draws: Annotated[int, typer.Option(min=3, help="Monte Carlo draws where there is no closed form.")] = 32,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the result and the figures.")] = Path(
         "runs/compare"
     ),
     seed: SeedOption = 0,
+    jobs: JobsOption = 1,
+    scheduler: SchedulerOption = None,
+    device: DeviceOption = "cpu",
 ) -> None:
-    """Bias, variance, stored bytes and multiplications of estimators on captured layers."""
+    """Bias, variance, error over steps, cosine, bytes and multiplications of estimators on captured layers.
+
+    Without --budget and --bytes: at 5 budgets and at 10 % and 30 % of the bytes. What is done is kept in the folder
+    until the result is whole: the same command goes on where it was stopped.
+    """
     from wtacrs.integration.commands import check_folder
-    from wtacrs.integration.comparison_study import DEFAULT_BUDGETS, DEFAULT_ESTIMATORS, comparison_study
-    from wtacrs.integration.tables import comparison_table
+    from wtacrs.integration.comparison_study import comparison_study, rivals_of
+    from wtacrs.integration.comparison_tables import comparison_table, price_table, ratio_table
     from wtacrs.validation.captures import load_captures
+    from wtacrs.validation.equal_bytes import COMBINATIONS
+    from wtacrs.validation.runner import Runner
 
-    if share:
-        if estimator or budget:
-            raise InputError("--bytes compares two estimators of its own: leave out --estimator and --budget")
-        _compare_bytes(captures, share, layers, scores_from(scores), min(draws, 32), out, seed)
-        return
-    chosen = budgets_from(budget) if budget else list(DEFAULT_BUDGETS)
-    check_folder("out", out)
-    with progress_bar("comparing") as report:
-        result = comparison_study(
-            load_captures(captures),
-            estimator or list(DEFAULT_ESTIMATORS),
-            chosen,
-            out,
-            layers=layers,
-            scores=scores_from(scores),
-            draws=draws,
-            seed=seed,
-            report=report,
-            skipped=warn_skipped,
-        )
-    console.print(comparison_table(result))
-    axes = ("budget", "bytes", "multiplications")
-    wrote(out / "comparison.json", *(out / f"variance_{axis}.png" for axis in axes))
-
-
-def _compare_bytes(
-    captures: Path,
-    shares: Sequence[float],
-    layers: list[str] | None,
-    scores: tuple[ScoreKind, ...] | None,
-    draws: int,
-    out: Path,
-    seed: int,
-) -> None:
-    from wtacrs.integration.commands import check_folder
-    from wtacrs.integration.comparison_study import equal_bytes_study
-    from wtacrs.integration.tables import ratio_table
-    from wtacrs.validation.captures import load_captures
-
+    specs = [*(estimator or []), *(COMBINATIONS if combinations else ())]
+    rivals = rivals_of(specs or None, budgets_from(budget or []), share)
     opened = load_captures(captures)
     check_folder("out", out)
     with progress_bar("comparing") as report:
-        ratios = equal_bytes_study(
+        result = comparison_study(
             opened,
-            shares,
+            rivals,
             out,
             layers=layers,
-            scores=scores,
+            scores=scores_from(scores),
+            steps=steps,
             draws=draws,
             seed=seed,
-            report=report,
-            skipped=warn_skipped,
+            device=device_from(device),
+            runner=Runner(jobs, scheduler, out, report, warn_skipped),
         )
-    console.print(ratio_table(ratios))
-    wrote(*(out / f"equal_bytes-{share:g}.json" for share in shares))
+    for table in (comparison_table(result), price_table(result), ratio_table(result)):
+        if table.row_count:
+            console.print(table)
+    figures = ("variance_budget", "variance_bytes", "variance_multiplications", "score_price")
+    wrote(out / "comparison.json", *(out / f"{name}.png" for name in figures))
