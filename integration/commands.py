@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wtacrs.estimators import InputError
+from wtacrs.integration.architectures import check_new, is_new, new_model
 from wtacrs.integration.capture import capture
+from wtacrs.integration.convert import fitting_layers
 from wtacrs.integration.data import TaskData, load_task
 from wtacrs.integration.encoding import collate, encode
 from wtacrs.integration.finetune import FinetuneConfig, finetune
@@ -25,6 +27,7 @@ from wtacrs.integration.models import (
     task_tokenizer,
 )
 from wtacrs.integration.studies import Report
+from wtacrs.integration.trained_states import check_age, train_for_capture
 from wtacrs.validation.captures import Captures
 from wtacrs.validation.results import TrainingResult
 
@@ -37,16 +40,20 @@ def open_model(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The named model with its tokenizer; without a name a small new T5, with a given or a new vocabulary.
 
+    A name such as "new:bert" (`wtacrs.integration.architectures`) asks for a small new model of that architecture.
+
     Raises:
         InputError: if something cannot be loaded, or a tokenizer is named beside a model, which has its own.
     """
-    if model is not None:
+    if model is not None and not is_new(model):
         if tokenizer is not None:
             raise InputError(
                 f"tokenizer={tokenizer!r}: --model brings its own; --tokenizer is for the small new T5"
             )
         return load_model(model, task, seed=seed)
     vocabulary = task_tokenizer(task) if tokenizer is None else load_tokenizer(tokenizer)
+    if model is not None:
+        return new_model(model, vocabulary, task, seed=seed), vocabulary
     return small_t5(vocabulary, seed=seed), vocabulary
 
 
@@ -72,6 +79,9 @@ def check_model(model: str | None, tokenizer: str | None) -> None:
     Raises:
         InputError: as `open_model`.
     """
+    if model is not None and is_new(model):
+        check_new(model)
+        model = None
     if model is not None and tokenizer is not None:
         raise InputError(f"tokenizer={tokenizer!r}: --model brings its own; --tokenizer is for the small new T5")
     for argument, name in (("model", model), ("tokenizer", tokenizer)):
@@ -100,10 +110,28 @@ def task_batches(
             f"batches={batches} of batch_size={batch_size} need {wanted} examples; "
             f"{task.name} has {len(task.train)} for training"
         )
-    order = torch.randperm(len(task.train), generator=torch.Generator().manual_seed(seed))[:wanted].tolist()
+    order = _order(task, seed)[:wanted]
     encoded = encode([task.train[i] for i in order], tokenizer, text_to_text=text_to_text, max_length=max_length)
     for first in range(0, wanted, batch_size):
         yield collate(encoded[first : first + batch_size], tokenizer, regression=task.labels is None)
+
+
+def _order(task: TaskData, seed: int) -> list[int]:
+    return torch.randperm(len(task.train), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def without_captured(task: TaskData, captured: int, seed: int) -> TaskData:
+    """The task without the training examples that `task_batches` takes first with this seed.
+
+    Raises:
+        InputError: if none is left to train on.
+    """
+    rest = sorted(_order(task, seed)[captured:])
+    if not rest:
+        raise InputError(
+            f"{task.name}: all {len(task.train)} training examples are captured, none is left to train on"
+        )
+    return replace(task, train=tuple(task.train[i] for i in rest))
 
 
 def capture_task(
@@ -117,15 +145,21 @@ def capture_task(
     max_length: int,
     layers: Sequence[str] | None = None,
     seed: int = 0,
+    earlier: PreTrainedModel | None = None,
+    metadata: Mapping[str, Any] | None = None,
     report: Report | None = None,
 ) -> Captures:
     """Capture a model in training mode (dropout on) on batches of a task; seeds torch for the dropout.
+
+    `earlier`, the model at an earlier state, gives the stale norms; `metadata` is kept in the file besides the options.
 
     Raises:
         InputError: as `capture` and `task_batches`.
     """
     torch.manual_seed(seed)
     model.train()
+    if earlier is not None:
+        earlier.train()
     prepared = task_batches(
         task,
         tokenizer,
@@ -135,30 +169,23 @@ def capture_task(
         max_length=max_length,
         seed=seed,
     )
-
-    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    for pattern in layers or ():
-        if not any(fnmatchcase(name, pattern) for name in linears):
-            raise InputError(f"layers={pattern!r} fits none of the {len(linears)} linear layers: {linears[0]} …")
-
-    def wanted(name: str, layer: nn.Linear) -> bool:
-        del layer
-        return layers is None or any(fnmatchcase(name, pattern) for pattern in layers)
-
-    metadata = {
+    chosen = None if layers is None else fitting_layers(model, layers)
+    described = {
         "model": model.name_or_path or type(model).__name__,
         "task": task.name,
         "batches": batches,
         "batch_size": batch_size,
         "max_length": max_length,
         "seed": seed,
+        **(metadata or {}),
     }
     return capture(
         model,
         prepared,
         out,
-        filter_fn=wanted,
-        metadata=metadata,
+        earlier=earlier,
+        filter_fn=None if chosen is None else lambda name, _: name in chosen,
+        metadata=described,
         progress=None if report is None else lambda done: report("", done, batches),
     )
 
@@ -175,18 +202,35 @@ def capture_command(
     layers: Sequence[str] | None,
     seed: int,
     report: Report,
+    *,
+    after: int | None = None,
+    age: int | None = None,
+    lr: float = 3e-4,
 ) -> Captures:
-    """Load task and model, and capture.
+    """Load task and model, train it if `after` says so, and capture.
+
+    Training sees other examples than those that are captured.
 
     Raises:
         InputError: on anything that cannot be loaded or used.
     """
     if out.is_dir():
         raise InputError(f"out={out} is a folder; the name of a file is needed")
+    check_age(after, age)
     check_folder("out", out.parent)
     check_model(model_name, tokenizer_name)
     task = load_task(task_name, data=data)
     model, tokenizer = open_model(model_name, tokenizer_name, task, seed)
+    if layers is not None:
+        fitting_layers(model, layers)
+    earlier, metadata = None, {}
+    if after is not None:
+        sizes = {"batch_size": batch_size, "max_length": max_length}
+        rest = without_captured(task, batches * batch_size, seed)
+        earlier = train_for_capture(
+            model, tokenizer, rest, steps=after, age=age, lr=lr, seed=seed, progress=True, **sizes
+        )
+        metadata = {"step": after, "lr": lr} | ({} if age is None else {"age": age})
     return capture_task(
         model,
         tokenizer,
@@ -197,6 +241,8 @@ def capture_command(
         max_length=max_length,
         layers=layers,
         seed=seed,
+        earlier=earlier,
+        metadata=metadata,
         report=report,
     )
 
