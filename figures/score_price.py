@@ -13,7 +13,6 @@ from statistics import median
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from wtacrs.figures import command, style
 from wtacrs.figures.summary import ScorePrice, score_prices
@@ -51,8 +50,6 @@ def build(result: ComparisonResult) -> Figure:
             axes.axhline(1.0, color=style.GREY, linewidth=1.0, linestyle=style.DASHES[2], zorder=1)
             axes.set_xticks(range(len(budgets)), [f"{b:g}" for b in budgets])
             axes.set_xlabel("budget")
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.yaxis.set_minor_formatter(NullFormatter())
         panels[0].set_ylabel("variance / variance with the oracle's scores")
         fig.suptitle("The price of not knowing dY (a dot is a layer, the line its median)", x=0.01, ha="left")
         handles = [

@@ -27,6 +27,7 @@ def comparison_table(result: ComparisonResult) -> Table:
             column,
             justify="right" if column in numeric else "left",
             no_wrap=column not in ("estimator", f"MSE of {steps} steps"),
+            min_width=27 if column == "estimator" else None,
             overflow="fold",
         )
     before = None
@@ -102,9 +103,8 @@ def _budget(budget: float | None) -> str:
 
 def _method(entry: LayerMedian) -> str:
     if entry.error is None or not entry.mse:
-        return ", ".join(entry.methods)
-    told = "Monte Carlo" if len(entry.methods) == 1 else "both"
-    return f"{told} ±{entry.error / entry.mse:.1%}"
+        return "closed form"
+    return f"sampled ±{entry.error / entry.mse:.1%}"
 
 
 def _percent(share: float | None) -> str:

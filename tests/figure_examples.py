@@ -51,10 +51,14 @@ def comparison_row(layer: str, seed: int, estimator: Estimator, budget: float | 
     scores = row_norms(x) if kind == "row norms" else joint_norms(x, dy)
     size = exact.square().sum().item()
     variance = estimator.variance(x, dy, scores=scores).item() / size
-    bias = (estimator.expectation(x, dy, scores=scores) - exact).square().sum().item() / size
+    mean = estimator.expectation(x, dy, scores=scores)
+    bias = (mean - exact).square().sum().item() / size
+    second = variance + mean.square().sum().item() / size
     return ComparisonRow(
-        layer=layer, estimator=spec(estimator), budget=budget, scores=kind, n=N, d=D, m=M, bias_squared=bias,
-        variance=variance, mse=bias + variance, method="closed form",
+        layer=layer, estimator=spec(estimator), requested=spec(estimator), bytes_share=None, budget=budget, scores=kind,
+        n=N, d=D, m=M, bias_squared=bias, variance=variance, mse=bias + variance, steps=100,
+        mse_of_mean=bias + variance / 100, cosine=(mean * exact).sum().item() / size / second**0.5,
+        method="closed form",
         saved_bytes=saved_bytes(estimator.compress(x, scores=scores)), exact_bytes=x.numel() * x.element_size(),
         multiplications=estimator.multiplications(N, D, M), exact_multiplications=N * D * M,
     )  # fmt: skip
@@ -69,9 +73,12 @@ def sampled_row(layer: str, seed: int, budget: float, draws: int = 50) -> Compar
     errors = (estimates - estimates.mean(0)).square().sum((1, 2)) / size
     bias = ((estimates.mean(0) - exact).square().sum() / size).item()
     return ComparisonRow(
-        layer=layer, estimator=f"shrunk(budget={budget})", budget=budget, scores="row norms", n=N, d=D, m=M,
-        bias_squared=bias, variance=errors.mean().item(), mse=bias + errors.mean().item(), method="monte carlo",
-        draws=draws, variance_error=(errors.std() / draws**0.5).item(), saved_bytes=saved_bytes(crs.compress(x)),
+        layer=layer, estimator=f"shrunk(budget={budget})", requested=f"shrunk(budget={budget})", bytes_share=None,
+        budget=budget, scores="row norms", n=N, d=D, m=M, bias_squared=bias, variance=errors.mean().item(),
+        mse=bias + errors.mean().item(), steps=100, mse_of_mean=bias + errors.mean().item() / 100,
+        cosine=torch.nn.functional.cosine_similarity(estimates.mean(0).flatten(), exact.flatten(), dim=0).item(),
+        method="monte carlo", draws=draws, variance_error=(errors.std() / draws**0.5).item(),
+        mse_error=(errors.std() / draws**0.5).item(), saved_bytes=saved_bytes(crs.compress(x)),
         exact_bytes=x.numel() * x.element_size(), multiplications=None, exact_multiplications=N * D * M,
     )  # fmt: skip
 

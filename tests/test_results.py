@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from wtacrs.estimators import InputError, make
+from wtacrs.validation.captures import LayerCapture
 from wtacrs.validation.checks import check_estimator
-from wtacrs.validation.comparison import compare_layer
+from wtacrs.validation.comparison import Plan, compare_layer
 from wtacrs.validation.problems import make_problem
 from wtacrs.validation.records import SCHEMA_VERSION, stamp
 from wtacrs.validation.results import (
@@ -31,9 +32,16 @@ def problem():
     return make_problem("gaussian", 20, 4, 3, generator=torch.Generator().manual_seed(0))
 
 
+def layer() -> LayerCapture:
+    x, dy = problem()
+    return LayerCapture(x, dy, torch.ones(20, dtype=torch.bool))
+
+
 def comparison() -> ComparisonResult:
     names = ["exact", "crs(budget=1)", "crs(budget=1.0)"]
-    return ComparisonResult(stamp=stamp(seed=0), rows=compare_layer("a", *problem(), names))
+    return ComparisonResult(
+        stamp=stamp(seed=0), rows=compare_layer("a", layer(), names, Plan(("oracle", "row norms")))
+    )
 
 
 def training() -> TrainingResult:

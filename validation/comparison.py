@@ -62,8 +62,13 @@ class Rival:
     stored in bf16, so that no rival gains by what it leaves out.
     """
 
-    estimator: str
+    estimator: str | Estimator
     share: float | None = None
+
+    @property
+    def text(self) -> str:
+        """The estimator as it was asked for."""
+        return self.estimator if isinstance(self.estimator, str) else spec(self.estimator)
 
 
 @dataclass(frozen=True)
@@ -209,7 +214,7 @@ def _row(
     return ComparisonRow(
         layer=layer,
         estimator=name,
-        requested=rival.estimator,
+        requested=rival.text,
         bytes_share=rival.share,
         budget=_size(estimator),
         scores=kind,
@@ -299,15 +304,15 @@ def rivals_from(
             if not shares:
                 raise InputError('estimator="recommended" is made for a share of the bytes: name one')
             continue
-        text = given if isinstance(given, str) else spec(given)
-        open_budget = missing_fields(text) == ("budget",)
-        choices = [make(text, budget=b) for b in budgets] if open_budget else [make(text)] if budgets else []
-        found.update(dict.fromkeys(Rival(spec(choice)) for choice in choices))
+        if isinstance(given, str) and missing_fields(given) == ("budget",):
+            choices = [make(given, budget=b) for b in budgets]
+        else:
+            choices = [make(given)] if budgets else []
+        found.update(dict.fromkeys(Rival(choice) for choice in choices))
     for share in shares:
         for given in specs:
-            text = given if isinstance(given, str) else spec(given)
-            fitted(text, share, (64, 64), torch.bfloat16)  # refuses now what no layer could take
-            found[Rival(text, share)] = None
+            fitted(given, share, (64, 64), torch.bfloat16)  # refuses now what no layer could take
+            found[Rival(given, share)] = None
     if not found:
         raise InputError("estimators must name at least one, with a budget or a share of the bytes to take it at")
     return list(found)
@@ -353,14 +358,14 @@ def compare(
 
 
 def _rival(given: Rival | Estimator | str) -> Rival:
-    return given if isinstance(given, Rival) else Rival(spec(make(given)))
+    return given if isinstance(given, Rival) else Rival(make(given))
 
 
 def _by_estimator(rivals: Sequence[Rival]) -> list[list[Rival]]:
     """Pieces small enough to go on from, large enough to share the exact product: one per estimator."""
     groups: dict[str, list[Rival]] = {}
     for rival in rivals:
-        groups.setdefault(sizeless(rival.estimator), []).append(rival)
+        groups.setdefault(sizeless(rival.text), []).append(rival)
     return list(groups.values())
 
 
@@ -370,7 +375,7 @@ def _task(
     source: Mapping[str, LayerLike] = captures if isinstance(captures, Captures) else {layer: captures[layer]}
     mark = file_mark(captures.path) if isinstance(captures, Captures) else "memory"
     return Task(
-        key=f"compare {mark} {layer} {plan} {list(rivals)}",
+        key=f"compare {mark} {layer} {plan} {[(rival.text, rival.share) for rival in rivals]}",
         work=_compared,
         arguments=(source, layer, tuple(rivals), plan),
         label=layer,

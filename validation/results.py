@@ -25,8 +25,9 @@ class ComparisonRow(Record):
     set in the second case only. `requested` is the estimator as it was asked for, `bytes_share` the share of the bytes
     its size was fitted to (None: it was asked for at this size, padding included in n). `budget` is that of the
     estimator, or of the one that it wraps. `mse_of_mean` is the error of the mean of `steps` independent estimates,
-    `bias² + variance / steps`, without a bias² that was measured on an estimator known to be unbiased; `cosine` is `⟨EĜ, G⟩ / (‖G‖ (E‖Ĝ‖²)^½)`. `multiplications` (see
-    `Estimator.multiplications`) is None where the estimator does not state them.
+    `bias² + variance / steps`, without a bias² that was measured on an estimator known to be unbiased; `cosine` is
+    `⟨EĜ, G⟩ / (‖G‖ (E‖Ĝ‖²)^½)`. `multiplications` (see `Estimator.multiplications`) is None where the estimator does
+    not state them.
     """
 
     layer: str

@@ -10,6 +10,7 @@ Processes come from joblib; with a `scheduler` the same call goes to the workers
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -19,7 +20,6 @@ from typing import Any, Generic, TypeVar
 
 import joblib
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from wtacrs.estimators import InputError
 from wtacrs.validation.files import replacing
@@ -32,10 +32,9 @@ Report = Callable[[str, int, int], None]
 _PARTS = ".parts"
 
 
-class Part(BaseModel, Generic[RecordT]):
+@dataclass(frozen=True)
+class Part(Generic[RecordT]):
     """What one task found; `skipped` says why there was nothing to find, as for a layer whose product is zero."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     records: tuple[RecordT, ...] = ()
     skipped: str | None = None
@@ -148,15 +147,18 @@ class Runner:
         if path is None or not path.exists():
             return None
         try:
-            return Part[record].model_validate_json(path.read_bytes())  # type: ignore[valid-type]
-        except (ValidationError, OSError):  # of an older version, or damaged: done anew
+            stored = json.loads(path.read_bytes())
+            return Part(tuple(record.model_validate(one) for one in stored["records"]), stored["skipped"])
+        except (ValueError, KeyError, TypeError, OSError):  # of an older version, or damaged: done anew
             return None
 
     def _keep(self, key: str, part: Part[RecordT]) -> None:
         path = self._path(key)
         if path is not None:
             with replacing(path) as partial:
-                partial.write_text(part.model_dump_json(), encoding="utf-8")
+                # by the records' own serialisation, which knows NaN and infinity
+                records = [json.loads(one.model_dump_json()) for one in part.records]
+                partial.write_text(json.dumps({"records": records, "skipped": part.skipped}), encoding="utf-8")
 
 
 def task_seed(seed: int, key: str) -> int:

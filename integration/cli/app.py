@@ -27,7 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 # a file or a pipe has no width of its own: 80 columns would fold every table
-console = Console(width=None if sys.stdout.isatty() else 120)
+console = Console(width=None if sys.stdout.isatty() else 132)
 progress_bar = partial(count_bar, console)
 
 _SCORE_OPTIONS: dict[str, tuple[ScoreKind, ...]] = {
