@@ -50,6 +50,25 @@ def estimators_from(specs: Sequence[str], budgets: Sequence[int | float]) -> lis
     return list(found)
 
 
+def at_budget(spec: str, budget: int | float) -> Estimator:
+    """The estimator of a spec that leaves its budget out, or has `{budget}` where it belongs.
+
+    >>> at_budget("crs", 0.3), at_budget("quantized_rows(rows=crs(budget={budget}))", 8)
+    (crs(budget=0.3), quantized_rows(bits=4, rows=crs(budget=8)))
+
+    Raises:
+        InputError: on a spec that has a budget already or is unusable, or an unusable budget.
+    """
+    if "{budget}" in spec:
+        return make(spec.replace("{budget}", repr(budget)))
+    if missing_fields(spec) == ("budget",):
+        return make(spec, budget=budget)
+    make(spec)  # a spec that is unusable altogether says so itself
+    raise InputError(
+        f"estimator={spec!r}: leave the budget out, as in 'wta_crs', or write {{budget}} for it: it is given apart"
+    )
+
+
 def draw_or_remove(draw: Callable[[Path], object], path: Path) -> None:
     """Draw, or take away an older figure where there is nothing to draw."""
     try:
