@@ -1,4 +1,4 @@
-"""Medians over layers: the only arithmetic of this storey, shared by the figures and the report."""
+"""Medians over layers and steps: the only arithmetic of this storey, shared by the figures and the report."""
 
 from __future__ import annotations
 
@@ -126,6 +126,16 @@ def ratio(value: float, reference: float) -> float:
     if reference:
         return value / reference
     return math.inf if value else 1.0
+
+
+def running_median(values: Sequence[float], width: int) -> list[float]:
+    """Median of the values within `width // 2` places of each.
+
+    >>> running_median([1.0, 9.0, 2.0, 3.0], 3)
+    [5.0, 2.0, 3.0, 2.5]
+    """
+    reach = width // 2
+    return [median(values[max(i - reach, 0) : i + reach + 1]) for i in range(len(values))]
 
 
 def choice_variance(sweep: WinnerSweep, winners: int) -> float:

@@ -60,11 +60,16 @@ class ApproxLinear(nn.Linear):
         """As `nn.Linear.forward`."""
         if not self._samples(input):
             return F.linear(input, self.weight, self.bias)
-        return sampled_linear(input, self.weight, self.bias, self.estimator, scores=self._scores(input))
+        return sampled_linear(input, self.weight, self.bias, self.estimator, scores=self.scores_of(input))
 
     def extra_repr(self) -> str:
         """The layer's own description and the spec of its estimator."""
         return f"{super().extra_repr()}, estimator={self.estimator!r}"
+
+    def scores_of(self, x: Float[Tensor, "*batch d"]) -> Float64[Tensor, " n"] | None:
+        """The scores that an input is sampled by: row norms, 0 at padding; None (row norms) where no mask fits."""
+        mask = None if self.row_masks is None else self.row_masks.rows(self.stream, x)
+        return None if mask is None else row_norms(x.reshape(-1, x.shape[-1])) * mask
 
     def _samples(self, x: Tensor) -> bool:
         return (
@@ -74,7 +79,3 @@ class ApproxLinear(nn.Linear):
             and self.estimator.traits.family != "exact"
             and x.numel() >= max(self.min_elements, 1)
         )
-
-    def _scores(self, x: Tensor) -> Float64[Tensor, " n"] | None:
-        mask = None if self.row_masks is None else self.row_masks.rows(self.stream, x)
-        return None if mask is None else row_norms(x.reshape(-1, x.shape[-1])) * mask

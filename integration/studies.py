@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from wtacrs.estimators import InputError
+from wtacrs.estimators import Estimator, InputError, make
+from wtacrs.estimators.registry import missing_fields
 from wtacrs.figures.style import NothingToDraw
 from wtacrs.validation.captures import Captures
 
@@ -34,6 +35,25 @@ def chosen_entries(captures: Captures, patterns: Sequence[str] | None) -> list[s
             raise InputError(f"layers={pattern!r} fits none of the {len(captures.layers)} captured layers: {some}")
         chosen.update(dict.fromkeys(found))
     return [entry for entry in captures if entry in chosen]
+
+
+def at_budget(spec: str, budget: int | float) -> Estimator:
+    """The estimator of a spec that leaves its budget out, or has `{budget}` where it belongs.
+
+    >>> at_budget("crs", 0.3), at_budget("quantized_rows(rows=crs(budget={budget}))", 8)
+    (crs(budget=0.3), quantized_rows(bits=4, rows=crs(budget=8)))
+
+    Raises:
+        InputError: on a spec that has a budget already or is unusable, or an unusable budget.
+    """
+    if "{budget}" in spec:
+        return make(spec.replace("{budget}", repr(budget)))
+    if missing_fields(spec) == ("budget",):
+        return make(spec, budget=budget)
+    make(spec)  # a spec that is unusable altogether says so itself
+    raise InputError(
+        f"estimator={spec!r}: leave the budget out, as in 'wta_crs', or write {{budget}} for it: it is given apart"
+    )
 
 
 def draw_or_remove(draw: Callable[[Path], object], path: Path) -> None:

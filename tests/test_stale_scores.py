@@ -14,17 +14,10 @@ from torch import Tensor
 
 from wtacrs.estimators import InputError, joint_norms, make, row_norms
 from wtacrs.validation.captures import LayerCapture, load_captures, write_captures
-from wtacrs.validation.comparison import (
-    SCORE_KINDS,
-    STALE_FLOOR,
-    compare,
-    compare_layer,
-    default_scores,
-    layer_scores,
-)
+from wtacrs.validation.comparison import Plan, compare, compare_layer, rivals_from
 from wtacrs.validation.enumeration import enumerate_moments
-from wtacrs.validation.equal_bytes import compare_equal_bytes
 from wtacrs.validation.problems import make_problem
+from wtacrs.validation.score_kinds import SCORE_KINDS, STALE_FLOOR, default_scores, layer_scores
 from wtacrs.validation.winner_sweep import sweep_winners
 
 UNBIASED = (
@@ -101,9 +94,7 @@ def test_without_the_floor_they_would_be_biased() -> None:
 def test_where_they_go_in_the_table() -> None:
     found = layer()
     kinds = (*SCORE_KINDS, "stale")
-    rows = compare_layer(
-        "a", found.x, found.dy, ["crs(budget=0.3)"], mask=found.mask, stale=found.stale, scores=kinds
-    )
+    rows = compare_layer("a", found, ["crs(budget=0.3)"], Plan(kinds))
     variance = {row.scores: row.variance for row in rows}
     assert variance["oracle"] < variance["stale"] < variance["row norms"]
     scores = layer_scores("stale", found.x, found.dy, found.mask, found.stale)
@@ -124,8 +115,8 @@ def test_they_join_where_every_chosen_layer_has_them() -> None:
     captures = {"a": whole, "b": without}
     assert {row.scores for row in compare(captures, ["crs(budget=5)"], layers=["a"])} == {*SCORE_KINDS, "stale"}
     assert {row.scores for row in compare(captures, ["crs(budget=5)"])} == set(SCORE_KINDS)
-    equal = compare_equal_bytes({"a": layer(400)}, [0.5], draws=3, generator=torch.Generator().manual_seed(0))
-    assert {row.scores for row in equal[0.5]} == {*SCORE_KINDS, "stale"}
+    equal = compare({"a": layer(400)}, rivals_from(["crs"], (), (0.5,)))
+    assert {row.scores for row in equal} == {*SCORE_KINDS, "stale"}
 
 
 def test_what_is_missing_or_unusable_is_named() -> None:

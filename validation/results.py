@@ -15,6 +15,7 @@ from pydantic import Field, PositiveInt, TypeAdapter, ValidationError
 from wtacrs.estimators.errors import InputError
 from wtacrs.validation.files import replacing
 from wtacrs.validation.records import SCHEMA_VERSION, Record, Stamp
+from wtacrs.validation.study_records import BudgetsResult, NormsResult, TransferResult
 from wtacrs.validation.theory_records import TheoryResult
 
 
@@ -148,7 +149,15 @@ class TrainingResult(Record):
 
 
 Result = Annotated[
-    ComparisonResult | SweepResult | CheckResult | TrainingResult | TheoryResult, Field(discriminator="kind")
+    ComparisonResult
+    | SweepResult
+    | CheckResult
+    | TrainingResult
+    | TheoryResult
+    | NormsResult
+    | BudgetsResult
+    | TransferResult,
+    Field(discriminator="kind"),
 ]
 _ANY_RESULT: TypeAdapter[Result] = TypeAdapter(Result)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from functools import lru_cache
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -41,6 +42,7 @@ def resized(estimator: Estimator, size: int | float) -> Estimator:
     return _replaced(estimator, found[0], size)
 
 
+@lru_cache(maxsize=4096)  # the layers of a model have few shapes
 def stored_bytes(estimator: Estimator, shape: tuple[int, int], dtype: torch.dtype) -> int:
     """Bytes that the estimator keeps of an x of this shape and dtype."""
     with FakeTensorMode():
@@ -73,12 +75,35 @@ def fitted(spec: str | Estimator, share: float, shape: tuple[int, int], dtype: t
     estimator = sized(spec)
     if size_of(estimator) is None:
         return estimator if stored_bytes(estimator, shape, dtype) <= allowed else None
-    low, high = 0, _largest(estimator, shape)
-    while low < high:
-        middle = (low + high + 1) // 2
-        fits = stored_bytes(resized(estimator, middle), shape, dtype) <= allowed
-        low, high = (middle, high) if fits else (low, middle - 1)
-    return resized(estimator, low) if low else None
+    size = _largest_within(estimator, allowed, shape, dtype)
+    return resized(estimator, size) if size else None
+
+
+def _largest_within(estimator: Estimator, allowed: int, shape: tuple[int, int], dtype: torch.dtype) -> int:
+    """The largest size whose bytes are allowed, 0 if there is none; few trials, since bytes grow evenly with size."""
+
+    def over(size: int) -> int:
+        return stored_bytes(resized(estimator, size), shape, dtype) - allowed
+
+    low, high = 1, _largest(estimator, shape)
+    excess_low, excess_high = over(low), over(high)
+    if excess_low > 0:
+        return 0
+    if excess_high <= 0:
+        return high
+    while high - low > 1:  # low fits, high does not
+        guess = low + (high - low) * -excess_low // (excess_high - excess_low)
+        guess = min(max(guess, low + 1), high - 1)
+        found = over(guess)
+        if found <= 0:
+            low, excess_low = guess, found
+            if high - low > 1 and (above := over(low + 1)) > 0:
+                high, excess_high = low + 1, above
+        else:
+            high, excess_high = guess, found
+            if high - low > 1 and (below := over(high - 1)) <= 0:
+                low, excess_low = high - 1, below
+    return low
 
 
 def sized(spec: str | Estimator) -> Estimator:
