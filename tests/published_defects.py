@@ -1,18 +1,19 @@
 """Defects of published code, each written afresh from its description, and sound pieces that are not ours.
 
-Nothing here imports the estimators that are under test elsewhere, except where a defect is one of a closed form.
+Nothing here uses the estimators that are under test elsewhere.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from wtacrs.estimators import GaussianSketch
+from wtacrs.estimators import Estimator, Traits, sampling_scores
+from wtacrs.estimators.scores import check_matrix, check_rows_agree
 
 FRACTION = 0.3
 
@@ -234,21 +235,38 @@ def cosine_sketch_off_by_k_squared(x, dy, k):
     return cosine_sketch(x, dy, k) * k**2
 
 
+class Sketched(NamedTuple):
+    """S [k, n] and S X."""
+
+    normal: torch.Tensor
+    sketch: torch.Tensor
+
+
 @dataclass(frozen=True, repr=False)
-class WrongSignSketch(GaussianSketch):
-    """(f) States (‖X‖²‖Y‖² − ‖G‖²)/k for the variance of a Gaussian sketch."""
+class WrongSignSketch(Estimator):
+    """(f) A Gaussian sketch that states (‖X‖²‖Y‖² − ‖G‖²)/k for its variance; the sign of ‖G‖² is wrong."""
 
     name: ClassVar[str] = "wrong_sign_sketch"
-    budget: int | float = 0.3
+    traits: ClassVar[Traits] = Traits("sketch", True, False, False, False)
+    size: int = 64
+
+    def compress(self, x, *, scores=None, generator=None):
+        check_matrix("x", x)
+        sampling_scores(x, scores)
+        normal = torch.randn(self.size, len(x), dtype=torch.float64, generator=generator) / self.size**0.5
+        return Sketched(normal, (normal @ x.double()).to(x.dtype))
+
+    def contract(self, saved, dy):
+        check_rows_agree(saved.normal.T, dy)
+        estimate = (saved.normal @ dy.double()).T @ saved.sketch.double()
+        return estimate.to(torch.promote_types(saved.sketch.dtype, dy.dtype))
 
     def variance(self, x, dy, *, scores=None):
-        right = super().variance(x, dy, scores=scores)
-        used = torch.ones(len(x)) if scores is None or not bool((scores > 0).any()) else scores > 0
-        product = (dy.double() * used.unsqueeze(1)).T @ x.double()
-        return right - 2 * product.square().sum() / kept(len(x))
+        x, dy = x.double(), dy.double()
+        return (x.square().sum() * dy.square().sum() - (dy.T @ x).square().sum()) / self.size
 
 
-class _Masked(torch.autograd.Function):
+class DeterministicMask(torch.autograd.Function):
     """(g) Keeps every third row, always the same ones, unweighted."""
 
     @staticmethod
@@ -261,11 +279,3 @@ class _Masked(torch.autograd.Function):
         rows, weight = ctx.saved_tensors
         flat = dy.reshape(-1, dy.shape[-1])
         return dy @ weight, flat[::3].T @ rows, flat.sum(0)
-
-
-DeterministicMask = _Masked
-
-
-def masked_linear(x, weight, bias):
-    """The same as a function."""
-    return _Masked.apply(x, weight, bias)

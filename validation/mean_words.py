@@ -84,11 +84,12 @@ class Watched(Estimator):
             words.append(
                 f"{self.part_name} come out at {_figure(self.along_part.mean, self.along_part.error)} × theirs"
             )
-        elif (beside := self._beside()) is not None:
-            words.append(f"plus {beside / size:.2g} ‖G‖ in other directions")
+        elif self.beside is not None:
+            words.append(f"plus {self.beside / size:.2g} ‖G‖ in other directions")
         return ", ".join(words)
 
-    def _beside(self) -> float | None:
+    @property
+    def beside(self) -> float | None:
         """Norm of the mean's part orthogonal to G, or None where noise alone explains it."""
         rest = float((self.mean - self.along.mean * self.target).square().sum())
         noise = self.squares / max(self.draws - 1, 1) / max(self.draws, 1)
@@ -106,8 +107,8 @@ def _share(estimate: Tensor, target: Tensor) -> float:
 
 
 def _figure(value: float, error: float) -> str:
-    """`0.300 ± 0.002`: the value to the first digit of its error."""
-    if not math.isfinite(error) or error <= 1e-12 * max(abs(value), 1.0):
+    """`0.300 ± 0.002`: the value to the first digit of its error, but to six digits at most."""
+    if not math.isfinite(error) or error <= 1e-6 * abs(value):
         return f"{value:.6g}"
-    digits = min(max(0, -math.floor(math.log10(error))), 8)
+    digits = min(max(0, -math.floor(math.log10(error))), 6)
     return f"{value:.{digits}f} ± {error:.{digits}f}"

@@ -178,9 +178,10 @@ class TrainedLinear(OutsideLinear):
     Args:
         before: the other batch.
         steps: how many times it is seen before the first draw.
+        kept: the layer, once it has been built.
     """
 
-    before: Problem = Problem(torch.empty(0, 1), torch.empty(0, 1))
+    before: Problem = dataclasses.field(kw_only=True)
     steps: int = 3
     kept: list[nn.Module] = dataclasses.field(default_factory=list)
 
