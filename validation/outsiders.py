@@ -2,7 +2,8 @@
 
 An outsider draws inside its one call, in the forward or in the backward pass. So `compress` keeps the input whole and
 draws a seed, and `contract` runs the outsider under that seed: one seed, one draw, and the caller's random state stays
-as it is. A new outsider claims to be unbiased and random, and takes no scores.
+as it is. An outsider claims to be unbiased and random, and takes no scores. What a layer keeps in its class
+or its Python module rather than in itself cannot be made new: it is carried from draw to draw.
 """
 
 from __future__ import annotations
