@@ -8,9 +8,13 @@ from pathlib import Path
 import torch
 
 from wtacrs.estimators import Estimator, spec
+from wtacrs.integration.outsider import file_stem
 from wtacrs.integration.studies import Report, chosen_entries, source_of
 from wtacrs.validation.captures import Captures
-from wtacrs.validation.checks import check_estimator
+from wtacrs.validation.checks import check_estimator, check_outsider
+from wtacrs.validation.mean_words import Watched
+from wtacrs.validation.outsiders import OutsideLinear, OutsideProduct
+from wtacrs.validation.problems import Problem
 from wtacrs.validation.records import stamp
 from wtacrs.validation.results import CheckResult, Verdict, write_result
 from wtacrs.validation.score_kinds import layer_scores
@@ -30,6 +34,8 @@ def check_study(
 ) -> CheckResult:
     """The law-book, and on captured layers a test of the mean at their real size; writes `check-<name>.json`.
 
+    A product or a linear layer from outside meets the law-book of its kind.
+
     With captures, each half of the verdicts gets half of the level; that half is shared evenly by the layers.
 
     Raises:
@@ -37,7 +43,10 @@ def check_study(
     """
     entries = [] if captures is None else chosen_entries(captures, layers)
     share = level / 2 if entries else level
-    verdicts = check_estimator(estimator, level=share, seed=seed)
+    if isinstance(estimator, (OutsideProduct, OutsideLinear)):
+        verdicts = check_outsider(estimator, level=share, seed=seed)
+    else:
+        verdicts = check_estimator(estimator, level=share, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     for done, entry in enumerate(entries, start=1):
         assert captures is not None
@@ -47,8 +56,13 @@ def check_study(
     inputs = {"level": str(level)} | ({} if captures is None else source_of(captures))
     result = CheckResult(stamp=stamp(seed=seed, inputs=inputs), estimator=spec(estimator), verdicts=verdicts)
     if out is not None:
-        write_result(out / f"check-{estimator.name}.json", result)
+        write_result(result_file(out, estimator), result)
     return result
+
+
+def result_file(out: Path, estimator: Estimator) -> Path:
+    """Where `check_study` writes the verdicts on this estimator."""
+    return out / f"check-{file_stem(estimator)}.json"
 
 
 def _layer_verdict(
@@ -59,9 +73,11 @@ def _layer_verdict(
         return Verdict(law=law, status="not applicable", detail="the estimator does not claim to be unbiased")
     layer = captures[entry]
     scores = layer_scores("row norms", layer.x, layer.dy, layer.mask)
-    found = mean_test(estimator, layer.x, layer.dy, draws=draws, level=level, scores=scores, generator=generator)
+    watched = Watched(estimator, Problem(layer.x, layer.dy))
+    found = mean_test(watched, layer.x, layer.dy, draws=draws, level=level, scores=scores, generator=generator)
     detail = (
-        f"p = {found.p_value:.2g} at level {level:.1g} over {draws} draws; largest |t| {found.statistic:.1f}; "
+        f"{watched.in_words()}; p = {found.p_value:.2g} at level {level:.1g} over {draws} draws; "
+        f"largest |t| {found.statistic:.1f}; "
         f"a bias of {found.detectable:.2g} ‖G‖ along one direction would be seen with 99 % power"
     )
     return Verdict(law=law, status="fail" if found.rejected else "pass", detail=detail)

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from statistics import median
 
+from rich.markup import escape
 from rich.table import Table
 
 from wtacrs.estimators import available, lookup
@@ -59,13 +60,13 @@ def sweep_table(result: SweepResult) -> Table:
 
 def check_table(result: CheckResult) -> Table:
     """One verdict per law."""
-    table = Table(title=f"{result.estimator}", title_justify="left")
+    table = Table(title=escape(result.estimator), title_justify="left")
     table.add_column("law")
     table.add_column("verdict")
     table.add_column("what was found", overflow="fold")
     for verdict in result.verdicts:
         style = _STATUS_STYLE[verdict.status]
-        table.add_row(verdict.law, f"[{style}]{verdict.status}[/{style}]", verdict.detail)
+        table.add_row(verdict.law, f"[{style}]{verdict.status}[/{style}]", escape(verdict.detail))
     return table
 
 

@@ -13,6 +13,8 @@ import wtacrs.validation.laws_moments  # noqa: F401
 from wtacrs.estimators import Estimator, InputError
 from wtacrs.validation.laws import LAWS, Bench, Law, LawBroken, NotApplicable
 from wtacrs.validation.laws_moments import STATISTICAL_TESTS
+from wtacrs.validation.laws_outsiders import OUTSIDER_LAWS, OutsiderBench, outsider_tests
+from wtacrs.validation.outsiders import OutsideLinear, OutsideProduct
 from wtacrs.validation.results import Verdict
 
 
@@ -45,14 +47,39 @@ def check_estimator(
     """
     if not isinstance(estimator, Estimator):
         raise InputError(f"estimator must be a wtacrs.estimators.Estimator, got {type(estimator).__name__}")
-    if not 0.0 < level < 1.0:
-        raise InputError(f"level={level!r} must be a probability in (0, 1)")
+    _check_level(level)
     expected = dict(expected_failures or {})
     unknown = [name for name in expected if name not in LAWS]
     if unknown:
         raise InputError(f"expected_failures: no law is called {unknown[0]!r}; the laws are: {', '.join(LAWS)}")
     bench = Bench(estimator, level / STATISTICAL_TESTS, seed)
     return [_verdict(entry, bench, expected.get(entry.name)) for entry in LAWS.values()]
+
+
+def check_outsider(
+    outsider: OutsideProduct | OutsideLinear, *, level: float = 1e-6, seed: int = 0
+) -> list[Verdict]:
+    """Check a product or a linear layer that is not ours against the laws of its kind; takes a few seconds.
+
+    Args:
+        outsider: as `wtacrs.validation.outsiders.prepared` returns it.
+        level: probability that a sound outsider fails any of the tests of its mean.
+        seed: of all problems and draws.
+
+    Returns:
+        One verdict per law. An exception inside a law is a "fail" with its text.
+
+    Raises:
+        InputError: if the level is no probability.
+    """
+    _check_level(level)
+    bench = OutsiderBench(outsider, level / outsider_tests(outsider), seed)
+    return [_verdict(entry, bench, None) for entry in OUTSIDER_LAWS.values()]
+
+
+def _check_level(level: float) -> None:
+    if not 0.0 < level < 1.0:
+        raise InputError(f"level={level!r} must be a probability in (0, 1)")
 
 
 def _verdict(entry: Law, bench: Bench, excuse: str | None) -> Verdict:

@@ -16,7 +16,16 @@ if TYPE_CHECKING:
 
 @app.command()
 def check(
-    spec: Annotated[str, typer.Argument(metavar="SPEC", help="As in 'crs(budget=0.3)'.")],
+    spec: Annotated[
+        str,
+        typer.Argument(
+            metavar="SPEC|PATH.py:NAME",
+            help="As in 'crs(budget=0.3)', or what is not ours: PATH.py:NAME or package.module:NAME.",
+        ),
+    ],
+    kind: Annotated[
+        str, typer.Option(help="What PATH.py:NAME is: auto, estimator, product or linear; see above.")
+    ] = "auto",
     captures: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Also test the mean on captured layers, at their real size."),
@@ -29,13 +38,37 @@ def check(
     ] = None,
     seed: SeedOption = 0,
 ) -> int:
-    """Check an estimator against every law its traits promise; exit code 1 if it breaks one."""
+    """Check an estimator, or a product or a linear layer that is not ours; exit code 1 if it breaks a law.
+
+    A SPEC is checked against every law its traits promise. PATH.py:NAME imports the file, which runs it, and takes
+    NAME for one of these:
+
+    estimator: an Estimator, its class, or a function without arguments that returns one.
+
+    product: f(x, dy), f(x, dy, generator=…) or f(x, dy, k), an estimate [m, d] of dyᵀx for x [n, d] and dy [n, m];
+    xᵀdy [d, m] is told apart by its shape. k is 0.3 n.
+
+    linear: an nn.Module class or a function build(in_features, out_features) whose module has weight [out, in]; or an
+    autograd Function or a function linear(x, weight, bias). The estimate is weight.grad after a backward pass.
+
+    With --kind auto a class decides by itself, and a function by the name of its second argument: dy, y, grad,
+    grad_output and the like make it a product, weight or w a linear, out_features or out a builder of one.
+    """
     from wtacrs.estimators import make
-    from wtacrs.integration.check_study import check_study
+    from wtacrs.integration.check_study import check_study, result_file
+    from wtacrs.integration.outsider import KINDS, outsider_from
+    from wtacrs.integration.references import is_reference
     from wtacrs.integration.tables import check_table
     from wtacrs.validation.captures import load_captures
 
-    estimator = make(spec)
+    if kind not in KINDS:
+        raise InputError(f"--kind {kind!r} must be one of {', '.join(KINDS)}")
+    if is_reference(spec):
+        estimator = outsider_from(spec, kind)
+    elif kind != "auto":
+        raise InputError(f"--kind {kind} is for what is not ours, PATH.py:NAME; {spec!r} is a spec")
+    else:
+        estimator = make(spec)
     if layers and captures is None:
         raise InputError(f"--layers {layers[0]!r} chooses among captured layers: it needs --captures FILE")
     opened = None if captures is None else load_captures(captures)
@@ -45,5 +78,5 @@ def check(
         )
     console.print(check_table(result))
     if out is not None:
-        wrote(out / f"check-{estimator.name}.json")
+        wrote(result_file(out, estimator))
     return 0 if result.passed else 1
