@@ -89,7 +89,7 @@ def comparison(layers: tuple[str, ...] = LAYERS) -> ComparisonResult:
     return ComparisonResult(stamp=stamp(seed=0, inputs={"captures": "layers.safetensors"}), rows=rows)
 
 
-def winner_sweep(layer: str, seed: int, kind: str) -> WinnerSweep:
+def winner_sweep(layer: str, seed: int, kind: str, captures: str = "small") -> WinnerSweep:
     """The exact variance at every |C|."""
     x, dy = problem(seed)
     scores = row_norms(x) if kind == "row norms" else joint_norms(x, dy)
@@ -97,7 +97,8 @@ def winner_sweep(layer: str, seed: int, kind: str) -> WinnerSweep:
     variance = [WTACRS(budget=K, winners=c).variance(x, dy, scores=scores).item() / size for c in range(K)]
     ranking = rank_rows(scores.double())
     return WinnerSweep(
-        layer=layer, scores=kind, n=N, k=K, variance=variance,
+        captures=captures, layer=layer, scores=kind, budget=K / N, n=N, k=K, products=True, winners=list(range(K)),
+        variance=variance,
         paper=int(WTACRS(budget=K, winners="paper").winner_count(ranking, K)),
         optimal=int(WTACRS(budget=K, winners="optimal").winner_count(ranking, K)),
         best=min(range(K), key=variance.__getitem__),

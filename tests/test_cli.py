@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from wtacrs.integration.cli import main
-from wtacrs.validation.captures import LayerCapture, write_captures
+from wtacrs.integration.sweep_study import capture_names
+from wtacrs.validation.captures import LayerCapture, StoredCapture, load_captures, write_captures
 from wtacrs.validation.claims import CLAIMS
 from wtacrs.validation.problems import make_problem
 from wtacrs.validation.results import CheckResult, ComparisonResult, SweepResult, TrainingResult, load_result
@@ -30,6 +31,10 @@ def captures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_captures(
         tmp_path_factory.mktemp("cli") / "c.safetensors", {**layers, "dead#0": zero}, {"model": "m"}
     )
+
+
+def in_memory(stored: StoredCapture) -> LayerCapture:
+    return LayerCapture(stored.x, stored.dy, stored.mask)
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -97,10 +102,47 @@ def test_sweep_writes_its_result_and_figure(captures: Path, tmp_path: Path) -> N
     assert main(["sweep", str(captures), "--layers", "*.wi", "--scores", "both", "--out", str(tmp_path)]) == 0
     result = load_result(tmp_path / "sweep.json")
     assert isinstance(result, SweepResult)
-    assert [(s.layer, s.scores) for s in result.sweeps] == [
-        (layer, scores) for layer in ("block.0.wi#0", "block.1.wi#0") for scores in ("oracle", "row norms")
+    assert [(s.captures, s.layer, s.scores, s.budget) for s in result.sweeps] == [
+        ("m", layer, scores, budget)
+        for layer in ("block.0.wi#0", "block.1.wi#0")
+        for scores in ("oracle", "row norms")
+        for budget in (0.1, 0.3, 0.5)
     ]
     assert (tmp_path / "winner_sweep.png").exists()
+    assert (tmp_path / "winner_regret.png").exists()
+
+
+def test_sweep_of_several_files_and_budgets_answers_which(
+    captures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = load_captures(captures)
+    later = tmp_path / "later.safetensors"
+    write_captures(later, {e: in_memory(stored[e]) for e in stored}, {"model": "/home/of/m", "step": 200})
+    arguments = ["sweep", str(captures), str(later), "--budget", "0.2", "--budget", "7", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "Which |C|, oracle? That of the" in shown
+    result = load_result(tmp_path / "sweep.json")
+    assert isinstance(result, SweepResult)
+    assert list(dict.fromkeys(s.captures for s in result.sweeps)) == ["m", "of/m, step 200"]
+    assert [s.budget for s in result.sweeps] == [0.2, 7] * 6
+    assert set(result.stamp.inputs) == {"budget", "m", "of/m, step 200"}
+    assert main([*arguments, "--no-products"]) == 0
+    assert "Which |C|, oracle? Not known" in capsys.readouterr().out
+    assert not (tmp_path / "winner_regret.png").exists()
+    bounds = load_result(tmp_path / "sweep.json")
+    assert isinstance(bounds, SweepResult)
+    assert {(s.products, s.best) for s in bounds.sweeps} == {(False, None)}
+
+
+def test_files_of_one_model_are_told_apart_by_name(captures: Path, tmp_path: Path) -> None:
+    stored = load_captures(captures)
+    copies = [tmp_path / "a" / "c.safetensors", tmp_path / "b" / "c.safetensors", tmp_path / "a" / "d.safetensors"]
+    for path in copies:
+        write_captures(path, {"x#0": in_memory(stored["block.0.wi#0"])}, {"model": "m"})
+    names = capture_names([load_captures(path) for path in copies])
+    assert len(set(names)) == 3
+    assert names[2] == "m (d.safetensors)"
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -210,6 +252,11 @@ def test_finetune_trains_refuses_to_overwrite_and_resumes(
         (["compare", "{captures}", "--out", "{text}/below"], "{text}"),
         (["sweep", "{captures}", "--budget", "nan"], "budget=nan must be"),
         (["sweep", "missing.safetensors"], "no such file"),
+        (["sweep", "{captures}", "missing.safetensors"], "no such file"),
+        (["sweep", "{captures}", "{captures}"], "is named 2 times"),
+        (["sweep"], "CAPTURES"),
+        (["sweep", "{captures}", "--budget", "0.1", "--budget", "2.5"], "budget=2.5 must be"),
+        (["sweep", "{captures}", "--layers", "dead"], "zero in every chosen layer"),
         (["check", "crs"], "crs needs budget"),
         (["check", "crs(budget=0.3)", "--layers", "x"], "needs --captures"),
         (["compare", "{captures}", "--estimator", "crs(budget=-1)"], "budget=-1 must be"),

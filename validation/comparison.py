@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Float64
@@ -16,9 +16,9 @@ from torch import Tensor
 from wtacrs.estimators import Estimator, InputError, joint_norms, make, row_norms, saved_bytes, spec
 from wtacrs.estimators.scores import check_rows_agree
 from wtacrs.validation.monte_carlo import monte_carlo
+from wtacrs.validation.records import ScoreKind
 from wtacrs.validation.results import ComparisonRow
 
-ScoreKind = Literal["oracle", "row norms"]
 SCORE_KINDS: tuple[ScoreKind, ...] = ("oracle", "row norms")
 
 

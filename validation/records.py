@@ -10,7 +10,10 @@ import numpy
 import torch
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION: Literal[2] = 2
+SCHEMA_VERSION: Literal[3] = 3
+
+ScoreKind = Literal["oracle", "row norms"]
+"""Kinds of row scores that `comparison.layer_scores` makes."""
 
 
 class Record(BaseModel):
@@ -22,7 +25,7 @@ class Record(BaseModel):
 class Stamp(Record):
     """What is needed to repeat a run."""
 
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[3] = SCHEMA_VERSION
     wtacrs: str
     python: str
     torch: str
