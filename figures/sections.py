@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 from matplotlib.figure import Figure
 
-from wtacrs.figures import style, training_curves, variance_budget, winner_regret, winner_sweep
+from wtacrs.figures import gradient_noise, style, training_curves, variance_budget, winner_regret, winner_sweep
 from wtacrs.figures import theory as theory_figures
 from wtacrs.figures.page import (
     Cell,
@@ -34,6 +34,7 @@ from wtacrs.figures.summary import (
     standard_error,
     which_winners,
 )
+from wtacrs.validation.noise_records import LayerNoise, NoiseResult, in_percent
 from wtacrs.validation.results import (
     CheckResult,
     ComparisonResult,
@@ -173,6 +174,26 @@ def sweeps(results: Sequence[tuple[str, SweepResult]]) -> Part:
     return part
 
 
+def noise(results: Sequence[tuple[str, NoiseResult]]) -> Part:
+    """What the estimators add to the minibatch's own noise: a sentence each, the figure, all layers folded away."""
+    part = Part("Against the noise that is there anyway")
+    for file, result in results:
+        if len(results) > 1:
+            part.add(heading(file))
+        part.draw(
+            partial(gradient_noise.build, result),
+            "Estimators against the noise of the minibatch",
+            "Squared error of an estimator over the variance that the gradient has between microbatches anyway. It is "
+            "the same for any number of averaged microbatches: both are divided by it. A dot is a layer, a line all "
+            f"layers together, a bar its {result.level:.0%} interval (jackknife over microbatches).",
+        )
+        part.add(
+            *(paragraph(f"{model.verdict}.") for model in result.models),
+            details(f"All {len(result.layers)} rows, layer by layer", _noise_table(result.layers)),
+        )
+    return part
+
+
 def checks(results: Sequence[tuple[str, CheckResult]]) -> Part:
     """Verdicts of the law-book: one line per estimator, every law folded away."""
     part = Part("Laws")
@@ -214,6 +235,27 @@ def theory(results: Sequence[tuple[str, TheoryResult]]) -> Part:
                 claim.statement,
             )
     return part
+
+
+def _noise_table(rows: Sequence[LayerNoise]) -> Markup:
+    head = [
+        "layer",
+        "estimator",
+        "scores",
+        "batches",
+        "squared error / minibatch variance",
+        "of it bias²",
+        "method",
+    ]
+    body: list[list[Cell]] = [
+        [
+            row.layer, code(row.estimator), row.scores, f"{len(row.deviations)}", str(row.ratio),
+            in_percent(row.bias_ratio),
+            _METHODS[row.method] + (f", {row.draws:,} draws" if row.draws is not None else ""),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    return table(head, body, kinds=_numbers(3, 7, keep=(6,)))
 
 
 def _missing(what: str) -> Markup:

@@ -12,11 +12,12 @@ from wtacrs.integration.cli import main
 from wtacrs.integration.sweep_study import capture_names
 from wtacrs.validation.captures import LayerCapture, StoredCapture, load_captures, write_captures
 from wtacrs.validation.claims import CLAIMS
+from wtacrs.validation.noise_records import NoiseResult
 from wtacrs.validation.problems import make_problem
 from wtacrs.validation.results import CheckResult, ComparisonResult, SweepResult, TrainingResult, load_result
 from wtacrs.validation.theory_records import Claim, TheoryResult
 
-COMMANDS = ("demo", "zoo", "capture", "compare", "sweep", "check", "theory", "finetune")
+COMMANDS = ("demo", "zoo", "capture", "compare", "sweep", "noise", "check", "theory", "finetune")
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,68 @@ def test_sweep_of_several_files_and_budgets_answers_which(
     bounds = load_result(tmp_path / "sweep.json")
     assert isinstance(bounds, SweepResult)
     assert {(s.products, s.best) for s in bounds.sweeps} == {(False, None)}
+
+
+@pytest.fixture(scope="module")
+def batches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two layers on three batches, one of them called twice, and one that never has a gradient."""
+    generator = torch.Generator().manual_seed(1)
+    layers = {}
+    for b in range(3):
+        for name in (f"wi#{b}", f"wo#{b}", f"wo@1#{b}"):
+            problem = make_problem("heavy_tailed", 20, 4, 3, generator=generator, dtype=torch.float32)
+            layers[name] = LayerCapture(problem.x, problem.dy, torch.ones(20, dtype=torch.bool))
+        layers[f"dead#{b}"] = LayerCapture(torch.ones(4, 2), torch.zeros(4, 3), torch.ones(4, dtype=torch.bool))
+    return write_captures(tmp_path_factory.mktemp("noise") / "b.safetensors", layers, {"model": "m"})
+
+
+def test_noise_writes_its_result_figure_and_verdicts(
+    batches: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["noise", str(batches), "--estimator", "wta_crs", "--estimator", "priority(budget=4)"]
+    arguments += ["--budget", "0.2", "--budget", "6", "--draws", "5", "--seed", "3"]
+    assert main([*arguments, "--out", str(tmp_path / "a")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "skipped layer 'dead': the gradient is zero in all 3 batches" in shown
+    assert shown.count("to the gradient noise you already have; equivalent to") == 6
+    result = load_result(tmp_path / "a" / "noise.json")
+    assert isinstance(result, NoiseResult)
+    assert [(m.estimator, m.scores, m.method) for m in result.models] == [
+        (spec, scores, method)
+        for spec, method in (
+            ('wta_crs(budget=0.2, winners="paper")', "closed form"),
+            ('wta_crs(budget=6, winners="paper")', "closed form"),
+            ("priority(budget=4)", "monte carlo"),
+        )
+        for scores in ("oracle", "row norms")
+    ]
+    assert {(m.layers, m.batches) for m in result.models} == {(2, 3)}
+    assert [m.row_fraction for m in result.models] == [0.2, 0.2, 0.3, 0.3, 0.2, 0.2]
+    assert {row.layer for row in result.layers} == {"wi", "wo"}
+    assert (tmp_path / "a" / "noise.png").read_bytes().startswith(b"\x89PNG")
+    assert main([*arguments, "--layers", "w[io]", "--out", str(tmp_path / "b")]) == 0
+    assert (tmp_path / "b" / "noise.json").read_bytes() == (tmp_path / "a" / "noise.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        (["--layers", "*.nope"], "fits none of the 3 captured layers"),
+        (["--layers", "dead"], "no chosen layer has a gradient that differs"),
+        (["--draws", "2"], "--draws"),
+        (["--estimator", "wta_csr"], "did you mean wta_crs"),
+        (["--budget", "0.0"], "budget=0.0 must be"),
+        (["--scores", "all"], "must be one of oracle, row-norms, both"),
+        (["--out", "{text}/below"], "{text}"),
+    ],
+)
+def test_bad_input_of_noise_is_one_line(
+    arguments: list[str], fragment: str, batches: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("a file")
+    told = refused(capsys, "noise", batches, "--out", tmp_path / "o", *(a.format(text=text) for a in arguments))
+    assert fragment.format(text=text) in told
 
 
 def test_files_of_one_model_are_told_apart_by_name(captures: Path, tmp_path: Path) -> None:
@@ -255,6 +318,8 @@ def test_finetune_trains_refuses_to_overwrite_and_resumes(
         (["sweep", "{captures}", "missing.safetensors"], "no such file"),
         (["sweep", "{captures}", "{captures}"], "is named 2 times"),
         (["sweep"], "CAPTURES"),
+        (["noise", "{captures}"], "`wtacrs capture --batches 8`"),
+        (["noise", "missing.safetensors"], "no such file"),
         (["sweep", "{captures}", "--budget", "0.1", "--budget", "2.5"], "budget=2.5 must be"),
         (["sweep", "{captures}", "--layers", "dead"], "zero in every chosen layer"),
         (["check", "crs"], "crs needs budget"),

@@ -14,6 +14,7 @@ from pydantic import Field, PositiveInt, TypeAdapter, ValidationError, model_val
 
 from wtacrs.estimators.errors import InputError
 from wtacrs.validation.files import replacing
+from wtacrs.validation.noise_records import NoiseResult
 from wtacrs.validation.records import SCHEMA_VERSION, Record, ScoreKind, Stamp
 from wtacrs.validation.theory_records import TheoryResult
 
@@ -154,7 +155,8 @@ class TrainingResult(Record):
 
 
 Result = Annotated[
-    ComparisonResult | SweepResult | CheckResult | TrainingResult | TheoryResult, Field(discriminator="kind")
+    ComparisonResult | SweepResult | NoiseResult | CheckResult | TrainingResult | TheoryResult,
+    Field(discriminator="kind"),
 ]
 _ANY_RESULT: TypeAdapter[Result] = TypeAdapter(Result)
 

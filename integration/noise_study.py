@@ -1,0 +1,75 @@
+"""Estimators against the noise of the minibatch: result file and figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+
+from wtacrs.estimators import InputError, spec
+from wtacrs.figures import gradient_noise as noise_figure
+from wtacrs.integration.studies import Report, draw_or_remove, estimators_from, source_of
+from wtacrs.validation.captures import Captures
+from wtacrs.validation.gradient_noise import LEVEL, NoNoise, layer_entries, model_noise, noise_of_layer
+from wtacrs.validation.noise_records import LayerNoise, NoiseResult
+from wtacrs.validation.records import ScoreKind, stamp
+from wtacrs.validation.results import write_result
+
+DEFAULT_ESTIMATORS = ("topk", "crs", "wta_crs", 'wta_crs(winners="optimal")')
+DEFAULT_BUDGETS = (0.1, 0.3, 0.5)
+
+
+def noise_study(
+    captures: Captures,
+    specs: Sequence[str],
+    budgets: Sequence[int | float],
+    out: Path,
+    *,
+    layers: Sequence[str] | None = None,
+    scores: Sequence[ScoreKind] = ("oracle", "row norms"),
+    draws: int = 64,
+    seed: int = 0,
+    report: Report | None = None,
+    skipped: Callable[[str, str], None] | None = None,
+) -> NoiseResult:
+    """Variance of every estimator over the minibatch variance: `noise.json` and `noise.png`.
+
+    A spec without a budget is taken at every budget, a spec with one as it is. All captured batches are used.
+
+    Raises:
+        InputError: on an unusable spec, budget or layer, on captures of a single batch, and if no layer has any noise.
+    """
+    entries = layer_entries(captures)
+    batches = {batch for found in entries.values() for batch in found}
+    if len(batches) < 2:
+        raise InputError(
+            f"captures={captures.path}: holds one batch, and the noise between batches needs at least two: "
+            "`wtacrs capture --batches 8`"
+        )
+    chosen = _chosen(list(entries), layers)
+    estimators = [spec(estimator) for estimator in estimators_from(specs, budgets)]
+    rows: list[LayerNoise] = []
+    for done, layer in enumerate(chosen, start=1):
+        try:
+            rows += noise_of_layer(captures.path, layer, estimators, scores=scores, draws=draws, seed=seed)
+        except NoNoise as reason:
+            if skipped is not None:
+                skipped(layer, str(reason))
+        if report is not None:
+            report(layer, done, len(chosen))
+    if not rows:
+        raise InputError(f"captures={captures.path}: no chosen layer has a gradient that differs between batches")
+    inputs = source_of(captures) | {"draws": str(draws)}
+    result = NoiseResult(stamp=stamp(seed=seed, inputs=inputs), level=LEVEL, models=model_noise(rows), layers=rows)
+    write_result(out / "noise.json", result)
+    draw_or_remove(partial(noise_figure.draw, result), out / "noise.png")
+    return result
+
+
+def _chosen(known: Sequence[str], patterns: Sequence[str] | None) -> list[str]:
+    """Layers whose name fits one of the patterns (`*`, `?`, `[]`); all without patterns."""
+    for pattern in patterns or ():
+        if not any(fnmatchcase(layer, pattern) for layer in known):
+            raise InputError(f"layers={pattern!r} fits none of the {len(known)} captured layers: {known[0]} …")
+    return [layer for layer in known if not patterns or any(fnmatchcase(layer, p) for p in patterns)]
