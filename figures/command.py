@@ -60,3 +60,17 @@ def expect(result: Any, kind: type[ResultT], what: str) -> ResultT:
         got = getattr(result, "kind", type(result).__name__)
         raise InputError(f"{what} holds a result of kind {got!r}; this figure needs kind {wanted!r}")
     return result
+
+
+def budget(text: str) -> int | float:
+    """A budget as it is written: `32` rows, or the fraction `0.3`.
+
+    Raises:
+        InputError: if it is no number.
+    """
+    try:
+        return int(text) if text.strip().isdigit() else float(text)
+    except ValueError:
+        raise InputError(
+            f"budget={text!r} must be a fraction such as 0.3 or a number of rows such as 32"
+        ) from None

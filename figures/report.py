@@ -14,6 +14,7 @@ from wtacrs.estimators import InputError
 from wtacrs.figures import command, sections
 from wtacrs.figures.page import Markup, code, definitions, document, paragraph, picture, section, table, text
 from wtacrs.figures.sections import Named
+from wtacrs.validation.noise_records import NoiseResult
 from wtacrs.validation.records import Record
 from wtacrs.validation.results import (
     CheckResult,
@@ -54,6 +55,8 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
         sections.sweeps(_of_kind(results, SweepResult)),
         sections.checks(_of_kind(results, CheckResult)),
     ]
+    if noise := _of_kind(results, NoiseResult):
+        parts.insert(3, sections.noise(noise))
     if theory := _of_kind(results, TheoryResult):
         parts.append(sections.theory(theory))
     own = {png for part in parts for png in part.pictures}

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 from matplotlib.figure import Figure
 
-from wtacrs.figures import style, training_curves, variance_budget, winner_sweep
+from wtacrs.figures import gradient_noise, style, training_curves, variance_budget, winner_regret, winner_sweep
 from wtacrs.figures import theory as theory_figures
 from wtacrs.figures.page import (
     Cell,
@@ -25,7 +25,16 @@ from wtacrs.figures.page import (
     section,
     table,
 )
-from wtacrs.figures.summary import LayerMedian, choice_variance, layer_medians, ratio, regret, standard_error
+from wtacrs.figures.summary import (
+    LayerMedian,
+    choice_summaries,
+    choice_variance,
+    layer_medians,
+    regret,
+    standard_error,
+    which_winners,
+)
+from wtacrs.validation.noise_records import LayerNoise, NoiseResult, in_percent
 from wtacrs.validation.results import (
     CheckResult,
     ComparisonResult,
@@ -151,7 +160,37 @@ def sweeps(results: Sequence[tuple[str, SweepResult]]) -> Part:
             "P_T / (k − |C|), the exact-variance rule S_T² / (k − |C|), with P_T the tail's share of the scores, "
             "S_T their sum.",
         )
-        part.add(_regret_table(result.sweeps), details("All layers", _sweep_table(result.sweeps)))
+        part.draw(
+            partial(winner_regret.build, result),
+            "Regret of the rules for the number of winners",
+            "Variance at a rule's |C| over that at the best |C|, against the budget: median over layers, their middle "
+            "half, and the worst layer. 1 is perfect.",
+        )
+        part.add(
+            *(paragraph(sentence) for sentence in which_winners(result.sweeps)),
+            _regret_table(result.sweeps),
+            details("All layers", _sweep_table(result.sweeps)),
+        )
+    return part
+
+
+def noise(results: Sequence[tuple[str, NoiseResult]]) -> Part:
+    """What the estimators add to the minibatch's own noise: a sentence each, the figure, all layers folded away."""
+    part = Part("Against the noise that is there anyway")
+    for file, result in results:
+        if len(results) > 1:
+            part.add(heading(file))
+        part.draw(
+            partial(gradient_noise.build, result),
+            "Estimators against the noise of the minibatch",
+            "Squared error of an estimator over the variance that the gradient has between microbatches anyway. It is "
+            "the same for any number of averaged microbatches: both are divided by it. A dot is a layer, a line all "
+            f"layers together, a bar its {result.level:.0%} interval (jackknife over microbatches).",
+        )
+        part.add(
+            *(paragraph(f"{model.verdict}.") for model in result.models),
+            details(f"All {len(result.layers)} rows, layer by layer", _noise_table(result.layers)),
+        )
     return part
 
 
@@ -196,6 +235,27 @@ def theory(results: Sequence[tuple[str, TheoryResult]]) -> Part:
                 claim.statement,
             )
     return part
+
+
+def _noise_table(rows: Sequence[LayerNoise]) -> Markup:
+    head = [
+        "layer",
+        "estimator",
+        "scores",
+        "batches",
+        "squared error / minibatch variance",
+        "of it bias²",
+        "method",
+    ]
+    body: list[list[Cell]] = [
+        [
+            row.layer, code(row.estimator), row.scores, f"{len(row.deviations)}", str(row.ratio),
+            in_percent(row.bias_ratio),
+            _METHODS[row.method] + (f", {row.draws:,} draws" if row.draws is not None else ""),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    return table(head, body, kinds=_numbers(3, 7, keep=(6,)))
 
 
 def _missing(what: str) -> Markup:
@@ -279,41 +339,48 @@ def _row_table(rows: Sequence[ComparisonRow]) -> Markup:
 
 
 def _regret_table(found: Sequence[WinnerSweep]) -> Markup:
-    """Per kind of scores: how far the rules are from the best |C|, and CRS from it, over layers."""
-    rows = []
-    for kind in dict.fromkeys(s.scores for s in found):
-        mine = [s for s in found if s.scores == kind]
-        columns = (
-            [regret(s, s.paper) for s in mine],
-            [regret(s, s.optimal) for s in mine],
-            [ratio(s.crs, choice_variance(s, s.best)) for s in mine],
-        )
-        cells = [f(column) for column in columns for f in (median, max)]
-        rows.append([kind, str(len(mine)), *(f"{value:.3f}" for value in cells)])
-    groups = [("", 2), ("paper's choice", 2), ("exact-variance choice", 2), ("plain CRS", 2)]
+    """Per file, budget and kind of scores: how many winners, and how far the rules are from the best |C|."""
+    rows: list[list[Cell]] = []
+    for e in choice_summaries(found):
+        best = "–" if e.best_fraction is None else f"{e.best_fraction:.2f}"
+        paper, optimal = _median_and_worst(e.paper_regrets), _median_and_worst(e.optimal_regrets)
+        rows.append([e.captures, e.scores, f"{e.budget:g}", str(e.cases), f"{e.paper_fraction:.2f}", *paper,
+                     f"{e.optimal_fraction:.2f}", *optimal, best])  # fmt: skip
+    groups = [("", 4), ("paper's choice", 3), ("exact-variance choice", 3), ("best", 1)]
     note = paragraph(
-        "Regret: variance at the choice over the variance at the best |C|; 1 is perfect, 1.2 is 20 % more "
-        "variance than needed.",
+        "Medians over the cases, layers and batches. Regret: variance at the choice over that at the best |C|; 1 is "
+        "perfect, 1.2 is 20 % more variance than needed.",
         "soft",
     )
-    head = [
-        "scores",
-        "layers",
-        *["median regret", "worst regret"] * 2,
-        "median ratio to best",
-        "worst ratio to best",
-    ]
-    return Markup(table(head, rows, groups=groups, kinds=_numbers(1, 8)) + note)
+    choice = ["|C| / k", "median regret", "worst regret"]
+    head = ["captures", "scores", "budget", "cases", *choice, *choice, "|C| / k"]
+    return Markup(table(head, rows, groups=groups, kinds=_numbers(2, 11)) + note)
+
+
+def _median_and_worst(regrets: Sequence[float]) -> tuple[str, str]:
+    return (f"{median(regrets):.3f}", f"{max(regrets):.3f}") if regrets else ("–", "–")
 
 
 def _sweep_table(found: Sequence[WinnerSweep]) -> Markup:
-    head = ["layer", "scores", "n", "k", "|C|", "regret", "|C|", "regret", "|C|", "variance", "variance"]
-    groups = [("", 4), ("paper's choice", 2), ("exact-variance choice", 2), ("best", 2), ("CRS", 1)]
+    choice = ["|C|", "regret"]
+    head = ["captures", "layer", "scores", "budget", "n", "k", *choice, *choice, "|C|", "variance", "variance"]
+    groups = [("", 6), ("paper's choice", 2), ("exact-variance choice", 2), ("best", 2), ("CRS", 1)]
     body: list[list[Cell]] = [
         [
-            s.layer, s.scores, f"{s.n}", f"{s.k}", f"{s.paper}", f"{regret(s, s.paper):.3f}", f"{s.optimal}",
-            f"{regret(s, s.optimal):.3f}", f"{s.best}", number(choice_variance(s, s.best)), number(s.crs),
+            s.captures, s.layer, s.scores, f"{s.budget:g}", f"{s.n}", f"{s.k}", f"{s.paper}", _regret(s, s.paper),
+            f"{s.optimal}", _regret(s, s.optimal), *_best(s), number(s.crs),
         ]
         for s in found
     ]  # fmt: skip
-    return table(head, body, groups=groups, kinds=_numbers(2, 11))
+    return table(head, body, groups=groups, kinds=_numbers(3, 13))
+
+
+def _regret(sweep: WinnerSweep, winners: int) -> str:
+    value = regret(sweep, winners)
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _best(sweep: WinnerSweep) -> tuple[Cell, Cell]:
+    if sweep.best is None:
+        return "–", "–"
+    return f"{sweep.best}", number(choice_variance(sweep, sweep.best))

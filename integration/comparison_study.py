@@ -14,10 +14,9 @@ from wtacrs.integration.studies import chosen_entries, draw_or_remove, source_of
 from wtacrs.validation.captures import Captures
 from wtacrs.validation.comparison import DRAWS, STEPS, Rival, compare, rivals_from
 from wtacrs.validation.equal_bytes import BASELINE, DEFAULT_RIVALS
-from wtacrs.validation.records import stamp
+from wtacrs.validation.records import ScoreKind, stamp
 from wtacrs.validation.results import ComparisonResult, write_result
 from wtacrs.validation.runner import Runner
-from wtacrs.validation.score_kinds import ScoreKind
 
 DEFAULT_ESTIMATORS = ("topk", "crs", "wta_crs", 'wta_crs(winners="optimal")', "systematic")
 DEFAULT_BUDGETS = (0.05, 0.1, 0.2, 0.3, 0.5)

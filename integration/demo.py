@@ -13,6 +13,7 @@ from rich.console import Console
 from wtacrs.estimators import make
 from wtacrs.figures import training_curves
 from wtacrs.figures.report import write_report
+from wtacrs.figures.summary import which_winners
 from wtacrs.integration.check_study import check_study
 from wtacrs.integration.commands import capture_task
 from wtacrs.integration.comparison_study import DEFAULT_ESTIMATORS, comparison_study, rivals_of
@@ -20,8 +21,8 @@ from wtacrs.integration.comparison_tables import comparison_table
 from wtacrs.integration.data import TaskData, load_task
 from wtacrs.integration.finetune import DEMO, finetune
 from wtacrs.integration.models import SMALL_T5, load_model, small_t5, task_tokenizer
-from wtacrs.integration.sweep_study import sweep_study
-from wtacrs.integration.tables import check_summary, sweep_summary, training_table
+from wtacrs.integration.sweep_study import DEFAULT_BUDGETS, sweep_study
+from wtacrs.integration.tables import check_summary, training_table
 from wtacrs.validation.captures import Captures
 from wtacrs.validation.results import TrainingResult, write_result
 from wtacrs.validation.runner import Runner
@@ -75,8 +76,9 @@ def _steps(out: Path, seed: int, console: Console) -> Path:
         )
     console.print(comparison_table(comparison))
     with say("sweep", "exact variance of WTA-CRS for every number of winners |C|"):
-        sweep = sweep_study(captures, 0.3, out)
-    console.print(sweep_summary(sweep), highlight=False)
+        sweep = sweep_study([captures], DEFAULT_BUDGETS, out)
+    for sentence in which_winners(sweep.sweeps):
+        console.print(f"  {sentence}", highlight=False)
     with say("check", "every law that the estimators promise, by enumeration and by sampling"):
         checks = [check_study(make(spec), out, seed=seed) for spec in CHECKED]
     for result in checks:

@@ -47,8 +47,8 @@ class Subject:
     @property
     def described(self) -> dict[str, str]:
         """What a stamp says of it."""
-        given = {"task": self.task, "data": self.data, "model": self.model, "tokenizer": self.tokenizer}
-        given |= {"train_limit": self.train_limit, "dev_limit": self.dev_limit}
+        given: dict[str, object] = {"task": self.task, "data": self.data, "model": self.model}
+        given |= {"tokenizer": self.tokenizer, "train_limit": self.train_limit, "dev_limit": self.dev_limit}
         return {key: str(value) for key, value in given.items() if value is not None}
 
 

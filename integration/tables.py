@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from statistics import median
 
 from rich.markup import escape
 from rich.table import Table
 
 from wtacrs.estimators import available, lookup
-from wtacrs.figures.summary import regret
+from wtacrs.figures.summary import choice_summaries
 from wtacrs.validation.results import CheckResult, SweepResult, TrainingResult
 from wtacrs.validation.theory_records import TheoryResult
 
@@ -39,23 +40,31 @@ def in_a_line(cls: type) -> str:
 
 
 def sweep_table(result: SweepResult) -> Table:
-    """|C| by rule and what each costs over the best |C|."""
-    table = Table(title="|C| of WTA-CRS, and variance over that of the best |C|", title_justify="left")
-    for column in ("layer", "scores", "n", "k", "paper", "cost", "exact-variance", "cost", "best"):
-        table.add_column(column, justify="left" if column in ("layer", "scores") else "right", overflow="fold")
-    for sweep in result.sweeps:
+    """|C| by rule and what each costs over the best |C|, by file, scores and budget."""
+    table = Table(
+        title="|C| of WTA-CRS: median |C|/k, and variance over that of the best |C| (median, worst)",
+        title_justify="left",
+    )
+    columns = ("captures", "scores", "budget", "cases", "paper", "cost", "worst", "S_T²", "cost", "worst", "best")
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("captures", "scores") else "right", overflow="fold")
+    for entry in choice_summaries(result.sweeps):
         table.add_row(
-            sweep.layer,
-            sweep.scores,
-            str(sweep.n),
-            str(sweep.k),
-            str(sweep.paper),
-            f"{regret(sweep, sweep.paper):.3f}×",
-            str(sweep.optimal),
-            f"{regret(sweep, sweep.optimal):.3f}×",
-            str(sweep.best),
+            entry.captures,
+            entry.scores,
+            f"{entry.budget:g}",
+            str(entry.cases),
+            f"{entry.paper_fraction:.2f}",
+            *_costs(entry.paper_regrets),
+            f"{entry.optimal_fraction:.2f}",
+            *_costs(entry.optimal_regrets),
+            "–" if entry.best_fraction is None else f"{entry.best_fraction:.2f}",
         )
     return table
+
+
+def _costs(regrets: Sequence[float]) -> tuple[str, str]:
+    return (f"{median(regrets):.3f}×", f"{max(regrets):.3f}×") if regrets else ("–", "–")
 
 
 def check_table(result: CheckResult) -> Table:
@@ -76,16 +85,6 @@ def check_summary(result: CheckResult) -> str:
     broken = [verdict.law for verdict in result.verdicts if verdict.status == "fail"]
     told = f"{result.estimator}: {counts['pass']} laws hold, {counts['not applicable']} do not apply"
     return f"{told}; broken: {', '.join(broken)}" if broken else told
-
-
-def sweep_summary(result: SweepResult) -> str:
-    """One line: what the two rules for |C| cost over the best |C|, in the median over layers."""
-    paper = median(regret(sweep, sweep.paper) for sweep in result.sweeps)
-    exact = median(regret(sweep, sweep.optimal) for sweep in result.sweeps)
-    return (
-        f"  variance over that of the best |C|, median of {len(result.sweeps)} sweeps: "
-        f"paper's rule {paper:.3f}×, exact-variance rule {exact:.3f}×"
-    )
 
 
 def theory_table(result: TheoryResult) -> Table:

@@ -7,7 +7,10 @@ from torch import Tensor
 
 from wtacrs.estimators import CRS, WTACRS, Estimator, joint_norms, make, row_norms, saved_bytes, spec
 from wtacrs.estimators.ranking import rank_rows
+from wtacrs.validation.captures import LayerCapture
 from wtacrs.validation.claims import theory as compute_theory
+from wtacrs.validation.gradient_noise import layer_entries, layer_noise, model_noise
+from wtacrs.validation.noise_records import NoiseResult
 from wtacrs.validation.records import stamp
 from wtacrs.validation.results import (
     CheckResult,
@@ -96,7 +99,7 @@ def comparison(layers: tuple[str, ...] = LAYERS) -> ComparisonResult:
     return ComparisonResult(stamp=stamp(seed=0, inputs={"captures": "layers.safetensors"}), rows=rows)
 
 
-def winner_sweep(layer: str, seed: int, kind: str) -> WinnerSweep:
+def winner_sweep(layer: str, seed: int, kind: str, captures: str = "small") -> WinnerSweep:
     """The exact variance at every |C|."""
     x, dy = problem(seed)
     scores = row_norms(x) if kind == "row norms" else joint_norms(x, dy)
@@ -104,7 +107,8 @@ def winner_sweep(layer: str, seed: int, kind: str) -> WinnerSweep:
     variance = [WTACRS(budget=K, winners=c).variance(x, dy, scores=scores).item() / size for c in range(K)]
     ranking = rank_rows(scores.double())
     return WinnerSweep(
-        layer=layer, scores=kind, n=N, k=K, variance=variance,
+        captures=captures, layer=layer, scores=kind, budget=K / N, n=N, k=K, products=True, winners=list(range(K)),
+        variance=variance,
         paper=int(WTACRS(budget=K, winners="paper").winner_count(ranking, K)),
         optimal=int(WTACRS(budget=K, winners="optimal").winner_count(ranking, K)),
         best=min(range(K), key=variance.__getitem__),
@@ -118,6 +122,22 @@ def sweep(layers: tuple[str, ...] = LAYERS) -> SweepResult:
         stamp=stamp(seed=0),
         sweeps=[winner_sweep(x, seed, kind) for seed, x in enumerate(layers) for kind in ("row norms", "oracle")],
     )
+
+
+def noise(batches: int = 5) -> NoiseResult:
+    """Two layers on a few batches: closed forms, a biased estimator, and one by Monte Carlo."""
+    entries = {
+        f"{layer}#{b}": LayerCapture(*problem(10 * i + b), torch.ones(N, dtype=torch.bool))
+        for i, layer in enumerate(LAYERS[:2])
+        for b in range(batches)
+    }
+    specs = [f"{name}(budget={b})" for name in ("topk", "crs", "wta_crs", "priority") for b in (0.1, 0.3)]
+    rows = [
+        row
+        for layer, found in layer_entries(entries).items()
+        for row in layer_noise(layer, entries, list(found.values()), ["exact", *specs], draws=8)
+    ]
+    return NoiseResult(stamp=stamp(seed=0), level=0.95, models=model_noise(rows), layers=rows)
 
 
 def training(text: str, seed: int = 0, task: str = "planes") -> TrainingResult:

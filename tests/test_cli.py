@@ -9,13 +9,15 @@ import pytest
 import torch
 
 from wtacrs.integration.cli import main
-from wtacrs.validation.captures import LayerCapture, write_captures
+from wtacrs.integration.sweep_study import capture_names
+from wtacrs.validation.captures import LayerCapture, StoredCapture, load_captures, write_captures
 from wtacrs.validation.claims import CLAIMS
+from wtacrs.validation.noise_records import NoiseResult
 from wtacrs.validation.problems import make_problem
 from wtacrs.validation.results import CheckResult, ComparisonResult, SweepResult, TrainingResult, load_result
 from wtacrs.validation.theory_records import Claim, TheoryResult
 
-COMMANDS = ("demo", "zoo", "capture", "compare", "sweep", "check", "theory", "finetune")
+COMMANDS = ("demo", "zoo", "capture", "compare", "sweep", "noise", "check", "theory", "finetune")
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +32,10 @@ def captures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_captures(
         tmp_path_factory.mktemp("cli") / "c.safetensors", {**layers, "dead#0": zero}, {"model": "m"}
     )
+
+
+def in_memory(stored: StoredCapture) -> LayerCapture:
+    return LayerCapture(stored.x, stored.dy, stored.mask)
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -97,10 +103,109 @@ def test_sweep_writes_its_result_and_figure(captures: Path, tmp_path: Path) -> N
     assert main(["sweep", str(captures), "--layers", "*.wi", "--scores", "both", "--out", str(tmp_path)]) == 0
     result = load_result(tmp_path / "sweep.json")
     assert isinstance(result, SweepResult)
-    assert [(s.layer, s.scores) for s in result.sweeps] == [
-        (layer, scores) for layer in ("block.0.wi#0", "block.1.wi#0") for scores in ("oracle", "row norms")
+    assert [(s.captures, s.layer, s.scores, s.budget) for s in result.sweeps] == [
+        ("m", layer, scores, budget)
+        for layer in ("block.0.wi#0", "block.1.wi#0")
+        for scores in ("oracle", "row norms")
+        for budget in (0.1, 0.3, 0.5)
     ]
     assert (tmp_path / "winner_sweep.png").exists()
+    assert (tmp_path / "winner_regret.png").exists()
+
+
+def test_sweep_of_several_files_and_budgets_answers_which(
+    captures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = load_captures(captures)
+    later = tmp_path / "later.safetensors"
+    write_captures(later, {e: in_memory(stored[e]) for e in stored}, {"model": "/home/of/m", "step": 200})
+    arguments = ["sweep", str(captures), str(later), "--budget", "0.2", "--budget", "7", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "Which |C|, oracle? That of the" in shown
+    result = load_result(tmp_path / "sweep.json")
+    assert isinstance(result, SweepResult)
+    assert list(dict.fromkeys(s.captures for s in result.sweeps)) == ["m", "of/m, step 200"]
+    assert [s.budget for s in result.sweeps] == [0.2, 7] * 6
+    assert set(result.stamp.inputs) == {"budget", "m", "of/m, step 200"}
+    assert main([*arguments, "--no-products"]) == 0
+    assert "Which |C|, oracle? Not known" in capsys.readouterr().out
+    assert not (tmp_path / "winner_regret.png").exists()
+    bounds = load_result(tmp_path / "sweep.json")
+    assert isinstance(bounds, SweepResult)
+    assert {(s.products, s.best) for s in bounds.sweeps} == {(False, None)}
+
+
+@pytest.fixture(scope="module")
+def batches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two layers on three batches, one of them called twice, and one that never has a gradient."""
+    generator = torch.Generator().manual_seed(1)
+    layers = {}
+    for b in range(3):
+        for name in (f"wi#{b}", f"wo#{b}", f"wo@1#{b}"):
+            problem = make_problem("heavy_tailed", 20, 4, 3, generator=generator, dtype=torch.float32)
+            layers[name] = LayerCapture(problem.x, problem.dy, torch.ones(20, dtype=torch.bool))
+        layers[f"dead#{b}"] = LayerCapture(torch.ones(4, 2), torch.zeros(4, 3), torch.ones(4, dtype=torch.bool))
+    return write_captures(tmp_path_factory.mktemp("noise") / "b.safetensors", layers, {"model": "m"})
+
+
+def test_noise_writes_its_result_figure_and_verdicts(
+    batches: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["noise", str(batches), "--estimator", "wta_crs", "--estimator", "priority(budget=4)"]
+    arguments += ["--budget", "0.2", "--budget", "6", "--draws", "5", "--seed", "3"]
+    assert main([*arguments, "--out", str(tmp_path / "a")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "skipped layer 'dead': the gradient is zero in all 3 batches" in shown
+    assert shown.count("to the gradient noise you already have; equivalent to") == 6
+    result = load_result(tmp_path / "a" / "noise.json")
+    assert isinstance(result, NoiseResult)
+    assert [(m.estimator, m.scores, m.method) for m in result.models] == [
+        (spec, scores, method)
+        for spec, method in (
+            ('wta_crs(budget=0.2, winners="paper")', "closed form"),
+            ('wta_crs(budget=6, winners="paper")', "closed form"),
+            ("priority(budget=4)", "monte carlo"),
+        )
+        for scores in ("oracle", "row norms")
+    ]
+    assert {(m.layers, m.batches) for m in result.models} == {(2, 3)}
+    assert [m.row_fraction for m in result.models] == [0.2, 0.2, 0.3, 0.3, 0.2, 0.2]
+    assert {row.layer for row in result.layers} == {"wi", "wo"}
+    assert (tmp_path / "a" / "noise.png").read_bytes().startswith(b"\x89PNG")
+    assert main([*arguments, "--layers", "w[io]", "--out", str(tmp_path / "b")]) == 0
+    assert (tmp_path / "b" / "noise.json").read_bytes() == (tmp_path / "a" / "noise.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        (["--layers", "*.nope"], "fits none of the 3 captured layers"),
+        (["--layers", "dead"], "no chosen layer has a gradient that differs"),
+        (["--draws", "2"], "--draws"),
+        (["--estimator", "wta_csr"], "did you mean wta_crs"),
+        (["--budget", "0.0"], "budget=0.0 must be"),
+        (["--scores", "none"], "must be one of oracle, row-norms, stale, both, all"),
+        (["--out", "{text}/below"], "{text}"),
+    ],
+)
+def test_bad_input_of_noise_is_one_line(
+    arguments: list[str], fragment: str, batches: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("a file")
+    told = refused(capsys, "noise", batches, "--out", tmp_path / "o", *(a.format(text=text) for a in arguments))
+    assert fragment.format(text=text) in told
+
+
+def test_files_of_one_model_are_told_apart_by_name(captures: Path, tmp_path: Path) -> None:
+    stored = load_captures(captures)
+    copies = [tmp_path / "a" / "c.safetensors", tmp_path / "b" / "c.safetensors", tmp_path / "a" / "d.safetensors"]
+    for path in copies:
+        write_captures(path, {"x#0": in_memory(stored["block.0.wi#0"])}, {"model": "m"})
+    names = capture_names([load_captures(path) for path in copies])
+    assert len(set(names)) == 3
+    assert names[2] == "m (d.safetensors)"
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -203,7 +308,7 @@ def test_finetune_trains_refuses_to_overwrite_and_resumes(
         (["compare", "{captures}", "--budget", "0"], "budget=0 must be"),
         (["compare", "{captures}", "--estimator", "wta_csr"], "did you mean wta_crs"),
         (["compare", "{captures}", "--layers", "*.nope"], "fits none of the 4 captured layers"),
-        (["compare", "{captures}", "--layers", "dead"], "zero in every chosen layer"),
+        (["compare", "{captures}", "--layers", "dead"], "no chosen layer has a product other than zero"),
         (["compare", "{captures}", "--scores", "best"], "must be one of oracle, row-norms, stale, both, all"),
         (["compare", "{captures}", "--scores", "all"], "layer 'block.0.wi#0': scores='stale' need"),
         (["sweep", "{captures}", "--scores", "stale"], "--after STEPS --age A"),
@@ -215,6 +320,13 @@ def test_finetune_trains_refuses_to_overwrite_and_resumes(
         (["compare", "{captures}", "--out", "{text}/below"], "{text}"),
         (["sweep", "{captures}", "--budget", "nan"], "budget=nan must be"),
         (["sweep", "missing.safetensors"], "no such file"),
+        (["sweep", "{captures}", "missing.safetensors"], "no such file"),
+        (["sweep", "{captures}", "{captures}"], "is named 2 times"),
+        (["sweep"], "CAPTURES"),
+        (["noise", "{captures}"], "`wtacrs capture --batches 8`"),
+        (["noise", "missing.safetensors"], "no such file"),
+        (["sweep", "{captures}", "--budget", "0.1", "--budget", "2.5"], "budget=2.5 must be"),
+        (["sweep", "{captures}", "--layers", "dead"], "zero in every chosen layer"),
         (["check", "crs"], "crs needs budget"),
         (["check", "crs(budget=0.3)", "--layers", "x"], "needs --captures"),
         (["compare", "{captures}", "--estimator", "crs(budget=-1)"], "budget=-1 must be"),

@@ -16,7 +16,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.image import imread
 
 from wtacrs.estimators import InputError, available, make
-from wtacrs.figures import style, training_curves, variance_budget, winner_sweep
+from wtacrs.figures import style, training_curves, variance_budget, winner_regret, winner_sweep
 from wtacrs.figures.summary import layer_medians
 from wtacrs.validation.results import ComparisonResult, SweepResult, TrainingResult, write_result
 
@@ -126,6 +126,7 @@ def test_pngs_are_valid_and_the_same_bytes_twice(
 ) -> None:
     draws = {
         "sweep": lambda path: winner_sweep.draw(sweep, path),
+        "regret": lambda path: winner_regret.draw(sweep, path),
         "budget": lambda path: variance_budget.draw(comparison, path),
         "bytes": lambda path: variance_budget.draw(comparison, path, against="bytes"),
         "multiplications": lambda path: variance_budget.draw(comparison, path, against="multiplications"),
@@ -147,7 +148,12 @@ def test_pngs_are_valid_and_the_same_bytes_twice(
 def test_legends_do_not_cover_axes_or_their_labels(
     comparison: ComparisonResult, sweep: SweepResult, runs: list[TrainingResult]
 ) -> None:
-    figures = (winner_sweep.build(sweep), variance_budget.build(comparison), training_curves.build(runs))
+    figures = (
+        winner_sweep.build(sweep),
+        winner_regret.build(sweep),
+        variance_budget.build(comparison),
+        training_curves.build(runs),
+    )
     for fig in figures:
         style.png(fig)
         box = fig.legends[0].get_window_extent()
@@ -326,7 +332,8 @@ def test_commands_draw_and_tell_mistakes_in_one_line(
     trained = [write_result(tmp_path / f"run{i}.json", run) for i, run in enumerate(runs)]
     out = tmp_path / "out.png"
     for main, arguments in (
-        (winner_sweep.main, [winners, out, "--relative-to", "gradient"]),
+        (winner_sweep.main, [winners, out, "--relative-to", "gradient", "--budget", "0.3"]),
+        (winner_regret.main, [winners, out]),
         (variance_budget.main, [compare, out, "--against", "bytes"]),
         (training_curves.main, [*trained, out, "--against", "seconds"]),
     ):
@@ -336,6 +343,7 @@ def test_commands_draw_and_tell_mistakes_in_one_line(
         out.unlink()
     for main, wrong in (
         (winner_sweep.main, compare),
+        (winner_regret.main, compare),
         (variance_budget.main, winners),
         (training_curves.main, compare),
     ):

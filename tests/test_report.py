@@ -107,12 +107,12 @@ def test_pictures_are_inside_drawn_once_and_described(folder: Path, outline: Out
     images = [attributes for tag, attributes in outline.tags if tag == "img"]
     content = [base64.b64decode((a["src"] or "").partition("base64,")[2]) for a in images]
     assert all(c.startswith(report.PNG_SIGNATURE) for c in content)
-    # training, error against budget, bytes and multiplications, |C|, and the one picture that is none of ours
-    assert len(content) == len(set(content)) == 6
+    # training, error against budget, bytes and multiplications, |C| and its regret, and one that is not ours
+    assert len(content) == len(set(content)) == 7
     assert (folder / "already drawn.png").read_bytes() in content
     assert content[-1] == (folder / "extra.png").read_bytes()
     assert all(a["alt"] for a in images)
-    assert sum(tag == "figcaption" for tag, _ in outline.tags) == 6
+    assert sum(tag == "figcaption" for tag, _ in outline.tags) == 7
 
 
 def test_training_table_holds_the_runs(outline: Outline) -> None:
@@ -161,14 +161,14 @@ def test_every_comparison_row_is_in_the_details(page: str, outline: Outline) -> 
 def test_sweep_tables_hold_choices_and_regrets(outline: Outline) -> None:
     found = examples.sweep((NASTY, *examples.LAYERS[:3])).sweeps
     for s in found:
-        (row,) = [r for r in outline.rows if r[:4] == [s.layer, s.scores, "40", "12"]]
-        assert row[4:9] == [
+        (row,) = [r for r in outline.rows if r[:6] == ["small", s.layer, s.scores, "0.3", "40", "12"]]
+        assert row[6:11] == [
             str(s.paper), f"{s.variance[s.paper] / s.variance[s.best]:.3f}", str(s.optimal),
             f"{s.variance[s.optimal] / s.variance[s.best]:.3f}", str(s.best),
         ]  # fmt: skip
     oracle = [s for s in found if s.scores == "oracle"]
-    (summary,) = [r for r in outline.rows if r[:2] == ["oracle", "4"]]
-    assert summary[2:4] == [f"{f([regret(s, s.paper) for s in oracle]):.3f}" for f in (median, max)]
+    (summary,) = [r for r in outline.rows if r[:4] == ["small", "oracle", "0.3", "4"]]
+    assert summary[5:7] == [f"{f([regret(s, s.paper) for s in oracle]):.3f}" for f in (median, max)]
 
 
 def test_law_verdicts_and_stamps_are_shown(outline: Outline) -> None:
@@ -253,7 +253,7 @@ def _bad_picture(folder: Path) -> Path:
         (_empty, "holds no result file"),
         (_malformed, r"x\.json does not fit the schema"),
         (_foreign, r"x\.json does not fit the schema"),
-        (_bad_choice, "paper=99 must be a number of winners"),
+        (_bad_choice, "paper=99 must be one of its numbers of winners"),
         (_bad_picture, r"y\.png: not a PNG"),
     ],
 )

@@ -69,7 +69,7 @@ def training() -> TrainingResult:
 def test_every_kind_comes_back(tmp_path):
     results = [
         comparison(),
-        SweepResult(stamp=stamp(seed=1), sweeps=[sweep_winners("a", *problem(), 0.5)]),
+        SweepResult(stamp=stamp(seed=1), sweeps=sweep_winners("a", *problem(), [0.5, 3])),
         CheckResult(stamp=stamp(seed=2), estimator="exact", verdicts=check_estimator(make("exact"))),
     ]
     for position, result in enumerate(results):

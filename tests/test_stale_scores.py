@@ -101,7 +101,7 @@ def test_where_they_go_in_the_table() -> None:
     unit = float((found.dy.double().T @ found.x.double()).square().sum())
     expected = float(make("crs(budget=0.3)").variance(found.x, found.dy, scores=scores)) / unit
     assert variance["stale"] == pytest.approx(expected)
-    sweep = sweep_winners("a", found.x, found.dy, 0.3, mask=found.mask, stale=found.stale, scores="stale")
+    (sweep,) = sweep_winners("a", found.x, found.dy, [0.3], mask=found.mask, stale=found.stale, scores="stale")
     assert sweep.crs == pytest.approx(expected)
 
 

@@ -7,9 +7,9 @@ import pytest
 from figure_parts import legend, points, visible
 
 from wtacrs.estimators import InputError
-from wtacrs.figures import style, winner_sweep
-from wtacrs.figures.summary import regret
-from wtacrs.validation.results import SweepResult
+from wtacrs.figures import style, winner_regret, winner_sweep
+from wtacrs.figures.summary import choice_summaries, regret, which_winners
+from wtacrs.validation.results import SweepResult, WinnerSweep
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_sweep_relative_to_the_gradient_has_one_crs_line_per_scores(sweep: Sweep
 def test_sweep_scale_is_logarithmic_only_beyond_a_decade(sweep: SweepResult) -> None:
     assert visible(winner_sweep.build(sweep))[0].get_yscale() == "log"
     flat = [s.model_copy(update={"variance": [s.crs * (1 - c / 100) for c in range(5)]}) for s in sweep.sweeps]
-    flat = [s.model_copy(update={"paper": 1, "optimal": 2, "best": 4}) for s in flat]
+    flat = [s.model_copy(update={"winners": list(range(5)), "paper": 1, "optimal": 2, "best": 4}) for s in flat]
     assert visible(winner_sweep.build(sweep.model_copy(update={"sweeps": flat})))[0].get_yscale() == "linear"
 
 
@@ -65,6 +65,41 @@ def test_sweep_of_many_layers_shows_nine_with_both_ends_and_says_so() -> None:
     assert (titles[0], titles[-1]) == ("h.0.fc", "h.19.fc")
     assert "9 of 20 layers" in fig.get_suptitle()
     assert len(visible(winner_sweep.build(many, layers=["h.7.fc", "h.3.fc"]))) == 2
+
+
+def test_sweep_of_several_files_shows_as_many_layers_of_each_and_names_them() -> None:
+    one = examples.winner_sweep("h.0.fc", 0, "oracle")
+    many = [
+        one.model_copy(update={"captures": name, "layer": f"h.{i}.fc"})
+        for name in ("first", "second")
+        for i in range(7)
+    ]
+    fig = winner_sweep.build(examples.sweep(()).model_copy(update={"sweeps": many}))
+    titles = [axes.get_title(loc="left").split("\n")[:2] for axes in visible(fig)]
+    assert titles == [[name, f"h.{i}.fc"] for name in ("first", "second") for i in (0, 2, 4, 6)]
+    assert "8 of 14 layers" in fig.get_suptitle()
+
+
+def test_sweep_shows_one_budget_the_middle_one_unless_told() -> None:
+    one = examples.winner_sweep("a", 0, "oracle")
+    result = examples.sweep(()).model_copy(
+        update={"sweeps": [one.model_copy(update={"budget": b}) for b in (1, 0.5, 0.1, 1.0)]}
+    )
+    assert "(budget 1;" in winner_sweep.build(result).get_suptitle()
+    assert "(1 rows;" in winner_sweep.build(result, budget=1).get_suptitle()
+    fig = winner_sweep.build(result, budget=0.1)
+    assert "(budget 0.1;" in fig.get_suptitle()
+    assert len([line for line in visible(fig)[0].get_lines() if len(line.get_xdata()) == examples.K]) == 1
+    with pytest.raises(InputError, match=r"budget=0\.2 is not in the sweep; it has: 0\.1, 0\.5, 1\.0, 1"):
+        winner_sweep.build(result, budget=0.2)
+
+
+def test_sweep_without_products_has_no_true_minimum() -> None:
+    one = examples.winner_sweep("a", 0, "oracle").model_copy(update={"products": False, "best": None})
+    fig = winner_sweep.build(examples.sweep(()).model_copy(update={"sweeps": [one]}))
+    assert "true minimum" not in legend(fig)
+    assert "without ‖G_T‖²" in fig.get_supylabel()
+    assert not [line for line in visible(fig)[0].get_lines() if line.get_marker() == "s"]
 
 
 def test_sweep_marks_without_variance_sit_on_the_lower_edge() -> None:
@@ -94,7 +129,7 @@ def test_sweep_refuses_what_it_cannot_show(sweep: SweepResult) -> None:
     with pytest.raises(InputError, match="relative_to='x'"):
         winner_sweep.build(sweep, relative_to="x")  # type: ignore[arg-type]
     bad = sweep.sweeps[0].model_copy(update={"best": examples.K + 1})
-    with pytest.raises(InputError, match="best=13 must be a number of winners from 0 to 12"):
+    with pytest.raises(InputError, match="best=13 must be one of its numbers of winners, or k=12"):
         winner_sweep.build(sweep.model_copy(update={"sweeps": [bad]}))
     with pytest.raises(style.NothingToDraw, match="no layer"):
         winner_sweep.build(sweep.model_copy(update={"sweeps": []}))
@@ -104,3 +139,79 @@ def test_regret_of_the_best_is_one_and_of_others_above(sweep: SweepResult) -> No
     for s in sweep.sweeps:
         assert regret(s, s.best) == 1.0
         assert regret(s, s.paper) == s.variance[s.paper] / min(s.variance) >= 1.0
+        assert regret(s.model_copy(update={"best": None}), s.paper) is None
+
+
+def test_a_thinned_curve_is_read_by_its_numbers_of_winners() -> None:
+    s = examples.winner_sweep("a", 0, "oracle")
+    kept = sorted({0, s.paper, s.optimal, s.best, s.k - 1})
+    thin = s.model_copy(update={"winners": kept, "variance": [s.variance[c] for c in kept]})
+    assert regret(thin, thin.paper) == regret(s, s.paper)
+    axes = visible(winner_sweep.build(examples.sweep(()).model_copy(update={"sweeps": [thin]})))[0]
+    (curve,) = [line for line in axes.get_lines() if len(line.get_xdata()) == len(kept)]
+    assert list(curve.get_xdata()) == kept
+
+
+def _regrets(*cases: tuple[str, float, float, float]) -> list[WinnerSweep]:
+    """Sweeps of two points: the paper keeps none, the S_T² rule one, with the given regrets, at a budget."""
+    found = []
+    for i, (captures, budget, paper, optimal) in enumerate(cases):
+        found.append(
+            examples.winner_sweep(f"layer{i}#0", 0, "oracle", captures).model_copy(
+                update={
+                    "winners": [0, 1, 2], "variance": [paper, optimal, 1.0], "budget": budget, "crs": paper,
+                    "k": 4, "paper": 0, "optimal": 1, "best": 2,
+                }
+            )
+        )  # fmt: skip
+    return found
+
+
+CASES = (
+    ("m, step 1", 0.1, 2.0, 1.5),
+    ("m, step 2", 0.1, 4.0, 1.0),
+    ("m, step 1", 0.5, 3.0, 1.25),
+    ("o", 0.5, 8, 2),
+)
+
+
+def test_summaries_are_medians_and_worst_by_file_and_budget() -> None:
+    found = choice_summaries(_regrets(*CASES, ("m, step 1", 0.1, 3.0, 1.0)))
+    assert [(e.captures, e.budget, e.cases) for e in found] == [
+        ("m, step 1", 0.1, 2), ("m, step 1", 0.5, 1), ("m, step 2", 0.1, 1), ("o", 0.5, 1),
+    ]  # fmt: skip
+    assert found[0].paper_regrets == (2.0, 3.0)
+    assert found[0].optimal_regrets == (1.5, 1.0)
+    assert (found[0].paper_fraction, found[0].optimal_fraction, found[0].best_fraction) == (0.0, 0.25, 0.5)
+
+
+def test_which_winners_names_the_better_rule_and_its_worst_case() -> None:
+    (told,) = which_winners(_regrets(*CASES))
+    assert told.startswith("Which |C|, oracle? That of the S_T² rule: variance over that of the best |C| 1.375 in")
+    assert "at worst 2 in layer3#0 at budget 0.5; the paper's rule: 3.500 in the median, at worst 8 in" in told
+    (turned,) = which_winners(_regrets(*((c, b, o, p) for c, b, p, o in CASES)))
+    assert turned.startswith("Which |C|, oracle? That of the paper's rule")
+    (unknown,) = which_winners([s.model_copy(update={"best": None}) for s in _regrets(*CASES)])
+    assert "Not known" in unknown
+
+
+def test_regret_figure_pools_steps_in_one_panel_per_architecture() -> None:
+    result = examples.sweep(()).model_copy(update={"sweeps": _regrets(*CASES)})
+    fig = winner_regret.build(result)
+    panels = visible(fig)
+    assert [axes.get_title(loc="left").split("\n")[0] for axes in panels] == ["m", "o"]
+    paper, optimal = style.look(winner_regret.PAPER), style.look(winner_regret.OPTIMAL)
+    assert points(panels[0], paper.colour, paper.marker) == {(0.1, 3.0), (0.5, 3.0)}
+    assert points(panels[0], optimal.colour, optimal.marker) == {(0.1, 1.25), (0.5, 1.25)}
+    assert points(panels[0], paper.colour, "_") == {(0.1, 4.0), (0.5, 3.0)}
+    assert points(panels[1], paper.colour, paper.marker) == {(0.5, 8.0)}
+    assert panels[0].get_yscale() == "linear"
+    assert winner_regret.fraction(result.sweeps[0].model_copy(update={"budget": 10})) == 10 / examples.N
+
+
+def test_regret_figure_refuses_what_it_cannot_show() -> None:
+    with pytest.raises(InputError, match="kind 'comparison'"):
+        winner_regret.build(examples.comparison())  # type: ignore[arg-type]
+    unknown = [s.model_copy(update={"best": None}) for s in _regrets(*CASES)]
+    with pytest.raises(style.NothingToDraw, match="no layer"):
+        winner_regret.build(examples.sweep(()).model_copy(update={"sweeps": unknown}))

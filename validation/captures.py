@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Float32
@@ -30,6 +30,25 @@ from wtacrs.validation.files import replacing
 FORMAT = "wtacrs-captures-1"
 _PARTS = ("x", "dy", "mask")
 _OPTIONAL_PARTS = ("stale",)
+
+
+class EntryName(NamedTuple):
+    """The parts of an entry's name."""
+
+    layer: str
+    call: int
+    batch: str
+
+
+def entry_name(entry: str) -> EntryName:
+    """Layer, call and batch of an entry.
+
+    >>> entry_name("encoder.wi#0"), entry_name("lm_head@2#17")
+    (EntryName(layer='encoder.wi', call=0, batch='0'), EntryName(layer='lm_head', call=2, batch='17'))
+    """
+    called, _, batch = entry.rpartition("#")
+    layer, at, call = called.rpartition("@")
+    return EntryName(layer, int(call), batch) if at and call.isdigit() else EntryName(called, 0, batch)
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,11 @@ from wtacrs.estimators.registry import missing_fields
 from wtacrs.estimators.scores import check_rows_agree
 from wtacrs.validation.captures import Captures, LayerCapture
 from wtacrs.validation.monte_carlo import monte_carlo
+from wtacrs.validation.records import ScoreKind
 from wtacrs.validation.results import ComparisonRow
 from wtacrs.validation.runner import Part, Runner, Task, file_mark, generator_for
-from wtacrs.validation.score_kinds import LayerLike, ScoreKind, default_scores, layer_scores
-from wtacrs.validation.sizes import RECOMMENDED, fitted, size_of, sizeless
+from wtacrs.validation.score_kinds import LayerLike, default_scores, layer_scores
+from wtacrs.validation.sizes import RECOMMENDED, budget_of, fitted, sizeless
 
 STEPS = 100
 DRAWS = 32
@@ -216,7 +217,7 @@ def _row(
         estimator=name,
         requested=rival.text,
         bytes_share=rival.share,
-        budget=_size(estimator),
+        budget=budget_of(estimator),
         scores=kind,
         n=n,
         d=d,
@@ -261,12 +262,6 @@ def _without_padding(capture: LayerCapture) -> LayerCapture:
     kept = capture.mask
     stale = None if capture.stale is None else capture.stale[kept]
     return LayerCapture(capture.x[kept].to(torch.bfloat16), capture.dy[kept], kept[kept], stale)
-
-
-def _size(estimator: Estimator) -> int | float | None:
-    """The budget of the estimator, or of the one that it wraps."""
-    found = size_of(estimator)
-    return found[1] if found is not None and found[0] == "budget" else None
 
 
 def _multiplications(estimator: Estimator, n: int, d: int, m: int) -> int | None:

@@ -11,8 +11,8 @@ from statistics import median
 from typing import NamedTuple
 
 from wtacrs.validation.comparison import median_multiplications
+from wtacrs.validation.records import ScoreKind
 from wtacrs.validation.results import ComparisonRow
-from wtacrs.validation.score_kinds import ScoreKind
 from wtacrs.validation.sizes import RECOMMENDED
 
 BASELINE = 'wta_crs(winners="paper")'

@@ -9,7 +9,7 @@ standard error, and their inner products give what the standard error of the squ
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -94,11 +94,24 @@ def monte_carlo(
         InputError: on fewer than 3 draws or a target of another shape.
     """
     target = _checked_target(x, dy, draws, target)
+    return streaming_moments(estimates(estimator, x, dy, draws, scores, generator), target, draws)
+
+
+def streaming_moments(
+    stream: Iterable[Float64[Tensor, "m d"]], target: Float64[Tensor, "m d"], draws: int
+) -> MonteCarloMoments:
+    """Moments of a stream of independent estimates, which may be sums of several estimators'.
+
+    Args:
+        stream: the estimates.
+        target: what the bias and the error are measured against.
+        draws: how many there are, ≥ 3.
+    """
     mean = torch.zeros_like(target)
     previous = torch.zeros_like(target)
     squares, errors, cross, along, inner = Running(), Running(), Running(), Running(), Running()
     harmonic = 0.0
-    for t, estimate in enumerate(estimates(estimator, x, dy, draws, scores, generator), start=1):
+    for t, estimate in enumerate(stream, start=1):
         errors.add(_squared_norm(estimate - target))
         inner.add(_inner(estimate, target))
         if t > 1:

@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict
 
 SCHEMA_VERSION: Literal[3] = 3
 
+ScoreKind = Literal["oracle", "row norms", "stale"]
+"""Kinds of row scores that `score_kinds.layer_scores` makes."""
+
 
 class Record(BaseModel):
     """Base of all records: immutable, no unknown fields; NaN and infinity are written as such."""

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, TypeAdapter, ValidationError
+from pydantic import Field, PositiveInt, TypeAdapter, ValidationError, model_validator
 
 from wtacrs.estimators.errors import InputError
 from wtacrs.validation.files import replacing
-from wtacrs.validation.records import SCHEMA_VERSION, Record, Stamp
+from wtacrs.validation.noise_records import NoiseResult
+from wtacrs.validation.records import SCHEMA_VERSION, Record, ScoreKind, Stamp
 from wtacrs.validation.study_records import BudgetsResult, NormsResult, TransferResult
 from wtacrs.validation.theory_records import TheoryResult
 
@@ -36,7 +37,7 @@ class ComparisonRow(Record):
     requested: str
     bytes_share: float | None
     budget: int | float | None
-    scores: Literal["row norms", "stale", "oracle"]
+    scores: ScoreKind
     n: int
     d: int
     m: int
@@ -72,21 +73,38 @@ class ComparisonResult(Record):
 
 
 class WinnerSweep(Record):
-    """Exact variance of WTA-CRS on one layer for every number of winners |C| = 0 … k − 1.
+    """Variance of WTA-CRS on one layer at one budget, for numbers of winners |C| from 0 to k − 1.
 
-    `paper`, `optimal` and `best` are numbers of winners: the paper's rule, the exact-variance rule (S_T² form)
-    and the true minimiser; `crs` is the variance of plain CRS with the same scores and k.
+    `captures` says where the layer is from: the model, and the training step if it is known. `variance[i]` belongs to
+    `winners[i]` rows kept with certainty; where k is large not every number is listed, but 0, k − 1 and the choices
+    are. `paper`, `optimal` and `best` are numbers of winners: the paper's rule, the S_T² rule and the true minimiser
+    over all of 0 … k − 1; `crs` is the variance of plain CRS with the same scores and k.
+
+    With `products` the variances are exact and relative to ‖G‖². Without, the term ‖G_T‖² was left out: they are upper
+    bounds, `S_T Σ_T w²/s / (k − |C|)`, relative to the same sums over all rows, and `best` is None.
     """
 
+    captures: str
     layer: str
-    scores: Literal["row norms", "stale", "oracle"]
+    scores: ScoreKind
+    budget: int | float
     n: int
     k: int
+    products: bool
+    winners: Sequence[int]
     variance: Sequence[float]
     paper: int
     optimal: int
-    best: int
+    best: int | None
     crs: float
+
+    @model_validator(mode="after")
+    def _as_long(self) -> WinnerSweep:
+        if len(self.winners) != len(self.variance):
+            raise ValueError(
+                f"sweep of layer {self.layer!r} has {len(self.winners)} winners and {len(self.variance)} variances"
+            )
+        return self
 
 
 class SweepResult(Record):
@@ -151,6 +169,7 @@ class TrainingResult(Record):
 Result = Annotated[
     ComparisonResult
     | SweepResult
+    | NoiseResult
     | CheckResult
     | TrainingResult
     | TheoryResult

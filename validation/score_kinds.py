@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Float64
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from wtacrs.estimators import InputError, joint_norms, row_norms
 from wtacrs.estimators.scores import check_rows_agree
+from wtacrs.validation.records import ScoreKind
 
-ScoreKind = Literal["oracle", "row norms", "stale"]
 SCORE_KINDS: tuple[ScoreKind, ...] = ("oracle", "row norms")
 """What every capture has; "stale" needs the norms of an earlier state."""
 STALE_FLOOR = 0.1

@@ -30,6 +30,12 @@ def size_of(estimator: Estimator) -> tuple[str, int | float] | None:
     return None
 
 
+def budget_of(estimator: Estimator) -> int | float | None:
+    """The budget of the estimator, or of the one that it wraps."""
+    found = size_of(estimator)
+    return found[1] if found is not None and found[0] == "budget" else None
+
+
 def resized(estimator: Estimator, size: int | float) -> Estimator:
     """The same with another size.
 

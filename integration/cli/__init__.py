@@ -1,7 +1,18 @@
 """The `wtacrs` command line: one module per command, in the order the help lists them."""
 
 # importing a module enters its command
-from wtacrs.integration.cli import capture, check, compare, demo, finetune, study, sweep, theory, zoo  # noqa: F401
+from wtacrs.integration.cli import (  # noqa: F401
+    capture,
+    check,
+    compare,
+    demo,
+    finetune,
+    noise,
+    study,
+    sweep,
+    theory,
+    zoo,
+)
 from wtacrs.integration.cli.app import main
 
 __all__ = ["main"]

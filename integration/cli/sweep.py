@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from wtacrs.integration.cli.app import (
-    CapturesArgument,
+    JobsOption,
     LayersOption,
+    SchedulerOption,
     app,
     budgets_from,
     console,
@@ -19,38 +20,54 @@ from wtacrs.integration.cli.app import (
     wrote,
 )
 
-if TYPE_CHECKING:
-    pass
-
 
 @app.command()
 def sweep(
-    captures: CapturesArgument,
-    budget: Annotated[str, typer.Option(metavar="B", help="0.3 = 30 % of the rows, 32 = 32 rows.")] = "0.3",
+    captures: Annotated[
+        list[Path], typer.Argument(metavar="CAPTURES...", help="Files written by `wtacrs capture`.")
+    ],
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="B", help="0.3 = 30 % of the rows, 32 = 32 rows. Repeatable; default 0.1, 0.3 and 0.5."
+        ),
+    ] = None,
     layers: LayersOption = None,
     scores: Annotated[
         str, typer.Option(help="oracle (‖x‖‖dy‖), row-norms (‖x‖), stale (‖x‖ · earlier ‖dy‖), both or all.")
     ] = "oracle",
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the result and the figure.")] = Path(
+    products: Annotated[
+        bool,
+        typer.Option(help="Without ‖G_T‖² it is far quicker, but only an upper bound: no best |C|, no regret."),
+    ] = True,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the result and the figures.")] = Path(
         "runs/sweep"
     ),
+    jobs: JobsOption = 1,
+    scheduler: SchedulerOption = None,
 ) -> None:
     """Exact variance of WTA-CRS for every number of winners |C|, with both rules' choices marked."""
+    from wtacrs.figures.summary import which_winners
     from wtacrs.integration.commands import check_folder
-    from wtacrs.integration.sweep_study import sweep_study
+    from wtacrs.integration.sweep_study import DEFAULT_BUDGETS, sweep_study
     from wtacrs.integration.tables import sweep_table
     from wtacrs.validation.captures import load_captures
+    from wtacrs.validation.runner import Runner
 
+    chosen = budgets_from(budget) if budget else list(DEFAULT_BUDGETS)
+    files = [load_captures(path) for path in captures]
     check_folder("out", out)
     with progress_bar("sweeping") as report:
         result = sweep_study(
-            load_captures(captures),
-            budgets_from([budget])[0],
+            files,
+            chosen,
             out,
             layers=layers,
             scores=scores_from(scores) or ("oracle",),
-            report=report,
-            skipped=warn_skipped,
+            products=products,
+            runner=Runner(jobs, scheduler, out, report, warn_skipped),
         )
     console.print(sweep_table(result))
-    wrote(out / "sweep.json", out / "winner_sweep.png")
+    for sentence in which_winners(result.sweeps):
+        console.print(sentence, highlight=False)
+    wrote(out / "sweep.json", out / "winner_sweep.png", out / "winner_regret.png")

@@ -1,0 +1,31 @@
+"""Noise of estimators as a table for the terminal."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from wtacrs.validation.noise_records import NoiseResult, in_percent
+
+
+def noise_table(result: NoiseResult) -> Table:
+    """The whole model: what every estimator adds to the minibatch's noise, the bias² in it, and its worst layer's."""
+    first = result.models[0]
+    table = Table(
+        title=f"Squared error over minibatch variance, {first.layers} layers together, {first.batches} batches; "
+        f"{result.level:.0%} intervals",
+        title_justify="left",
+    )
+    for column in ("scores", "estimator", "adds", "bias²", "batch", "worst", "found by"):
+        numeric = column in ("adds", "bias²", "batch", "worst")
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=column == "adds")
+    for entry in result.models:
+        table.add_row(
+            entry.scores,
+            entry.estimator,
+            str(entry.ratio),
+            in_percent(entry.bias_ratio) if entry.bias_ratio else "–",
+            "–" if entry.bias_ratio else f"{entry.equivalent_batch:.3g}×",
+            in_percent(entry.worst_ratio.value),
+            entry.method,
+        )
+    return table
