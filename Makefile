@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RUN ?= runs/demo
 THEORY ?= runs/theory
+NUMBERS ?= runs/numbers
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo theory test test-slow lint format gallery clean
+.PHONY: help setup demo theory test test-slow lint format gallery numbers clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -51,6 +52,9 @@ gallery: demo theory  ## refresh the README's figures from the demo's run and th
 	mkdir -p figures/gallery
 	cp $(RUN)/training_curves.png $(RUN)/variance_budget.png $(RUN)/winner_sweep.png figures/gallery/
 	cp $(THEORY)/theory_without-replacement.png $(THEORY)/theory_poisson.png $(THEORY)/theory_topk.png figures/gallery/
+
+numbers: $(INSTALLED)  ## measure every number of the README's tables anew and write them there (an hour on one thread)
+	$(BIN)/python -m wtacrs.integration.numbers --demo $(RUN) --out $(NUMBERS)
 
 clean:  ## remove the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

@@ -14,7 +14,8 @@ from wtacrs.estimators import products as products_module
 from wtacrs.estimators.errors import NoClosedForm
 from wtacrs.estimators.products import block_rows, double_product
 from wtacrs.validation.comparison import Plan, compare_layer
-from wtacrs.validation.scale import LAYER, ScaleResult, full_layer, main, rival_from, scale
+from wtacrs.validation.scale import LAYER, full_layer, main, rival_from, scale
+from wtacrs.validation.scale_records import ScaleResult
 
 ESTIMATORS = (
     "exact",

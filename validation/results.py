@@ -15,7 +15,9 @@ from pydantic import Field, PositiveInt, TypeAdapter, ValidationError, model_val
 from wtacrs.estimators.errors import InputError
 from wtacrs.validation.files import replacing
 from wtacrs.validation.noise_records import NoiseResult
+from wtacrs.validation.number_records import NumbersResult
 from wtacrs.validation.records import SCHEMA_VERSION, Record, ScoreKind, Stamp
+from wtacrs.validation.scale_records import ScaleResult
 from wtacrs.validation.study_records import BudgetsResult, NormsResult, TransferResult
 from wtacrs.validation.theory_records import TheoryResult
 
@@ -175,7 +177,9 @@ Result = Annotated[
     | TheoryResult
     | NormsResult
     | BudgetsResult
-    | TransferResult,
+    | TransferResult
+    | ScaleResult
+    | NumbersResult,
     Field(discriminator="kind"),
 ]
 _ANY_RESULT: TypeAdapter[Result] = TypeAdapter(Result)

@@ -16,14 +16,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from wtacrs.estimators import InputError
 from wtacrs.validation.captures import LayerCapture, load_captures, write_captures
 from wtacrs.validation.comparison import Plan, Rival, compare_layer
-from wtacrs.validation.records import Record, Stamp, stamp
+from wtacrs.validation.records import stamp
+from wtacrs.validation.scale_records import ScaleResult, ScaleRow
 
 RIVALS = (
     'wta_crs(budget=0.3, winners="paper")',
@@ -33,33 +33,6 @@ RIVALS = (
     "recommended at 0.3",
 )
 LAYER = "layer"
-
-
-class ScaleRow(Record):
-    """One estimator on one layer: how its moments were found, wall-clock seconds, and the peak of memory in bytes.
-
-    `device_bytes` is the peak of what torch allocated on a CUDA device, None on the CPU.
-    """
-
-    estimator: str
-    n: int
-    d: int
-    m: int
-    dtype: str
-    method: Literal["closed form", "monte carlo"]
-    draws: int | None
-    variance: float
-    seconds: float
-    process_bytes: int
-    device_bytes: int | None
-
-
-class ScaleResult(Record):
-    """Time and memory of every estimator on a layer of full size."""
-
-    kind: Literal["scale"] = "scale"
-    stamp: Stamp
-    rows: Sequence[ScaleRow]
 
 
 def full_layer(n: int, d: int, m: int, *, seed: int) -> LayerCapture:
