@@ -12,8 +12,9 @@ from typing import TypeVar
 
 from wtacrs.estimators import InputError
 from wtacrs.figures import command, sections
+from wtacrs.figures.comparison_section import comparison
 from wtacrs.figures.page import Markup, code, definitions, document, paragraph, picture, section, table, text
-from wtacrs.figures.sections import Named
+from wtacrs.figures.section_parts import Named
 from wtacrs.validation.noise_records import NoiseResult
 from wtacrs.validation.records import Record
 from wtacrs.validation.results import (
@@ -51,7 +52,7 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     folder, results = Path(folder), read_results(folder)
     parts = [
         sections.training(_of_kind(results, TrainingResult)),
-        sections.comparison(_of_kind(results, ComparisonResult)),
+        comparison(_of_kind(results, ComparisonResult)),
         sections.sweeps(_of_kind(results, SweepResult)),
         sections.checks(_of_kind(results, CheckResult)),
     ]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import partial
 from statistics import median
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
-from matplotlib.figure import Figure
-
-from wtacrs.figures import gradient_noise, style, training_curves, variance_budget, winner_regret, winner_sweep
+from wtacrs.figures import (
+    gradient_noise,
+    training_curves,
+    winner_regret,
+    winner_sweep,
+)
 from wtacrs.figures import theory as theory_figures
 from wtacrs.figures.page import (
     Cell,
@@ -20,26 +22,18 @@ from wtacrs.figures.page import (
     heading,
     number,
     paragraph,
-    percent,
-    picture,
-    section,
     table,
 )
+from wtacrs.figures.section_parts import METHODS, Part, missing, numbers
 from wtacrs.figures.summary import (
-    LayerMedian,
     choice_summaries,
     choice_variance,
-    layer_medians,
     regret,
-    standard_error,
     which_winners,
 )
 from wtacrs.validation.noise_records import LayerNoise, NoiseResult, in_percent
 from wtacrs.validation.results import (
     CheckResult,
-    ComparisonResult,
-    ComparisonRow,
-    Result,
     SweepResult,
     TrainingResult,
     WinnerSweep,
@@ -49,61 +43,17 @@ from wtacrs.validation.theory_records import TheoryResult
 ResultT = TypeVar("ResultT")
 
 
-_SCORES = {"row norms": "row-norm scores", "stale": "stale scores", "oracle": "oracle scores"}
-_METHODS = {"closed form": "closed form", "monte carlo": "Monte Carlo"}
-_AXES: tuple[tuple[variance_budget.Axis, str], ...] = (
-    ("budget", "budget"),
-    ("bytes", "stored bytes"),
-    ("multiplications", "multiplications"),
-)
-
-
-class Named(NamedTuple):
-    """A result and the name of its file."""
-
-    file: str
-    result: Result
-
-
-@dataclass
-class Part:
-    """A section under way: its title, its HTML pieces, and the PNG files among them."""
-
-    title: str
-    pieces: list[Markup] = field(default_factory=list)
-    pictures: list[bytes] = field(default_factory=list)
-
-    @property
-    def html(self) -> Markup:
-        """The finished section."""
-        return section(self.title, *self.pieces)
-
-    def add(self, *pieces: Markup) -> None:
-        """Append HTML."""
-        self.pieces.extend(pieces)
-
-    def draw(self, build: Callable[[], Figure], alternative: str, caption: str) -> None:
-        """Append a figure, or the sentence saying why there is nothing to draw."""
-        try:
-            png = style.png(build())
-        except style.NothingToDraw as reason:
-            self.add(paragraph(f"No figure “{alternative}”: {reason}.", "soft"))
-            return
-        self.pictures.append(png)
-        self.add(picture(png, alternative, caption))
-
-
 def training(runs: Sequence[tuple[str, TrainingResult]]) -> Part:
     """Table of all runs; curves per task, model and metric."""
     part = Part("Training")
     if not runs:
-        part.add(_missing("training run"))
+        part.add(missing("training run"))
         return part
     head = [
         "task", "model", "estimator", "seed", "train", "dev", "metric", "majority", "best", "final", "seconds",
         "converted layers", "parameters",
     ]  # fmt: skip
-    part.add(table(head, [_training_row(run) for _, run in runs], kinds=_numbers(3, 13, keep=(6,))))
+    part.add(table(head, [_training_row(run) for _, run in runs], kinds=numbers(3, 13, keep=(6,))))
     groups: dict[tuple[str, str, str], list[TrainingResult]] = {}
     for _, run in runs:
         groups.setdefault((run.task, run.model, run.metric), []).append(run)
@@ -117,38 +67,11 @@ def training(runs: Sequence[tuple[str, TrainingResult]]) -> Part:
     return part
 
 
-def comparison(results: Sequence[tuple[str, ComparisonResult]]) -> Part:
-    """Medians over layers, figures against budget, bytes and multiplications, and all layers folded away."""
-    part = Part("Error of the estimators")
-    if not results:
-        part.add(_missing("comparison"))
-    for file, result in results:
-        if len(results) > 1:
-            part.add(heading(file))
-        medians = layer_medians(result.rows)
-        if not medians:
-            part.add(paragraph(f"The comparison {file} has no rows.", "soft"))
-            continue
-        for against, what in _AXES:
-            part.draw(
-                partial(variance_budget.build, result, against=against),
-                f"Mean squared error against {what}",
-                f"Error of one gradient estimate, relative to ‖G‖², against {what}; lower is better. Lines are "
-                "medians over layers, bands their middle half; a dashed line is mostly bias², which does not "
-                "average out in training.",
-            )
-        part.add(
-            _median_table(medians),
-            details(f"All {len(result.rows)} rows, layer by layer", _row_table(result.rows)),
-        )
-    return part
-
-
 def sweeps(results: Sequence[tuple[str, SweepResult]]) -> Part:
     """The |C| figure, the regrets of the two rules, and every layer folded away."""
     part = Part("How many winners: |C|")
     if not results:
-        part.add(_missing("|C| sweep"))
+        part.add(missing("|C| sweep"))
     for file, result in results:
         if len(results) > 1:
             part.add(heading(file))
@@ -198,7 +121,7 @@ def checks(results: Sequence[tuple[str, CheckResult]]) -> Part:
     """Verdicts of the law-book: one line per estimator, every law folded away."""
     part = Part("Laws")
     if not results:
-        part.add(_missing("law check"))
+        part.add(missing("law check"))
         return part
     part.add(paragraph(
         "Every estimator is held to the laws that its traits promise; an expected failure was declared "
@@ -251,25 +174,17 @@ def _noise_table(rows: Sequence[LayerNoise]) -> Markup:
         [
             row.layer, code(row.estimator), row.scores, f"{len(row.deviations)}", str(row.ratio),
             in_percent(row.bias_ratio),
-            _METHODS[row.method] + (f", {row.draws:,} draws" if row.draws is not None else ""),
+            METHODS[row.method] + (f", {row.draws:,} draws" if row.draws is not None else ""),
         ]
         for row in rows
     ]  # fmt: skip
-    return table(head, body, kinds=_numbers(3, 7, keep=(6,)))
-
-
-def _missing(what: str) -> Markup:
-    return paragraph(f"The folder holds no {what}.", "soft")
+    return table(head, body, kinds=numbers(3, 7, keep=(6,)))
 
 
 def _verdict(status: str) -> Markup:
     sign = {"pass": "✓ ", "fail": "✗ "}.get(status, "")
     kind = {"pass": "good", "fail": "bad"}.get(status, "")
     return Markup(f'<span class="{kind}">{sign}{status}</span>' if kind else status)
-
-
-def _numbers(first: int, last: int, keep: tuple[int, ...] = ()) -> list[str]:
-    return ["" if i < first or i in keep else "number" for i in range(last)]
 
 
 def _training_row(run: TrainingResult) -> list[Cell]:
@@ -280,62 +195,6 @@ def _training_row(run: TrainingResult) -> list[Cell]:
         f"{run.majority:.3f}", f"{run.best:.3f}", f"{run.final:.3f}", seconds, f"{run.converted}",
         f"{run.parameters:,}",
     ]  # fmt: skip
-
-
-def _median_table(medians: Sequence[LayerMedian]) -> Markup:
-    """One line per estimator and budget; the moments under each kind of scores."""
-    kinds = [kind for kind in _SCORES if any(e.scores == kind for e in medians)]
-    lines: dict[tuple[str, float | None, float | None], dict[str, LayerMedian]] = {}
-    for e in medians:
-        lines.setdefault((e.series, e.budget, e.row_fraction), {})[e.scores] = e
-    rows = []
-    for (name, budget, _), found in lines.items():
-        any_one = next(iter(found.values()))
-        row: list[Cell] = [code(name), number(budget), percent(any_one.byte_fraction), _share(any_one)]
-        for kind in kinds:
-            at = found.get(kind)
-            row += [at.bias_squared, at.variance, number(at.mse, at.error)] if at else [None, None, "–"]
-        methods = sorted({method for e in found.values() for method in e.methods})
-        rows.append([*row, ", ".join(_METHODS[m] for m in methods), str(max(e.layers for e in found.values()))])
-    columns = [
-        "estimator",
-        "budget",
-        "bytes",
-        "multiplications",
-        *["bias²", "variance", "MSE"] * len(kinds),
-        "method",
-        "layers",
-    ]
-    groups = [("", 4), *[(_SCORES[kind], 3) for kind in kinds], ("", 2)]
-    note = paragraph(
-        "Medians over layers, each column by itself, relative to ‖G‖². “Closed form” is exact up to rounding "
-        "(a bias² near 1e-30 is rounding); Monte Carlo is measured, ± one standard error.",
-        "soft",
-    )
-    moments = [*["number"] * (3 + 3 * len(kinds))]
-    return Markup(table(columns, rows, groups=groups, kinds=["", *moments, "", "number"]) + note)
-
-
-def _share(entry: LayerMedian) -> str:
-    return "–" if entry.multiplication_fraction is None else percent(entry.multiplication_fraction)
-
-
-def _row_table(rows: Sequence[ComparisonRow]) -> Markup:
-    head = [
-        "layer", "estimator", "scores", "n", "d", "m", "bias²", "variance", "MSE", "stored bytes", "exact bytes",
-        "multiplications", "exact multiplications", "method",
-    ]  # fmt: skip
-    body: list[list[Cell]] = [
-        [
-            row.layer, code(row.estimator), row.scores, f"{row.n}", f"{row.d}", f"{row.m}",
-            number(row.bias_squared, row.bias_squared_error), number(row.variance, row.variance_error),
-            number(row.mse, standard_error(row)), f"{row.saved_bytes:,}", f"{row.exact_bytes:,}",
-            "–" if row.multiplications is None else f"{row.multiplications:,}", f"{row.exact_multiplications:,}",
-            _METHODS[row.method] + (f", {row.draws:,} draws" if row.draws is not None else ""),
-        ]
-        for row in rows
-    ]  # fmt: skip
-    return table(head, body, kinds=_numbers(3, 13))
 
 
 def _regret_table(found: Sequence[WinnerSweep]) -> Markup:
@@ -354,7 +213,7 @@ def _regret_table(found: Sequence[WinnerSweep]) -> Markup:
     )
     choice = ["|C| / k", "median regret", "worst regret"]
     head = ["captures", "scores", "budget", "cases", *choice, *choice, "|C| / k"]
-    return Markup(table(head, rows, groups=groups, kinds=_numbers(2, 11)) + note)
+    return Markup(table(head, rows, groups=groups, kinds=numbers(2, 11)) + note)
 
 
 def _median_and_worst(regrets: Sequence[float]) -> tuple[str, str]:
@@ -372,7 +231,7 @@ def _sweep_table(found: Sequence[WinnerSweep]) -> Markup:
         ]
         for s in found
     ]  # fmt: skip
-    return table(head, body, groups=groups, kinds=_numbers(3, 13))
+    return table(head, body, groups=groups, kinds=numbers(3, 13))
 
 
 def _regret(sweep: WinnerSweep, winners: int) -> str:

@@ -132,18 +132,18 @@ def test_comparison_table_holds_the_medians(outline: Outline) -> None:
         for kind in ("row norms", "oracle"):
             mine = [r for r in rows if (style.series(r.estimator), r.budget, r.scores) == (name, budget, kind)]
             assert len(mine) == 4
-            for moment in ("bias_squared", "variance", "mse"):
+            for moment in ("bias_squared", "variance", "mse", "mse_of_mean"):
                 value = median(getattr(r, moment) for r in mine)
                 wanted.append("0" if value == 0 else f"{value:.3g}")
         (row,) = [r for r in outline.rows if r[:2] == wanted[:2]]
-        assert row[:2] + row[4:10] == wanted
+        assert row[:2] + row[4:12] == wanted
         assert row[2] == f"{100 * mine[0].saved_bytes / mine[0].exact_bytes:.1f} %"
         assert row[3] == f"{100 * mine[0].multiplications / (40 * 6 * 5):.1f} %"
-        assert row[10:] == ["closed form", "4"]
+        assert row[12:] == ["closed form", "4"]
     (measured,) = [r for r in outline.rows if r[:2] == ["shrunk", "0.1"]]
     assert measured[3] == "–"
     assert " ± " in measured[6]
-    assert measured[7:] == ["–", "–", "–", "Monte Carlo", "4"]
+    assert measured[8:] == ["–", "–", "–", "–", "Monte Carlo", "4"]
 
 
 def test_every_comparison_row_is_in_the_details(page: str, outline: Outline) -> None:
