@@ -27,6 +27,7 @@ _KINDS: dict[str, tuple[Any, bool, float]] = {
 }
 _NAMES = {kind: label for kind, (_, label) in CURVES.items()}
 _OTHER_KIND: tuple[Any, bool, float] = (style.DASHES[2], True, 1.0)
+_LEVEL_DASHES: tuple[Any, ...] = ("-", style.DASHES[2])
 _NEGLIGIBLE = 1e-4
 _LINES = {1.0: "as much again", 0.1: "a tenth"}
 
@@ -95,7 +96,7 @@ def _floor(models: list[ModelNoise]) -> float:
 
 
 def _panel(axes: Axes, models: list[ModelNoise], dots: list[LayerNoise], look: style.Look) -> None:
-    for level, dash in zip(_LINES, ("-", style.DASHES[2]), strict=True):
+    for level, dash in zip(_LINES, _LEVEL_DASHES, strict=True):
         axes.axhline(level, color=style.GREY, linewidth=1.0, linestyle=dash, zorder=1)
     for kind in dict.fromkeys(m.scores for m in models):
         dash, filled, aside = _KINDS.get(kind, _OTHER_KIND)
@@ -159,9 +160,10 @@ def _legend(shown: list[ModelNoise], level: float, hidden: int) -> list[Line2D]:
     below = f" ({hidden} below the axis)" if hidden else ""
     dot: dict[str, Any] = {"alpha": 0.5, "marker": "o", "markersize": 3, "linestyle": "none"}
     handles.append(Line2D([], [], color=style.INK, label=f"one layer{below}", **dot))
-    for (value, label), dash in zip(_LINES.items(), ("-", style.DASHES[2]), strict=True):
+    level_line: Any
+    for (value, label), level_line in zip(_LINES.items(), _LEVEL_DASHES, strict=True):
         handles.append(
-            Line2D([], [], color=style.GREY, linewidth=1.0, linestyle=dash, label=f"{value:g}: {label}")
+            Line2D([], [], color=style.GREY, linewidth=1.0, linestyle=level_line, label=f"{value:g}: {label}")
         )
     return handles
 

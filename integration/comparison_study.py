@@ -12,9 +12,9 @@ from wtacrs.estimators import InputError
 from wtacrs.figures import variance_budget
 from wtacrs.integration.studies import Report, chosen_entries, draw_or_remove, estimators_from, source_of
 from wtacrs.validation.captures import Captures
-from wtacrs.validation.comparison import SCORE_KINDS, ScoreKind, compare
+from wtacrs.validation.comparison import SCORE_KINDS, compare
 from wtacrs.validation.equal_bytes import ByteRatio, byte_ratios, compare_equal_bytes
-from wtacrs.validation.records import stamp
+from wtacrs.validation.records import ScoreKind, stamp
 from wtacrs.validation.results import ComparisonResult, write_result
 
 DEFAULT_ESTIMATORS = ("topk", "crs", "wta_crs", 'wta_crs(winners="optimal")')

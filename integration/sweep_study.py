@@ -11,8 +11,8 @@ from wtacrs.estimators import InputError
 from wtacrs.figures import winner_regret, winner_sweep
 from wtacrs.integration.studies import Report, chosen_entries, draw_or_remove, source_of
 from wtacrs.validation.captures import Captures
-from wtacrs.validation.comparison import ScoreKind, ZeroProduct
-from wtacrs.validation.records import stamp
+from wtacrs.validation.comparison import ZeroProduct
+from wtacrs.validation.records import ScoreKind, stamp
 from wtacrs.validation.results import SweepResult, WinnerSweep, write_result
 from wtacrs.validation.winner_sweep import sweep_entry
 

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from wtacrs.estimators import Estimator, InputError, make, saved_bytes
 from wtacrs.validation.captures import load_captures
-from wtacrs.validation.comparison import SCORE_KINDS, LayerLike, ScoreKind, ZeroProduct, compare_layer
+from wtacrs.validation.comparison import SCORE_KINDS, LayerLike, ZeroProduct, compare_layer
 from wtacrs.validation.equal_bytes import BASELINE, largest_budget
+from wtacrs.validation.records import ScoreKind
 
 # {k}: rows or slots, as many as fit
 COMBINATIONS = (

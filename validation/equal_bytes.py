@@ -18,11 +18,11 @@ from wtacrs.estimators import Estimator, InputError, make, recommended, saved_by
 from wtacrs.validation.comparison import (
     SCORE_KINDS,
     LayerLike,
-    ScoreKind,
     ZeroProduct,
     compare_layer,
     median_multiplications,
 )
+from wtacrs.validation.records import ScoreKind
 from wtacrs.validation.results import ComparisonRow
 
 BASELINE = 'wta_crs(winners="paper")'

@@ -15,7 +15,7 @@ from wtacrs.estimators import InputError
 from wtacrs.integration.progress import count_bar
 
 if TYPE_CHECKING:
-    from wtacrs.validation.comparison import ScoreKind
+    from wtacrs.validation.records import ScoreKind
 
 app = typer.Typer(
     name="wtacrs",

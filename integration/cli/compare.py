@@ -23,7 +23,7 @@ from wtacrs.integration.cli.app import (
 )
 
 if TYPE_CHECKING:
-    from wtacrs.validation.comparison import ScoreKind
+    from wtacrs.validation.records import ScoreKind
 
 
 @app.command()
