@@ -155,8 +155,8 @@ def sweeps(results: Sequence[tuple[str, SweepResult]]) -> Part:
         part.draw(
             partial(winner_sweep.build, result),
             "Variance against the number of winners",
-            f"{_what(result)} of WTA-CRS against |C|, at one budget, relative to plain CRS with the same scores and k (the level "
-            "line); lower is better, and a good rule lands in the square. The paper's rule minimises "
+            f"{_what(result)} of WTA-CRS against |C| at one budget, relative to plain CRS with the same scores and k, "
+            "the level line; lower is better, and a good rule lands in the square. The paper's rule minimises "
             "P_T / (k − |C|), the exact-variance rule S_T² / (k − |C|), with P_T the tail's share of the scores, "
             "S_T their sum.",
         )
