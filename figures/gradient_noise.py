@@ -23,10 +23,10 @@ from wtacrs.validation.noise_records import LayerNoise, ModelNoise, NoiseResult
 # kinds of scores side by side at one budget: line style, fill of the marker, and how far to the side
 _KINDS: dict[str, tuple[Any, bool, float]] = {
     "oracle": ("-", True, 1 / 1.07),
+    "stale": (style.DASHES[3], True, 1.0),
     "row norms": (style.DASHES[1], False, 1.07),
 }
 _NAMES = {kind: label for kind, (_, label) in CURVES.items()}
-_OTHER_KIND: tuple[Any, bool, float] = (style.DASHES[2], True, 1.0)
 _NEGLIGIBLE = 1e-4
 _LINES = {1.0: "as much again", 0.1: "a tenth"}
 
@@ -98,7 +98,7 @@ def _panel(axes: Axes, models: list[ModelNoise], dots: list[LayerNoise], look: s
     for level, dash in zip(_LINES, ("-", style.DASHES[2]), strict=True):
         axes.axhline(level, color=style.GREY, linewidth=1.0, linestyle=dash, zorder=1)
     for kind in dict.fromkeys(m.scores for m in models):
-        dash, filled, aside = _KINDS.get(kind, _OTHER_KIND)
+        dash, filled, aside = _KINDS[kind]
         layers = [(n.row_fraction * aside, n.ratio.value) for n in dots if n.scores == kind and n.row_fraction]
         if layers:
             axes.plot(
@@ -148,7 +148,7 @@ def _title(result: NoiseResult) -> str:
 def _legend(shown: list[ModelNoise], level: float, hidden: int) -> list[Line2D]:
     handles = []
     for kind in dict.fromkeys(m.scores for m in shown):
-        dash, filled, _ = _KINDS.get(kind, _OTHER_KIND)
+        dash, filled, _ = _KINDS[kind]
         handles.append(
             Line2D([], [], color=style.INK, linestyle=dash, marker="o", markerfacecolor=style.INK if filled else "white",
                    label=f"all layers, {_NAMES.get(kind, kind)}")

@@ -201,12 +201,27 @@ def test_without_products_it_is_the_bound_and_claims_no_best():
 
 
 def test_a_tail_of_one_row_has_no_variance_in_single_precision():
-    """What is left of w² − ‖Z‖² is rounding, and must not count as regret."""
-    x, dy = make_problem("gaussian", 8, 300, 200, generator=seeded(7), dtype=torch.float32)
-    dy[5:] = 0.0
-    (sweep,) = sweep_winners("layer", x, dy, [5], scores="oracle")
-    assert sweep.variance[4] == 0.0
-    assert sweep.variance[3] > 1e-3
+    """What is left of w² − ‖Z‖² is rounding, of either sign, and must not count as regret."""
+    for seed in range(20):
+        x, dy = make_problem("gaussian", 8, 60, 50, generator=seeded(seed), dtype=torch.float32)
+        dy[5:] = 0.0
+        (sweep,) = sweep_winners("layer", x, dy, [5], scores="oracle")
+        assert sweep.variance[4] == 0.0
+        assert sweep.variance[3] > 1e-3
+
+
+def test_rows_out_of_reach_belong_to_the_unit_and_to_no_tail():
+    x, dy = make_problem("heavy_tailed", 30, 4, 3, generator=seeded(9))
+    mask = torch.arange(30) >= 6
+    scores = joint_norms(x, dy) * mask
+    (sweep,) = sweep_winners("layer", x, dy, [10], mask=mask)
+    unit = float((dy.T @ x).square().sum())
+    assert sweep.crs == pytest.approx(
+        float(make("crs(budget=10)").variance(x, dy, scores=scores)) / unit, rel=1e-9
+    )
+    for c in range(10):
+        expected = float(make("wta_crs", budget=10, winners=c).variance(x, dy, scores=scores)) / unit
+        assert sweep.variance[c] == pytest.approx(expected, rel=1e-9)
 
 
 def test_an_entry_of_a_file_is_one_piece_of_work(tmp_path):

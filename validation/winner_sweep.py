@@ -78,7 +78,7 @@ def sweep_winners(
 
     O(n·d·m) time in all for any number of budgets; without `products` O(n·(d + m) + n log n). Beside x and dy memory is
     O(n + m·d + b·(d + m)) in fp64 for blocks of b = 1,024 rows: x and dy are never copied whole to fp64, unless they
-    are fp64 already or their norms leave the range of single precision.
+    are fp64 already or their norms leave the range of single precision; the norms of bf16 rows take a copy in fp32.
 
     Args:
         layer: name for the result.
