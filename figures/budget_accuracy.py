@@ -28,7 +28,7 @@ def draw(result: BudgetsResult, path: Path) -> Path:
 def build(result: BudgetsResult) -> Figure:
     """The figure as an object: the metric on the left, Var Ĝ / ‖G‖² on the right.
 
-    Thick bars are standard errors over seeds, thin ones those of the dev sample; dots are the seeds. The band is exact
+    Broad bars are standard errors over seeds, thin ones those of the dev sample; dots are the seeds. The band is exact
     training with both errors joined.
 
     Raises:
@@ -65,13 +65,13 @@ def _metric(axes: Axes, result: BudgetsResult, colour: str) -> None:
     axes.axhline(level, color=style.INK, linewidth=1.3)
     x = [float(p.budget) for p in result.points]
     means = [p.scores.mean for p in result.points]
-    for width, name, label in (
-        (1.0, "dev_error", "± SE of the dev sample"),
-        (3.2, "seed_error", "± SE over seeds"),
-    ):
-        errors = [getattr(p.scores, name) for p in result.points]
-        if all(error is not None for error in errors):
-            axes.errorbar(x, means, errors, fmt="none", ecolor=colour, elinewidth=width, alpha=0.75, label=label)
+    seeds, dev = ([getattr(p.scores, name) for p in result.points] for name in ("seed_error", "dev_error"))
+    if None not in seeds:
+        axes.errorbar(x, means, seeds, fmt="none", ecolor=colour, elinewidth=7, alpha=0.3, label="± SE over seeds")
+    if None not in dev:
+        axes.errorbar(
+            x, means, dev, fmt="none", ecolor=colour, elinewidth=1.1, capsize=4, label="± SE of the dev sample"
+        )
     for point in result.points if len(result.seeds) > 1 else []:
         values = point.scores.values
         axes.plot([point.budget] * len(values), values, ".", color=colour, markersize=4, alpha=0.55)

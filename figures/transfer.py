@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter
 
 from wtacrs.estimators import InputError
 from wtacrs.figures import command, style
@@ -29,7 +31,7 @@ def draw(result: TransferResult, path: Path, *, files: Sequence[str] | None = No
 def build(result: TransferResult, *, files: Sequence[str] | None = None) -> Figure:
     """The figure as an object: a marker per estimator, log-log, with Kendall's τ and the regrets of both directions.
 
-    Estimators on a rising line keep their order; the best on either model has a ring.
+    Where the markers rise from left to right the order is kept; the best on either model has a ring.
 
     Args:
         result: of two or more files.
@@ -103,10 +105,8 @@ def _panel(
 ) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
-    values = [v for pair in places.values() for v in pair]
-    if values:
-        ends = (min(values), max(values))
-        axes.plot(ends, ends, color=style.GREY, linewidth=1.0, linestyle=style.DASHES[2], zorder=1)
+    for axis in (axes.xaxis, axes.yaxis):
+        _readable(axis)
     best = {p.best for p in pairs if {p.source, p.target} == {one, other}}
     for name, (x, y) in places.items():
         look = looks[name]
@@ -116,6 +116,23 @@ def _panel(
             [x], [y], marker=look.marker, color=look.colour, markersize=7, markeredgecolor="white",
             markeredgewidth=0.6, linestyle="none", zorder=3,
         )  # fmt: skip
+        number = str(list(looks).index(name) + 1)
+        axes.annotate(number, (x, y), xytext=(6, 4), textcoords="offset points", fontsize=7)
+    axes.margins(0.12)
+
+
+def _readable(axis: Axis) -> None:
+    """Plain numbers, at 1, 2 and 5 of a decade where there are few of them."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    few = FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
+    axis.set_minor_formatter(
+        FuncFormatter(lambda value, position: few(value, position) if _decades(axis) < 1.5 else "")
+    )
+
+
+def _decades(axis: Axis) -> float:
+    low, high = axis.get_view_interval()
+    return math.log10(high / low)
 
 
 def _told(pairs: Sequence[TransferPair], one: str, other: str) -> str:
@@ -124,7 +141,8 @@ def _told(pairs: Sequence[TransferPair], one: str, other: str) -> str:
     if there is None or back is None:
         return ""
     tau = "–" if there.tau is None else f"{there.tau:+.2f}"
-    return f"τ = {tau}, regret {there.regret:.2f}× there, {back.regret:.2f}× back"
+    a, b = (style.shorten(name, 13) for name in (one, other))
+    return f"τ = {tau}, regret {a} → {b} {there.regret:.2f}×, {b} → {a} {back.regret:.2f}×"
 
 
 def _named(result: TransferResult, file: str) -> str:
@@ -136,16 +154,15 @@ def _legend(looks: dict[str, style.Look]) -> list[Line2D]:
     handles = [
         Line2D(
             [], [], color=look.colour, marker=look.marker, linestyle="none", markeredgecolor="white",
-            markeredgewidth=0.6, markersize=7, label=style.shorten(name, 62),
+            markeredgewidth=0.6, markersize=7, label=f"{number}  {style.shorten(name, 60)}",
         )
-        for name, look in looks.items()
+        for number, (name, look) in enumerate(looks.items(), start=1)
     ]  # fmt: skip
     ring = Line2D(
         [], [], marker="o", markersize=11, markerfacecolor="none", markeredgecolor=style.INK, linestyle="none",
         label="best on one of the two",
     )  # fmt: skip
-    same = Line2D([], [], color=style.GREY, linewidth=1.0, linestyle=style.DASHES[2], label="equal on both")
-    return [*handles, ring, same]
+    return [*handles, ring]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

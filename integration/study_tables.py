@@ -70,11 +70,13 @@ def budgets_table(result: BudgetsResult) -> Table:
         title=f"{result.estimator}: dev {result.metric} over {len(result.seeds)} seeds, {result.dev_size:,} examples; "
         f"Var Ĝ/‖G‖², median of {result.layers} layers of the exactly trained model",
         title_justify="left",
+        caption="± standard errors, over seeds and of the dev sample; the interval joins both",
+        caption_justify="left",
     )
     kinds = list(dict.fromkeys(kind for point in result.points for kind in point.variance))
-    heads = ("budget", result.metric, "± SE seeds", "± SE dev", "minus exact", "95 % interval", "verdict")
+    heads = ("budget", result.metric, "± seeds", "± dev", "− exact", "95 % interval", "verdict")
     for column in (*heads, *(f"Var, {kind}" for kind in kinds)):
-        table.add_column(column, justify="left" if column == "verdict" else "right")
+        table.add_column(column, justify="left" if column == "verdict" else "right", no_wrap=True)
     table.add_row("exact", *_scores(result.exact), "", "", "", *("0" for _ in kinds))
     for point in result.points:
         table.add_row(
@@ -99,11 +101,19 @@ def _difference(difference: Difference) -> tuple[str, str, str]:
 
 
 def transfer_table(result: TransferResult) -> Table:
-    """Kendall's τ and the regret of taking one model's best estimator to another."""
-    table = Table(title="Order of the estimators by Var Ĝ/‖G‖², from one model to another", title_justify="left")
-    for column in ("scores", "budget", "from", "to", "Kendall τ", "best there", "best here", "regret"):
-        table.add_column(column, justify="right" if column in ("budget", "Kendall τ", "regret") else "left")
+    """Kendall's τ of two models, and what it costs to take one's best estimator to the other."""
+    table = Table(
+        title="Order of the estimators by Var Ĝ/‖G‖² on two models; regret: of taking one's best to the other",
+        title_justify="left",
+    )
+    for column in ("scores", "budget", "A", "B", "τ", "best on A", "best on B", "A → B", "B → A"):
+        name = column.startswith("best") or column in ("scores", "A", "B")
+        table.add_column(column, justify="left" if name else "right", overflow="fold", no_wrap=not name)
+    back = {(p.scores, p.budget, p.source, p.target): p for p in result.pairs}
+    order = list(result.models)
     for pair in result.pairs:
+        if order.index(pair.source) > order.index(pair.target):
+            continue
         table.add_row(
             pair.scores,
             f"{pair.budget:g}",
@@ -112,6 +122,7 @@ def transfer_table(result: TransferResult) -> Table:
             "–" if pair.tau is None else f"{pair.tau:+.2f}",
             pair.chosen,
             pair.best,
-            f"{pair.regret:.3f}×",
+            f"{pair.regret:.2f}×",
+            f"{back[pair.scores, pair.budget, pair.target, pair.source].regret:.2f}×",
         )
     return table
