@@ -61,7 +61,7 @@ def _layer_verdict(
     scores = layer_scores("row norms", layer.x, layer.dy, layer.mask)
     found = mean_test(estimator, layer.x, layer.dy, draws=draws, level=level, scores=scores, generator=generator)
     detail = (
-        f"p = {found.p_value:.2g} at level {level:.1g} over {draws} draws; largest |t| {found.statistic:.1f}; "
-        f"a bias of {found.detectable:.2g} ‖G‖ along one direction would be seen with 99 % power"
+        f"p = {found.p_value:.2g} at level {level:.1g} over {draws} draws; seen with 99 % power would be a bias of "
+        f"{found.detectable:.2g} ‖G‖ in any direction, or of {found.detectable_along:.2g} ‖G‖ along G"
     )
     return Verdict(law=law, status="fail" if found.rejected else "pass", detail=detail)

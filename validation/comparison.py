@@ -153,7 +153,7 @@ def compare_layer(
                 ComparisonRow(
                     layer=layer,
                     estimator=spec(estimator),
-                    budget=_budget(estimator),
+                    budget=budget_of(estimator),
                     scores=kind,
                     n=n,
                     d=d,
@@ -174,11 +174,11 @@ def compare_layer(
     return rows
 
 
-def _budget(estimator: Estimator) -> int | float | None:
-    """That of the estimator, or of the first one that it wraps."""
+def budget_of(estimator: Estimator) -> int | float | None:
+    """The budget of the estimator, or of the first one that it wraps; None if there is none."""
     own: int | float | None = getattr(estimator, "budget", None)
     inner = (getattr(estimator, field.name) for field in dataclasses.fields(estimator))  # type: ignore[arg-type]
-    wrapped = (_budget(value) for value in inner if isinstance(value, Estimator))
+    wrapped = (budget_of(value) for value in inner if isinstance(value, Estimator))
     return own if own is not None else next((budget for budget in wrapped if budget is not None), None)
 
 

@@ -14,6 +14,7 @@ from pydantic import Field, PositiveInt, TypeAdapter, ValidationError
 
 from wtacrs.estimators.errors import InputError
 from wtacrs.validation.files import replacing
+from wtacrs.validation.layer_test_records import LayerTestResult
 from wtacrs.validation.records import SCHEMA_VERSION, Record, Stamp
 from wtacrs.validation.theory_records import TheoryResult
 
@@ -137,7 +138,8 @@ class TrainingResult(Record):
 
 
 Result = Annotated[
-    ComparisonResult | SweepResult | CheckResult | TrainingResult | TheoryResult, Field(discriminator="kind")
+    ComparisonResult | SweepResult | CheckResult | TrainingResult | TheoryResult | LayerTestResult,
+    Field(discriminator="kind"),
 ]
 _ANY_RESULT: TypeAdapter[Result] = TypeAdapter(Result)
 
