@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Shaped
+from scipy import optimize
 from torch import Tensor
 
 from wtacrs.estimators import Estimator, InputError
@@ -21,7 +22,7 @@ QUANTITIES: tuple[Quantity, ...] = ("variance", "mse")
 
 LEAST_DRAWS = 6
 # bounds are found to this relative accuracy, and sought up to about e^64 from the estimate
-_ACCURACY, _FARTHEST = 1e-9, 32.0
+_ACCURACY, _FARTHEST = 1e-7, 32.0
 
 
 class VarianceRatio(NamedTuple):
@@ -135,7 +136,12 @@ def exact_ratio(a: float, b: float, level: float, quantity: Quantity = "variance
 
 
 def paired_ratio(
-    a: Sequence[float], b: Sequence[float], level: float, *, draws: int, quantity: Quantity = "variance"
+    a: Sequence[float] | np.ndarray,
+    b: Sequence[float] | np.ndarray,
+    level: float,
+    *,
+    draws: int,
+    quantity: Quantity = "variance",
 ) -> VarianceRatio:
     """Test and interval for E a / E b from i.i.d. pairs of numbers (Fieller's method with a correction for skewness).
 
@@ -168,7 +174,7 @@ def paired_ratio(
 
 
 def _edge(p_value: Callable[[float], float], ratio: float, side: Literal[-1, 1], level: float) -> float:
-    """Where the p-value falls to `level` below (−1) or above (1) the ratio, sought on a log scale by bisection."""
+    """Where the p-value falls to `level` below (−1) or above (1) the ratio, sought on a log scale."""
     inside, width = math.log(ratio), 1 / 64
     while p_value(math.exp(inside + side * width)) > level:
         inside += side * width
@@ -176,10 +182,8 @@ def _edge(p_value: Callable[[float], float], ratio: float, side: Literal[-1, 1],
         if width > _FARTHEST:
             return math.inf if side > 0 else 0.0
     outside = inside + side * width
-    while abs(outside - inside) > _ACCURACY:
-        middle = (inside + outside) / 2
-        inside, outside = (middle, outside) if p_value(math.exp(middle)) > level else (inside, middle)
-    return math.exp(outside)
+    ends = sorted((inside, outside))
+    return math.exp(optimize.brentq(lambda t: p_value(math.exp(t)) - level, *ends, xtol=_ACCURACY))
 
 
 def _numbers(
