@@ -89,7 +89,9 @@ def _median_table(medians: Sequence[LayerMedian]) -> Markup:
         row: list[Cell] = [code(name), size, percent(any_one.byte_fraction), _share(any_one)]
         for kind in kinds:
             at = found.get(kind)
-            moments = [at.bias_squared, at.variance, number(at.mse, at.error), at.mse_of_mean] if at else []
+            moments: list[Cell] = (
+                [at.bias_squared, at.variance, number(at.mse, at.error), at.mse_of_mean] if at else []
+            )
             row += moments or [None, None, "–", None]
         methods = sorted({method for e in found.values() for method in e.methods})
         rows.append([*row, ", ".join(METHODS[m] for m in methods), str(max(e.layers for e in found.values()))])

@@ -76,8 +76,7 @@ def _layer_verdict(
     watched = Watched(estimator, Problem(layer.x, layer.dy))
     found = mean_test(watched, layer.x, layer.dy, draws=draws, level=level, scores=scores, generator=generator)
     detail = (
-        f"{watched.in_words()}; p = {found.p_value:.2g} at level {level:.1g} over {draws} draws; "
-        f"largest |t| {found.statistic:.1f}; "
-        f"a bias of {found.detectable:.2g} ‖G‖ along one direction would be seen with 99 % power"
+        f"{watched.in_words()}; p = {found.p_value:.2g} at level {level:.1g} over {draws} draws; seen with 99 % power "
+        f"would be a bias of {found.detectable:.2g} ‖G‖ in any direction, or of {found.detectable_along:.2g} ‖G‖ along G"
     )
     return Verdict(law=law, status="fail" if found.rejected else "pass", detail=detail)

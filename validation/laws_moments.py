@@ -44,8 +44,8 @@ def unbiased_by_sampling(bench: Bench) -> str:
             bench.estimator, x, dy, draws=_DRAWS, level=bench.level, scores=scores, generator=bench.stream(1)
         )
         text = (
-            f"scores {kind}: p = {test.p_value:.2g} in {test.draws} draws, bias {test.effect:+.2g} of ‖G‖ "
-            f"(detectable {test.detectable:.2g})"
+            f"scores {kind}: p = {test.p_value:.2g} in {test.draws} draws, bias {test.bias:.2g} of ‖G‖, "
+            f"{test.along:+.2g} along G (detectable {test.detectable:.2g} and {test.detectable_along:.2g})"
         )
         demand(not test.rejected, f"{text}, level {bench.level:.1e}")
         seen.append(text)
@@ -116,7 +116,7 @@ def closed_forms_by_sampling(bench: Bench) -> str:
             generator=bench.stream(2),
         )
         seen.append(f"mean p = {mean.p_value:.2g}")
-        demand(not mean.rejected, f"expectation: p = {mean.p_value:.2g}, off by {mean.effect:+.2g} of its norm")
+        demand(not mean.rejected, f"expectation: p = {mean.p_value:.2g}, off by {mean.bias:.2g} of its norm")
     except NotImplementedError:
         pass
     try:

@@ -14,6 +14,7 @@ from pydantic import Field, PositiveInt, TypeAdapter, ValidationError, model_val
 
 from wtacrs.estimators.errors import InputError
 from wtacrs.validation.files import replacing
+from wtacrs.validation.layer_test_records import LayerTestResult
 from wtacrs.validation.noise_records import NoiseResult
 from wtacrs.validation.number_records import NumbersResult
 from wtacrs.validation.records import SCHEMA_VERSION, Record, ScoreKind, Stamp
@@ -173,6 +174,7 @@ Result = Annotated[
     | SweepResult
     | NoiseResult
     | CheckResult
+    | LayerTestResult
     | TrainingResult
     | TheoryResult
     | NormsResult

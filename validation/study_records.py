@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from wtacrs.validation.records import Record, Stamp
+from wtacrs.validation.records import Record, ScoreKind, Stamp
 
 
 class NormPoint(Record):
@@ -103,7 +103,7 @@ class Standing(Record):
     """Median over layers of Var Ĝ / ‖G‖² of one estimator in one file."""
 
     file: str
-    scores: Literal["row norms", "stale", "oracle"]
+    scores: ScoreKind
     budget: int | float
     estimator: str
     layers: int
@@ -119,7 +119,7 @@ class TransferPair(Record):
 
     source: str
     target: str
-    scores: Literal["row norms", "stale", "oracle"]
+    scores: ScoreKind
     budget: int | float
     tau: float | None
     chosen: str

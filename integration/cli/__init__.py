@@ -7,6 +7,7 @@ from wtacrs.integration.cli import (  # noqa: F401
     compare,
     demo,
     finetune,
+    layer_tests,
     noise,
     study,
     sweep,

@@ -1,0 +1,94 @@
+"""`wtacrs test`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wtacrs.estimators import InputError
+from wtacrs.integration.cli.app import (
+    CapturesArgument,
+    JobsOption,
+    LayersOption,
+    SchedulerOption,
+    SeedOption,
+    app,
+    budgets_from,
+    console,
+    progress_bar,
+    scores_from,
+    warn_skipped,
+    wrote,
+)
+
+
+@app.command("test")
+def layer_tests(
+    captures: CapturesArgument,
+    estimator: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SPEC", help="As in 'pivotal(budget=0.3)'; without a budget: at each --budget. Repeatable."
+        ),
+    ] = None,
+    budget: Annotated[
+        list[str] | None, typer.Option(metavar="B", help="0.3 = 30 % of the rows, 32 = 32 rows. Repeatable.")
+    ] = None,
+    against: Annotated[
+        str,
+        typer.Option(
+            metavar="SPEC", help="Baseline; without a budget it takes the estimator's. 'none': no comparison."
+        ),
+    ] = "wta_crs",
+    quantity: Annotated[
+        str, typer.Option(help="What is compared: variance, or mse about the exact product.")
+    ] = "variance",
+    layers: LayersOption = None,
+    scores: Annotated[
+        str, typer.Option(help="oracle (‖x‖‖dy‖), row-norms (‖x‖), stale (‖x‖ · earlier ‖dy‖), both or all.")
+    ] = "row-norms",
+    draws: Annotated[int, typer.Option(min=6, help="Draws per layer and estimator.")] = 500,
+    level: Annotated[
+        float, typer.Option(help="Probability that any of the sound means is rejected; likewise the variances.")
+    ] = 0.01,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the result and the figure.")] = Path(
+        "runs/test"
+    ),
+    seed: SeedOption = 0,
+    jobs: JobsOption = 1,
+    scheduler: SchedulerOption = None,
+) -> int:
+    """Test means and variances on captured layers at their real size; exit code 1 if a claim is rejected."""
+    from wtacrs.integration.commands import check_folder
+    from wtacrs.integration.layer_test_study import layer_test_study
+    from wtacrs.integration.layer_test_table import layer_test_summary, layer_test_tables
+    from wtacrs.validation.captures import load_captures
+    from wtacrs.validation.runner import Runner
+
+    if quantity not in ("variance", "mse"):
+        raise InputError(f"--quantity {quantity!r} must be variance or mse")
+    opened = load_captures(captures)
+    check_folder("out", out)
+    with progress_bar("testing") as report:
+        result = layer_test_study(
+            opened,
+            estimator or ["wta_crs"],
+            budgets_from(budget or ["0.3"]),
+            out,
+            against=None if against == "none" else against,
+            layers=layers,
+            scores=scores_from(scores) or ("row norms",),
+            quantity=quantity,  # type: ignore[arg-type]
+            draws=draws,
+            level=level,
+            seed=seed,
+            runner=Runner(jobs, scheduler, out, report, warn_skipped),
+        )
+    for table in layer_test_tables(result):
+        console.print(table)
+    for line in layer_test_summary(result):
+        console.print(line, highlight=False, markup=False)
+    wrote(out / "layer_tests.json", out / "layer_tests.png")
+    return 1 if result.broken else 0

@@ -1,0 +1,122 @@
+"""One mean, tested: Student's t with Hall's correction for skewness, and Holm's correction for many tests.
+
+The averages of this package are of squares, or of projections of draws of which a few rows weigh much: skewed
+numbers, for which Student's t rejects far too often on one side. With n = 200 squares of a normal variable a
+one-sided test at level 0.001 rejects a true mean six times too often, and at 0.0001 sixteen times; corrected, 1.3
+and 1.8 times.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from scipy import special
+
+from wtacrs.estimators import InputError
+
+# what the summation itself may leave of numbers that are all equal
+_CONSTANT = 1e-13
+
+
+class OneSample(NamedTuple):
+    """A tested mean: `error` is its standard error, `statistic` the corrected t, `p_value` of the asked side."""
+
+    mean: float
+    error: float
+    statistic: float
+    p_value: float
+
+
+def one_sample(
+    values: Sequence[float] | np.ndarray,
+    null: float = 0.0,
+    *,
+    rounding: float = 0.0,
+    side: Literal["two", "greater"] = "two",
+) -> OneSample:
+    """Test that independent numbers have the mean `null`.
+
+    With S = (mean − null) / s, where s is the standard deviation, and with the sample skewness γ, the statistic is
+    √n (S + γ S²/3 + γ² S³/27 + γ/(6n)) (Hall 1992, "On the removal of skewness by transformation"): increasing in S,
+    and normal up to O(1/n) where the plain t is off by O(1/√n). It is compared with Student's t of n − 1 degrees,
+    which is what it is for numbers without skewness.
+
+    Args:
+        values: at least two independent numbers of one distribution.
+        null: the mean claimed.
+        rounding: how far off a mean may be that is still counted as `null`. Numbers that are all equal are rejected
+            (p = 0) exactly when they are further off.
+        side: "two", or "greater" for the alternative that the mean is larger.
+
+    Raises:
+        InputError: on fewer than two numbers, or numbers that are not finite.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    if len(sample) < 2:
+        raise InputError(f"a test of a mean needs at least 2 numbers, got {len(sample)}")
+    if not np.isfinite(sample).all():
+        raise InputError("the draws hold NaN or infinite values: nothing can be tested")
+    mean, spread = float(sample.mean()), float(sample.std(ddof=1))
+    off = mean - null
+    excess = off - rounding if side == "greater" else math.copysign(max(abs(off) - rounding, 0.0), off)
+    error = spread / math.sqrt(len(sample))
+    if error <= _CONSTANT * abs(mean):
+        least = _CONSTANT * abs(mean)
+        beyond = excess > least if side == "greater" else abs(excess) > least
+        return OneSample(mean, 0.0, math.copysign(math.inf, excess) if beyond else 0.0, 0.0 if beyond else 1.0)
+    if excess == 0.0 and side == "two":
+        return OneSample(mean, error, 0.0, 1.0)
+    statistic = _unskewed(excess / spread, _skewness(sample, mean), len(sample))
+    p_value = special.stdtr(len(sample) - 1, -statistic if side == "greater" else -abs(statistic))
+    return OneSample(mean, error, statistic, float(p_value if side == "greater" else 2 * p_value))
+
+
+def _skewness(sample: np.ndarray, mean: float) -> float:
+    centred = sample - mean
+    # scaled first: third powers of small numbers would underflow
+    centred /= np.abs(centred).max()
+    return float((centred**3).mean() / (centred**2).mean() ** 1.5)
+
+
+def _unskewed(standardised: float, skewness: float, count: int) -> float:
+    a = skewness * standardised / 3
+    return math.sqrt(count) * (standardised * (1 + a + a * a / 3) + skewness / (6 * count))
+
+
+def reach(level: float, count: int, power: float = 0.99, sides: int = 1) -> float:
+    """The shift of the mean, in standard errors, that a t test of `count` numbers sees with probability `power`.
+
+    It is the noncentrality δ at which the noncentral t exceeds the critical value c, by the normal approximation
+    P(t > c) = Φ((δ − c (1 − 1/(4ν))) / √(1 + c²/(2ν))) with ν = count − 1.
+    """
+    degrees = count - 1
+    critical = -float(special.stdtrit(degrees, level / sides))
+    widening = math.sqrt(1 + critical**2 / (2 * degrees))
+    return critical * (1 - 1 / (4 * degrees)) + float(special.ndtri(power)) * widening
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """Holm's step-down adjustment: rejecting the adjusted values ≤ level keeps the family's error below level.
+
+    It holds whatever the dependence between the tests.
+    """
+    order = np.argsort(p_values, kind="stable")
+    stepped = p_values[order] * np.arange(len(p_values), 0, -1)
+    adjusted = np.empty_like(p_values)
+    adjusted[order] = np.minimum(np.maximum.accumulate(stepped), 1.0)
+    return adjusted
+
+
+def check_sample(draws: int, level: float, least: int) -> None:
+    """Refuse an unusable sample size or level.
+
+    Raises:
+        InputError: unless draws is an integer ≥ least and level a probability in (0, 1).
+    """
+    if isinstance(draws, bool) or not isinstance(draws, int) or draws < least:
+        raise InputError(f"draws={draws!r} must be an integer ≥ {least}")
+    if not 0.0 < level < 1.0:
+        raise InputError(f"level={level!r} must be a probability in (0, 1)")
