@@ -93,7 +93,13 @@ def _marks(
 ) -> None:
     found, reach = test.bias, NormalDist().inv_cdf(1 - level / 2)
     face = look.colour if found.verdict != "accepted" else "white"
-    mark = {"marker": look.marker, "markersize": 4.6, "color": look.colour, "markerfacecolor": face, "zorder": 3}
+    mark: dict[str, Any] = {
+        "marker": look.marker,
+        "markersize": 4.6,
+        "color": look.colour,
+        "markerfacecolor": face,
+        "zorder": 3,
+    }
     if found.along_error is not None:
         half = reach * found.along_error
         left.plot([found.along - half, found.along + half], [y, y], color=look.colour, linewidth=1.2)
@@ -141,7 +147,7 @@ def _title(result: LayerTestResult, shown: int, total: int) -> str:
     return f"Bias on captured layers: {rejected} of {len(claims)} claims of no bias rejected at {result.level:.2g}{which}"
 
 
-def _legend(kinds: list[tuple[str, str]], looks: dict[str, style.Look], bars: bool) -> list[Line2D]:
+def _legend(kinds: Sequence[tuple[str, str]], looks: dict[str, style.Look], bars: bool) -> list[Line2D]:
     several = len({scores for _, scores in kinds}) > 1
     handles = []
     for estimator, scores in kinds:

@@ -122,7 +122,7 @@ class Runner:
             parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
             for index, outcome in parallel(calls):
                 if isinstance(outcome, InputError):
-                    raise outcome
+                    raise InputError(_named(tasks[index], str(outcome)))
                 yield tasks[index], outcome
 
     def _tell(self, task: Task[RecordT], part: Part[RecordT], done: int, total: int) -> None:
@@ -186,6 +186,12 @@ def _call(index: int, task: Task[RecordT], threads: int | None) -> tuple[int, Pa
         return index, task.work(*task.arguments)
     except InputError as error:
         return index, error
+
+
+def _named(task: Task[RecordT], message: str) -> str:
+    """The message of a refusal, which must say what it was about."""
+    label = task.label or task.key
+    return message if label in message else f"{label}: {message}"
 
 
 def _on_cluster(scheduler: str) -> Any:
