@@ -55,7 +55,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize("command", ["norms", "budgets", "transfer"])
 def test_every_study_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", command, "--help"]) == 0
-    assert f"wtacrs study {command}" in " ".join(capsys.readouterr().out.split())
+    assert f"study {command} [OPTIONS]" in " ".join(capsys.readouterr().out.split())
 
 
 def test_study_transfer_of_two_files(captures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
