@@ -104,7 +104,8 @@ def _introduction() -> Markup:
             ("bias²", "‖EĜ − G‖² / ‖G‖², the part of the error that stays however many steps are averaged"),
             ("variance", "E‖Ĝ − EĜ‖² / ‖G‖², the part that averages out; MSE = bias² + variance"),
             ("scores", "the row sizes that decide who is kept: row norms ‖xᵢ‖ are known in the forward pass; the "
-             "oracle's ‖xᵢ‖‖yᵢ‖ need dY as well and show what better scores would be worth"),
+             "oracle's ‖xᵢ‖‖yᵢ‖ need dY as well and show what better scores would be worth; stale ones take ‖yᵢ‖ from an "
+             "earlier state of the training"),
             ("|C|", "the number of largest rows (winners) that WTA-CRS keeps with certainty; the other "
              "k − |C| are drawn"),
             ("bytes", "what is stored between the passes, against the exact activation"),

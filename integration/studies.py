@@ -40,8 +40,8 @@ def chosen_entries(captures: Captures, patterns: Sequence[str] | None) -> list[s
 def at_budget(spec: str, budget: int | float) -> Estimator:
     """The estimator of a spec that leaves its budget out, or has `{budget}` where it belongs.
 
-    >>> at_budget("crs", 0.3), at_budget("quantized_rows(rows=crs(budget={budget}))", 8)
-    (crs(budget=0.3), quantized_rows(bits=4, rows=crs(budget=8)))
+    >>> at_budget("crs", 0.3), at_budget("control_variate(rank=4, rows=crs(budget={budget}))", 8).rows
+    (crs(budget=0.3), crs(budget=8))
 
     Raises:
         InputError: on a spec that has a budget already or is unusable, or an unusable budget.

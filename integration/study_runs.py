@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,9 +47,7 @@ class Subject:
     @property
     def described(self) -> dict[str, str]:
         """What a stamp says of it."""
-        given: dict[str, object] = {"task": self.task, "data": self.data, "model": self.model}
-        given |= {"tokenizer": self.tokenizer, "train_limit": self.train_limit, "dev_limit": self.dev_limit}
-        return {key: str(value) for key, value in given.items() if value is not None}
+        return {key: str(value) for key, value in asdict(self).items() if value is not None}
 
 
 def train_in(

@@ -15,9 +15,10 @@ from wtacrs.validation.claims import CLAIMS
 from wtacrs.validation.noise_records import NoiseResult
 from wtacrs.validation.problems import make_problem
 from wtacrs.validation.results import CheckResult, ComparisonResult, SweepResult, TrainingResult, load_result
+from wtacrs.validation.study_records import TransferResult
 from wtacrs.validation.theory_records import Claim, TheoryResult
 
-COMMANDS = ("demo", "zoo", "capture", "compare", "sweep", "noise", "check", "theory", "finetune")
+COMMANDS = ("demo", "zoo", "capture", "compare", "sweep", "noise", "test", "check", "theory", "finetune", "study")
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,25 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     text = capsys.readouterr().out
     assert text.count("\n") > 5
     assert "Usage" in text
+
+
+@pytest.mark.parametrize("command", ["norms", "budgets", "transfer"])
+def test_every_study_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study", command, "--help"]) == 0
+    assert f"study {command} [OPTIONS]" in " ".join(capsys.readouterr().out.split())
+
+
+def test_study_transfer_of_two_files(captures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(captures.read_bytes())
+    arguments = ["study", "transfer", captures, other, "--estimator", "crs", "--estimator", "uniform"]
+    assert main([str(a) for a in [*arguments, "--budget", "0.2", "--out", tmp_path / "out"]]) == 0
+    result = load_result(tmp_path / "out" / "transfer.json")
+    assert isinstance(result, TransferResult)
+    assert {(pair.tau, pair.regret) for pair in result.pairs} == {(1.0, 1.0)}
+    shown = capsys.readouterr().out
+    assert "transfer.png" in shown
+    assert "skipped" in shown
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -353,6 +373,19 @@ def test_finetune_trains_refuses_to_overwrite_and_resumes(
         (["finetune", "--task", "sst2"], "--data DIR"),
         (["finetune", "--tokenizer", "./missing"], "./missing"),
         (["finetune", "--resume", "--out", "{tmp}/nothing"], "nothing"),
+        (["study", "best"], "No such command 'best'"),
+        (["study", "transfer", "{captures}"], "at least two files"),
+        (["study", "transfer", "{captures}", "missing.safetensors"], "no such file"),
+        (["study", "transfer", "{captures}", "{captures}"], "another file is called 'c'"),
+        (["study", "transfer", "{captures}", "{text}", "--scores", "best"], "--scores 'best' must be"),
+        (["study", "norms", "--estimator", "exact"], "a spec such as"),
+        (["study", "norms", "--layer", "x", "--train-limit", "9"], "layer='x' is no nn.Linear"),
+        (["study", "norms", "--lr", "0"], "lr=0.0"),
+        (["study", "norms", "--model", "new:gpt"], "new:bert"),
+        (["study", "budgets", "--budget", "most"], "'most' must be a fraction"),
+        (["study", "budgets", "--estimator", "crs(budget=3)"], "leave the budget out"),
+        (["study", "budgets", "--seeds", "0"], "--seeds"),
+        (["study", "budgets", "--out", "{text}"], "is a file"),
         (["theory", "--out", "{text}/below"], "{text}"),
         (["theory", "--seed", "-1", "--out", "{tmp}/t"], "seed=-1 must be"),
         (["theory", "--seed", "9223372036854775808", "--out", "{tmp}/t"], "seed=9223372036854775808 must be"),
