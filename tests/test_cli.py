@@ -15,7 +15,7 @@ from wtacrs.validation.problems import make_problem
 from wtacrs.validation.results import CheckResult, ComparisonResult, SweepResult, TrainingResult, load_result
 from wtacrs.validation.theory_records import Claim, TheoryResult
 
-COMMANDS = ("demo", "zoo", "capture", "compare", "sweep", "check", "theory", "finetune")
+COMMANDS = ("demo", "zoo", "capture", "compare", "sweep", "check", "test", "theory", "finetune")
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +236,13 @@ def test_finetune_trains_refuses_to_overwrite_and_resumes(
         (["finetune", "--task", "sst2"], "--data DIR"),
         (["finetune", "--tokenizer", "./missing"], "./missing"),
         (["finetune", "--resume", "--out", "{tmp}/nothing"], "nothing"),
+        (["test", "missing.safetensors"], "no such file"),
+        (["test", "{captures}", "--draws", "3"], "--draws"),
+        (["test", "{captures}", "--level", "0"], "level=0.0"),
+        (["test", "{captures}", "--quantity", "bias"], "must be variance or mse"),
+        (["test", "{captures}", "--against", "wta_csr"], "did you mean wta_crs"),
+        (["test", "{captures}", "--layers", "dead"], "zero in every chosen layer"),
+        (["test", "{captures}", "--out", "{text}/below"], "{text}"),
         (["theory", "--out", "{text}/below"], "{text}"),
         (["theory", "--seed", "-1", "--out", "{tmp}/t"], "seed=-1 must be"),
         (["theory", "--seed", "9223372036854775808", "--out", "{tmp}/t"], "seed=9223372036854775808 must be"),
