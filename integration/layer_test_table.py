@@ -38,11 +38,11 @@ def _table(title: str, tests: list[LayerTest], names: dict[str, str]) -> Table:
     compared = [test.ratio for test in tests if test.ratio is not None]
     stated = any(test.variance is not None for test in tests)
     if compared:
-        title += f"; over {compared[0].against}"
+        title += f"; {compared[0].quantity} over {compared[0].against}"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     columns = ["layer", "bias/‖G‖", "seen from", "p", "Holm", "mean"]
     columns += ["var/form", "Holm", "closed form"] if stated else []
-    columns += [f"{compared[0].quantity} over baseline"] if compared else []
+    columns += ["over baseline"] if compared else []
     for column in columns:
         number = column in ("bias/‖G‖", "seen from", "p", "Holm", "var/form")
         table.add_column(column, justify="right" if number else "left", no_wrap=True)

@@ -15,7 +15,7 @@ COMMANDS = {
     "compare": ("comparison.json", ["--estimator", "crs", "--budget", "0.3"]),
     "sweep": ("sweep.json", ["--budget", "0.3"]),
     "noise": ("noise.json", ["--estimator", "crs", "--budget", "0.3"]),
-    "test": ("layer_tests.json", ["--estimator", "crs", "--budget", "0.3", "--draws", "12"]),
+    "test": ("layer_tests.json", ["--estimator", "crs", "--budget", "0.3", "--draws", "30"]),
 }
 
 

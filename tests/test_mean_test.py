@@ -279,11 +279,19 @@ def test_one_sample_without_skewness_is_the_t_test():
     assert found.statistic == pytest.approx(float(expected.statistic))
     greater = one_sample(values, 0.2, side="greater")
     assert greater.p_value == pytest.approx(float(stats.ttest_1samp(values, 0.2, alternative="greater").pvalue))
+
+
+def test_equal_numbers_tell_as_much_as_their_signs():
+    """Few outcomes may give one value n times: 2^−n, as of the sign test, and 0 only where nothing can vary."""
     constant = [0.1] * 7
-    assert one_sample(constant).p_value == 0.0
-    assert one_sample(constant, 0.1).p_value == 1.0
-    assert one_sample(constant, rounding=0.2).p_value == 1.0
-    assert one_sample(constant, 0.2, side="greater").p_value == 1.0
+    assert one_sample(constant).p_value == 2.0**-6
+    assert one_sample(constant, side="greater").p_value == 2.0**-7
+    assert one_sample(constant, deterministic=True).p_value == 0.0
+    assert one_sample([0.1, 0.1 + 1e-9] * 3, side="greater").p_value == 2.0**-6
+    for null, rounding in ((0.1, 0.0), (0.0, 0.2)):
+        for deterministic in (True, False):
+            assert one_sample(constant, null, rounding=rounding, deterministic=deterministic).p_value == 1.0
+    assert one_sample(constant, 0.2, side="greater", deterministic=True).p_value == 1.0
 
 
 def test_memory_is_a_few_matrices():

@@ -112,7 +112,7 @@ def test_pictures_are_inside_drawn_once_and_described(folder: Path, outline: Out
     assert (folder / "already drawn.png").read_bytes() in content
     assert content[-1] == (folder / "extra.png").read_bytes()
     assert all(a["alt"] for a in images)
-    assert sum(tag == "figcaption" for tag, _ in outline.tags) == 7
+    assert sum(tag == "figcaption" for tag, _ in outline.tags) == 8
 
 
 def test_training_table_holds_the_runs(outline: Outline) -> None:

@@ -44,8 +44,8 @@ from wtacrs.validation.variance_ratio import (
     paired_ratio,
 )
 
-# beyond so many rows or outcomes a layer is sampled
-_ENUMERATED_ROWS, _OUTCOMES = 32, 2000
+# beyond so many rows or outcomes a layer is sampled: listing would take longer
+_ENUMERATED_ROWS, _OUTCOMES = 12, 500
 # rounding of moments over outcomes, relative to Σw or to E‖Ĝ‖²
 _EXACT = 1e-10
 
@@ -205,7 +205,7 @@ def _listing(estimator: Estimator, layer: _Layer, listed: ExactMoments) -> _Seen
         rounding=rounding,
         verdict=_bias_verdict(size > rounding, estimator),
     )
-    stated = known_moment(estimator, layer.x, layer.dy, scores=layer.scores)
+    stated = known_moment(estimator, layer.x.double(), layer.dy.double(), scores=layer.scores)
     variance = None
     if stated is not None:
         scale = listed.variance + float(listed.mean.square().sum())

@@ -36,6 +36,7 @@ def one_sample(
     *,
     rounding: float = 0.0,
     side: Literal["two", "greater"] = "two",
+    deterministic: bool = False,
 ) -> OneSample:
     """Test that independent numbers have the mean `null`.
 
@@ -44,12 +45,16 @@ def one_sample(
     and normal up to O(1/n) where the plain t is off by O(1/√n). It is compared with Student's t of n − 1 degrees,
     which is what it is for numbers without skewness.
 
+    No p-value is below the smallest of a sign test, 2^−n for one side: that n numbers all lie on one side of `null` can
+    tell no more, however little they vary. Few draws of an estimator with few outcomes may well all be the same.
+
     Args:
         values: at least two independent numbers of one distribution.
         null: the mean claimed.
-        rounding: how far off a mean may be that is still counted as `null`. Numbers that are all equal are rejected
-            (p = 0) exactly when they are further off.
+        rounding: how far off a mean may be that is still counted as `null`.
         side: "two", or "greater" for the alternative that the mean is larger.
+        deterministic: the numbers are known not to vary. If they do not, they are rejected with p = 0 exactly when they
+            are further off than the rounding.
 
     Raises:
         InputError: on fewer than two numbers, or numbers that are not finite.
@@ -63,15 +68,16 @@ def one_sample(
     off = mean - null
     excess = off - rounding if side == "greater" else math.copysign(max(abs(off) - rounding, 0.0), off)
     error = spread / math.sqrt(len(sample))
+    least = 2.0 ** (-len(sample) if side == "greater" else 1 - len(sample))
     if error <= _CONSTANT * abs(mean):
-        least = _CONSTANT * abs(mean)
-        beyond = excess > least if side == "greater" else abs(excess) > least
-        return OneSample(mean, 0.0, math.copysign(math.inf, excess) if beyond else 0.0, 0.0 if beyond else 1.0)
+        if (excess if side == "greater" else abs(excess)) <= _CONSTANT * abs(mean):
+            return OneSample(mean, 0.0, 0.0, 1.0)
+        return OneSample(mean, 0.0, math.copysign(math.inf, excess), 0.0 if deterministic else least)
     if excess == 0.0 and side == "two":
         return OneSample(mean, error, 0.0, 1.0)
     statistic = _unskewed(excess / spread, _skewness(sample, mean), len(sample))
-    p_value = special.stdtr(len(sample) - 1, -statistic if side == "greater" else -abs(statistic))
-    return OneSample(mean, error, statistic, float(p_value if side == "greater" else 2 * p_value))
+    tail = float(special.stdtr(len(sample) - 1, -statistic if side == "greater" else -abs(statistic)))
+    return OneSample(mean, error, statistic, max(tail if side == "greater" else 2 * tail, least))
 
 
 def _skewness(sample: np.ndarray, mean: float) -> float:

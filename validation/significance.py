@@ -187,10 +187,13 @@ def mean_test(
     stream = SplitDraws(target, draws)
     for estimate in estimates(estimator, x, dy, draws, scores, generator):
         stream.add(estimate)
-    return mean_verdict(stream, level, unit=unit, rounding=rounding_error(x, dy))
+    fixed = estimator.traits.deterministic
+    return mean_verdict(stream, level, unit=unit, rounding=rounding_error(x, dy), deterministic=fixed)
 
 
-def mean_verdict(stream: SplitDraws, level: float, *, unit: float, rounding: float) -> MeanTest:
+def mean_verdict(
+    stream: SplitDraws, level: float, *, unit: float, rounding: float, deterministic: bool = False
+) -> MeanTest:
     """The verdict of `mean_test` on draws already taken.
 
     Args:
@@ -198,10 +201,11 @@ def mean_verdict(stream: SplitDraws, level: float, *, unit: float, rounding: flo
         level: as in `mean_test`.
         unit: norm that biases are expressed in.
         rounding: norm of a bias that still counts as none.
+        deterministic: the draws are known to be equal.
     """
     along, split = stream.along, stream.split
-    anywhere = one_sample(split, rounding=rounding, side="greater")
-    on_target = one_sample(along, rounding=rounding) if along else None
+    anywhere = one_sample(split, rounding=rounding, side="greater", deterministic=deterministic)
+    on_target = one_sample(along, rounding=rounding, deterministic=deterministic) if along else None
     raw = [anywhere.p_value] if on_target is None else [anywhere.p_value, on_target.p_value]
     p_value = float(holm(np.array(raw)).min())
     share = level / len(raw)
@@ -382,8 +386,12 @@ def variance_verdict(
 def rounding_variance(x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"]) -> float:
     """How far a measured variance may be off a closed form by rounding alone.
 
-    The draws are rounded in their dtype; a closed form in fp64 is a difference of terms up to (Σ‖x_i‖‖y_i‖)², so that
-    what ought to be zero comes out as their rounding error.
+    The draws are rounded in their dtype. A closed form is a difference of terms up to (Σ‖x_i‖‖y_i‖)², so that what ought
+    to be zero comes out as their rounding error in fp64; and below fp64 the norms in it are found in fp32, which leaves
+    a share of E‖Ĝ‖², of which the part of the variance is lost in its standard error.
     """
-    terms = float(joint_norms(x, dy).sum()) ** 2
-    return rounding_error(x, dy) ** 2 + 64 * torch.finfo(torch.float64).eps * terms
+    found = rounding_error(x, dy) ** 2 + 64 * torch.finfo(torch.float64).eps * float(joint_norms(x, dy).sum()) ** 2
+    if torch.promote_types(x.dtype, dy.dtype) != torch.float64:
+        exact = dy.double().T @ x.double()
+        found += 8 * torch.finfo(torch.float32).eps * float(exact.square().sum())
+    return found

@@ -49,7 +49,7 @@ def layer_tests(
     scores: Annotated[
         str, typer.Option(help="oracle (‖x‖‖dy‖), row-norms (‖x‖), stale (‖x‖ · earlier ‖dy‖), both or all.")
     ] = "row-norms",
-    draws: Annotated[int, typer.Option(min=6, help="Draws per layer and estimator.")] = 500,
+    draws: Annotated[int, typer.Option(min=30, help="Draws per layer and estimator.")] = 500,
     level: Annotated[
         float, typer.Option(help="Probability that any of the sound means is rejected; likewise the variances.")
     ] = 0.01,
