@@ -46,7 +46,7 @@ def build(result: ComparisonResult) -> Figure:
             style.tag(axes, _TITLES[kind])
             for place, name in enumerate(looks):
                 mine = [p for p in prices if p.scores == kind and p.series == name]
-                _line(axes, mine, budgets, looks[name], (place - (len(looks) - 1) / 2) * 0.7 / len(looks))
+                _line(axes, mine, budgets, looks[name], (place - (len(looks) - 1) / 2) * 0.4 / len(looks))
             axes.axhline(1.0, color=style.GREY, linewidth=1.0, linestyle=style.DASHES[2], zorder=1)
             axes.set_xticks(range(len(budgets)), [f"{b:g}" for b in budgets])
             axes.set_xlabel("budget")

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from wtacrs.estimators import InputError
 from wtacrs.figures import score_price, variance_budget
-from wtacrs.integration.studies import chosen_entries, draw_or_remove, source_of
+from wtacrs.integration.studies import chosen_entries, device_name, draw_or_remove, source_of
 from wtacrs.validation.captures import Captures
 from wtacrs.validation.comparison import DRAWS, STEPS, Rival, compare, rivals_from
 from wtacrs.validation.equal_bytes import BASELINE, DEFAULT_RIVALS
@@ -80,8 +78,9 @@ def comparison_study(
         raise InputError(
             f"captures={captures.path}: no chosen layer has a product other than zero and enough rows"
         )
-    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
-    result = ComparisonResult(stamp=stamp(seed=seed, device=name, inputs=source_of(captures)), rows=rows)
+    result = ComparisonResult(
+        stamp=stamp(seed=seed, device=device_name(device), inputs=source_of(captures)), rows=rows
+    )
     write_result(out / "comparison.json", result)
     runner.forget()
     for against in variance_budget.X_LABELS:

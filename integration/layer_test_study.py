@@ -9,7 +9,7 @@ from pathlib import Path
 from wtacrs.estimators import Estimator, InputError, make
 from wtacrs.estimators.registry import missing_fields
 from wtacrs.figures import layer_tests as figure
-from wtacrs.integration.studies import chosen_entries, draw_or_remove, source_of
+from wtacrs.integration.studies import chosen_entries, device_name, draw_or_remove, source_of
 from wtacrs.validation.captures import Captures
 from wtacrs.validation.comparison import rivals_from
 from wtacrs.validation.layer_test_records import LayerTest, LayerTestResult
@@ -37,6 +37,7 @@ def layer_test_study(
     draws: int = 500,
     level: float = 0.01,
     seed: int = 0,
+    device: str = "cpu",
     runner: Runner | None = None,
 ) -> LayerTestResult:
     """Test every estimator on every captured layer; writes `layer_tests.json` and `layer_tests.png`.
@@ -53,6 +54,7 @@ def layer_test_study(
         draws: per layer and estimator, fixed beforehand.
         level: of each of the three families of tests over all layers and estimators.
         seed: every layer and estimator draws from a seed derived from it.
+        device: where the products are computed.
         runner: processes, machines, resumption and progress.
 
     Raises:
@@ -62,7 +64,7 @@ def layer_test_study(
     entries = chosen_entries(captures, layers)
     estimators = [make(rival.estimator) for rival in rivals_from(specs, budgets)]
     runner = Runner() if runner is None else runner
-    options = (draws, level, seed, quantity)
+    options = (draws, level, seed, quantity, device)
     tasks = []
     for entry in entries:
         for estimator in estimators:
@@ -76,7 +78,9 @@ def layer_test_study(
         raise InputError(f"captures={captures.path}: the exact product is zero in every chosen layer")
     inputs = source_of(captures) | {"draws": str(draws), "against": str(against), "quantity": quantity}
     result = LayerTestResult(
-        stamp=stamp(seed=seed, inputs=inputs), level=level, tests=adjusted_for_families(tests, level)
+        stamp=stamp(seed=seed, device=device_name(device), inputs=inputs),
+        level=level,
+        tests=adjusted_for_families(tests, level),
     )
     if out is not None:
         write_result(out / "layer_tests.json", result)

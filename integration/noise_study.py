@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wtacrs.estimators import InputError, make
 from wtacrs.figures import gradient_noise as noise_figure
-from wtacrs.integration.studies import draw_or_remove, source_of
+from wtacrs.integration.studies import device_name, draw_or_remove, source_of
 from wtacrs.validation.captures import Captures
 from wtacrs.validation.comparison import rivals_from
 from wtacrs.validation.gradient_noise import LEVEL, layer_entries, model_noise, noise_of_layer
@@ -33,6 +33,7 @@ def noise_study(
     scores: Sequence[ScoreKind] | None = None,
     draws: int = 64,
     seed: int = 0,
+    device: str = "cpu",
     runner: Runner | None = None,
 ) -> NoiseResult:
     """Variance of every estimator over the minibatch variance: `noise.json` and `noise.png`.
@@ -55,9 +56,9 @@ def noise_study(
     kinds = default_scores(captures) if scores is None else scores
     tasks = [
         Task(
-            key=f"noise {file_mark(captures.path)} {layer} {estimators} {list(kinds)} {draws} {seed}",
+            key=f"noise {file_mark(captures.path)} {layer} {estimators} {list(kinds)} {draws} {seed} {device}",
             work=noise_of_layer,
-            arguments=(captures.path, layer, estimators, tuple(kinds), draws, seed),
+            arguments=(captures.path, layer, estimators, tuple(kinds), draws, seed, device),
             label=layer,
         )
         for layer in chosen
@@ -66,7 +67,12 @@ def noise_study(
     if not rows:
         raise InputError(f"captures={captures.path}: no chosen layer has a gradient that differs between batches")
     inputs = source_of(captures) | {"draws": str(draws)}
-    result = NoiseResult(stamp=stamp(seed=seed, inputs=inputs), level=LEVEL, models=model_noise(rows), layers=rows)
+    result = NoiseResult(
+        stamp=stamp(seed=seed, device=device_name(device), inputs=inputs),
+        level=LEVEL,
+        models=model_noise(rows),
+        layers=rows,
+    )
     write_result(out / "noise.json", result)
     runner.forget()
     draw_or_remove(partial(noise_figure.draw, result), out / "noise.png")

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import torch
+
 from wtacrs.estimators import Estimator, InputError, make
 from wtacrs.estimators.registry import missing_fields
 from wtacrs.figures.style import NothingToDraw
@@ -54,6 +56,11 @@ def at_budget(spec: str, budget: int | float) -> Estimator:
     raise InputError(
         f"estimator={spec!r}: leave the budget out, as in 'wta_crs', or write {{budget}} for it: it is given apart"
     )
+
+
+def device_name(device: str) -> str:
+    """What the stamp of a result says of a device."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
 def draw_or_remove(draw: Callable[[Path], object], path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wtacrs.estimators import InputError
 from wtacrs.figures import winner_regret, winner_sweep
-from wtacrs.integration.studies import chosen_entries, draw_or_remove, source_of
+from wtacrs.integration.studies import chosen_entries, device_name, draw_or_remove, source_of
 from wtacrs.validation.captures import Captures
 from wtacrs.validation.records import ScoreKind, stamp
 from wtacrs.validation.results import SweepResult, WinnerSweep, write_result
@@ -27,6 +27,7 @@ def sweep_study(
     layers: Sequence[str] | None = None,
     scores: Sequence[ScoreKind] = ("oracle",),
     products: bool = True,
+    device: str = "cpu",
     runner: Runner | None = None,
 ) -> SweepResult:
     """Variance of WTA-CRS for every |C|: `sweep.json`, `winner_sweep.png` and `winner_regret.png`.
@@ -38,6 +39,7 @@ def sweep_study(
         layers: patterns; in every file each must fit.
         scores: kinds of scores.
         products: False leaves out ‖G_T‖², the part of the cost that is O(n·d·m), and with it every regret.
+        device: where the products are computed.
         runner: processes, machines, resumption and progress.
 
     Raises:
@@ -48,9 +50,9 @@ def sweep_study(
     distinct = list({repr(budget): budget for budget in budgets}.values())
     tasks = [
         Task(
-            key=f"sweep {file_mark(captures.path)} {name} {entry} {distinct} {list(scores)} {products}",
+            key=f"sweep {file_mark(captures.path)} {name} {entry} {distinct} {list(scores)} {products} {device}",
             work=sweep_entry,
-            arguments=(captures.path, entry, distinct, name, tuple(scores), products),
+            arguments=(captures.path, entry, distinct, name, tuple(scores), products, device),
             label=entry,
         )
         for name, captures in zip(names, files, strict=True)
@@ -60,7 +62,7 @@ def sweep_study(
     if not sweeps:
         raise InputError(f"captures={files[0].path}: the exact product is zero in every chosen layer")
     inputs = {"budget": ", ".join(map(str, distinct)), **_sources(names, files)}
-    result = SweepResult(stamp=stamp(seed=None, inputs=inputs), sweeps=sweeps)
+    result = SweepResult(stamp=stamp(seed=None, device=device_name(device), inputs=inputs), sweeps=sweeps)
     write_result(out / "sweep.json", result)
     runner.forget()
     draw_or_remove(partial(winner_sweep.draw, result), out / "winner_sweep.png")

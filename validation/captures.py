@@ -64,6 +64,34 @@ class LayerCapture:
     stale: Float32[Tensor, " n"] | None = None
 
 
+def on_device(capture: LayerCapture | StoredCapture | Any, device: str | torch.device) -> LayerCapture:
+    """The tensors of a capture on a device."""
+    stale = getattr(capture, "stale", None)
+    return LayerCapture(
+        capture.x.to(device),
+        capture.dy.to(device),
+        capture.mask.to(device),
+        None if stale is None else stale.to(device),
+    )
+
+
+class OnDevice(Mapping[str, LayerCapture]):
+    """Captures whose tensors are read to a device, an entry at a time."""
+
+    def __init__(self, captures: Mapping[str, Any], device: str | torch.device) -> None:
+        self._captures = captures
+        self._device = device
+
+    def __getitem__(self, entry: str) -> LayerCapture:
+        return on_device(self._captures[entry], self._device)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._captures)
+
+    def __len__(self) -> int:
+        return len(self._captures)
+
+
 class StoredCapture:
     """A `LayerCapture` on disk: a tensor is read when it is first asked for, and kept while this object lives.
 

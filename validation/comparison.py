@@ -22,7 +22,7 @@ from wtacrs.estimators import Estimator, InputError, make, saved_bytes, spec
 from wtacrs.estimators.products import double_product
 from wtacrs.estimators.registry import missing_fields
 from wtacrs.estimators.scores import check_rows_agree
-from wtacrs.validation.captures import Captures, LayerCapture
+from wtacrs.validation.captures import Captures, LayerCapture, on_device
 from wtacrs.validation.monte_carlo import monte_carlo
 from wtacrs.validation.records import ScoreKind
 from wtacrs.validation.results import ComparisonRow
@@ -174,7 +174,7 @@ def compare_layer(
         ZeroProduct: if the exact product is zero.
         InputError: on unusable input or specs.
     """
-    whole = _on(capture, plan.device)
+    whole = on_device(capture, plan.device)
     unpadded: LayerCapture | None = None
     rows: list[ComparisonRow] = []
     products: dict[bool, Tensor] = {}
@@ -246,16 +246,6 @@ def _estimator(rival: Rival, data: LayerCapture) -> Estimator | None:
         return make(rival.estimator)
     n, d = data.x.shape
     return fitted(rival.estimator, rival.share, (n, d), data.x.dtype) if n else None
-
-
-def _on(capture: LayerLike, device: str) -> LayerCapture:
-    stale = getattr(capture, "stale", None)
-    return LayerCapture(
-        capture.x.to(device),
-        capture.dy.to(device),
-        capture.mask.to(device),
-        None if stale is None else stale.to(device),
-    )
 
 
 def _without_padding(capture: LayerCapture) -> LayerCapture:

@@ -34,7 +34,7 @@ from wtacrs.estimators import Estimator, InputError, make, spec
 from wtacrs.estimators.products import double_product
 from wtacrs.estimators.rows import pair_norms
 from wtacrs.estimators.scores import check_rows_agree
-from wtacrs.validation.captures import entry_name, load_captures
+from wtacrs.validation.captures import OnDevice, entry_name, load_captures
 from wtacrs.validation.monte_carlo import estimates, streaming_moments
 from wtacrs.validation.noise_records import LayerNoise, ModelNoise, NoiseRatio
 from wtacrs.validation.records import ScoreKind
@@ -64,7 +64,13 @@ def layer_entries(captures: Mapping[str, LayerLike]) -> dict[str, dict[str, list
 
 
 def noise_of_layer(
-    path: Path, layer: str, estimators: Sequence[Estimator], scores: Sequence[ScoreKind], draws: int, seed: int
+    path: Path,
+    layer: str,
+    estimators: Sequence[Estimator],
+    scores: Sequence[ScoreKind],
+    draws: int,
+    seed: int,
+    device: str = "cpu",
 ) -> Part[LayerNoise]:
     """`layer_noise` of one layer of a captured file: one piece of a study.
 
@@ -73,7 +79,7 @@ def noise_of_layer(
     Raises:
         InputError: as `layer_noise` and `load_captures`.
     """
-    captures = load_captures(path)
+    captures = OnDevice(load_captures(path), device)
     entries = layer_entries(captures)
     batches = dict.fromkeys(batch for found in entries.values() for batch in found)
     missing = [batch for batch in batches if batch not in entries[layer]]

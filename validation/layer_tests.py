@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wtacrs.estimators import Estimator, InputError, joint_norms, spec
-from wtacrs.validation.captures import load_captures
+from wtacrs.validation.captures import load_captures, on_device
 from wtacrs.validation.comparison import ZeroProduct, exact_product
 from wtacrs.validation.draw_streams import SplitDraws
 from wtacrs.validation.enumeration import ExactMoments, can_enumerate, enumerate_moments
@@ -60,6 +60,7 @@ def examine_entry(
     level: float,
     seed: int,
     quantity: Quantity = "variance",
+    device: str = "cpu",
 ) -> Part[LayerTest]:
     """`examine_layer` on one entry of a captured file, with a stream of its own: one piece of a study.
 
@@ -75,11 +76,12 @@ def examine_entry(
         level: as in `examine_layer`.
         seed: of the whole study.
         quantity: as in `examine_layer`.
+        device: where the products are computed.
 
     Raises:
         InputError: on an unusable argument.
     """
-    layer = load_captures(path)[entry]
+    layer = on_device(load_captures(path)[entry], device)
     try:
         found = examine_layer(
             entry,

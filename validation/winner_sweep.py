@@ -24,7 +24,7 @@ from wtacrs.estimators.ranking import Ranking, rank_rows
 from wtacrs.estimators.rows import pair_norms
 from wtacrs.estimators.scores import check_rows_agree
 from wtacrs.estimators.wta_crs import winner_objective
-from wtacrs.validation.captures import load_captures
+from wtacrs.validation.captures import load_captures, on_device
 from wtacrs.validation.comparison import ZeroProduct
 from wtacrs.validation.records import ScoreKind
 from wtacrs.validation.results import WinnerSweep
@@ -121,13 +121,14 @@ def sweep_entry(
     captures: str,
     scores: Sequence[ScoreKind],
     products: bool,
+    device: str = "cpu",
 ) -> Part[WinnerSweep]:
     """`sweep_winners` of one entry of a captured file, for every kind of scores: one piece of a study.
 
     Raises:
         InputError: as `sweep_winners` and `load_captures`.
     """
-    layer = load_captures(path)[entry]
+    layer = on_device(load_captures(path)[entry], device)
     try:
         found = [
             sweep

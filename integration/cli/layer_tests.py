@@ -10,6 +10,7 @@ import typer
 from wtacrs.estimators import InputError
 from wtacrs.integration.cli.app import (
     CapturesArgument,
+    DeviceOption,
     JobsOption,
     LayersOption,
     SchedulerOption,
@@ -17,6 +18,7 @@ from wtacrs.integration.cli.app import (
     app,
     budgets_from,
     console,
+    device_from,
     progress_bar,
     scores_from,
     warn_skipped,
@@ -59,6 +61,7 @@ def layer_tests(
     seed: SeedOption = 0,
     jobs: JobsOption = 1,
     scheduler: SchedulerOption = None,
+    device: DeviceOption = "cpu",
 ) -> int:
     """Test means and variances on captured layers at their real size; exit code 1 if a claim is rejected."""
     from wtacrs.integration.commands import check_folder
@@ -84,6 +87,7 @@ def layer_tests(
             draws=draws,
             level=level,
             seed=seed,
+            device=device_from(device),
             runner=Runner(jobs, scheduler, out, report, warn_skipped),
         )
     for table in layer_test_tables(result):

@@ -9,6 +9,7 @@ import typer
 
 from wtacrs.integration.cli.app import (
     CapturesArgument,
+    DeviceOption,
     JobsOption,
     LayersOption,
     SchedulerOption,
@@ -17,6 +18,7 @@ from wtacrs.integration.cli.app import (
     app,
     budgets_from,
     console,
+    device_from,
     progress_bar,
     scores_from,
     warn_skipped,
@@ -50,6 +52,7 @@ def noise(
     seed: SeedOption = 0,
     jobs: JobsOption = 1,
     scheduler: SchedulerOption = None,
+    device: DeviceOption = "cpu",
 ) -> None:
     """What estimators add to the noise that the minibatch's gradient has anyway; needs several captured batches."""
     from wtacrs.integration.commands import check_folder
@@ -71,6 +74,7 @@ def noise(
             scores=scores_from(scores),
             draws=draws,
             seed=seed,
+            device=device_from(device),
             runner=Runner(jobs, scheduler, out, report, warn_skipped),
         )
     console.print(noise_table(result))

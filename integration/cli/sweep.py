@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 
 from wtacrs.integration.cli.app import (
+    DeviceOption,
     JobsOption,
     LayersOption,
     SchedulerOption,
     app,
     budgets_from,
     console,
+    device_from,
     progress_bar,
     scores_from,
     warn_skipped,
@@ -45,6 +47,7 @@ def sweep(
     ),
     jobs: JobsOption = 1,
     scheduler: SchedulerOption = None,
+    device: DeviceOption = "cpu",
 ) -> None:
     """Exact variance of WTA-CRS for every number of winners |C|, with both rules' choices marked."""
     from wtacrs.figures.summary import which_winners
@@ -65,6 +68,7 @@ def sweep(
             layers=layers,
             scores=scores_from(scores) or ("oracle",),
             products=products,
+            device=device_from(device),
             runner=Runner(jobs, scheduler, out, report, warn_skipped),
         )
     console.print(sweep_table(result))
