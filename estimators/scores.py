@@ -16,6 +16,7 @@ from wtacrs.estimators.errors import InputError
 
 # squares of norms between these bounds, and of all entries that matter in them, are normal fp32 numbers
 _SAFE_NORMS = (1e-15, 1e18)
+_BLOCK_NUMBERS = 2**25
 
 
 def row_norms(x: Float[Tensor, "n d"]) -> Float64[Tensor, " n"]:
@@ -29,7 +30,9 @@ def row_norms(x: Float[Tensor, "n d"]) -> Float64[Tensor, " n"]:
     if x.dtype == torch.float64:
         return _scaled_norms(x)
     if has_values(x):
-        norms = torch.linalg.vector_norm(x, dim=1, dtype=torch.float32)
+        # on the CPU half precision is copied to single first: of a large matrix a block at a time
+        blocks = x.split(max(_BLOCK_NUMBERS // max(x.shape[1], 1), 1)) if x.numel() > _BLOCK_NUMBERS else (x,)
+        norms = torch.cat([torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32) for rows in blocks])
         if bool(((norms > _SAFE_NORMS[0]) & (norms < _SAFE_NORMS[1])).all()):
             return norms.double()
     return torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)

@@ -9,8 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wtacrs.estimators import InputError, make
+from wtacrs.estimators import InputError, make, row_norms
 from wtacrs.estimators import products as products_module
+from wtacrs.estimators import scores as scores_module
 from wtacrs.estimators.errors import NoClosedForm
 from wtacrs.estimators.products import block_rows, double_product
 from wtacrs.validation.comparison import Plan, compare_layer
@@ -60,6 +61,14 @@ def test_moments_do_not_depend_on_the_blocks(spec: str, monkeypatch: pytest.Monk
     assert blocks.method == "closed form"
     assert blocks.variance == pytest.approx(whole.variance, rel=1e-10, abs=1e-25)
     assert blocks.bias_squared == pytest.approx(whole.bias_squared, rel=1e-10, abs=1e-25)
+
+
+def test_norms_do_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = full_layer(100, 12, 7, seed=2).x
+    whole = row_norms(x)
+    monkeypatch.setattr(scores_module, "_BLOCK_NUMBERS", 40)
+    assert torch.equal(row_norms(x), whole)
+    torch.testing.assert_close(whole, x.double().norm(dim=1), rtol=1e-6, atol=0.0)
 
 
 def test_a_covariance_that_would_not_fit_is_left_to_monte_carlo() -> None:
