@@ -17,16 +17,9 @@ from wtacrs.figures.page import Markup, code, definitions, document, paragraph, 
 from wtacrs.figures.section_parts import Named
 from wtacrs.validation.noise_records import NoiseResult
 from wtacrs.validation.records import Record
-from wtacrs.validation.results import (
-    CheckResult,
-    ComparisonResult,
-    Result,
-    SweepResult,
-    TrainingResult,
-    load_result,
-    write_text,
-)
+from wtacrs.validation.results import CheckResult, ComparisonResult, Result, SweepResult, load_result, write_text
 from wtacrs.validation.theory_records import TheoryResult
+from wtacrs.validation.training_records import TrainingResult
 
 ResultT = TypeVar("ResultT", bound=Record)
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -32,13 +32,9 @@ from wtacrs.figures.summary import (
     which_winners,
 )
 from wtacrs.validation.noise_records import LayerNoise, NoiseResult, in_percent
-from wtacrs.validation.results import (
-    CheckResult,
-    SweepResult,
-    TrainingResult,
-    WinnerSweep,
-)
+from wtacrs.validation.results import CheckResult, SweepResult, WinnerSweep
 from wtacrs.validation.theory_records import TheoryResult
+from wtacrs.validation.training_records import TrainingResult
 
 ResultT = TypeVar("ResultT")
 

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 
 from wtacrs.estimators import InputError
 from wtacrs.figures import command, style
-from wtacrs.validation.results import TrainingPoint, TrainingResult
+from wtacrs.validation.training_records import TrainingPoint, TrainingResult
 
 Clock = Literal["step", "seconds"]
 X_LABELS = {"step": "optimiser step", "seconds": "seconds of training"}

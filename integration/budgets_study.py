@@ -23,10 +23,11 @@ from wtacrs.integration.study_runs import Subject, train_in
 from wtacrs.validation.captures import Captures
 from wtacrs.validation.comparison import compare
 from wtacrs.validation.records import stamp
-from wtacrs.validation.results import TrainingResult, write_result
+from wtacrs.validation.results import write_result
 from wtacrs.validation.runner import Runner
 from wtacrs.validation.score_kinds import SCORE_KINDS
 from wtacrs.validation.study_records import BudgetPoint, BudgetsResult, Difference, Scores
+from wtacrs.validation.training_records import TrainingResult
 
 DEFAULT_BUDGETS = (0.05, 0.1, 0.2, 0.3, 0.5)
 LEVEL = 0.95

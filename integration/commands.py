@@ -29,7 +29,7 @@ from wtacrs.integration.models import (
 from wtacrs.integration.studies import Report
 from wtacrs.integration.trained_states import check_age, train_for_capture
 from wtacrs.validation.captures import Captures
-from wtacrs.validation.results import TrainingResult
+from wtacrs.validation.training_records import TrainingResult
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

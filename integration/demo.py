@@ -24,8 +24,9 @@ from wtacrs.integration.models import SMALL_T5, load_model, small_t5, task_token
 from wtacrs.integration.sweep_study import DEFAULT_BUDGETS, sweep_study
 from wtacrs.integration.tables import check_summary, training_table
 from wtacrs.validation.captures import Captures
-from wtacrs.validation.results import TrainingResult, write_result
+from wtacrs.validation.results import write_result
 from wtacrs.validation.runner import Runner
+from wtacrs.validation.training_records import TrainingResult
 
 ESTIMATOR = "wta_crs(budget=0.3)"
 CHECKED = ("exact", "topk(budget=0.3)", "crs(budget=0.3)", ESTIMATOR)

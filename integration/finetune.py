@@ -31,7 +31,8 @@ from wtacrs.integration.models import is_text_to_text
 from wtacrs.integration.progress import progress_display
 from wtacrs.integration.training import Trainer
 from wtacrs.validation.records import stamp
-from wtacrs.validation.results import TrainingPoint, TrainingResult, write_text
+from wtacrs.validation.results import write_text
+from wtacrs.validation.training_records import TrainingPoint, TrainingResult
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

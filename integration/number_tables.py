@@ -11,10 +11,11 @@ from wtacrs.figures.summary import choice_summaries, score_prices
 from wtacrs.validation.equal_bytes import ByteRatio, byte_ratios
 from wtacrs.validation.noise_records import NoiseResult, in_percent
 from wtacrs.validation.number_records import NumberTable
-from wtacrs.validation.results import ComparisonResult, SweepResult, TrainingResult
+from wtacrs.validation.results import ComparisonResult, SweepResult
 from wtacrs.validation.scale_records import ScaleResult
 from wtacrs.validation.sizes import RECOMMENDED, sizeless
 from wtacrs.validation.timing import SHAPES, SPECS, time_ratios
+from wtacrs.validation.training_records import TrainingResult
 
 
 def training_numbers(runs: Iterable[TrainingResult]) -> NumberTable:

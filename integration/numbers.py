@@ -31,10 +31,11 @@ from wtacrs.validation.equal_bytes import BASELINE, COMBINATIONS
 from wtacrs.validation.noise_records import NoiseResult
 from wtacrs.validation.number_records import NumbersResult, NumberTable
 from wtacrs.validation.records import Record, stamp
-from wtacrs.validation.results import ComparisonResult, SweepResult, TrainingResult, load_result, write_result
+from wtacrs.validation.results import ComparisonResult, SweepResult, load_result, write_result
 from wtacrs.validation.runner import Runner
 from wtacrs.validation.scale import RIVALS, scale
 from wtacrs.validation.scale_records import ScaleResult
+from wtacrs.validation.training_records import TrainingResult
 
 RESULT = Path("figures/gallery/numbers.json")
 SHARES = (0.1, 0.3)

@@ -10,7 +10,7 @@ from wtacrs.integration.commands import check_model, open_model
 from wtacrs.integration.data import TaskData, load_task
 from wtacrs.integration.finetune import Observer, finetune
 from wtacrs.integration.finetune_config import FinetuneConfig
-from wtacrs.validation.results import TrainingResult
+from wtacrs.validation.training_records import TrainingResult
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

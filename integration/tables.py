@@ -13,8 +13,9 @@ from rich.table import Table
 
 from wtacrs.estimators import available, lookup
 from wtacrs.figures.summary import choice_summaries
-from wtacrs.validation.results import CheckResult, SweepResult, TrainingResult
+from wtacrs.validation.results import CheckResult, SweepResult
 from wtacrs.validation.theory_records import TheoryResult
+from wtacrs.validation.training_records import TrainingResult
 
 _STATUS_STYLE = {"pass": "green", "fail": "bold red", "expected failure": "yellow", "not applicable": "dim"}
 

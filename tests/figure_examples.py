@@ -17,12 +17,11 @@ from wtacrs.validation.results import (
     ComparisonResult,
     ComparisonRow,
     SweepResult,
-    TrainingPoint,
-    TrainingResult,
     Verdict,
     WinnerSweep,
 )
 from wtacrs.validation.theory_records import TheoryResult
+from wtacrs.validation.training_records import TrainingPoint, TrainingResult
 
 N, D, M, K = 40, 6, 5, 12
 LAYERS = tuple(f"encoder.block.{i}.layer.0.SelfAttention.{m}" for i in range(3) for m in ("q", "k"))

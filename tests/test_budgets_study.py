@@ -18,8 +18,9 @@ from wtacrs.integration.study_tables import budgets_table
 from wtacrs.integration.training import Trainer
 from wtacrs.validation.captures import load_captures
 from wtacrs.validation.comparison import compare
-from wtacrs.validation.results import TrainingResult, load_result
+from wtacrs.validation.results import load_result
 from wtacrs.validation.study_records import BudgetsResult
+from wtacrs.validation.training_records import TrainingResult
 
 SHORT = CONFIG.but(steps=2, eval_every=2)
 

@@ -14,9 +14,10 @@ from wtacrs.validation.captures import LayerCapture, StoredCapture, load_capture
 from wtacrs.validation.claims import CLAIMS
 from wtacrs.validation.noise_records import NoiseResult
 from wtacrs.validation.problems import make_problem
-from wtacrs.validation.results import CheckResult, ComparisonResult, SweepResult, TrainingResult, load_result
+from wtacrs.validation.results import CheckResult, ComparisonResult, SweepResult, load_result
 from wtacrs.validation.study_records import TransferResult
 from wtacrs.validation.theory_records import Claim, TheoryResult
+from wtacrs.validation.training_records import TrainingResult
 
 COMMANDS = ("demo", "zoo", "capture", "compare", "sweep", "noise", "test", "check", "theory", "finetune", "study")
 

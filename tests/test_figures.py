@@ -18,7 +18,8 @@ from matplotlib.image import imread
 from wtacrs.estimators import InputError, available, make
 from wtacrs.figures import style, training_curves, variance_budget, winner_regret, winner_sweep
 from wtacrs.figures.summary import layer_medians
-from wtacrs.validation.results import ComparisonResult, SweepResult, TrainingResult, write_result
+from wtacrs.validation.results import ComparisonResult, SweepResult, write_result
+from wtacrs.validation.training_records import TrainingResult
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,8 @@ from wtacrs.integration.finetune import DEMO, FinetuneConfig, finetune
 from wtacrs.integration.linear import ApproxLinear
 from wtacrs.integration.models import small_t5, task_tokenizer
 from wtacrs.integration.training import epoch_steps
-from wtacrs.validation.results import TrainingPoint, TrainingResult, load_result
+from wtacrs.validation.results import load_result
+from wtacrs.validation.training_records import TrainingPoint, TrainingResult
 
 COLOURS, SHAPES = ("red", "green", "blue", "grey"), ("ball", "cube", "ring", "star", "cone", "disk", "tile", "rod")
 

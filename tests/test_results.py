@@ -18,13 +18,12 @@ from wtacrs.validation.results import (
     CheckResult,
     ComparisonResult,
     SweepResult,
-    TrainingPoint,
-    TrainingResult,
     Verdict,
     load_result,
     write_result,
     write_text,
 )
+from wtacrs.validation.training_records import TrainingPoint, TrainingResult
 from wtacrs.validation.winner_sweep import sweep_winners
 
 

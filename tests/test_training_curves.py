@@ -8,7 +8,7 @@ from figure_parts import legend
 
 from wtacrs.estimators import InputError
 from wtacrs.figures import style, training_curves, winner_sweep
-from wtacrs.validation.results import TrainingResult
+from wtacrs.validation.training_records import TrainingResult
 
 
 @pytest.fixture(scope="module")

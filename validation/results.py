@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, TypeAdapter, ValidationError, model_validator
 
 from wtacrs.estimators.errors import InputError
+from wtacrs.validation.experiment_records import ExperimentResult
 from wtacrs.validation.files import replacing
 from wtacrs.validation.layer_test_records import LayerTestResult
 from wtacrs.validation.noise_records import NoiseResult
@@ -21,6 +22,7 @@ from wtacrs.validation.records import SCHEMA_VERSION, Record, ScoreKind, Stamp
 from wtacrs.validation.scale_records import ScaleResult
 from wtacrs.validation.study_records import BudgetsResult, NormsResult, TransferResult
 from wtacrs.validation.theory_records import TheoryResult
+from wtacrs.validation.training_records import TrainingResult
 
 
 class ComparisonRow(Record):
@@ -140,35 +142,6 @@ class CheckResult(Record):
         return all(v.status != "fail" for v in self.verdicts)
 
 
-class TrainingPoint(Record):
-    """One evaluation: mean training loss since the last one, dev metrics, seconds of training so far."""
-
-    step: int
-    epoch: float
-    train_loss: float | None
-    dev: dict[str, float]
-    seconds: float
-
-
-class TrainingResult(Record):
-    """One fine-tuning run; `majority` is what predicting the most frequent training label scores on dev."""
-
-    kind: Literal["training"] = "training"
-    stamp: Stamp
-    task: str
-    model: str
-    estimator: str
-    parameters: int
-    converted: int
-    train_size: int
-    dev_size: int
-    metric: str
-    majority: float
-    best: float
-    final: float
-    history: Sequence[TrainingPoint]
-
-
 Result = Annotated[
     ComparisonResult
     | SweepResult
@@ -181,7 +154,8 @@ Result = Annotated[
     | BudgetsResult
     | TransferResult
     | ScaleResult
-    | NumbersResult,
+    | NumbersResult
+    | ExperimentResult,
     Field(discriminator="kind"),
 ]
 _ANY_RESULT: TypeAdapter[Result] = TypeAdapter(Result)

@@ -28,7 +28,7 @@ from wtacrs.validation.scale_records import ScaleResult, ScaleRow
 RIVALS = (
     'wta_crs(budget=0.3, winners="paper")',
     "crs(budget=0.3)",
-    "rademacher_sketch(budget=0.3)",
+    "count_sketch(budget=0.3)",
     "systematic(budget=0.3)",
     "recommended at 0.3",
 )

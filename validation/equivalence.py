@@ -1,0 +1,111 @@
+"""Is training with an estimator as good as exact training? Two one-sided tests on differences paired by seed.
+
+A mean difference that is "not significant" says nothing: few seeds never are. Equivalence turns the question round. The
+null hypothesis is that the expected difference is at least the margin away from zero; it is rejected at level α when both
+one-sided t tests, against −margin and against +margin, reject at α, which is when the 1 − 2α interval lies inside the
+margins (Schuirmann, "A comparison of the two one-sided tests procedure and the power approach", Journal of
+Pharmacokinetics and Biopharmaceutics 15, 1987). Seeds are the units: the answer is about this dev set, over the randomness of training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean, stdev
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+from wtacrs.estimators import InputError
+from wtacrs.validation.one_sample import holm
+from wtacrs.validation.records import Record
+
+Verdict = Literal["equivalent", "worse", "better", "undecided"]
+
+
+class Equivalence(Record):
+    """Outcome of the two one-sided tests, and of the two-sided test for any difference.
+
+    `low` and `high` bound the 1 − 2·level interval of the expected difference. `equivalent` is the p-value of "it is the
+    margin or more away from zero", `different` that of "it is zero". The verdict is "equivalent" if the first is at most
+    the level; else "worse" or "better" if the second is; else "undecided".
+    """
+
+    difference: float
+    error: float
+    low: float
+    high: float
+    equivalent: float
+    different: float
+    seeds: int
+    margin: float
+    level: float
+    verdict: Verdict
+
+
+def paired_equivalence(
+    values: Sequence[float], exact: Sequence[float], *, margin: float, level: float = 0.05
+) -> Equivalence:
+    """Two one-sided t tests on `values − exact`, seed by seed.
+
+    Args:
+        values: metric of the runs with an estimator.
+        exact: metric of the exact runs with the same seeds, in the same order.
+        margin: > 0, in the unit of the metric; a difference smaller than this is of no consequence.
+        level: of each test, in (0, ½).
+
+    Raises:
+        InputError: on an unusable margin or level, and on fewer than two pairs.
+    """
+    if len(values) != len(exact) or len(values) < 2:
+        raise InputError(f"values and exact must be at least two pairs, got {len(values)} and {len(exact)}")
+    if not margin > 0 or not math.isfinite(margin):
+        raise InputError(f"margin={margin!r} must be a positive number")
+    if not 0 < level < 0.5:
+        raise InputError(f"level={level!r} must be in (0, 0.5)")
+    differences = [a - b for a, b in zip(values, exact, strict=True)]
+    mean, freedom = fmean(differences), len(differences) - 1
+    error = stdev(differences) / math.sqrt(len(differences))
+    half = float(stats.t.isf(level, freedom)) * error
+    equivalent = max(_above(mean + margin, error, freedom), _above(margin - mean, error, freedom))
+    different = min(2 * _above(abs(mean), error, freedom), 1.0)
+    return Equivalence(
+        difference=mean,
+        error=error,
+        low=mean - half,
+        high=mean + half,
+        equivalent=equivalent,
+        different=different,
+        seeds=len(differences),
+        margin=margin,
+        level=level,
+        verdict=_verdict(equivalent, different, mean, level),
+    )
+
+
+def adjusted(found: Sequence[Equivalence]) -> list[Equivalence]:
+    """The same with Holm's p-values, one family for equivalence and one for difference, and the verdicts that follow."""
+    equivalent = holm(np.array([one.equivalent for one in found])).tolist()
+    different = holm(np.array([one.different for one in found])).tolist()
+    return [
+        one.model_copy(
+            update={"equivalent": e, "different": d, "verdict": _verdict(e, d, one.difference, one.level)}
+        )
+        for one, e, d in zip(found, equivalent, different, strict=True)
+    ]
+
+
+def _above(distance: float, error: float, freedom: int) -> float:
+    """p of "the mean lies `distance` below what was seen"; runs that do not vary leave no doubt."""
+    if error == 0.0:
+        return 0.0 if distance > 0 else 1.0
+    return float(stats.t.sf(distance / error, freedom))
+
+
+def _verdict(equivalent: float, different: float, mean: float, level: float) -> Verdict:
+    if equivalent <= level:
+        return "equivalent"
+    if different <= level:
+        return "worse" if mean < 0 else "better"
+    return "undecided"

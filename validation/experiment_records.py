@@ -1,0 +1,42 @@
+"""An experiment as data: what was asked for, every run, and how each estimator stands beside exact training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from wtacrs.validation.equivalence import Equivalence
+from wtacrs.validation.records import Record, Stamp
+from wtacrs.validation.training_records import TrainingResult
+
+
+class ExperimentRun(Record):
+    """One run: the label it has in the experiment, its seed, and its result."""
+
+    label: str
+    seed: int
+    result: TrainingResult
+
+
+class ExperimentRow(Record):
+    """One label over the seeds: mean metric, seconds relative to exact, and how it stands beside exact training."""
+
+    label: str
+    estimator: str
+    mean: float
+    error: float | None
+    seconds: float
+    standing: Equivalence | None
+
+
+class ExperimentResult(Record):
+    """All runs of an experiment, and the table that follows; `config` is the file that asked for them."""
+
+    kind: Literal["experiment"] = "experiment"
+    stamp: Stamp
+    config: dict[str, Any]
+    metric: str
+    majority: float
+    dev_size: int
+    runs: Sequence[ExperimentRun]
+    rows: Sequence[ExperimentRow]
