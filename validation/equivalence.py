@@ -4,7 +4,8 @@ A mean difference that is "not significant" says nothing: few seeds never are. E
 null hypothesis is that the expected difference is at least the margin away from zero; it is rejected at level α when both
 one-sided t tests, against −margin and against +margin, reject at α, which is when the 1 − 2α interval lies inside the
 margins (Schuirmann, "A comparison of the two one-sided tests procedure and the power approach", Journal of
-Pharmacokinetics and Biopharmaceutics 15, 1987). Seeds are the units: the answer is about this dev set, over the randomness of training.
+Pharmacokinetics and Biopharmaceutics 15, 1987). Seeds are the units: the answer is about this dev set, over the
+randomness of training.
 """
 
 from __future__ import annotations
