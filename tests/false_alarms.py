@@ -31,7 +31,8 @@ SHARES: dict[str, float] = {
     "checks: mixed precision": 1e-9,
     "counter generator": 1e-8,
     "t5: mean gradient": 1e-7,
-    "composites: moments": 2e-8,
+    "composites: moments": 1e-8,
+    "equivalence": 1e-8,
 }
 
 

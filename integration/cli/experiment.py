@@ -1,0 +1,37 @@
+"""`wtacrs experiment`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wtacrs.integration.cli.app import DataOption, app, console, wrote
+
+
+@app.command()
+def experiment(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="TOML file that describes the experiment.")],
+    data: DataOption = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME|DIR", help="Instead of the model that the file names.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the experiment; default runs/NAME.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start anew; else what is there is gone on with.")
+    ] = False,
+) -> None:
+    """Exact training and estimators over seeds, and whether they are equivalent within a margin."""
+    from wtacrs.integration.commands import check_folder
+    from wtacrs.integration.experiment import read_experiment, run_experiment
+    from wtacrs.integration.experiment_table import experiment_table
+
+    config = read_experiment(file)
+    folder = Path("runs") / config.name if out is None else out
+    check_folder("out", folder)
+    result = run_experiment(config, folder, data=data, model=model, overwrite=overwrite, progress=True)
+    console.print(experiment_table(result))
+    wrote(folder / "experiment.json", folder / "experiment.png")

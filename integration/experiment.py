@@ -1,0 +1,183 @@
+"""An experiment as a file: one TOML in, every run in a folder of its own, one result JSON out.
+
+    name = "t5-docstrings"          # model and task as on the command line; data comes from --data
+    task = "docstrings"
+    seeds = [0, 1, 2]
+    margin = 0.01                   # of the metric: a smaller difference is of no consequence
+
+    [training]                      # fields of `FinetuneConfig`
+    steps = 900
+    lr = 1e-3
+
+    [estimators]                    # label = spec; exact training is always run
+    "WTA-CRS 0.3" = 'wta_crs(budget=0.3)'
+
+Started again in the same folder an experiment goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from wtacrs.estimators import InputError, make
+from wtacrs.figures import experiment as figure
+from wtacrs.integration.finetune_config import FinetuneConfig
+from wtacrs.integration.studies import draw_or_remove
+from wtacrs.integration.study_runs import Subject, train_in
+from wtacrs.validation.equivalence import Equivalence, adjusted, paired_equivalence
+from wtacrs.validation.experiment_records import ExperimentResult, ExperimentRow, ExperimentRun
+from wtacrs.validation.records import stamp
+from wtacrs.validation.results import write_result
+from wtacrs.validation.training_records import TrainingResult
+
+EXACT = "exact"
+
+
+class ExperimentConfig(BaseModel):
+    """What the file says, checked before anything is loaded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str
+    task: str = "docstrings"
+    model: str | None = None
+    tokenizer: str | None = None
+    train_limit: int | None = Field(None, ge=1)
+    dev_limit: int | None = Field(None, ge=1)
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=2)
+    margin: float = Field(0.01, gt=0)
+    level: float = Field(0.05, gt=0, lt=0.5)
+    training: dict[str, Any] = {}
+    estimators: dict[str, str] = Field(min_length=1)
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("must be distinct")
+        return value
+
+    @field_validator("estimators")
+    @classmethod
+    def _specs(cls, value: dict[str, str]) -> dict[str, str]:
+        if EXACT in value:
+            raise ValueError(f"{EXACT!r} is always run: leave it out")
+        return {label: repr(make(spec)) for label, spec in value.items()}
+
+
+def read_experiment(path: Path) -> ExperimentConfig:
+    """The experiment that a TOML file describes.
+
+    Raises:
+        InputError: if the file is missing, is no TOML, or names something unusable.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = ExperimentConfig(**content)
+    except OSError as error:
+        raise InputError(f"experiment={path}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"experiment={path} is no TOML: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise InputError(f"experiment={path}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
+    reserved = [key for key in ("estimator", "seed", "out", "resume") if key in found.training]
+    if reserved:
+        raise InputError(f"experiment={path}: training.{reserved[0]} is set by the experiment itself")
+    FinetuneConfig(**found.training)
+    return found
+
+
+def run_experiment(
+    config: ExperimentConfig,
+    out: Path,
+    *,
+    data: Path | None = None,
+    model: str | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> ExperimentResult:
+    """Train exactly and with every estimator from the same seeds; writes `experiment.json` and `experiment.png`.
+
+    Args:
+        config: the experiment.
+        out: its folder; `LABEL/seed-N` are the runs.
+        data: folder of GLUE files, where the task is one of them.
+        model: overrides the file's model: a local folder, say.
+        overwrite: start anew whatever the folder holds.
+        progress: show progress lines on stderr.
+
+    Raises:
+        InputError: as `finetune`, and if a run in the folder had other settings.
+    """
+    subject = Subject(
+        config.task, data, model or config.model, config.tokenizer, config.train_limit, config.dev_limit
+    )
+    task = subject.load()
+    base = FinetuneConfig(**config.training)
+    runs: list[ExperimentRun] = []
+    for label, spec in {EXACT: None, **config.estimators}.items():
+        for seed in config.seeds:
+            settings = base.but(estimator=spec, seed=seed)
+            folder = out / _folder(label) / f"seed-{seed}"
+            result = train_in(folder, settings, subject, task, overwrite=overwrite, progress=progress)
+            runs.append(ExperimentRun(label=label, seed=seed, result=result))
+    first = runs[0].result
+    described = {key: value for key, value in subject.described.items() if key != "data"}
+    found = ExperimentResult(
+        stamp=stamp(seed=None, device=first.stamp.device, inputs=described),
+        config=config.model_dump(mode="json"),
+        metric=first.metric,
+        majority=first.majority,
+        dev_size=first.dev_size,
+        runs=runs,
+        rows=experiment_rows(runs, margin=config.margin, level=config.level),
+    )
+    write_result(out / "experiment.json", found)
+    draw_or_remove(lambda path: figure.draw(found, path), out / "experiment.png")
+    return found
+
+
+def experiment_rows(runs: Sequence[ExperimentRun], *, margin: float, level: float) -> list[ExperimentRow]:
+    """One row per label, exact first; equivalence to exact by Holm over the labels."""
+    by_label: dict[str, list[TrainingResult]] = {}
+    for run in runs:
+        by_label.setdefault(run.label, []).append(run.result)
+    exact = by_label[EXACT]
+    labels = [label for label in by_label if label != EXACT]
+    tests = [
+        paired_equivalence(_finals(by_label[label]), _finals(exact), margin=margin, level=level)
+        for label in labels
+    ]
+    standings: dict[str, Equivalence | None] = {EXACT: None, **dict(zip(labels, adjusted(tests), strict=True))}
+    seconds = fmean(_seconds(exact))
+    return [
+        ExperimentRow(
+            label=label,
+            estimator=found[0].estimator,
+            mean=fmean(_finals(found)),
+            error=stdev(_finals(found)) / len(found) ** 0.5 if len(found) > 1 else None,
+            seconds=fmean(_seconds(found)) / seconds if seconds > 0 else 1.0,
+            standing=standings[label],
+        )
+        for label, found in by_label.items()
+    ]
+
+
+def _finals(results: Sequence[TrainingResult]) -> list[float]:
+    return [result.final for result in results]
+
+
+def _seconds(results: Sequence[TrainingResult]) -> list[float]:
+    return [result.history[-1].seconds for result in results]
+
+
+def _folder(label: str) -> str:
+    return "".join(c if c.isalnum() or c in "-._" else "-" for c in label)

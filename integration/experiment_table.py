@@ -1,0 +1,45 @@
+"""An experiment as a table for the terminal, and its verdicts in words."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from wtacrs.validation.experiment_records import ExperimentResult, ExperimentRow
+
+
+def experiment_table(result: ExperimentResult) -> Table:
+    """One row per label: mean over seeds, difference from exact with its interval, both p-values, the verdict."""
+    config = result.config
+    seeds = len(config["seeds"])
+    title = (
+        f"{config['name']}: {result.metric} over {seeds} seeds, {result.dev_size:,} dev examples; "
+        f"margin {config['margin']:g}, level {config['level']:g} (Holm)"
+    )
+    table = Table(title=title, title_justify="left")
+    interval = f"{1 - 2 * config['level']:.0%} interval"
+    for column in ("run", "mean", "± SE", "− exact", interval, "p equivalent", "p different", "verdict", "time"):
+        table.add_column(column, justify="left" if column in ("run", "verdict") else "right")
+    for row in result.rows:
+        table.add_row(
+            row.label,
+            f"{row.mean:.4f}",
+            "–" if row.error is None else f"{row.error:.4f}",
+            *_standing(row),
+            f"{row.seconds:.2f}×",
+        )
+    table.caption = f"always answering with the most frequent class: {result.majority:.4f}"
+    table.caption_justify = "left"
+    return table
+
+
+def _standing(row: ExperimentRow) -> tuple[str, ...]:
+    found = row.standing
+    if found is None:
+        return ("–", "–", "–", "–", "–")
+    return (
+        f"{found.difference:+.4f}",
+        f"[{found.low:+.4f}, {found.high:+.4f}]".replace("[", "\\["),
+        f"{found.equivalent:.3g}",
+        f"{found.different:.3g}",
+        found.verdict,
+    )

@@ -1,0 +1,86 @@
+"""Equivalence to exact training: by hand, calibrated at the margin, with power inside it."""
+
+from __future__ import annotations
+
+import math
+from statistics import fmean, stdev
+
+import pytest
+import torch
+from false_alarms import share
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from wtacrs.estimators import InputError
+from wtacrs.validation.equivalence import adjusted, paired_equivalence
+
+LEVEL = share("equivalence", 2)
+VALUES = st.lists(st.integers(0, 1000), min_size=2, max_size=8)
+
+
+def shifted(shift: float, seeds: int, runs: int, spread: float = 0.01) -> list:
+    """Normal differences around a shift."""
+    generator = torch.Generator().manual_seed(11)
+    noise = shift + spread * torch.randn(runs, seeds, dtype=torch.float64, generator=generator)
+    return [paired_equivalence(row, [0.0] * seeds, margin=0.01) for row in noise.tolist()]
+
+
+@given(VALUES, st.floats(0.001, 0.2))
+def test_it_is_the_interval_inside_the_margins(values: list[int], margin: float) -> None:
+    metric = [v / 1000 for v in values]
+    found = paired_equivalence(metric, [0.5] * len(metric), margin=margin)
+    inside = -margin < found.low and found.high < margin
+    if not math.isclose(abs(found.low), margin) and not math.isclose(abs(found.high), margin):
+        assert (found.verdict == "equivalent") == inside
+    differences = [m - 0.5 for m in metric]
+    assert found.difference == pytest.approx(fmean(differences), abs=1e-12)
+    if stdev(differences) > 1e-9:
+        p = stats.ttest_1samp(differences, 0.0).pvalue
+        assert found.different == pytest.approx(p, abs=1e-9)
+
+
+def test_by_hand() -> None:
+    found = paired_equivalence([0.91, 0.90, 0.92], [0.90, 0.90, 0.90], margin=0.05)
+    assert found.difference == pytest.approx(0.01)
+    assert found.error == pytest.approx(0.01 / math.sqrt(3))
+    assert found.equivalent == pytest.approx(stats.t.sf(0.04 / found.error, 2))
+    assert found.verdict == "equivalent"
+    worse = paired_equivalence([0.5, 0.51, 0.5], [0.9, 0.9, 0.9], margin=0.01)
+    assert worse.verdict == "worse"
+    assert paired_equivalence([0.9, 0.5], [0.5, 0.9], margin=0.01).verdict == "undecided"
+    same = paired_equivalence([0.7, 0.7], [0.7, 0.7], margin=0.01)
+    assert (same.verdict, same.equivalent, same.different) == ("equivalent", 0.0, 1.0)
+
+
+def test_at_the_margin_it_errs_as_often_as_it_says() -> None:
+    """The p-value is uniform where the true difference is the margin (few seeds and little spread: one side counts)."""
+    p = [one.equivalent for one in shifted(0.01, 6, 2000, spread=0.002)]
+    assert stats.kstest(p, "uniform").pvalue > LEVEL
+
+
+def test_it_has_power_inside_the_margin() -> None:
+    """20 seeds, spread half a point, margin one point: power above 99.9 %."""
+    found = shifted(0.0, 20, 500, spread=0.005)
+    accepted = sum(one.verdict == "equivalent" for one in found)
+    assert stats.binomtest(accepted, 500, 0.999, alternative="less").pvalue > LEVEL
+    three = shifted(0.0, 3, 500, spread=0.02)
+    assert sum(one.verdict == "equivalent" for one in three) < 50  # three noisy seeds decide nothing
+
+
+def test_many_comparisons_are_corrected() -> None:
+    found = shifted(0.0, 4, 5, spread=0.004)
+    corrected = adjusted(found)
+    order = sorted(range(5), key=lambda i: found[i].equivalent)
+    assert corrected[order[0]].equivalent == pytest.approx(min(5 * found[order[0]].equivalent, 1.0))
+    assert all(c.equivalent >= f.equivalent for c, f in zip(corrected, found, strict=True))
+    assert adjusted([]) == []
+
+
+def test_misuse_names_the_argument() -> None:
+    with pytest.raises(InputError, match="at least two pairs, got 1 and 1"):
+        paired_equivalence([0.5], [0.5], margin=0.01)
+    with pytest.raises(InputError, match="margin=0"):
+        paired_equivalence([0.5, 0.5], [0.5, 0.5], margin=0.0)
+    with pytest.raises(InputError, match=r"level=0\.5"):
+        paired_equivalence([0.5, 0.5], [0.5, 0.5], margin=0.1, level=0.5)
