@@ -117,9 +117,7 @@ def run_experiment(
     Raises:
         InputError: as `finetune`, and if a run in the folder had other settings.
     """
-    subject = Subject(
-        config.task, data, model or config.model, config.tokenizer, config.train_limit, config.dev_limit
-    )
+    subject = subject_of(config, data, model)
     task = subject.load()
     base = FinetuneConfig(**config.training)
     runs: list[ExperimentRun] = []
@@ -143,6 +141,13 @@ def run_experiment(
     write_result(out / "experiment.json", found)
     draw_or_remove(lambda path: figure.draw(found, path), out / "experiment.png")
     return found
+
+
+def subject_of(config: ExperimentConfig, data: Path | None, model: str | None) -> Subject:
+    """Task and model that the experiment trains; a model given here goes before the file's."""
+    return Subject(
+        config.task, data, model or config.model, config.tokenizer, config.train_limit, config.dev_limit
+    )
 
 
 def experiment_rows(runs: Sequence[ExperimentRun], *, margin: float, level: float) -> list[ExperimentRow]:

@@ -19,7 +19,20 @@ from wtacrs.validation.study_records import TransferResult
 from wtacrs.validation.theory_records import Claim, TheoryResult
 from wtacrs.validation.training_records import TrainingResult
 
-COMMANDS = ("demo", "zoo", "capture", "compare", "sweep", "noise", "test", "check", "theory", "finetune", "study")
+COMMANDS = (
+    "demo",
+    "zoo",
+    "capture",
+    "compare",
+    "sweep",
+    "noise",
+    "test",
+    "check",
+    "theory",
+    "finetune",
+    "study",
+    "experiment",
+)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,163 @@
+"""An experiment: one file in, runs that go on, one result out; bad files are one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from test_norms_study import Colours
+
+from wtacrs.estimators import InputError
+from wtacrs.figures import experiment as figure
+from wtacrs.figures import style
+from wtacrs.integration import experiment as module
+from wtacrs.integration.cli import main
+from wtacrs.integration.experiment import (
+    ExperimentConfig,
+    experiment_rows,
+    read_experiment,
+    run_experiment,
+    subject_of,
+)
+from wtacrs.integration.experiment_table import experiment_table
+from wtacrs.integration.study_runs import Subject
+from wtacrs.validation.equivalence import paired_equivalence
+from wtacrs.validation.experiment_records import ExperimentResult, ExperimentRun
+from wtacrs.validation.results import load_result
+from wtacrs.validation.training_records import TrainingResult
+
+ROOT = Path(__file__).parent.parent
+TEXT = """
+name = "tiny"
+seeds = [3, 5]
+margin = 0.2
+train_limit = 40
+dev_limit = 12
+model = "new:bert"
+
+[training]
+steps = 2
+batch_size = 8
+max_length = 16
+
+[estimators]
+"half of the rows" = 'crs(budget=0.5)'
+"""
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ExperimentResult]:
+    folder = tmp_path_factory.mktemp("experiment")
+    file = folder / "tiny.toml"
+    file.write_text(TEXT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "subject_of", lambda *given: Colours())
+        return folder, run_experiment(read_experiment(file), folder / "out")
+
+
+def test_every_run_is_there_and_the_table_follows_from_them(done: tuple[Path, ExperimentResult]) -> None:
+    folder, result = done
+    assert load_result(folder / "out" / "experiment.json") == result
+    assert [(run.label, run.seed) for run in result.runs] == [
+        ("exact", 3), ("exact", 5), ("half of the rows", 3), ("half of the rows", 5)
+    ]  # fmt: skip
+    assert [run.result.estimator for run in result.runs] == ["exact", "exact", *["crs(budget=0.5)"] * 2]
+    exact, half = result.rows
+    finals = [run.result.final for run in result.runs]
+    assert exact.standing is None
+    assert half.standing == paired_equivalence(finals[2:], finals[:2], margin=0.2)
+    assert half.mean == pytest.approx(sum(finals[2:]) / 2)
+    assert experiment_table(result).row_count == 2
+    assert (folder / "out" / "experiment.png").exists()
+    assert (folder / "out" / "half-of-the-rows" / "seed-3" / "result.json").exists()
+
+
+def test_it_goes_on_where_it_stopped(done: tuple[Path, ExperimentResult], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, result = done
+    config = read_experiment(folder / "tiny.toml")
+    started = []
+    honest = module.train_in
+
+    def watched(run: Path, *arguments, **options) -> TrainingResult:
+        started.append((run / "state.pt").exists())
+        return honest(run, *arguments, **options)
+
+    monkeypatch.setattr(module, "train_in", watched)
+    monkeypatch.setattr(module, "subject_of", lambda *given: Colours())
+    again = run_experiment(config, folder / "out")
+    assert started == [True] * 4
+    assert [run.result.history[-1].dev for run in again.runs] == [
+        run.result.history[-1].dev for run in result.runs
+    ]
+
+
+def test_two_labels_are_corrected_together(done: tuple[Path, ExperimentResult]) -> None:
+    _, result = done
+    runs = list(result.runs)
+    finals = {3: 0.71, 5: 0.74}
+    for run in result.runs[2:]:
+        moved = run.result.model_copy(update={"final": finals[run.seed]})
+        runs.append(ExperimentRun(label="another", seed=run.seed, result=moved))
+    half, another = experiment_rows(runs, margin=0.5, level=0.05)[1:]
+    alone = paired_equivalence([0.71, 0.74], [r.result.final for r in result.runs[:2]], margin=0.5)
+    assert another.standing.equivalent >= alone.equivalent
+    assert {half.standing.level, another.standing.level} == {0.05}
+
+
+def test_the_figure_draws_runs_intervals_and_the_margin(
+    done: tuple[Path, ExperimentResult], tmp_path: Path
+) -> None:
+    folder, result = done
+    fig = figure.build(result)
+    left, right = fig.axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["exact", "half of the rows"]
+    assert any(text.get_text() == result.rows[1].standing.verdict for text in right.texts)
+    assert style.png(fig).startswith(b"\x89PNG")
+    assert figure.main([str(folder / "out" / "experiment.json"), str(tmp_path / "o.png")]) == 0
+
+
+def test_the_experiments_of_the_project_can_be_read() -> None:
+    files = sorted((ROOT / "integration" / "experiments").glob("*.toml"))
+    assert files
+    for file in files:
+        assert read_experiment(file).name == file.stem
+
+
+BAD = {
+    "no TOML": ("name = ", "is no TOML"),
+    "another key": (TEXT + "\ncolour = 1", "colour"),
+    "unknown estimator": (TEXT.replace("crs(", "csr("), "unknown estimator 'csr'"),
+    "exact named": (TEXT.replace('"half of the rows"', "exact"), "always run"),
+    "one seed": (TEXT.replace("[3, 5]", "[3]"), "seeds"),
+    "one seed twice": (TEXT.replace("[3, 5]", "[3, 3]"), "must be distinct"),
+    "negative margin": (TEXT.replace("0.2", "-0.2"), "margin"),
+    "training": (TEXT.replace("steps = 2", "stepps = 2"), "stepps"),
+    "a seed in training": (TEXT.replace("steps = 2", "seed = 2"), "training.seed is set by the experiment"),
+    "no estimator": (TEXT.replace("\"half of the rows\" = 'crs(budget=0.5)'", ""), "estimators"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_file_is_one_line(what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text, words = BAD[what]
+    file = tmp_path / "x.toml"
+    file.write_text(text)
+    assert main(["experiment", str(file), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert words in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_trained_is_what_the_file_says(tmp_path: Path) -> None:
+    file = tmp_path / "tiny.toml"
+    file.write_text(TEXT)
+    config = read_experiment(file)
+    assert subject_of(config, tmp_path, None) == Subject("docstrings", tmp_path, "new:bert", None, 40, 12)
+    assert subject_of(config, None, "here").model == "here"
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No such file"):
+        read_experiment(tmp_path / "missing.toml")
+    assert ExperimentConfig(name="x", estimators={"a": "crs(budget=0.5)"}).seeds == (0, 1, 2)
