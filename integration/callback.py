@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -163,11 +164,11 @@ class WtacrsCallback(TrainerCallback, ExportableState):
 
     def _convert_first(self, model: nn.Module) -> None:
         if self.estimator is not None:
-            chosen = None if self.layers is None else set(fitting_layers(model, self.layers))
+            chosen = None if self.layers is None else fitting_layers(model, self.layers)
             approximate_(
                 model,
                 self.estimator,
-                filter_fn=None if chosen is None else lambda name, _: name in chosen,
+                filter_fn=None if chosen is None else partial(_among, chosen),
                 min_elements=self.min_elements,
             )
         self.conversion = {
@@ -189,7 +190,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
             return
         for spec, least in dict.fromkeys(self.conversion.values()):
             wanted = {name for name, entry in self.conversion.items() if entry == (spec, least)}
-            approximate_(model, spec, filter_fn=lambda name, _, w=wanted: name in w, min_elements=least)
+            approximate_(model, spec, filter_fn=partial(_among, wanted), min_elements=least)
         self._converted = True
 
     def _restore(self, model: nn.Module) -> None:
@@ -226,6 +227,10 @@ class WtacrsCallback(TrainerCallback, ExportableState):
 
     def _specs(self) -> list[str]:
         return list(dict.fromkeys(spec for spec, _ in self.conversion.values()))
+
+
+def _among(names: Container[str], name: str, layer: nn.Linear) -> bool:
+    return name in names
 
 
 def _told(entry: list[Any] | None) -> str:

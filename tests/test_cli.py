@@ -18,7 +18,20 @@ from wtacrs.validation.results import CheckResult, ComparisonResult, SweepResult
 from wtacrs.validation.study_records import TransferResult
 from wtacrs.validation.theory_records import Claim, TheoryResult
 
-COMMANDS = ("demo", "zoo", "capture", "compare", "sweep", "noise", "test", "check", "theory", "finetune", "study")
+COMMANDS = (
+    "demo",
+    "zoo",
+    "capture",
+    "compare",
+    "sweep",
+    "noise",
+    "test",
+    "check",
+    "theory",
+    "finetune",
+    "memory",
+    "study",
+)
 
 
 @pytest.fixture(scope="module")
@@ -376,6 +389,12 @@ def test_finetune_trains_refuses_to_overwrite_and_resumes(
         (["finetune", "--task", "sst2"], "--data DIR"),
         (["finetune", "--tokenizer", "./missing"], "./missing"),
         (["finetune", "--resume", "--out", "{tmp}/nothing"], "nothing"),
+        (["memory", "--precision", "fp8"], "--precision 'fp8' must be fp32 or bf16"),
+        (["memory", "--estimator", "wta_csr(budget=0.3)"], "did you mean wta_crs"),
+        (["memory", "--out", "{text}"], "is a file"),
+        (["memory", "--batch-size", "0"], "--batch-size"),
+        (["memory", "--model", "new:gpt"], "new:bert"),
+        (["memory", "--device", "abacus"], "--device 'abacus' cannot be used"),
         (["study", "best"], "No such command 'best'"),
         (["study", "transfer", "{captures}"], "at least two files"),
         (["study", "transfer", "{captures}", "missing.safetensors"], "no such file"),

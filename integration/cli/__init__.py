@@ -8,6 +8,7 @@ from wtacrs.integration.cli import (  # noqa: F401
     demo,
     finetune,
     layer_tests,
+    memory,
     noise,
     study,
     sweep,
