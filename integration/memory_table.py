@@ -12,7 +12,7 @@ from wtacrs.validation.memory_records import MemoryResult, StepMemory
 def memory_table(result: MemoryResult) -> Table:
     """Types of layers by way of training; below the totals, their share of the exact one, and the peak."""
     table = Table(
-        title=f"Megabytes kept for the backward pass: {result.model}, {result.task}, {result.batch_size} × "
+        title=f"Megabytes kept for the backward pass: {short_name(result.model)}, {result.task}, {result.batch_size} × "
         f"{result.tokens} tokens, {result.precision}; parameters: {megabytes(result.parameters)}",
         title_justify="left",
     )
@@ -54,6 +54,15 @@ def _changes(step: StepMemory, exact: StepMemory) -> str:
 def _less(size: int, exact: int) -> str:
     share = 1 - size / exact if exact else 0.0
     return f"{abs(share):.1%} {'less' if share >= 0 else 'more'}"
+
+
+def short_name(model: str) -> str:
+    """A folder by its last two parts, a name of the hub as it is.
+
+    >>> short_name("/home/of/someone/models/t5"), short_name("google/t5-v1_1-small")
+    ('models/t5', 'google/t5-v1_1-small')
+    """
+    return "/".join(model.split("/")[-2:]) if model.startswith(("/", "~", ".")) else model
 
 
 def megabytes(size: int) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from models import VOCABULARY
+from models import VOCABULARY, tiny_bert
 from test_finetune import same_weights
 from torch import nn
 from transformers import (
@@ -23,9 +23,11 @@ from transformers import (
     Seq2SeqTrainingArguments,
     T5Config,
     T5ForConditionalGeneration,
+    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
+    TrainingArguments,
 )
 
 from wtacrs.estimators.errors import InputError
@@ -176,16 +178,30 @@ def test_the_estimator_is_what_trains(tmp_path: Path) -> None:
     assert not same_weights(trained["stock"], trained["third"])
 
 
+def test_the_plain_trainer_with_a_classifier(tmp_path: Path) -> None:
+    data = [{**example, "labels": torch.tensor(i % 2)} for i, example in enumerate(examples())]
+    settings = {"max_steps": 4, "learning_rate": 1e-2, "use_cpu": True, "disable_tqdm": True, "report_to": "none"}
+    saved = {"save_strategy": "steps", "save_steps": 2}
+    runs, ours = [], wtacrs(layers=["*.layer.*"])
+    for resume in (None, str(tmp_path / "checkpoint-2")):
+        args = TrainingArguments(str(tmp_path), per_device_train_batch_size=4, **settings, **saved)
+        runs.append(Trainer(tiny_bert(), args, train_dataset=data, callbacks=[ours]))
+        runs[-1].train(resume_from_checkpoint=resume)
+    assert same_weights(runs[0].model, runs[1].model)
+    assert len(ours.conversion) == 6
+
+
 @pytest.mark.parametrize(
     ("changes", "steps"),
     [
         ({"bf16": True, "activation_checkpointing": True}, (3,)),
+        ({"restore_callback_states_from_checkpoint": True}, (2,)),
         (
             {"eval_strategy": "steps", "eval_steps": 3, "predict_with_generate": True, "generation_max_length": 4},
             (2,),
         ),
     ],
-    ids=["bf16 and checkpointing", "generation"],
+    ids=["bf16 and checkpointing", "restored callbacks", "generation"],
 )
 def test_resumed_equals_uninterrupted(tmp_path: Path, changes: dict[str, Any], steps: Any) -> None:
     whole = trainer(tmp_path, wtacrs(), **SAVED, **changes)
