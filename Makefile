@@ -20,7 +20,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		{ echo "$(PYTHON) is $$($(PYTHON) -V 2>&1); wtacrs needs Python 3.11 or newer: make PYTHON=/path/to/python3" >&2; exit 2; }
 	@echo "== creating $(VENV) and installing wtacrs with the pinned constraints"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,cluster,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,cluster,tensorboard,dev]'
 	@touch $@
 	@echo "== installed"
 

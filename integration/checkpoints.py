@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,13 @@ def save_checkpoint(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedT
     except BaseException:
         shutil.rmtree(written, ignore_errors=True)
         raise
+
+
+def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
+    """Remove what a process that was killed while it wrote `names` left beside them."""
+    for name in names:
+        for path in folder.glob(f".{name}.*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

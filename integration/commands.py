@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from wtacrs.integration.models import (
 from wtacrs.integration.studies import Report
 from wtacrs.integration.trained_states import check_age, train_for_capture
 from wtacrs.validation.captures import Captures
-from wtacrs.validation.training_records import TrainingResult
+from wtacrs.validation.training_records import TrainingPoint, TrainingResult
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -276,4 +277,10 @@ def finetune_command(
     check_model(model_name, tokenizer_name)
     task = load_task(task_name, data=data, train_limit=train_limit, dev_limit=dev_limit, seed=config.seed)
     model, tokenizer = open_model(model_name, tokenizer_name, task, config.seed)
-    return finetune(config, task, model, tokenizer, progress=True)
+    return finetune(config, task, model, tokenizer, progress=True, on_point=None if sys.stderr.isatty() else _tell)
+
+
+def _tell(point: TrainingPoint) -> None:
+    """A line per evaluation, for a log: the progress line is for terminals only."""
+    loss = "" if point.train_loss is None else f"loss {point.train_loss:.4f}, "
+    print(f"step {point.step}: {loss}{', '.join(f'{name} {value:.4f}' for name, value in point.dev.items())}")

@@ -19,13 +19,15 @@ from wtacrs.estimators.errors import InputError
 from wtacrs.integration.checkpoints import (
     load_state,
     random_states,
+    remove_leftovers,
     save_checkpoint,
     save_state,
     set_random_states,
 )
 from wtacrs.integration.convert import approximate_, fitting_layers, restore_
-from wtacrs.integration.data import TaskData
+from wtacrs.integration.data import TaskData, digest
 from wtacrs.integration.evaluation import Evaluator
+from wtacrs.integration.event_log import FOLDER, EventLog
 from wtacrs.integration.finetune_config import DEMO, FinetuneConfig
 from wtacrs.integration.models import is_text_to_text
 from wtacrs.integration.progress import progress_display
@@ -52,9 +54,13 @@ def finetune(
 ) -> TrainingResult:
     """Train `model` in place and return its history; dev is evaluated at step 0, periodically and at the end.
 
+    A text-to-text model is evaluated by greedy generation: its answer counts if it is the label's text, letter for letter
+    but for case and spaces (`Evaluator`). No label is scored in its place.
+
     With `config.out` the folder receives ``metrics.jsonl`` (a line per evaluation), ``best/`` (the model with the
     best main metric, first one if tied), ``last/``, both loadable by stock transformers, ``state.pt`` to resume
-    from, and ``result.json``. torch's global generators are seeded with `config.seed`: dropout and the estimators
+    from, ``result.json`` and on request ``tensorboard/``. The state is saved before the first step, so that a run that
+    is killed at any step can go on. torch's global generators are seeded with `config.seed`: dropout and the estimators
     draw from them. The model ends on the training device, in eval mode and unconverted.
 
     Args:
@@ -74,7 +80,10 @@ def finetune(
     try:
         with progress_display(progress, title=f"{task.name} · {config.estimator or 'exact'}") as show:
             run = _Run(config, task, model, tokenizer, show, on_point, observer)
-            run.train()
+            try:
+                run.train()
+            finally:
+                run.close()
     finally:
         restore_(model)
         model.eval()
@@ -114,6 +123,10 @@ class Observer(Protocol):
         """The state is about to be saved: a resumed run will call `started` with a step from here on."""
 
 
+_FILES = ("best", "last", "state.pt", "metrics.jsonl", "result.json")
+_PROGRESS = ("step", "seconds", "examples", "learning_rate", "gradient_norm", "best", "losses", "lines")
+
+
 class _Run(Trainer):
     """A run that is evaluated, saved, restored and observed."""
 
@@ -137,7 +150,13 @@ class _Run(Trainer):
         if config.resume:
             self._restore()
         elif config.out is not None:
-            (config.out / "state.pt").unlink(missing_ok=True)
+            for name in ("state.pt", "result.json"):
+                (config.out / name).unlink(missing_ok=True)
+        if config.out is not None:
+            remove_leftovers(config.out, _FILES)
+        self._events: EventLog | None = None
+        if config.tensorboard and config.out is not None:
+            self._events = EventLog(config.out / FOLDER, after=self.step if config.resume else None)
         if observer is not None:
             observer.started(model, self.step)
 
@@ -150,7 +169,13 @@ class _Run(Trainer):
         """Train to the last step, after an evaluation of the start."""
         if not self.lines:
             self._evaluate()
+            self._save()
         super().train()
+
+    def close(self) -> None:
+        """End the event files, whatever happened."""
+        if self._events is not None:
+            self._events.close()
 
     def finish(self) -> None:
         """Write what remains once the model is stock again."""
@@ -165,6 +190,8 @@ class _Run(Trainer):
     def after_step(self) -> None:
         """Evaluate and save when it is time to."""
         self._show(step=self.step, total=self.total_steps, loss=self.losses[-1])
+        state = {"learning_rate": self.learning_rate, "gradient_norm": self.gradient_norm}
+        self._note("train", {"loss": self.losses[-1]} | state)
         ended = self.step == self.total_steps
         if ended or self.step % (self.config.eval_every or self.steps_per_epoch) == 0:
             self._evaluate()
@@ -181,6 +208,8 @@ class _Run(Trainer):
                 "step": self.step,
                 "epoch": self.step / self.steps_per_epoch,
                 "train_loss": sum(self.losses) / len(self.losses) if self.losses else None,
+                "learning_rate": self.learning_rate if self.step else None,
+                "gradient_norm": self.gradient_norm if self.step else None,
                 "dev": dev,
                 "seconds": self.seconds,
                 "examples_per_second": self.examples / self.seconds if self.seconds else None,
@@ -189,6 +218,7 @@ class _Run(Trainer):
         )
         self.losses = []
         self._write_lines()
+        self._note("dev", dev)
         metric = self.task.metrics[0]
         self._show(step=self.step, total=self.total_steps, metric=f"{metric} {dev[metric]:.3f}")
         if self.step > 0 and dev[metric] > self.best:
@@ -202,12 +232,17 @@ class _Run(Trainer):
         if self.config.out is not None:
             write_text(self.config.out / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.lines))
 
+    def _note(self, part: str, values: dict[str, float]) -> None:
+        if self._events is not None:
+            self._events.add(self.step, {f"{part}/{name}": value for name, value in values.items()})
+
     def _identity(self) -> dict[str, Any]:
         return {
             "config": self.config.identity(),
             "task": self.task.name,
             "train": len(self.task.train),
             "dev": len(self.task.dev),
+            "examples": digest(self.task),
             "model": type(self.model).__name__,
         }
 
@@ -216,12 +251,13 @@ class _Run(Trainer):
             return
         if self._observer is not None:
             self._observer.saving()
-        progress = {"step": self.step, "seconds": self.seconds, "examples": self.examples, "best": self.best}
+        if self._events is not None:
+            self._events.flush()
         save_state(
             self.config.out / "state.pt",
             {
                 "identity": self._identity(),
-                "progress": progress | {"losses": self.losses, "lines": self.lines},
+                "progress": {name: getattr(self, name) for name in _PROGRESS},
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": self.scheduler.state_dict(),

@@ -5,24 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from wtacrs.estimators import make
 from wtacrs.estimators.errors import InputError
+from wtacrs.integration.event_log import require_tensorboard
 
-Schedule = Literal["linear", "cosine", "constant", "constant_with_warmup"]
+Schedule = Literal["linear", "cosine", "constant"]
 
 
 class FinetuneConfig(BaseModel):
     """All that a run depends on besides task, model and tokenizer; checked when it is made (`InputError`).
 
     `steps` (optimizer steps), if given, overrides `epochs`. One step averages `accumulation` batches of
-    `batch_size` examples. `warmup` is a share of the steps. `clip` is the largest gradient norm, None for no
+    `batch_size` examples. `lr` is reached after a share `warmup` of the steps and then falls in a straight line
+    ("linear") or a half wave ("cosine") to 0, or stays ("constant"). `clip` is the largest gradient norm, None for no
     clipping. `precision` "bf16" runs the model under autocast; parameters stay fp32. `max_length` counts tokens.
     `estimator` is a spec such as "wta_crs(budget=0.3)" for the linear layers, None for exact training; `layers` are
     patterns of the names of those that are converted (`*`, `?`, `[]`), None for all.
     `eval_every` and `save_every` count steps; evaluation is once per epoch if None, and the state to resume from
-    is always saved at the end of an epoch. Without `out` nothing is written; `resume` goes on from what is there.
+    is always saved at the start and at the end of an epoch. Without `out` nothing is written; `resume` goes on from what
+    is there. `tensorboard` writes event files beside the other metrics (see `wtacrs.integration.event_log`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -45,6 +49,7 @@ class FinetuneConfig(BaseModel):
     save_every: int | None = None
     out: Path | None = None
     resume: bool = False
+    tensorboard: bool = False
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -82,10 +87,21 @@ class FinetuneConfig(BaseModel):
     def _spec(cls, value: str | None) -> str | None:
         return None if value is None else repr(make(value))
 
+    @field_validator("precision")
+    @classmethod
+    def _supported(cls, value: str) -> str:
+        if value == "bf16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
+            raise ValueError(f"{torch.cuda.get_device_name()} has no bf16; fp32 is accepted")
+        return value
+
     @model_validator(mode="after")
-    def _resume_needs_out(self) -> FinetuneConfig:
+    def _needs_out(self) -> FinetuneConfig:
         if self.resume and self.out is None:
             raise ValueError("resume=True needs out, the folder of the run that goes on")
+        if self.tensorboard and self.out is None:
+            raise ValueError("tensorboard=True needs out, the folder of the run")
+        if self.tensorboard:
+            require_tensorboard()
         return self
 
     def but(self, **changes: Any) -> FinetuneConfig:
@@ -93,8 +109,8 @@ class FinetuneConfig(BaseModel):
         return FinetuneConfig(**(self.model_dump() | changes))
 
     def identity(self) -> dict[str, Any]:
-        """What must be equal for a run to be resumed: all but `out`, `resume` and `save_every`."""
-        return self.model_dump(mode="json", exclude={"out", "resume", "save_every"})
+        """What must be equal for a run to be resumed: all that its results depend on."""
+        return self.model_dump(mode="json", exclude={"out", "resume", "save_every", "tensorboard"})
 
 
 DEMO = FinetuneConfig(steps=900, batch_size=32, lr=1e-3, warmup=0.06, max_length=48, eval_every=150)

@@ -58,7 +58,7 @@ class ApproxLinear(nn.Linear):
 
     def forward(self, input: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch m"]:
         """As `nn.Linear.forward`."""
-        if not self._samples(input):
+        if not self.samples(input):
             return F.linear(input, self.weight, self.bias)
         return sampled_linear(input, self.weight, self.bias, self.estimator, scores=self.scores_of(input))
 
@@ -71,7 +71,8 @@ class ApproxLinear(nn.Linear):
         mask = None if self.row_masks is None else self.row_masks.rows(self.stream, x)
         return None if mask is None else row_norms(x.reshape(-1, x.shape[-1])) * mask
 
-    def _samples(self, x: Tensor) -> bool:
+    def samples(self, x: Tensor) -> bool:
+        """Whether dW would be estimated for this input, rather than the path of `nn.Linear` taken."""
         return (
             self.training
             and torch.is_grad_enabled()

@@ -71,7 +71,7 @@ def train_for_capture(
         lr=lr,
         max_length=max_length,
         seed=seed,
-        schedule="constant_with_warmup",
+        schedule="constant",
     )
     with progress_display(progress, title=f"{task.name} · exact, before the capture") as show:
         run = _Remembering(config, task, model, tokenizer, age, show)

@@ -34,6 +34,8 @@ class Trainer:
         losses: one per step since they were last emptied.
         seconds: of training, all of them together.
         examples: trained on so far, with repetitions.
+        learning_rate: of the last step.
+        gradient_norm: of the last step, before it was clipped.
     """
 
     def __init__(
@@ -55,12 +57,14 @@ class Trainer:
             )
         )
         self.scheduler = get_scheduler(
-            config.schedule,
+            # the library's own "constant" would leave out the warm-up without a word
+            "constant_with_warmup" if config.schedule == "constant" else config.schedule,
             self.optimizer.optimizer,
             num_warmup_steps=round(config.warmup * self.total_steps),
             num_training_steps=self.total_steps,
         )
         self.step, self.seconds, self.examples = 0, 0.0, 0
+        self.learning_rate, self.gradient_norm = 0.0, 0.0
         self.losses: list[float] = []
         torch.manual_seed(config.seed)
 
@@ -97,8 +101,8 @@ class Trainer:
                 f"(estimator {self.config.estimator or 'exact'}, {self.config.precision}); a smaller lr may help"
             )
         self.before_update()
-        if self.config.clip is not None:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.gradient_norm = self._clip()
+        self.learning_rate = self.scheduler.get_last_lr()[0]
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad()
@@ -106,6 +110,13 @@ class Trainer:
         self.losses.append(value)
         self.examples += sum(map(len, batches))
         self.seconds += time.perf_counter() - started
+
+    def _clip(self) -> float:
+        """Clip the gradients, if wanted, and return what their norm was."""
+        if self.config.clip is not None:
+            return float(self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip))
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        return float(torch.nn.utils.get_total_norm(gradients))
 
 
 def epoch_steps(data: Sequence[Encoded], config: FinetuneConfig, epoch: int) -> list[list[list[Encoded]]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +29,7 @@ from wtacrs.integration.evaluation import Evaluator
 from wtacrs.integration.finetune import DEMO, FinetuneConfig, finetune
 from wtacrs.integration.linear import ApproxLinear
 from wtacrs.integration.models import small_t5, task_tokenizer
-from wtacrs.integration.training import epoch_steps
+from wtacrs.integration.training import Trainer, epoch_steps
 from wtacrs.validation.results import load_result
 from wtacrs.validation.training_records import TrainingPoint, TrainingResult
 
@@ -198,6 +200,9 @@ def test_resume_refuses_what_does_not_fit(tokenizer: PreTrainedTokenizerBase, tm
         finetune(config.but(resume=True, lr=0.5), TASK, tiny(tokenizer), tokenizer)
     with pytest.raises(InputError, match="task='shades', but"):
         finetune(config.but(resume=True), replace(TASK, name="shades"), tiny(tokenizer), tokenizer)
+    shuffled = replace(TASK, train=TASK.train[::-1])
+    with pytest.raises(InputError, match="resume: examples="):
+        finetune(config.but(resume=True), shuffled, tiny(tokenizer), tokenizer)
     other = small_t5(tokenizer, d_model=16, layers=1, heads=2, d_ff=64)
     with pytest.raises(InputError, match="other layers or sizes"):
         finetune(config.but(resume=True), TASK, other, tokenizer)
@@ -298,6 +303,69 @@ def test_an_epoch_has_every_example_once(tokenizer: PreTrainedTokenizerBase) -> 
 
 
 @pytest.mark.parametrize(
+    ("schedule", "falling"),
+    [
+        ("linear", lambda share: 1 - share),
+        ("cosine", lambda share: (1 + math.cos(math.pi * share)) / 2),
+        ("constant", lambda share: 1.0),
+    ],
+)
+def test_schedules_warm_up_and_fall(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, schedule: str, falling: Callable[[float], float]
+) -> None:
+    config = CONFIG.but(steps=8, batch_size=32, warmup=0.25, schedule=schedule, eval_every=1, out=tmp_path)
+    finetune(config, TASK, tiny(tokenizer), tokenizer)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    expected = [0.0, 0.5] + [falling(step / 6) for step in range(6)]
+    assert [line["learning_rate"] for line in lines[1:]] == pytest.approx(
+        [CONFIG.lr * share for share in expected]
+    )
+    assert lines[0]["learning_rate"] is lines[0]["gradient_norm"] is None
+
+
+@pytest.mark.parametrize("clip", [0.01, None])
+def test_gradients_are_clipped_before_the_optimizer_sees_them(
+    tokenizer: PreTrainedTokenizerBase, clip: float | None
+) -> None:
+    trainer = Trainer(CONFIG.but(steps=3, clip=clip, weight_decay=0.1), TASK, tiny(tokenizer), tokenizer)
+    seen: list[float] = []
+
+    def look(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        squares = [p.grad.square().sum() for group in optimizer.param_groups for p in group["params"]]
+        seen.append(torch.stack(squares).sum().sqrt().item())
+
+    trainer.optimizer.optimizer.register_step_pre_hook(look)
+    trainer.train()
+    assert trainer.gradient_norm > 0.1
+    assert seen[-1] == pytest.approx(trainer.gradient_norm if clip is None else clip, rel=1e-3)
+    decays = {p.ndim >= 2: g["weight_decay"] for g in trainer.optimizer.param_groups for p in g["params"]}
+    assert decays == {True: 0.1, False: 0.0}
+
+
+def test_evaluation_is_what_greedy_generation_writes(tokenizer: PreTrainedTokenizerBase) -> None:
+    """One example at a time by stock `generate`, against the label's text; an untrained model writes no label."""
+    model = tiny(tokenizer)
+    evaluate = Evaluator(TASK, tokenizer, text_to_text=True, max_length=24)
+    assert evaluate(model.eval())["accuracy"] == 0.0
+    finetune(CONFIG.but(steps=40, eval_every=40), TASK, model, tokenizer)
+    right = 0
+    for example in TASK.dev:
+        tokens = tokenizer(example.text, return_tensors="pt", max_length=24, truncation=True)
+        written = model.generate(tokens["input_ids"], max_new_tokens=8, do_sample=False, num_beams=1)
+        text = "".join(tokenizer.decode(written[0], skip_special_tokens=True).split())
+        right += text == example.target
+    assert evaluate(model)["accuracy"] == right / len(TASK.dev)
+    assert right > 0
+
+
+def test_without_tensorboard_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n.startswith("tensorboard") else find(n))
+    with pytest.raises(InputError, match=r"^tensorboard=True: neither .* pip install 'wtacrs\[tensorboard\]'$"):
+        CONFIG.but(out=tmp_path, tensorboard=True)
+
+
+@pytest.mark.parametrize(
     ("changes", "named"),
     [
         ({"lr": 0.0}, "lr=0.0"),
@@ -318,6 +386,8 @@ def test_an_epoch_has_every_example_once(tokenizer: PreTrainedTokenizerBase) -> 
         ({"estimator": "wta_csr(budget=0.3)"}, "wta_crs"),
         ({"estimator": "crs(budget=-0.3)"}, "budget"),
         ({"resume": True}, "resume=True needs out"),
+        ({"tensorboard": True}, "tensorboard=True needs out"),
+        ({"schedule": "constant_with_warmup"}, "schedule="),
         ({"epoch": 3}, "epoch"),
     ],
 )

@@ -16,6 +16,7 @@ from wtacrs.estimators.errors import InputError
 from wtacrs.validation.experiment_records import ExperimentResult
 from wtacrs.validation.files import replacing
 from wtacrs.validation.layer_test_records import LayerTestResult
+from wtacrs.validation.memory_records import MemoryResult
 from wtacrs.validation.noise_records import NoiseResult
 from wtacrs.validation.number_records import NumbersResult
 from wtacrs.validation.records import SCHEMA_VERSION, Record, ScoreKind, Stamp
@@ -148,6 +149,7 @@ Result = Annotated[
     | NoiseResult
     | CheckResult
     | LayerTestResult
+    | MemoryResult
     | TrainingResult
     | TheoryResult
     | NormsResult

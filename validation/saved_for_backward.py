@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,13 +30,13 @@ def bytes_for_backward(module: nn.Module, x: Float[Tensor, "n d"]) -> int:
     rows = x.detach().clone().requires_grad_()
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda kept: kept):
         y = module(rows)
-    _note_contexts(y.grad_fn, note)
+    note_contexts(y.grad_fn, note)
     own = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
     return sum(size for pointer, size in storages.items() if pointer not in own)
 
 
-def _note_contexts(node: Any, note: Any) -> None:
-    """Tensors that are attributes of the nodes of a graph, alone or in tuples and lists."""
+def note_contexts(node: Any, note: Callable[[Tensor], Any]) -> None:
+    """Show every tensor that is an attribute of a node of a graph, alone or in tuples and lists."""
     waiting, seen = [node], set()
     while waiting:
         node = waiting.pop()

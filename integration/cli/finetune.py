@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from wtacrs.integration.cli.app import (
     DataOption,
+    LayersOption,
     ModelOption,
     SeedOption,
     TaskOption,
@@ -17,9 +18,6 @@ from wtacrs.integration.cli.app import (
     console,
     wrote,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()
@@ -36,21 +34,31 @@ def finetune(
     steps: Annotated[int | None, typer.Option(help="Optimizer steps, instead of epochs.")] = None,
     batch_size: Annotated[int, typer.Option(help="Examples per forward pass.")] = 32,
     accumulation: Annotated[int, typer.Option(help="Forward passes per optimizer step.")] = 1,
+    layers: LayersOption = None,
     lr: Annotated[float, typer.Option(help="Peak learning rate of AdamW.")] = 3e-4,
+    schedule: Annotated[str, typer.Option(help="linear or cosine, both to 0, or constant.")] = "linear",
     warmup: Annotated[float, typer.Option(help="Fraction of the steps over which the rate rises.")] = 0.06,
+    weight_decay: Annotated[float, typer.Option(help="Of AdamW, for matrices only.")] = 0.01,
+    clip: Annotated[float, typer.Option(help="Largest norm of the gradient; 0 for no clipping.")] = 1.0,
     precision: Annotated[str, typer.Option(help="fp32, or bf16 for autocast.")] = "fp32",
     max_length: Annotated[int, typer.Option(help="Longest input, in tokens.")] = 128,
     eval_every: Annotated[int | None, typer.Option(help="Steps between evaluations; default one epoch.")] = None,
-    save_every: Annotated[
-        int | None, typer.Option(help="Steps between saved states; default at evaluations.")
-    ] = None,
+    save_every: Annotated[int | None, typer.Option(help="Steps between saved states; default one epoch.")] = None,
     train_limit: Annotated[int | None, typer.Option(help="Use only so many training examples.")] = None,
     dev_limit: Annotated[int | None, typer.Option(help="Use only so many dev examples.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+    tensorboard: Annotated[
+        bool,
+        typer.Option("--tensorboard", help="Write event files too; needs `pip install 'wtacrs[tensorboard]'`."),
+    ] = False,
     seed: SeedOption = 0,
 ) -> None:
-    """Fine-tune a model on a task with an estimated weight gradient."""
+    """Fine-tune a model on a task with an estimated weight gradient.
+
+    A T5 is evaluated by what it writes, by greedy generation. A run that was interrupted, killed even, ends with
+    --resume as it would have ended.
+    """
     from wtacrs.integration.commands import finetune_command
     from wtacrs.integration.finetune_config import FinetuneConfig
     from wtacrs.integration.tables import training_table
@@ -61,8 +69,12 @@ def finetune(
         "steps": steps,
         "batch_size": batch_size,
         "accumulation": accumulation,
+        "layers": layers,
         "lr": lr,
+        "schedule": schedule,
         "warmup": warmup,
+        "weight_decay": weight_decay,
+        "clip": clip or None,
         "precision": precision,
         "max_length": max_length,
         "eval_every": eval_every,
@@ -70,6 +82,7 @@ def finetune(
         "seed": seed,
         "out": out,
         "resume": resume,
+        "tensorboard": tensorboard,
     }
     result = finetune_command(
         FinetuneConfig(**options),
