@@ -20,6 +20,9 @@ from wtacrs.estimators.srht import hadamard
 _LARGEST_FACTOR = 32
 
 
+_BLOCK_NUMBERS = 2**25
+
+
 @register("hadamard_rotation")
 @dataclass(frozen=True, repr=False)
 class HadamardRotation(Estimator[Any]):
@@ -76,8 +79,7 @@ class HadamardRotation(Estimator[Any]):
     ) -> Any:
         """What the inner estimator keeps of `X R`."""
         check_matrix("x", x)
-        rotated = rotate(x.detach().to(working_dtype(x.dtype))).to(x.dtype)
-        return self.rows.compress(rotated, scores=scores, generator=generator)
+        return self.rows.compress(_rotated(x.detach()), scores=scores, generator=generator)
 
     def contract(self, saved: Any, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
         """The inner estimate, rotated back."""
@@ -106,8 +108,16 @@ class HadamardRotation(Estimator[Any]):
             NoClosedForm: if the inner estimator has none.
         """
         check_rows_agree(x, dy)
-        rotated = rotate(x.to(working_dtype(x.dtype))).to(x.dtype)
-        return self.rows.variance(rotated, dy, scores=scores)
+        return self.rows.variance(_rotated(x), dy, scores=scores)
+
+
+def _rotated(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """`x @ R` in the dtype of x, worked out in single precision or better, a block of rows of a large x at a time."""
+    working = working_dtype(x.dtype)
+    if x.numel() <= _BLOCK_NUMBERS:
+        return rotate(x.to(working)).to(x.dtype)
+    blocks = x.split(max(_BLOCK_NUMBERS // x.shape[1], 1))
+    return torch.cat([rotate(rows.to(working)).to(x.dtype) for rows in blocks])
 
 
 def rotate(matrix: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:

@@ -30,6 +30,8 @@ from wtacrs.estimators.scores import check_matrix, check_rows_agree, row_norms, 
 from wtacrs.estimators.slots import BITS_PER_SLOT, MOST_SLOTS, Allotment, allot, relative_error, spreads
 
 DESIGNS = ("systematic", "pivotal", "conditional_poisson", "sampford")
+_PER_BYTE = 8 // BITS_PER_SLOT
+_BLOCK_NUMBERS = 2**25
 _COUNT_BITS = 4
 
 
@@ -173,14 +175,13 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
         """The digits of the rounded rows of a plan."""
         n, d = x.shape
         layout = _layout(plan.slots, self.slots_for(n))
-        top = _top(layout.slots).unsqueeze(1)
-        steps, places = self._graded(x, plan, layout)
-        dither = source.uniforms(0, _counters(layout.rows, d)).to(places.dtype)
-        codes = torch.minimum((places + dither).floor().clamp(min=0), top.to(places.dtype)).to(torch.int64)
-        digits = (codes.index_select(0, layout.owner) >> (BITS_PER_SLOT * layout.below).unsqueeze(1)) & 3
-        digits = torch.where(layout.used.unsqueeze(1), digits, 0).to(torch.uint8)
+        steps = self._steps(x, plan, layout)
+        digits = [
+            self._digits(x, plan, layout, steps, columns, source)
+            for columns in _column_blocks(max(layout.rows.shape[0], layout.owner.shape[0]), d)
+        ]
         return SavedSlots(
-            codes=to_bytes(digits, BITS_PER_SLOT),
+            codes=torch.cat(digits, dim=1),
             steps=steps,
             counts=to_bytes(plan.slots.to(torch.uint8).unsqueeze(0), _COUNT_BITS).squeeze(0),
             seed=seed,
@@ -190,20 +191,47 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
 
     def places(self, x: Float[Tensor, "n d"], plan: SlotPlan) -> Float[Tensor, "k d"]:
         """Numbers p such that entry p with uniform number u has the code ⌊p + u⌋: for enumeration."""
-        return self._graded(x, plan, _layout(plan.slots, self.slots_for(x.shape[0])))[1]
+        layout = _layout(plan.slots, self.slots_for(x.shape[0]))
+        return self._places(x, plan, layout, self._steps(x, plan, layout), slice(0, x.shape[1]))
 
-    def _graded(
-        self, x: Float[Tensor, "n d"], plan: SlotPlan, layout: _Layout
-    ) -> tuple[Float[Tensor, "k groups"], Float[Tensor, "k d"]]:
-        """Steps of the weighted rows, and where their numbers lie among the levels."""
-        working = working_dtype(x.dtype)
-        rows = x.index_select(0, layout.rows).to(working)
-        rows = rows * plan.weights.index_select(0, layout.rows).to(working).unsqueeze(1)
-        top = _top(layout.slots).to(working)
-        steps = grouped(rows.abs(), self.group).amax(2) * (2.0 / top.clamp(min=1.0)).unsqueeze(1)
-        steps = steps if working == torch.float64 else round_up(steps)
-        spread = spread_steps(steps, x.shape[1], self.group).to(working)
-        return steps, rows / torch.where(spread > 0, spread, 1.0) + top.unsqueeze(1) / 2
+    def _steps(self, x: Float[Tensor, "n d"], plan: SlotPlan, layout: _Layout) -> Float[Tensor, "k groups"]:
+        """Steps of the weighted rows."""
+        blocks = layout.rows.split(max(_BLOCK_NUMBERS // max(x.shape[1], 1), 1)) if layout.rows.numel() else ()
+        found = [_largest(_weighted(x, plan, rows), self.group) for rows in blocks]
+        largest = torch.cat(found) if found else _largest(_weighted(x, plan, layout.rows), self.group)
+        steps = largest * (2.0 / _top(layout.slots).to(largest.dtype).clamp(min=1.0)).unsqueeze(1)
+        return steps if steps.dtype == torch.float64 else round_up(steps)
+
+    def _digits(
+        self,
+        x: Float[Tensor, "n d"],
+        plan: SlotPlan,
+        layout: _Layout,
+        steps: Float[Tensor, "k groups"],
+        columns: slice,
+        source: Uniforms,
+    ) -> UInt8[Tensor, "s bytes"]:
+        """The packed digits of some columns."""
+        places = self._places(x, plan, layout, steps, columns)
+        dither = source.uniforms(0, _counters(layout.rows, x.shape[1], columns)).to(places.dtype)
+        top = _top(layout.slots).unsqueeze(1).to(places.dtype)
+        codes = torch.minimum((places + dither).floor().clamp(min=0), top).to(torch.int64)
+        digits = (codes.index_select(0, layout.owner) >> (BITS_PER_SLOT * layout.below).unsqueeze(1)) & 3
+        return to_bytes(torch.where(layout.used.unsqueeze(1), digits, 0).to(torch.uint8), BITS_PER_SLOT)
+
+    def _places(
+        self,
+        x: Float[Tensor, "n d"],
+        plan: SlotPlan,
+        layout: _Layout,
+        steps: Float[Tensor, "k groups"],
+        columns: slice,
+    ) -> Float[Tensor, "k c"]:
+        """Where the numbers of some columns lie among the levels."""
+        rows = _weighted(x[:, columns], plan, layout.rows)
+        spread = spread_steps(steps, x.shape[1], self.group)[:, columns].to(rows.dtype)
+        top = _top(layout.slots).to(rows.dtype)
+        return rows / torch.where(spread > 0, spread, 1.0) + top.unsqueeze(1) / 2
 
     def contract(self, saved: SavedSlots, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
         """Put the digits together and sum the pairs (see `Estimator.contract`)."""
@@ -218,14 +246,18 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
         counts = from_bytes(saved.counts.unsqueeze(0), _COUNT_BITS)[0, :n].to(torch.int64)
         layout = _layout(counts, saved.codes.shape[0])
         exact = working_dtype(working)  # sums of digits up to 4^8 are whole numbers
-        digits = from_bytes(saved.codes, BITS_PER_SLOT)[:, :d].to(exact)
-        scaled = digits * (4.0**layout.below * layout.used).to(exact).unsqueeze(1)
-        codes = scaled.new_zeros((layout.rows.shape[0], d)).index_add(0, layout.owner, scaled)
-        centre = 0.5 - _top(layout.slots).to(exact).unsqueeze(1) / 2
-        values = codes + (centre - source.uniforms(0, _counters(layout.rows, d)).to(exact))
-        values = values * spread_steps(saved.steps, d, self.group).to(exact)
-        values = torch.where((layout.slots > 0).unsqueeze(1), values, 0.0).to(working)
-        return (dy.index_select(0, layout.rows).to(working).T @ values).to(dtype)
+        left = dy.index_select(0, layout.rows).to(working).T
+        found = []
+        for columns in _column_blocks(max(layout.rows.shape[0], layout.owner.shape[0]), d):
+            packed = saved.codes[:, columns.start // _PER_BYTE : -(-columns.stop // _PER_BYTE)]
+            digits = from_bytes(packed, BITS_PER_SLOT)[:, : columns.stop - columns.start].to(exact)
+            scaled = digits * (4.0**layout.below * layout.used).to(exact).unsqueeze(1)
+            codes = scaled.new_zeros((layout.rows.shape[0], scaled.shape[1])).index_add(0, layout.owner, scaled)
+            centre = 0.5 - _top(layout.slots).to(exact).unsqueeze(1) / 2
+            values = codes + (centre - source.uniforms(0, _counters(layout.rows, d, columns)).to(exact))
+            values = values * spread_steps(saved.steps, d, self.group)[:, columns].to(exact)
+            found.append(left @ torch.where((layout.slots > 0).unsqueeze(1), values, 0.0).to(working))
+        return torch.cat(found, dim=1).to(dtype)
 
     def multiplications(self, n: int, d: int, m: int) -> int:
         """Those of the design, `min(S, n)·d·m` and what it needs itself, and `n` per group for the spreads."""
@@ -300,6 +332,23 @@ def _top(slots: Int[Tensor, " k"]) -> Float64[Tensor, " k"]:
     return 4.0 ** slots.to(torch.float64) - 1.0
 
 
-def _counters(rows: Int[Tensor, " k"], d: int) -> Int64[Tensor, "k d"]:
-    """The address of the dither of every number of every kept row: its place in x."""
-    return rows.to(torch.int64).unsqueeze(1) * d + torch.arange(d, device=rows.device)
+def _counters(rows: Int[Tensor, " k"], d: int, columns: slice) -> Int64[Tensor, "k c"]:
+    """The address of the dither of some numbers of every kept row: their place in x."""
+    places = torch.arange(columns.start, columns.stop, device=rows.device)
+    return rows.to(torch.int64).unsqueeze(1) * d + places
+
+
+def _column_blocks(rows: int, d: int) -> list[slice]:
+    """Blocks of columns of whole bytes, so that temporary copies of so many rows stay below 2^25 numbers each."""
+    block = max(_BLOCK_NUMBERS // max(rows, 1) // _PER_BYTE, 1) * _PER_BYTE
+    return [slice(start, min(start + block, d)) for start in range(0, max(d, 1), block)]
+
+
+def _weighted(x: Float[Tensor, "n c"], plan: SlotPlan, rows: Int[Tensor, " k"]) -> Float[Tensor, "k c"]:
+    """Some kept rows times their weights, in working precision."""
+    working = working_dtype(x.dtype)
+    return x.index_select(0, rows).to(working) * plan.weights.index_select(0, rows).to(working).unsqueeze(1)
+
+
+def _largest(rows: Float[Tensor, "k d"], group: int | None) -> Float[Tensor, "k groups"]:
+    return grouped(rows.abs(), group).amax(2)

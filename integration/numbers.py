@@ -34,7 +34,7 @@ from wtacrs.validation.records import Record, stamp
 from wtacrs.validation.results import ComparisonResult, SweepResult, load_result, write_result
 from wtacrs.validation.runner import Runner
 from wtacrs.validation.scale import RIVALS, scale
-from wtacrs.validation.scale_records import ScaleResult
+from wtacrs.validation.scale_records import ScaleResult, ScaleRow
 from wtacrs.validation.training_records import TrainingResult
 
 RESULT = Path("figures/gallery/numbers.json")
@@ -181,13 +181,14 @@ def _noise(captures: Captures) -> Callable[[Path, Runner], NoiseResult]:
 
 
 def _scale(work: Work) -> ScaleResult:
-    path = work.out / "scale.json"
-    if path.exists():
-        return cast(ScaleResult, load_result(path))
-    work.console.print("[bold]scale[/bold]")
-    result = scale(RIVALS, 65_536, 4_096, 4_096)
-    write_result(path, result)
-    return result
+    rows: list[ScaleRow] = []
+    for place, rival in enumerate(RIVALS):
+        path = work.out / f"scale-{place}.json"
+        if not path.exists():
+            work.console.print(f"[bold]scale[/bold] {rival}", highlight=False)
+            write_result(path, scale([rival], 65_536, 4_096, 4_096))
+        rows += cast(ScaleResult, load_result(path)).rows
+    return ScaleResult(stamp=stamp(seed=0), rows=rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from wtacrs.estimators import HadamardRotation, InputError, MixedPrecisionRows, joint_norms, make, saved_bytes
 from wtacrs.estimators.hadamard_rotation import rotate, rotate_back
 from wtacrs.estimators.inclusion import inclusion
+from wtacrs.estimators.mixed_precision_rows import _column_blocks
 from wtacrs.estimators.scores import sampling_scores
 from wtacrs.estimators.slots import MOST_SLOTS, allot, relative_error, spreads
 from wtacrs.validation.checks import check_estimator
@@ -259,3 +261,19 @@ def test_heavy_rows_get_more_bits(generator: torch.Generator) -> None:
     assert int(allotment.refinements[:5].min()) >= 2
     assert int(allotment.refinements[5:].max()) == 0
     assert HadamardRotation(rows=estimator).traits.unbiased
+
+
+@pytest.mark.parametrize("group", [None, 8])
+@pytest.mark.parametrize("slots", [0.6, 2.3])
+def test_blocks_of_columns_keep_the_same_codes(group, slots, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large x is rounded and read a few columns at a time, which changes nothing."""
+    generator = torch.Generator().manual_seed(3)
+    x, dy = torch.randn(20, 37, generator=generator), torch.randn(20, 5, generator=generator)
+    estimator = make(f"mixed_precision_rows(slots={slots}, group={group})")
+    whole = estimator.compress(x, generator=torch.Generator().manual_seed(1))
+    product = estimator.contract(whole, dy)
+    monkeypatch.setattr(sys.modules[type(estimator).__module__], "_BLOCK_NUMBERS", 300)
+    assert len(_column_blocks(46, 37)) > 5
+    blocks = estimator.compress(x, generator=torch.Generator().manual_seed(1))
+    assert all(torch.equal(a, b) for a, b in zip(whole, blocks, strict=True))
+    torch.testing.assert_close(estimator.contract(blocks, dy), product)

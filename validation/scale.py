@@ -95,7 +95,8 @@ def scale(
             command = [sys.executable, "-m", "wtacrs.validation.scale", "--one", json.dumps(options)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
-                raise InputError(f"estimator={text!r}: {done.stderr.strip().splitlines()[-1]}")
+                said = done.stderr.strip().splitlines() or [f"its process ended with {done.returncode}"]
+                raise InputError(f"estimator={text!r}: {said[-1]}")
             rows.append(ScaleRow.model_validate_json(done.stdout))
             print(_line(rows[-1]), file=sys.stderr)
     return ScaleResult(stamp=stamp(seed=seed, device=device), rows=rows)
