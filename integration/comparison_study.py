@@ -13,8 +13,9 @@ from wtacrs.validation.captures import Captures
 from wtacrs.validation.comparison import DRAWS, STEPS, Rival, compare, rivals_from
 from wtacrs.validation.equal_bytes import BASELINE, DEFAULT_RIVALS
 from wtacrs.validation.records import ScoreKind, stamp
-from wtacrs.validation.results import ComparisonResult, write_result
+from wtacrs.validation.results import ComparisonResult, ComparisonRow, write_result
 from wtacrs.validation.runner import Runner
+from wtacrs.validation.sizes import RECOMMENDED, sized
 
 DEFAULT_ESTIMATORS = ("topk", "crs", "wta_crs", 'wta_crs(winners="optimal")', "systematic")
 DEFAULT_BUDGETS = (0.05, 0.1, 0.2, 0.3, 0.5)
@@ -22,26 +23,37 @@ DEFAULT_SHARES = (0.1, 0.3)
 
 
 def rivals_of(
-    specs: Sequence[str] | None, budgets: Sequence[int | float] | None, shares: Sequence[float] | None
+    specs: Sequence[str] | None,
+    budgets: Sequence[int | float] | None,
+    shares: Sequence[float] | None,
+    at_shares: Sequence[str] = (),
 ) -> list[Rival]:
     """What to compare: the given estimators, or the usual ones, at equal rows, at equal bytes, or at both.
 
     With neither budgets nor shares both have their defaults. At equal bytes the paper's WTA-CRS is always there, for
     the others to be measured by.
 
+    Args:
+        specs: estimators; the usual ones if None.
+        budgets: for those without a budget of their own.
+        shares: of the bytes.
+        at_shares: estimators that are compared at equal bytes only.
+
     Raises:
         InputError: on an unusable spec, budget or share.
     """
     if not budgets and not shares:
         budgets, shares = DEFAULT_BUDGETS, DEFAULT_SHARES
-    found: dict[Rival, None] = {}
+    found: list[Rival] = []
     if budgets:
-        found.update(dict.fromkeys(rivals_from(specs or DEFAULT_ESTIMATORS, budgets, shares or ())))
-        found = {rival: None for rival in found if rival.share is None}
+        found += [r for r in rivals_from(specs or DEFAULT_ESTIMATORS, budgets, shares or ()) if r.share is None]
     if shares:
-        found.update(dict.fromkeys(rivals_from([BASELINE, *(specs or DEFAULT_RIVALS)], (), shares)))
-        found = {rival: None for rival in found if rival.share is not None or budgets}
-    return list(found)
+        chosen = specs or (at_shares and ()) or DEFAULT_RIVALS
+        rivals = [
+            given for given in (*chosen, *at_shares) if given == RECOMMENDED or sized(given) != sized(BASELINE)
+        ]
+        found += rivals_from([BASELINE, *rivals], (), shares)
+    return list(dict.fromkeys(found))
 
 
 def comparison_study(
@@ -76,8 +88,9 @@ def comparison_study(
     )
     if not rows:
         raise InputError(
-            f"captures={captures.path}: no chosen layer has a product other than zero and enough rows"
+            f"captures={captures.path}: no chosen layer has a product other than zero and rows enough for the bytes"
         )
+    _tell_misfits(rivals, rows, runner)
     result = ComparisonResult(
         stamp=stamp(seed=seed, device=device_name(device), inputs=source_of(captures)), rows=rows
     )
@@ -87,3 +100,15 @@ def comparison_study(
         draw_or_remove(partial(variance_budget.draw, result, against=against), out / f"variance_{against}.png")
     draw_or_remove(partial(score_price.draw, result), out / "score_price.png")
     return result
+
+
+def _tell_misfits(rivals: Sequence[Rival], rows: Sequence[ComparisonRow], runner: Runner) -> None:
+    """Name the estimators that do not fit their share of the bytes, with the number of layers."""
+    layers = {row.layer for row in rows}
+    for rival in rivals:
+        if rival.share is None or runner.skipped is None:
+            continue
+        fitting = {row.layer for row in rows if (row.requested, row.bytes_share) == (rival.text, rival.share)}
+        if len(fitting) < len(layers):
+            told = f"{rival.text} does not fit {rival.share:.3g} of the bytes of"
+            runner.skipped(rival.text, f"{told} {len(layers) - len(fitting)} of {len(layers)} layers")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from statistics import median
 
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from wtacrs.figures.style import series
@@ -12,22 +14,41 @@ from wtacrs.validation.equal_bytes import BASELINE, byte_ratios
 from wtacrs.validation.results import ComparisonResult
 from wtacrs.validation.sizes import sizeless
 
+_OPTIONAL = ("mults", "MSE", "bias²")
+"""Columns that a narrow terminal does without, the first one first."""
+_WIDTHS = {"estimator": 27, "size": 9, "found by": 14}
+_GAP, _NUMBER = 3, 8
 
-def comparison_table(result: ComparisonResult) -> Table:
-    """Medians over layers: moments relative to ‖G‖², bytes and multiplications relative to exact."""
-    layers = len({row.layer for row in result.rows})
+
+def comparison_table(result: ComparisonResult, width: int = 132) -> Table:
+    """Medians over layers: moments relative to ‖G‖², bytes and multiplications relative to exact.
+
+    Args:
+        result: the comparison.
+        width: of the terminal; a narrow one is shown fewer columns.
+    """
     steps = result.rows[0].steps
+    mean = f"MSE of {steps} steps"
+    columns = ["estimator", "size", "bias²", "variance", "MSE", mean, "cosine", "bytes", "mults", "found by"]
+    for name in _OPTIONAL:
+        if sum(_WIDTHS.get(column, _NUMBER) + _GAP for column in columns) > max(width, 1):
+            columns.remove(name)
+    rest = sum(_WIDTHS.get(column, _NUMBER) + _GAP for column in columns[1:])
+    name_width = max(min(_WIDTHS["estimator"], width - rest), 12)
     table = Table(
-        title=f"Median over {layers} layers, relative to ‖G‖²; bytes and multiplications relative to exact",
+        title=f"Median over {_cases(result)}, relative to ‖G‖². Bytes: of x as it was captured; at equal bytes: of bf16 "
+        "rows without padding. What ignores scores is listed once.",
         title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
     )
-    numeric = ("bias²", "variance", "MSE", f"MSE of {steps} steps", "cosine", "bytes", "mults")
-    for column in ("estimator", "size", *numeric, "found by"):
+    for column in columns:
+        text = column in _WIDTHS
         table.add_column(
             column,
-            justify="right" if column in numeric else "left",
-            no_wrap=column not in ("estimator", f"MSE of {steps} steps"),
-            min_width=27 if column == "estimator" else None,
+            justify="left" if text else "right",
+            min_width=name_width if column == "estimator" else _WIDTHS.get(column, len("cosine")),
+            no_wrap=column not in ("estimator", mean),
             overflow="fold",
         )
     before = None
@@ -37,19 +58,31 @@ def comparison_table(result: ComparisonResult) -> Table:
             table.add_section()
             table.add_row(group)
         before = group
-        table.add_row(
-            entry.series,
-            _size(entry),
-            f"{entry.bias_squared:.2g}",
-            f"{entry.variance:.3g}",
-            f"{entry.mse:.3g}",
-            f"{entry.mse_of_mean:.3g}",
-            f"{entry.cosine:.3f}",
-            f"{entry.byte_fraction:.1%}",
-            _percent(entry.multiplication_fraction),
-            _method(entry),
-        )
+        cells = {
+            "estimator": escape(entry.series),
+            "size": _size(entry),
+            "bias²": f"{entry.bias_squared:.2g}",
+            "variance": f"{entry.variance:.3g}",
+            "MSE": f"{entry.mse:.3g}",
+            mean: f"{entry.mse_of_mean:.3g}",
+            "cosine": f"{entry.cosine:.3f}",
+            "bytes": f"{entry.byte_fraction:.1%}",
+            "mults": _percent(entry.multiplication_fraction),
+            "found by": _method(entry),
+        }
+        table.add_row(*(cells[column] for column in columns))
+    if any(entry.error is not None for entry in layer_medians(result.rows)):
+        table.caption = "a sampled bias² has its own noise taken off, and may be below zero where there is none"
+        table.caption_justify = "left"
     return table
+
+
+def _cases(result: ComparisonResult) -> str:
+    """Layers, and batches if there are several."""
+    entries = {row.layer for row in result.rows}
+    layers = {entry.rpartition("#")[0] or entry for entry in entries}
+    told = f"{len(layers)} layers" if len(layers) > 1 else "one layer"
+    return told if len(entries) == len(layers) else f"{told} in several batches ({len(entries)} captures)"
 
 
 def price_table(result: ComparisonResult) -> Table:
@@ -78,7 +111,7 @@ def ratio_table(result: ComparisonResult) -> Table:
     left = ("estimator", "scores")
     columns = ("bytes", *left[::-1], "layers", "median ratio", "worst ratio", "mults", "mults, wta_crs")
     for column in columns:
-        table.add_column(column, justify="left" if column in left else "right")
+        table.add_column(column, justify="left" if column in left else "right", overflow="fold")
     for entry in byte_ratios(result.rows):
         table.add_row(
             f"{entry.share:.0%}",

@@ -75,7 +75,7 @@ def _steps(out: Path, seed: int, console: Console) -> Path:
             seed=seed,
             runner=Runner(folder=out),
         )
-    console.print(comparison_table(comparison))
+    console.print(comparison_table(comparison, console.width))
     with say("sweep", "exact variance of WTA-CRS for every number of winners |C|"):
         sweep = sweep_study([captures], DEFAULT_BUDGETS, out)
     for sentence in which_winners(sweep.sweeps):

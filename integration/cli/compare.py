@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from wtacrs.estimators import InputError
 from wtacrs.integration.cli.app import (
     CapturesArgument,
     DeviceOption,
@@ -75,8 +76,11 @@ def compare(
     from wtacrs.validation.equal_bytes import COMBINATIONS
     from wtacrs.validation.runner import Runner
 
-    specs = [*(estimator or []), *(COMBINATIONS if combinations else ())]
-    rivals = rivals_of(specs or None, budgets_from(budget or []), share)
+    if combinations and not share:
+        raise InputError(
+            "--combinations are compared at equal bytes: name a share with --bytes, as in --bytes 0.1"
+        )
+    rivals = rivals_of(estimator, budgets_from(budget or []), share, COMBINATIONS if combinations else ())
     opened = load_captures(captures)
     check_folder("out", out)
     with progress_bar("comparing") as report:
@@ -92,7 +96,7 @@ def compare(
             device=device_from(device),
             runner=Runner(jobs, scheduler, out, report, warn_skipped),
         )
-    for table in (comparison_table(result), price_table(result), ratio_table(result)):
+    for table in (comparison_table(result, console.width), price_table(result), ratio_table(result)):
         if table.row_count:
             console.print(table)
     figures = ("variance_budget", "variance_bytes", "variance_multiplications", "score_price")
