@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from wtacrs.estimators import make
 from wtacrs.estimators.errors import InputError
+from wtacrs.integration.training_scores import check_training_scores
 
 Schedule = Literal["linear", "cosine", "constant", "constant_with_warmup"]
 
@@ -20,7 +21,8 @@ class FinetuneConfig(BaseModel):
     `batch_size` examples. `warmup` is a share of the steps. `clip` is the largest gradient norm, None for no
     clipping. `precision` "bf16" runs the model under autocast; parameters stay fp32. `max_length` counts tokens.
     `estimator` is a spec such as "wta_crs(budget=0.3)" for the linear layers, None for exact training; `layers` are
-    patterns of the names of those that are converted (`*`, `?`, `[]`), None for all.
+    patterns of the names of those that are converted (`*`, `?`, `[]`), None for all; `scores` what their rows are
+    sampled by (see `approximate_`).
     `eval_every` and `save_every` count steps; evaluation is once per epoch if None, and the state to resume from
     is always saved at the end of an epoch. Without `out` nothing is written; `resume` goes on from what is there.
     """
@@ -39,6 +41,7 @@ class FinetuneConfig(BaseModel):
     precision: Literal["fp32", "bf16"] = "fp32"
     max_length: int = 128
     estimator: str | None = None
+    scores: str = "row norms"
     layers: tuple[str, ...] | None = None
     seed: int = Field(0, ge=0)
     eval_every: int | None = None
@@ -81,6 +84,23 @@ class FinetuneConfig(BaseModel):
     @classmethod
     def _spec(cls, value: str | None) -> str | None:
         return None if value is None else repr(make(value))
+
+    @field_validator("scores")
+    @classmethod
+    def _known_scores(cls, value: str) -> str:
+        try:
+            check_training_scores(value)
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @model_validator(mode="after")
+    def _scores_need_an_estimator(self) -> FinetuneConfig:
+        if self.scores != "row norms" and self.estimator is None:
+            raise ValueError(
+                f"scores={self.scores!r} need an estimator that samples by them; exact training has none"
+            )
+        return self
 
     @model_validator(mode="after")
     def _resume_needs_out(self) -> FinetuneConfig:
