@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -15,15 +13,17 @@ from wtacrs.integration.shared_inputs import SharedInputs
 
 Stream = Literal["source", "target"]
 
+NOT_COMPILED = "scores from remembered gradient norms look into memory outside the graph"
+"""Why torch.compile breaks the graph, or with fullgraph=True refuses; it follows row norms."""
 
-@dataclass(eq=False)
+
 class ForwardPass:
     """Masks, tokens and example ids of one forward pass, and the seed that its layers draw from.
 
     A layer's random numbers are a function of the seed, the layer's name and the number of its call alone, and torch's
-    default generator is not touched. So a layer that activation checkpointing runs again draws the same rows, and the
-    dropout around it sees the random numbers that it saw in the forward pass, whatever was drawn, shared or left out
-    then. (Reentrant checkpointing runs the forward pass without gradients, where nothing is sampled.)
+    default generator is not touched. So a layer that activation checkpointing runs again draws the same rows (if it is
+    called once), and the dropout around it sees the random numbers that it saw in the forward pass, whatever was drawn,
+    shared or left out then. (Reentrant checkpointing runs the forward pass without gradients, where nothing is sampled.)
 
     Attributes:
         masks: `[batch, positions]` by stream, True for a row that may carry a gradient.
@@ -35,14 +35,20 @@ class ForwardPass:
         shared: inputs that several layers read.
     """
 
-    masks: dict[Stream, Tensor] = field(default_factory=dict)
-    seed: int | None = None
-    tokens: dict[Stream, Tensor] = field(default_factory=dict)
-    ids: Tensor | None = None
-    known: bool = True
-    notes: dict[Any, Any] = field(default_factory=dict)
-    shared: SharedInputs = field(default_factory=SharedInputs)
-    _calls: Counter[str] = field(default_factory=Counter)
+    def __init__(
+        self,
+        masks: dict[Stream, Tensor] | None = None,
+        seed: int | None = None,
+        *,
+        tokens: dict[Stream, Tensor] | None = None,
+        ids: Tensor | None = None,
+        known: bool = True,
+    ) -> None:
+        self.masks, self.tokens = masks or {}, tokens or {}
+        self.seed, self.ids, self.known = seed, ids, known
+        self.notes: dict[Any, Any] = {}
+        self.shared = SharedInputs()
+        self._calls: dict[str, int] = {}
 
     def mask(self, stream: Stream | None, shape: torch.Size) -> Tensor | None:
         """The mask `[batch, positions]` for rows of this shape, or None if there is none that fits."""
@@ -53,9 +59,14 @@ class ForwardPass:
         """Source of the random numbers of a layer's next call; None for torch's default generator."""
         if self.seed is None:
             return None
-        call = self._calls[layer]
-        self._calls[layer] += 1
+        call = self._calls.get(layer, 0)
+        self._calls[layer] = call + 1
         return torch.Generator(device).manual_seed(_mixed(self.seed, layer, call))
+
+    def forget_calls(self) -> None:
+        """Begin again, for the recomputation: what was shared is let go, and calls are counted from the first."""
+        self.shared.clear()
+        self._calls = {}
 
     def together_with(self, other: ForwardPass) -> ForwardPass:
         """What is certain where it is not known of which of two passes a layer is recomputed: a seed, no masks."""

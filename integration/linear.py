@@ -8,7 +8,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from wtacrs.estimators import Estimator, make, row_norms
-from wtacrs.integration.forward_pass import ForwardPass, Stream
+from wtacrs.integration.forward_pass import NOT_COMPILED, ForwardPass, Stream
 from wtacrs.integration.function import Watch, as_autocast, sampled_linear
 from wtacrs.integration.gradient_norms import GradientNorms
 from wtacrs.integration.padding import RowMasks
@@ -66,11 +66,18 @@ class ApproxLinear(nn.Linear):
         """As `nn.Linear.forward`."""
         if not self._samples(input):
             return F.linear(input, self.weight, self.bias)
-        masks = self.row_masks
-        if masks is None or masks.current is None or masks.current.seed is None or not can_share(input):
+        current = self._known_pass(input)
+        if current is None:
             return sampled_linear(input, self.weight, self.bias, self.estimator, scores=self.scores_of(input))
-        return self._forward_within(masks.current, input)
+        return self._forward_within(current, input)
 
+    def _known_pass(self, x: Tensor) -> ForwardPass | None:
+        """The forward pass to draw in; None for compiled code and wrapped tensors, which draw as they come."""
+        compiled = torch.compiler.is_compiling() and self.gradient_norms is None
+        current = None if compiled or self.row_masks is None else self.row_masks.current
+        return None if current is None or current.seed is None or not can_share(x) else current
+
+    @torch.compiler.disable(reason=NOT_COMPILED)
     def _forward_within(self, current: ForwardPass, input: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch m"]:
         """The forward of a layer that knows its forward pass: one sample for all layers that read the input."""
         x = as_autocast(input)

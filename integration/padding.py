@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from wtacrs.integration.forward_pass import ForwardPass, Stream, tensors_with_gradient
+from wtacrs.integration.forward_pass import NOT_COMPILED, ForwardPass, Stream, tensors_with_gradient
 from wtacrs.integration.gradient_norms import GradientNorms
 
 IGNORED_LABEL = -100
@@ -108,34 +108,41 @@ class RowMasks:
     def _enter(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        rest = {name: value for name, value in kwargs.items() if name != EXAMPLE_IDS}
+        arguments = dict(zip(self._names, args, strict=False)) | rest
         ids = kwargs.get(EXAMPLE_IDS, self._ids)
-        if ids is None and self.gradient_norms is not None:
-            ids = self.gradient_norms.ids
-        kwargs = {name: value for name, value in kwargs.items() if name != EXAMPLE_IDS}
-        arguments = dict(zip(self._names, args, strict=False)) | kwargs
+        if self.gradient_norms is None:
+            self._begin(arguments, ids)
+        else:
+            self._begin_uncompiled(arguments, self.gradient_norms.ids if ids is None else ids)
+        return args, rest
+
+    def _begin(self, arguments: dict[str, Any], ids: Tensor | None) -> None:
         attention, decoder_attention, labels = (arguments.get(name) for name in _ARGUMENTS)
         found = masks_from_arguments(self._encoder_decoder, attention, decoder_attention, labels)
         self._outer.append(self._now)
         given = {} if self._now is None else self._now.masks  # masks given by hand stay in force
-        self._now = ForwardPass(
-            found or given,
-            self._new_seed(),
-            tokens=tokens_from_arguments(self._encoder_decoder, arguments),
-            ids=ids,
-        )
+        tokens = tokens_from_arguments(self._encoder_decoder, arguments)
+        self._now = ForwardPass(found or given, self._new_seed(), tokens=tokens, ids=ids)
         self._recomputed = None
-        return args, kwargs
+
+    @torch.compiler.disable(reason=NOT_COMPILED)
+    def _begin_uncompiled(self, arguments: dict[str, Any], ids: Tensor | None) -> None:
+        self._begin(arguments, ids)
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         ended, self._now = self._now, self._outer.pop() if self._outer else None
-        if ended is None or ended.seed is None:
-            return
+        if ended is not None and ended.seed is not None:
+            self._end(ended, output)
+
+    @torch.compiler.disable(reason=NOT_COMPILED)
+    def _end(self, ended: ForwardPass, output: Any) -> None:
         self._remember(ended)
         for tensor in tensors_with_gradient(output):
             tensor.register_hook(lambda _: self._recompute(ended))
 
     def _remember(self, ended: ForwardPass) -> None:
-        ended.shared.clear()
+        ended.forget_calls()
         if ended.seed is not None:
             self._outside = ForwardPass(seed=ended.seed, known=False)
 
@@ -150,7 +157,7 @@ class RowMasks:
 
     def _backward_ends(self) -> None:
         if self._recomputed is not None:
-            self._recomputed.shared.clear()
+            self._recomputed.forget_calls()
         self._recomputed = None
 
     def _new_seed(self) -> int | None:

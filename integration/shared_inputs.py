@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +23,6 @@ class _Entry(NamedTuple):
     sample: Sample
 
 
-@dataclass(eq=False)
 class SharedInputs:
     """The samples drawn in one forward pass, found again by the input they are of.
 
@@ -43,7 +41,8 @@ class SharedInputs:
     Saved-tensor hooks see the copy once for every layer that keeps it; hooks that copy (offloading) copy it so often.
     """
 
-    _entries: list[_Entry] = field(default_factory=list)
+    def __init__(self) -> None:
+        self._entries: list[_Entry] = []
 
     def find(self, x: Tensor, terms: tuple[Any, ...]) -> Sample | None:
         """The sample of this very tensor on these terms, if one was drawn and the tensor is unchanged."""
