@@ -77,7 +77,7 @@ def floored_scores(
     counted = torch.ones_like(norms, dtype=torch.bool) if mask is None else mask
     norms = torch.where(counted, norms, 0.0)
     guess = norms * expected
-    total, rows = guess.sum(), counted.sum().clamp(min=1)
+    total, rows = guess.sum(), counted.sum(dtype=torch.float64).clamp(min=1)
     mixture = (1 - floor) * guess / torch.where(total > 0, total, 1.0) + floor / rows
     return torch.where(total > 0, torch.where(counted, mixture, 0.0), norms)
 

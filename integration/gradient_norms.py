@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from wtacrs.estimators import row_norms
 from wtacrs.estimators.errors import InputError
-from wtacrs.estimators.scores import STALE_FLOOR, floored_scores
+from wtacrs.estimators.scores import floored_scores
 from wtacrs.integration.forward_pass import ForwardPass, Stream
 
 
@@ -38,10 +38,11 @@ class GradientNorms(ABC):
     """Expected row norms of dY, learnt in the backward passes of the layers that are sampled by them.
 
     The scores of a layer are `floored_scores(‖x_i‖, expected_i)`: with ε = `floor` of the probability spread evenly the
-    estimate is unbiased and its weights bounded, whatever is remembered. Rows of which nothing is remembered count with
-    the root mean square of the others, so that all are on one scale; where nothing is remembered of any row, the scores
-    are the row norms. A layer that draws the sample for several layers (see `SharedInputs`) remembers
-    `√Σ_c ‖y_i^(c)‖²` over all of them, which minimises the sum of their variances.
+    estimate is unbiased and its weights bounded, whatever is remembered, and the second moment `Σ w_i²/p_i` is at most
+    1/ε times that of even sampling. Rows of which nothing is remembered count with the root mean square of the others, so
+    that all are on one scale; where nothing is remembered of any row, the scores are the row norms. A layer that draws the
+    sample for several layers (see `SharedInputs`) remembers `√Σ_c ‖y_i^(c)‖²` over all of them, which minimises the sum
+    of their variances.
 
     What backward passes show is entered when the next forward pass begins, and in `state_dict`. So what is looked up
     does not change within a pass: a layer that activation checkpointing runs again gets the scores it had. Gradients that
@@ -60,7 +61,7 @@ class GradientNorms(ABC):
     kind: ClassVar[str]
     needs_ids: ClassVar[bool] = False
 
-    def __init__(self, *, floor: float = STALE_FLOOR) -> None:
+    def __init__(self, *, floor: float) -> None:
         if not 0 < floor <= 1:
             raise InputError(f"floor={floor!r} must be in (0, 1]: without a floor a remembered zero makes a bias")
         self.floor = floor

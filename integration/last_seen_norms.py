@@ -12,10 +12,12 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from wtacrs.estimators.errors import InputError
-from wtacrs.estimators.scores import STALE_FLOOR
 from wtacrs.integration.forward_pass import ForwardPass, Stream
 from wtacrs.integration.gradient_norms import GradientNorms, Note
 from wtacrs.integration.norm_table import NormTable
+
+FLOOR = 0.5
+"""ε: what was seen an epoch ago is worth little more than half of the probability."""
 
 
 class LastSeenNorms(GradientNorms):
@@ -23,6 +25,10 @@ class LastSeenNorms(GradientNorms):
 
     Source: Liu et al., arXiv 2305.15265, appendix: a cache of gradient norms. Owned by the run, saved and loaded; tokens
     that were not seen are no zeros.
+
+    How large an example's gradients are may change beyond recognition within an epoch. In the second epoch of the small
+    T5 on `docstrings` (lr 1e-3) the logarithms of an example's norms then and now have a correlation of 0.1–0.3, and the
+    variance of `wta_crs(0.3)` is 1.47 times that of row norms with ε = 0.1, 1.07 with 0.3 and 0.96 with 0.5, the default.
 
     Examples are told apart by their position in the data set, which the model's hook finds in the argument
     `example_ids` (int64 `[batch]`, taken away before the model sees it), or which `given` states. A token is counted
@@ -37,7 +43,7 @@ class LastSeenNorms(GradientNorms):
     kind: ClassVar[str] = "last seen"
     needs_ids: ClassVar[bool] = True
 
-    def __init__(self, folder: Path | None = None, *, floor: float = STALE_FLOOR) -> None:
+    def __init__(self, folder: Path | None = None, *, floor: float = FLOOR) -> None:
         super().__init__(floor=floor)
         if folder is not None and not folder.is_dir():
             raise InputError(f"folder={folder} is not a folder")

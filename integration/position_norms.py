@@ -9,9 +9,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from wtacrs.estimators.errors import InputError
-from wtacrs.estimators.scores import STALE_FLOOR
 from wtacrs.integration.forward_pass import ForwardPass, Stream
-from wtacrs.integration.running_norms import DECAY, RunningNorms
+from wtacrs.integration.running_norms import DECAY, FLOOR, RunningNorms
 
 
 class PositionNorms(RunningNorms):
@@ -25,7 +24,7 @@ class PositionNorms(RunningNorms):
 
     kind: ClassVar[str] = "by position"
 
-    def __init__(self, longest: int = 512, *, decay: float = DECAY, floor: float = STALE_FLOOR) -> None:
+    def __init__(self, longest: int = 512, *, decay: float = DECAY, floor: float = FLOOR) -> None:
         super().__init__(decay=decay, floor=floor)
         if longest < 1:
             raise InputError(f"longest={longest!r} must be at least 1")

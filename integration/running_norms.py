@@ -10,11 +10,11 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from wtacrs.estimators.errors import InputError
-from wtacrs.estimators.scores import STALE_FLOOR
 from wtacrs.integration.forward_pass import ForwardPass, Stream
 from wtacrs.integration.gradient_norms import GradientNorms, Note
 
 DECAY = 0.9
+FLOOR = 0.3
 
 
 class RunningNorms(GradientNorms):
@@ -29,7 +29,7 @@ class RunningNorms(GradientNorms):
         floor: share of the probability that is spread evenly.
     """
 
-    def __init__(self, *, decay: float = DECAY, floor: float = STALE_FLOOR) -> None:
+    def __init__(self, *, decay: float = DECAY, floor: float = FLOOR) -> None:
         super().__init__(floor=floor)
         if not 0 <= decay < 1:
             raise InputError(f"decay={decay!r} must be in [0, 1)")

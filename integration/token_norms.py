@@ -8,9 +8,8 @@ from jaxtyping import Int64
 from torch import Size, Tensor, nn, where
 
 from wtacrs.estimators.errors import InputError
-from wtacrs.estimators.scores import STALE_FLOOR
 from wtacrs.integration.forward_pass import ForwardPass, Stream
-from wtacrs.integration.running_norms import DECAY, RunningNorms
+from wtacrs.integration.running_norms import DECAY, FLOOR, RunningNorms
 
 
 class TokenNorms(RunningNorms):
@@ -26,7 +25,7 @@ class TokenNorms(RunningNorms):
 
     kind: ClassVar[str] = "by token"
 
-    def __init__(self, vocabulary: int | None = None, *, decay: float = DECAY, floor: float = STALE_FLOOR) -> None:
+    def __init__(self, vocabulary: int | None = None, *, decay: float = DECAY, floor: float = FLOOR) -> None:
         super().__init__(decay=decay, floor=floor)
         if vocabulary is not None and vocabulary < 1:
             raise InputError(f"vocabulary={vocabulary!r} must be at least 1")
