@@ -40,9 +40,9 @@ class GradientNorms(ABC):
     The scores of a layer are `floored_scores(‖x_i‖, expected_i)`: with ε = `floor` of the probability spread evenly the
     estimate is unbiased and its weights bounded, whatever is remembered, and the second moment `Σ w_i²/p_i` is at most
     1/ε times that of even sampling. Rows of which nothing is remembered count with the root mean square of the others, so
-    that all are on one scale; where nothing is remembered of any row, the scores are the row norms. A layer that draws the
-    sample for several layers (see `SharedInputs`) remembers `√Σ_c ‖y_i^(c)‖²` over all of them, which minimises the sum
-    of their variances.
+    that all are on one scale; where nothing is remembered of any row, the scores are the row norms. A layer that draws
+    the sample for several layers (see `SharedInputs`) remembers `√Σ_c ‖y_i^(c)‖²` over all of them, which minimises the
+    sum of their variances.
 
     What backward passes show is entered when the next forward pass begins, and in `state_dict`. So what is looked up
     does not change within a pass: a layer that activation checkpointing runs again gets the scores it had. Gradients that

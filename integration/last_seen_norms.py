@@ -23,7 +23,7 @@ FLOOR = 0.5
 class LastSeenNorms(GradientNorms):
     """Last seen ‖dY‖ per example, token and layer, in bf16; an epoch old in the second epoch.
 
-    Source: Liu et al., arXiv 2305.15265, appendix: a cache of gradient norms. Owned by the run, saved and loaded; tokens
+    Source: Liu et al., arXiv 2305.15265: a cache of gradient norms. Owned by the run, saved and loaded; tokens
     that were not seen are no zeros.
 
     How large an example's gradients are may change beyond recognition within an epoch. In the second epoch of the small

@@ -77,7 +77,7 @@ class ApproxLinear(nn.Linear):
         current = None if compiled or self.row_masks is None else self.row_masks.current
         return None if current is None or current.seed is None or not can_share(x) else current
 
-    @torch.compiler.disable(reason=NOT_COMPILED)
+    @torch.compiler.disable(reason=NOT_COMPILED)  # type: ignore[untyped-decorator]
     def _forward_within(self, current: ForwardPass, input: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch m"]:
         """The forward of a layer that knows its forward pass: one sample for all layers that read the input."""
         x = as_autocast(input)

@@ -108,7 +108,9 @@ class RowMasks:
     def _enter(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        rest = {name: value for name, value in kwargs.items() if name != EXAMPLE_IDS}
+        # a model that has an argument of this name keeps it
+        taken = {EXAMPLE_IDS} - set(self._names)
+        rest = {name: value for name, value in kwargs.items() if name not in taken}
         arguments = dict(zip(self._names, args, strict=False)) | rest
         ids = kwargs.get(EXAMPLE_IDS, self._ids)
         if self.gradient_norms is None:
@@ -126,7 +128,7 @@ class RowMasks:
         self._now = ForwardPass(found or given, self._new_seed(), tokens=tokens, ids=ids)
         self._recomputed = None
 
-    @torch.compiler.disable(reason=NOT_COMPILED)
+    @torch.compiler.disable(reason=NOT_COMPILED)  # type: ignore[untyped-decorator]
     def _begin_uncompiled(self, arguments: dict[str, Any], ids: Tensor | None) -> None:
         self._begin(arguments, ids)
 
@@ -135,7 +137,7 @@ class RowMasks:
         if ended is not None and ended.seed is not None:
             self._end(ended, output)
 
-    @torch.compiler.disable(reason=NOT_COMPILED)
+    @torch.compiler.disable(reason=NOT_COMPILED)  # type: ignore[untyped-decorator]
     def _end(self, ended: ForwardPass, output: Any) -> None:
         self._remember(ended)
         for tensor in tensors_with_gradient(output):

@@ -214,7 +214,7 @@ def test_zeros_without_a_floor_would_be_a_bias() -> None:
 
 
 def projections(scores: str, spec: str, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """`[draws, layers × directions]` as in the test of row norms; rows of the batch itself and of another are remembered."""
+    """`[draws, layers × directions]` as in the test of row norms; the first tokens of every example are remembered."""
     ids = {"example_ids": torch.tensor([4, 0, 7])}
     model(**batch).loss.backward()
     exact = gradients(model)
