@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from wtacrs.estimators import make
 from wtacrs.estimators.errors import InputError
-from wtacrs.integration.training_scores import check_training_scores
+from wtacrs.integration.training_scores import TRAINING_SCORES, known_training_scores
 
 Schedule = Literal["linear", "cosine", "constant", "constant_with_warmup"]
 
@@ -88,10 +88,8 @@ class FinetuneConfig(BaseModel):
     @field_validator("scores")
     @classmethod
     def _known_scores(cls, value: str) -> str:
-        try:
-            check_training_scores(value)
-        except InputError as error:
-            raise ValueError(str(error)) from None
+        if value not in TRAINING_SCORES:
+            raise ValueError(f"must be {known_training_scores()}")
         return value
 
     @model_validator(mode="after")

@@ -38,4 +38,9 @@ def check_training_scores(scores: object) -> None:
         InputError: naming them.
     """
     if scores not in TRAINING_SCORES:
-        raise InputError(f"scores={scores!r} must be one of {', '.join(map(repr, TRAINING_SCORES))}")
+        raise InputError(f"scores={scores!r} must be {known_training_scores()}")
+
+
+def known_training_scores() -> str:
+    """The accepted names, for messages."""
+    return f"one of {', '.join(map(repr, TRAINING_SCORES))}"

@@ -324,7 +324,7 @@ def test_an_epoch_has_every_example_once(tokenizer: PreTrainedTokenizerBase) -> 
         ({"seed": -1}, "seed=-1"),
         ({"estimator": "wta_csr(budget=0.3)"}, "wta_crs"),
         ({"estimator": "crs(budget=-0.3)"}, "budget"),
-        ({"scores": "oracle"}, "scores='oracle' must be one of 'row norms', 'last seen'"),
+        ({"scores": "oracle"}, "scores='oracle': must be one of 'row norms', 'last seen'"),
         ({"scores": "last seen"}, "scores='last seen' need an estimator"),
         ({"resume": True}, "resume=True needs out"),
         ({"epoch": 3}, "epoch"),
