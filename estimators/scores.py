@@ -14,6 +14,9 @@ from torch._subclasses.fake_tensor import is_fake
 
 from wtacrs.estimators.errors import InputError
 
+STALE_FLOOR = 0.1
+"""ε of scores from remembered gradient norms: the share of the probability that is spread evenly over the rows."""
+
 # squares of norms between these bounds, and of all entries that matter in them, are normal fp32 numbers
 _SAFE_NORMS = (1e-15, 1e18)
 _BLOCK_NUMBERS = 2**25
@@ -54,6 +57,32 @@ def joint_norms(x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"]) -> Float64[Te
     """
     check_rows_agree(x, dy)
     return row_norms(x) * row_norms(dy)
+
+
+def floored_scores(
+    norms: Float64[Tensor, " n"],
+    expected: Shaped[Tensor, " n"],
+    mask: Bool[Tensor, " n"] | None = None,
+    floor: float = STALE_FLOOR,
+) -> Float64[Tensor, " n"]:
+    """Scores from a guess of the gradient norms, floored so that no unmasked row is unreachable.
+
+    With `w_i = norms_i · expected_i` they are `(1 − ε) w_i / Σw + ε / N` over the N unmasked rows, ε = `floor`: the guess
+    may say zero where there is a gradient now, and the estimate stays unbiased, with `p_i ≥ ε / N` and so weights of at
+    most `N / (ε k)` for k draws. If every `w_i` is zero, nothing is known and they are the row norms. Masked rows get 0.
+
+    Args:
+        norms: row norms of x.
+        expected: finite guesses ≥ 0 of the row norms of dY, up to a common factor.
+        mask: False at padding rows.
+        floor: ε in (0, 1].
+    """
+    counted = torch.ones_like(norms, dtype=torch.bool) if mask is None else mask
+    norms = torch.where(counted, norms, 0.0)
+    guess = norms * expected
+    total, rows = guess.sum(), counted.sum(dtype=torch.float64).clamp(min=1)
+    mixture = (1 - floor) * guess / torch.where(total > 0, total, 1.0) + floor / rows
+    return torch.where(total > 0, torch.where(counted, mixture, 0.0), norms)
 
 
 def check_matrix(name: str, value: Tensor) -> None:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from wtacrs.estimators import InputError, row_norms
-from wtacrs.integration.padding import RowMasks, Stream, stream_of
+from wtacrs.integration.forward_pass import Stream
+from wtacrs.integration.padding import RowMasks, stream_of
 from wtacrs.validation.captures import Captures, LayerCapture, load_captures, write_captures
 
 LossFn = Callable[[Any], Tensor]

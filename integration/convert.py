@@ -8,10 +8,14 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from wtacrs.estimators import Estimator, InputError, make
+from wtacrs.integration.gradient_norms import GradientNorms
 from wtacrs.integration.linear import MIN_ELEMENTS, ApproxLinear
 from wtacrs.integration.padding import RowMasks, stream_of
+from wtacrs.integration.training_scores import make_gradient_norms
 
 FilterFn = Callable[[str, nn.Linear], bool]
+
+_ATTRIBUTES = ("estimator", "min_elements", "row_masks", "stream", "path", "gradient_norms", "share_inputs")
 
 
 def approximate_(
@@ -20,6 +24,8 @@ def approximate_(
     *,
     filter_fn: FilterFn | None = None,
     min_elements: int = MIN_ELEMENTS,
+    scores: str | GradientNorms = "row norms",
+    share_inputs: bool = True,
 ) -> list[str]:
     """Turn every `nn.Linear` of a model into an `ApproxLinear`, in place.
 
@@ -33,13 +39,19 @@ def approximate_(
         estimator: a spec such as `"wta_crs(budget=0.3)"` or an `Estimator`.
         filter_fn: called with each layer's name and the layer; False leaves it exact. Default: all.
         min_elements: inputs with fewer numbers than this take the exact path (see `ApproxLinear`).
+        scores: what rows are sampled by: "row norms", or these times what is remembered of gradient norms, "last seen"
+            (`LastSeenNorms`), "by token" (`TokenNorms`) or "by position" (`PositionNorms`), or such an object.
+        share_inputs: whether layers that read the very same tensor in one forward pass keep one copy (see
+            `SharedInputs`). The estimates stay unbiased and the sum of their variances the same; errors of layers that
+            share are dependent. Compiled layers do not share.
 
     Returns:
         Names of the converted layers, in the order of `model.named_modules()`.
 
     Raises:
-        InputError: if the spec is unusable, if nothing can be converted, or if a layer's `forward` was replaced on
-            the instance (by an offloading hook, say), which would bypass the conversion. The model is unchanged.
+        InputError: if the spec or the scores are unusable, if nothing can be converted, or if a layer's `forward` was
+            replaced on the instance (by an offloading hook, say), which would bypass the conversion. The model is
+            unchanged.
 
     >>> model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> approximate_(model, "wta_crs(budget=0.3)", filter_fn=lambda name, layer: layer.out_features > 2)
@@ -48,6 +60,7 @@ def approximate_(
     ['0']
     """
     chosen_estimator = make(estimator)
+    norms = make_gradient_norms(scores)
     layers = {
         name: module
         for name, module in model.named_modules()
@@ -64,15 +77,20 @@ def approximate_(
             f"layer {replaced[0]!r} has a forward of its own (an offloading hook?) which would bypass "
             "the conversion; convert before hooks are installed, or leave it out with filter_fn"
         )
+    if norms is not None:
+        norms.attach(model)
     inside = [masks for module in model.modules() if (masks := RowMasks.on(module)) is not None]
     masks = RowMasks.on(model) or RowMasks(model)
+    masks.sampled = True
     for name, layer in layers.items():
         if type(layer) is nn.Linear:
             layer.__class__ = ApproxLinear
         layer.estimator = chosen_estimator
-        layer.min_elements = min_elements
+        layer.min_elements, layer.share_inputs = min_elements, share_inputs
+        layer.gradient_norms = norms
         if layer.row_masks is None or layer.row_masks in inside:  # else an enclosing model was converted first
-            layer.row_masks, layer.stream = masks, stream_of(model, name)
+            layer.row_masks, layer.stream, layer.path = masks, stream_of(model, name), name
+        layer.row_masks.gradient_norms = norms
     return list(layers)
 
 
@@ -102,7 +120,7 @@ def restore_(model: nn.Module) -> list[str]:
         if masks is not None:
             masks.remove()
         if type(module) is ApproxLinear:
-            for attribute in ("estimator", "min_elements", "row_masks", "stream"):
+            for attribute in _ATTRIBUTES:
                 module.__dict__.pop(attribute, None)
             module.__class__ = nn.Linear  # type: ignore[assignment]
             restored.append(name)

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from wtacrs.estimators.errors import InputError
 from wtacrs.integration.data import Example
-from wtacrs.integration.padding import IGNORED_LABEL
+from wtacrs.integration.padding import EXAMPLE_IDS, IGNORED_LABEL
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 class Encoded:
     """One tokenized example: the tokenizer's features, each a list of as many numbers, and what to predict.
 
-    `target` holds token ids for text-to-text, else it is None and `label` is the label's index or number.
+    `target` holds token ids for text-to-text, else it is None and `label` is the label's index or number. `index` is the
+    example's position in what was encoded.
     """
 
     features: dict[str, list[int]]
     target: list[int] | None
     label: float
+    index: int = 0
 
     def __len__(self) -> int:
         return len(self.features["input_ids"])
@@ -54,19 +56,20 @@ def encode(
     inputs = dict(tokenizer(*columns, truncation=True, max_length=max_length, return_attention_mask=True))
     targets = tokenizer([e.target for e in examples])["input_ids"] if text_to_text else [None] * len(examples)
     return [
-        Encoded({key: values[i] for key, values in inputs.items()}, targets[i], example.label)
+        Encoded({key: values[i] for key, values in inputs.items()}, targets[i], example.label, i)
         for i, example in enumerate(examples)
     ]
 
 
 def collate(
-    batch: Sequence[Encoded], tokenizer: PreTrainedTokenizerBase, *, regression: bool = False
+    batch: Sequence[Encoded], tokenizer: PreTrainedTokenizerBase, *, regression: bool = False, ids: bool = False
 ) -> dict[str, Tensor]:
     """Pad a batch to its longest example, on the right.
 
     Returns:
         The tokenizer's features `[batch, length]` (int64) and `labels`: token ids `[batch, target length]` with
-        `IGNORED_LABEL` at padding for text-to-text, else `[batch]`, int64 or for regression float32.
+        `IGNORED_LABEL` at padding for text-to-text, else `[batch]`, int64 or for regression float32. With `ids` also
+        `example_ids` `[batch]` (int64), which the hook of a converted model takes away before the model sees it.
     """
     tensors: dict[str, Tensor] = {}
     for key in batch[0].features:
@@ -78,6 +81,8 @@ def collate(
     else:
         dtype = torch.float32 if regression else torch.int64
         tensors["labels"] = torch.tensor([e.label for e in batch], dtype=dtype)
+    if ids:
+        tensors[EXAMPLE_IDS] = torch.tensor([e.index for e in batch])
     return tensors
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -76,7 +76,7 @@ def finetune(
         InputError: if the state to resume from does not fit, the tokenizer cannot spell the answers, or the
             training loss is not finite (`lr` too large, say).
     """
-    converted = 0 if config.estimator is None else len(_convert(model, config.estimator, config.layers))
+    converted = 0 if config.estimator is None else len(_convert(model, config.estimator, config))
     try:
         with progress_display(progress, title=f"{task.name} · {config.estimator or 'exact'}") as show:
             run = _Run(config, task, model, tokenizer, show, on_point, observer)
@@ -262,6 +262,7 @@ class _Run(Trainer):
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": self.scheduler.state_dict(),
                 "random": random_states(),
+                "gradient_norms": None if self.gradient_norms is None else self.gradient_norms.state_dict(),
             },
         )
 
@@ -269,6 +270,7 @@ class _Run(Trainer):
         path = Path(self.config.out or ".") / "state.pt"
         state = load_state(path)
         theirs, ours = state["identity"], self._identity()
+        theirs["config"].setdefault("scores", "row norms")  # of a run from before there were others
         for mine, other, prefix in ((ours, theirs, ""), (ours["config"], theirs["config"], "config ")):
             for key in mine:
                 if key != "config" and mine[key] != other.get(key):
@@ -284,15 +286,18 @@ class _Run(Trainer):
         for name, value in state["progress"].items():
             setattr(self, name, value)
         set_random_states(state["random"])
+        if self.gradient_norms is not None:
+            self.gradient_norms.load_state_dict(state["gradient_norms"])
         self._write_lines()
 
 
-def _convert(model: nn.Module, estimator: str, patterns: Sequence[str] | None) -> list[str]:
-    if patterns is None:
-        return approximate_(model, estimator)
-    chosen = fitting_layers(model, patterns)
-    return approximate_(model, estimator, filter_fn=lambda name, _: name in chosen)
+def _convert(model: nn.Module, estimator: str, config: FinetuneConfig) -> list[str]:
+    if config.layers is None:
+        return approximate_(model, estimator, scores=config.scores)
+    chosen = fitting_layers(model, config.layers)
+    return approximate_(model, estimator, filter_fn=lambda name, _: name in chosen, scores=config.scores)
 
 
 def _inputs(config: FinetuneConfig) -> dict[str, str]:
-    return {key: str(v) for key, v in config.identity().items() if key != "seed" and (key, v) != ("layers", None)}
+    left_out = [("layers", None), ("scores", "row norms")]
+    return {key: str(v) for key, v in config.identity().items() if key != "seed" and (key, v) not in left_out}

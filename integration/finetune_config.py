@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from wtacrs.estimators import make
 from wtacrs.estimators.errors import InputError
 from wtacrs.integration.event_log import require_tensorboard
+from wtacrs.integration.training_scores import TRAINING_SCORES, known_training_scores
 
 Schedule = Literal["linear", "cosine", "constant"]
 
@@ -23,7 +24,8 @@ class FinetuneConfig(BaseModel):
     ("linear") or a half wave ("cosine") to 0, or stays ("constant"). `clip` is the largest gradient norm, None for no
     clipping. `precision` "bf16" runs the model under autocast; parameters stay fp32. `max_length` counts tokens.
     `estimator` is a spec such as "wta_crs(budget=0.3)" for the linear layers, None for exact training; `layers` are
-    patterns of the names of those that are converted (`*`, `?`, `[]`), None for all.
+    patterns of the names of those that are converted (`*`, `?`, `[]`), None for all; `scores` what their rows are
+    sampled by (see `approximate_`).
     `eval_every` and `save_every` count steps; evaluation is once per epoch if None, and the state to resume from
     is always saved at the start and at the end of an epoch. Without `out` nothing is written; `resume` goes on from what
     is there. `tensorboard` writes event files beside the other metrics (see `wtacrs.integration.event_log`).
@@ -43,6 +45,7 @@ class FinetuneConfig(BaseModel):
     precision: Literal["fp32", "bf16"] = "fp32"
     max_length: int = 128
     estimator: str | None = None
+    scores: str = "row norms"
     layers: tuple[str, ...] | None = None
     seed: int = Field(0, ge=0)
     eval_every: int | None = None
@@ -93,6 +96,21 @@ class FinetuneConfig(BaseModel):
         if value == "bf16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
             raise ValueError(f"{torch.cuda.get_device_name()} has no bf16; fp32 is accepted")
         return value
+
+    @field_validator("scores")
+    @classmethod
+    def _known_scores(cls, value: str) -> str:
+        if value not in TRAINING_SCORES:
+            raise ValueError(f"must be {known_training_scores()}")
+        return value
+
+    @model_validator(mode="after")
+    def _scores_need_an_estimator(self) -> FinetuneConfig:
+        if self.scores != "row norms" and self.estimator is None:
+            raise ValueError(
+                f"scores={self.scores!r} need an estimator that samples by them; exact training has none"
+            )
+        return self
 
     @model_validator(mode="after")
     def _needs_out(self) -> FinetuneConfig:

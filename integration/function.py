@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from wtacrs.estimators import Estimator
+
+Watch = Callable[[Tensor], None]
 
 
 class SampledLinear(torch.autograd.Function):
@@ -27,17 +30,21 @@ class SampledLinear(torch.autograd.Function):
         bias: Float[Tensor, " m"] | None,
         scores: Shaped[Tensor, " n"] | None,
         estimator: Estimator,
+        kept: tuple[Any, ...] | None,
+        watch: Watch | None,
     ) -> Float[Tensor, "*batch m"]:
         """`x @ weight.T + bias`, by the same kernel as `nn.Linear`."""
         return F.linear(x, weight, bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Compress the input as n = prod(batch) rows."""
-        x, weight, _, scores, estimator = inputs
+        """Compress the input as n = prod(batch) rows, unless that is done."""
+        x, weight, _, scores, estimator, kept, watch = inputs
         needs_dx, needs_dw = ctx.needs_input_grad[:2]
-        saved = estimator.compress(x.reshape(-1, x.shape[-1]), scores=scores) if needs_dw else ()
-        ctx.estimator = estimator
+        saved: tuple[Any, ...] = ()
+        if needs_dw:
+            saved = estimator.compress(x.reshape(-1, x.shape[-1]), scores=scores) if kept is None else kept
+        ctx.estimator, ctx.watch = estimator, watch
         ctx.saved_type = type(saved)
         ctx.save_for_backward(weight if needs_dx else None, *saved)
 
@@ -51,7 +58,9 @@ class SampledLinear(torch.autograd.Function):
         dx = dy @ weight if needs_dx else None
         dw = ctx.estimator.contract(ctx.saved_type(*kept), dy_rows) if needs_dw else None
         db = dy_rows.sum(0) if needs_db else None
-        return dx, dw, db, None, None
+        if ctx.watch is not None:
+            ctx.watch(dy_rows)
+        return dx, dw, db, None, None, None, None
 
 
 def sampled_linear(
@@ -61,6 +70,8 @@ def sampled_linear(
     estimator: Estimator,
     *,
     scores: Shaped[Tensor, " n"] | None = None,
+    kept: tuple[Any, ...] | None = None,
+    watch: Watch | None = None,
 ) -> Float[Tensor, "*batch m"]:
     """`F.linear(x, weight, bias)` with an estimated weight gradient, under autocast as `F.linear` itself.
 
@@ -70,17 +81,27 @@ def sampled_linear(
         bias: as `nn.Linear.bias`, or None.
         estimator: what to keep of `x`.
         scores: one value ≥ 0 per row; default the row norms of `x`. A row of score 0 is never sampled.
+        kept: what `estimator.compress` returned of the rows of `as_autocast(x)`, if that was done; `scores` are not
+            looked at then.
+        watch: called with the rows of dY in the backward pass; it must not change them.
 
     Random numbers come from torch's default generator of the device, as dropout's do, so that activation
-    checkpointing replays them.
+    checkpointing replays them if it runs the forward pass with gradients enabled (`use_reentrant=False`).
     """
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight = _autocast(x, dtype), _autocast(weight, dtype)
-        bias = None if bias is None else _autocast(bias, dtype)
-    return SampledLinear.apply(x, weight, bias, scores, estimator)
+        x, weight = _cast(x, dtype), _cast(weight, dtype)
+        bias = None if bias is None else _cast(bias, dtype)
+    return SampledLinear.apply(x, weight, bias, scores, estimator, kept, watch)
 
 
-def _autocast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def as_autocast(x: Tensor) -> Tensor:
+    """The tensor as `F.linear` takes it: under autocast in its dtype."""
+    if not torch.is_autocast_enabled(x.device.type):
+        return x
+    return _cast(x, torch.get_autocast_dtype(x.device.type))
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     # autocast leaves double precision alone
     return tensor if tensor.dtype == torch.float64 else tensor.to(dtype)

@@ -8,8 +8,11 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from wtacrs.estimators import Estimator, make, row_norms
-from wtacrs.integration.function import sampled_linear
-from wtacrs.integration.padding import RowMasks, Stream
+from wtacrs.integration.forward_pass import NOT_COMPILED, ForwardPass, Stream
+from wtacrs.integration.function import Watch, as_autocast, sampled_linear
+from wtacrs.integration.gradient_norms import GradientNorms
+from wtacrs.integration.padding import RowMasks
+from wtacrs.integration.shared_inputs import Sample, can_share
 
 MIN_ELEMENTS = 16_384
 
@@ -40,6 +43,9 @@ class ApproxLinear(nn.Linear):
     min_elements: int
     row_masks: RowMasks | None = None
     stream: Stream | None = None
+    path: str = ""
+    gradient_norms: GradientNorms | None = None
+    share_inputs: bool = False
 
     def __init__(
         self,
@@ -60,16 +66,56 @@ class ApproxLinear(nn.Linear):
         """As `nn.Linear.forward`."""
         if not self.samples(input):
             return F.linear(input, self.weight, self.bias)
-        return sampled_linear(input, self.weight, self.bias, self.estimator, scores=self.scores_of(input))
+        current = self._known_pass(input)
+        if current is None:
+            return sampled_linear(input, self.weight, self.bias, self.estimator, scores=self.scores_of(input))
+        return self._forward_within(current, input)
+
+    def _known_pass(self, x: Tensor) -> ForwardPass | None:
+        """The forward pass to draw in; None for compiled code and wrapped tensors, which draw as they come."""
+        compiled = torch.compiler.is_compiling() and self.gradient_norms is None
+        current = None if compiled or self.row_masks is None else self.row_masks.current
+        return None if current is None or current.seed is None or not can_share(x) else current
+
+    @torch.compiler.disable(reason=NOT_COMPILED)  # type: ignore[untyped-decorator]
+    def _forward_within(self, current: ForwardPass, input: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch m"]:
+        """The forward of a layer that knows its forward pass: one sample for all layers that read the input."""
+        x = as_autocast(input)
+        shares = self.share_inputs and current.known
+        terms = (self.estimator, self.stream, x.dtype)
+        sample = current.shared.find(input, terms) if shares else None
+        if sample is None:
+            generator = current.generator(self.path, x.device)
+            with torch.no_grad():
+                rows = x.detach().reshape(-1, x.shape[-1])
+                kept = self.estimator.compress(rows, scores=self.scores_of(input), generator=generator)
+            sample = Sample(kept, self.path)
+            if shares:
+                current.shared.add(input, terms, sample)
+        watch = self._watch(current, sample.leader, input)
+        return sampled_linear(x, self.weight, self.bias, self.estimator, kept=sample.kept, watch=watch)
+
+    def _watch(self, current: ForwardPass, leader: str, x: Tensor) -> Watch | None:
+        if self.gradient_norms is None or not current.known:
+            return None
+        return self.gradient_norms.watcher(current, leader, self.stream, x.shape[:-1])
 
     def extra_repr(self) -> str:
         """The layer's own description and the spec of its estimator."""
         return f"{super().extra_repr()}, estimator={self.estimator!r}"
 
     def scores_of(self, x: Float[Tensor, "*batch d"]) -> Float64[Tensor, " n"] | None:
-        """The scores that an input is sampled by: row norms, 0 at padding; None (row norms) where no mask fits."""
-        mask = None if self.row_masks is None else self.row_masks.rows(self.stream, x)
-        return None if mask is None else row_norms(x.reshape(-1, x.shape[-1])) * mask
+        """The scores that an input is sampled by, 0 at padding; None (row norms) where no mask fits.
+
+        They are the row norms, times what `gradient_norms` expects of dY if there are any.
+        """
+        current = None if self.row_masks is None else self.row_masks.current
+        if current is None:
+            return None
+        if self.gradient_norms is not None and current.known:
+            return self.gradient_norms.scores(current, self.path, self.stream, x)
+        mask = current.mask(self.stream, x.shape[:-1])
+        return None if mask is None else row_norms(x.reshape(-1, x.shape[-1])) * mask.reshape(-1)
 
     def samples(self, x: Tensor) -> bool:
         """Whether dW would be estimated for this input, rather than the path of `nn.Linear` taken."""

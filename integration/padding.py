@@ -3,7 +3,8 @@
 A padded position has `y_i = 0`: whatever is spent on its row is wasted, and a row that is never sampled must
 really have `y_i = 0`. One object, `RowMasks`, holds the masks of the forward pass under way; the layers look their
 own up. It is filled by a hook on the model, from the arguments Hugging Face models take (`attention_mask`,
-`decoder_attention_mask`, `labels`), or by hand with `RowMasks.given`.
+`decoder_attention_mask`, `labels`), or by hand with `RowMasks.given`. It also says which forward pass a layer runs in
+(`ForwardPass`), which activation checkpointing needs to know when it runs the layer again.
 
 A mask is used only where it is certain to fit; a layer in doubt samples all rows, which is always unbiased.
 """
@@ -14,13 +15,14 @@ import inspect
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-Stream = Literal["source", "target"]
+from wtacrs.integration.forward_pass import NOT_COMPILED, ForwardPass, Stream, tensors_with_gradient
+from wtacrs.integration.gradient_norms import GradientNorms
 
 IGNORED_LABEL = -100
 _CROSS_ATTENTION = re.compile(r"encdec|cross|encoder_?att", re.IGNORECASE)
@@ -28,21 +30,35 @@ _KEY_OR_VALUE = {"k", "v", "key", "value", "k_proj", "v_proj", "key_proj", "valu
 _QUERY_OR_OUTPUT = {"q", "o", "query", "q_proj", "query_proj", "out_proj", "o_proj"}
 _ARGUMENTS = ("attention_mask", "decoder_attention_mask", "labels")
 
+EXAMPLE_IDS = "example_ids"
+"""An argument that the hook takes away before the model sees it: positions of the examples in their data set."""
+
 
 class RowMasks:
     """Masks `[batch, positions]` of the forward pass under way, True for a row that may carry a gradient.
 
     `source` is the sequence the model reads (the only one of encoder-only and decoder-only models), `target` the
-    decoder's of an encoder–decoder model. Outside a forward pass there are none: a layer that is run again by
-    activation checkpointing samples all rows.
+    decoder's of an encoder–decoder model. Outside a forward pass there are none, with one exception: once a backward pass
+    has gone through an output of the model, and until it ends, layers that are run again by activation checkpointing
+    belong to the forward pass which that output is of. If it goes through outputs of several passes, nothing is known.
+
+    The hook takes the argument `example_ids` away before the model sees it: `[batch]`, the positions of the examples in
+    their data set, for scores that are remembered by example.
 
     Args:
         model: the module to hook; its `forward` is where the masks arrive.
+        sampled: whether layers draw: every forward pass with gradients enabled then takes one number from torch's
+            default generator, the seed of its layers.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._masks: dict[Stream, Tensor] = {}
-        self._outer: list[dict[Stream, Tensor]] = []
+    def __init__(self, model: nn.Module, *, sampled: bool = False) -> None:
+        self.sampled = sampled
+        self.gradient_norms: GradientNorms | None = None
+        self._now: ForwardPass | None = None
+        self._outer: list[ForwardPass | None] = []
+        self._recomputed: ForwardPass | None = None
+        self._outside: ForwardPass | None = None
+        self._ids: Tensor | None = None
         self._encoder_decoder = is_encoder_decoder(model)
         self._names = list(inspect.signature(model.forward).parameters)
         self._handles = [
@@ -61,32 +77,109 @@ class RowMasks:
         for handle in self._handles:
             handle.remove()
 
+    @property
+    def current(self) -> ForwardPass | None:
+        """The forward pass under way, or the one that is being recomputed; None before the first.
+
+        Outside of both it is a pass of which nothing is known but a seed, so that a layer draws from torch's default
+        generator neither in a forward pass nor when it is recomputed.
+        """
+        return self._now or self._recomputed or self._outside
+
     @contextmanager
-    def given(self, *, source: Tensor | None = None, target: Tensor | None = None) -> Iterator[None]:
-        """State the masks by hand around a forward pass of a model that does not take them as arguments."""
-        before = self._masks
-        self._masks = _present(source=source, target=target)
+    def given(
+        self, *, source: Tensor | None = None, target: Tensor | None = None, ids: Tensor | None = None
+    ) -> Iterator[None]:
+        """State masks and ids by hand around a forward pass of a model that does not take them as arguments."""
+        before = self._now, self._ids
+        self._ids = ids
+        self._now = ForwardPass(_present(source=source, target=target), self._new_seed(), ids=ids)
         try:
             yield
         finally:
-            self._masks = before
+            self._remember(self._now)
+            self._now, self._ids = before
 
     def rows(self, stream: Stream | None, x: Tensor) -> Bool[Tensor, " n"] | None:
         """The mask for the rows of an input `x [batch, positions, d]`, or None if there is none that fits."""
-        mask = None if stream is None else self._masks.get(stream)
-        if mask is None or mask.shape != x.shape[:-1]:
-            return None
-        return mask.reshape(-1)
+        mask = None if self.current is None else self.current.mask(stream, x.shape[:-1])
+        return None if mask is None else mask.reshape(-1)
 
-    def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        arguments = dict(zip(self._names, args, strict=False)) | kwargs
+    def _enter(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        # a model that has an argument of this name keeps it
+        taken = {EXAMPLE_IDS} - set(self._names)
+        rest = {name: value for name, value in kwargs.items() if name not in taken}
+        arguments = dict(zip(self._names, args, strict=False)) | rest
+        ids = kwargs.get(EXAMPLE_IDS, self._ids)
+        if self.gradient_norms is None:
+            self._begin(arguments, ids)
+        else:
+            self._begin_uncompiled(arguments, self.gradient_norms.ids if ids is None else ids)
+        return args, rest
+
+    def _begin(self, arguments: dict[str, Any], ids: Tensor | None) -> None:
         attention, decoder_attention, labels = (arguments.get(name) for name in _ARGUMENTS)
         found = masks_from_arguments(self._encoder_decoder, attention, decoder_attention, labels)
-        self._outer.append(self._masks)
-        self._masks = found or self._masks  # masks given by hand stay in force
+        self._outer.append(self._now)
+        given = {} if self._now is None else self._now.masks  # masks given by hand stay in force
+        tokens = tokens_from_arguments(self._encoder_decoder, arguments)
+        self._now = ForwardPass(found or given, self._new_seed(), tokens=tokens, ids=ids)
+        self._recomputed = None
+
+    @torch.compiler.disable(reason=NOT_COMPILED)  # type: ignore[untyped-decorator]
+    def _begin_uncompiled(self, arguments: dict[str, Any], ids: Tensor | None) -> None:
+        self._begin(arguments, ids)
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self._masks = self._outer.pop() if self._outer else {}
+        ended, self._now = self._now, self._outer.pop() if self._outer else None
+        if ended is not None and ended.seed is not None:
+            self._end(ended, output)
+
+    @torch.compiler.disable(reason=NOT_COMPILED)  # type: ignore[untyped-decorator]
+    def _end(self, ended: ForwardPass, output: Any) -> None:
+        self._remember(ended)
+        for tensor in tensors_with_gradient(output):
+            tensor.register_hook(lambda _: self._recompute(ended))
+
+    def _remember(self, ended: ForwardPass) -> None:
+        ended.forget_calls()
+        if ended.seed is not None:
+            self._outside = ForwardPass(seed=ended.seed, known=False)
+
+    def _recompute(self, ended: ForwardPass) -> None:
+        if self._recomputed is ended:
+            return
+        if self._recomputed is None:
+            self._recomputed = ended
+            torch.autograd.Variable._execution_engine.queue_callback(self._backward_ends)
+        else:
+            self._recomputed = self._recomputed.together_with(ended)
+
+    def _backward_ends(self) -> None:
+        if self._recomputed is not None:
+            self._recomputed.forget_calls()
+        self._recomputed = None
+
+    def _new_seed(self) -> int | None:
+        """None where nothing is sampled, and in compiled code, where layers draw from torch's default generator."""
+        if not self.sampled or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return None
+        return int(torch.randint(2**62, ()))
+
+
+def tokens_from_arguments(encoder_decoder: bool, arguments: dict[str, Any]) -> dict[Stream, Tensor]:
+    """Token ids of both streams from a model's arguments; a decoder position goes by its label if there are labels."""
+    source, target = _as_tokens(arguments.get("input_ids")), None
+    if encoder_decoder:
+        labels = _as_tokens(arguments.get("labels"))
+        target = _as_tokens(arguments.get("decoder_input_ids")) if labels is None else labels
+    return _present(source=source, target=target)
+
+
+def _as_tokens(ids: Any) -> Tensor | None:
+    return ids if isinstance(ids, Tensor) and ids.ndim == 2 and not ids.is_floating_point() else None
 
 
 def masks_from_arguments(
@@ -156,3 +249,9 @@ def stream_of(model: nn.Module, name: str) -> Stream | None:
 def _output_projection(model: nn.Module) -> nn.Module | None:
     getter = getattr(model, "get_output_embeddings", None)
     return None if getter is None else getter()
+
+
+def gradient_norms_of(model: nn.Module) -> GradientNorms | None:
+    """What the layers of a converted model remember of gradient norms; None for row norms and unconverted models."""
+    masks = RowMasks.on(model)
+    return None if masks is None else masks.gradient_norms

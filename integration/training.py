@@ -17,6 +17,7 @@ from wtacrs.integration.data import TaskData
 from wtacrs.integration.encoding import Encoded, collate, encode
 from wtacrs.integration.finetune_config import FinetuneConfig
 from wtacrs.integration.models import is_text_to_text
+from wtacrs.integration.padding import gradient_norms_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -36,6 +37,7 @@ class Trainer:
         examples: trained on so far, with repetitions.
         learning_rate: of the last step.
         gradient_norm: of the last step, before it was clipped.
+        gradient_norms: what the layers of a converted model remember for their scores, or None.
     """
 
     def __init__(
@@ -63,6 +65,8 @@ class Trainer:
             num_warmup_steps=round(config.warmup * self.total_steps),
             num_training_steps=self.total_steps,
         )
+        self.gradient_norms = gradient_norms_of(model)
+        self._gives_ids = self.gradient_norms is not None and self.gradient_norms.needs_ids
         self.step, self.seconds, self.examples = 0, 0.0, 0
         self.learning_rate, self.gradient_norm = 0.0, 0.0
         self.losses: list[float] = []
@@ -89,7 +93,7 @@ class Trainer:
         started = time.perf_counter()
         total = torch.zeros((), device=self.accelerator.device)
         for examples in batches:
-            batch = collate(examples, self.tokenizer, regression=self.task.labels is None)
+            batch = collate(examples, self.tokenizer, regression=self.task.labels is None, ids=self._gives_ids)
             with self.accelerator.autocast():
                 loss = self.model(**{k: v.to(self.accelerator.device) for k, v in batch.items()}).loss
             self.accelerator.backward(loss / len(batches))

@@ -152,14 +152,22 @@ def test_resumed_equals_uninterrupted(tokenizer: PreTrainedTokenizerBase, tmp_pa
     check_resuming(config, lambda: tiny(tokenizer, dropout=0.1), tokenizer, tmp_path, stop)
 
 
+@pytest.mark.parametrize("scores", ["row norms", "last seen", "by token"])
 def test_resumed_equals_uninterrupted_with_an_estimator(
-    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, scores: str
 ) -> None:
+    """Remembered gradient norms are part of the state."""
+
     def model() -> T5ForConditionalGeneration:  # wide enough for its inputs to be sampled
         return small_t5(tokenizer, d_model=128, layers=1, heads=2, d_ff=64, dropout=0.1)
 
     config = CONFIG.but(steps=7, batch_size=16, eval_every=1, save_every=3, estimator="wta_crs(budget=0.2)")
+    config = config.but(scores=scores)
     sampled = check_resuming(config, model, tokenizer, tmp_path, stop=5)
+    if scores != "row norms":
+        plain = finetune(config.but(scores="row norms"), TASK, model(), tokenizer)
+        assert plain.history[-1].train_loss != sampled.history[-1].train_loss
+        return
     exact = finetune(config.but(estimator=None), TASK, model(), tokenizer)
     assert exact.history[-1].train_loss != sampled.history[-1].train_loss
 
@@ -385,6 +393,8 @@ def test_without_tensorboard_one_line(tmp_path: Path, monkeypatch: pytest.Monkey
         ({"seed": -1}, "seed=-1"),
         ({"estimator": "wta_csr(budget=0.3)"}, "wta_crs"),
         ({"estimator": "crs(budget=-0.3)"}, "budget"),
+        ({"scores": "oracle"}, "scores='oracle': must be one of 'row norms', 'last seen'"),
+        ({"scores": "last seen"}, "scores='last seen' need an estimator"),
         ({"resume": True}, "resume=True needs out"),
         ({"tensorboard": True}, "tensorboard=True needs out"),
         ({"schedule": "constant_with_warmup"}, "schedule="),

@@ -10,13 +10,13 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from wtacrs.estimators import InputError, joint_norms, row_norms
-from wtacrs.estimators.scores import check_rows_agree
+from wtacrs.estimators.scores import STALE_FLOOR, check_rows_agree, floored_scores
 from wtacrs.validation.records import ScoreKind
+
+__all__ = ["SCORE_KINDS", "STALE_FLOOR", "LayerLike", "default_scores", "layer_scores"]
 
 SCORE_KINDS: tuple[ScoreKind, ...] = ("oracle", "row norms")
 """What every capture has; "stale" needs the norms of an earlier state."""
-STALE_FLOOR = 0.1
-"""ε of the stale scores: the share of the probability that is spread evenly, so that a stale zero stays reachable."""
 
 
 @runtime_checkable
@@ -47,9 +47,8 @@ def layer_scores(
 ) -> Float64[Tensor, " n"]:
     """Scores of one kind, zero at masked rows: "oracle" `‖x_i‖‖y_i‖`, "row norms" `‖x_i‖`, "stale" (below).
 
-    With `w_i = ‖x_i‖ · stale_i` the stale scores are `(1 − ε) w_i / Σw + ε / N` over the N unmasked rows,
-    ε = `STALE_FLOOR`: a row whose gradient was zero then may carry one now, and must stay reachable for the estimate
-    to be unbiased. If every `w_i` is zero they are the row norms.
+    The stale scores are `floored_scores` of the stale norms, with ε = `STALE_FLOOR`: a row whose gradient was zero then
+    may carry one now, and must stay reachable for the estimate to be unbiased.
 
     Args:
         kind: of scores.
@@ -69,7 +68,7 @@ def layer_scores(
     if mask is not None and (mask.shape != x.shape[:1] or mask.dtype != torch.bool):
         raise InputError(f"mask must be bool of shape [{x.shape[0]}], got {mask.dtype} {list(mask.shape)}")
     if kind == "stale":
-        return _stale_scores(x, mask, _checked_stale(stale, x, layer))
+        return floored_scores(row_norms(x), _checked_stale(stale, x, layer), mask)
     scores = joint_norms(x, dy) if kind == "oracle" else row_norms(x)
     return scores if mask is None else torch.where(mask, scores, 0.0)
 
@@ -86,16 +85,6 @@ def _checked_stale(stale: Tensor | None, x: Tensor, layer: str | None) -> Tensor
     if not bool((torch.isfinite(stale) & (stale >= 0)).all()):
         raise InputError(f"{where}stale must be finite and ≥ 0 in every row")
     return stale
-
-
-def _stale_scores(x: Tensor, mask: Tensor | None, stale: Tensor) -> Float64[Tensor, " n"]:
-    norms = row_norms(x)
-    counted = torch.ones_like(norms, dtype=torch.bool) if mask is None else mask
-    norms = torch.where(counted, norms, 0.0)
-    guess = norms * stale
-    total, rows = guess.sum(), counted.sum().clamp(min=1)
-    mixture = (1 - STALE_FLOOR) * guess / torch.where(total > 0, total, 1.0) + STALE_FLOOR / rows
-    return torch.where(total > 0, torch.where(counted, mixture, 0.0), norms)
 
 
 def default_scores(

@@ -25,6 +25,14 @@ def finetune(
     estimator: Annotated[
         str, typer.Option(metavar="SPEC", help="Estimator of dW; 'exact' for ordinary training.")
     ] = "wta_crs(budget=0.3)",
+    scores: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND",
+            help="What rows are sampled by: 'row norms', or these times gradient norms 'last seen' for the same example "
+            "and token, or their running average 'by token' or 'by position'.",
+        ),
+    ] = "row norms",
     task: TaskOption = "docstrings",
     data: DataOption = None,
     model: ModelOption = None,
@@ -65,6 +73,7 @@ def finetune(
 
     options: dict[str, Any] = {
         "estimator": None if estimator == "exact" else estimator,
+        "scores": scores,
         "epochs": epochs,
         "steps": steps,
         "batch_size": batch_size,
