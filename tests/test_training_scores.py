@@ -222,7 +222,7 @@ def projections(scores: str, spec: str, model: nn.Module, batch: dict[str, Tenso
     norms = gradient_norms_of(model)
     assert norms is not None
     torch.manual_seed(1)
-    shorter = {key: value[:, :5] if value.ndim == 2 else value for key, value in batch.items()}
+    shorter = {key: value[:, :5].contiguous() if value.ndim == 2 else value for key, value in batch.items()}
     model(**shorter, **ids).loss.backward()
     state = norms.state_dict()
     generator = torch.Generator().manual_seed(1)
