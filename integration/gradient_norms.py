@@ -17,6 +17,9 @@ from wtacrs.estimators.errors import InputError
 from wtacrs.estimators.scores import floored_scores
 from wtacrs.integration.forward_pass import ForwardPass, Stream
 
+FLOOR = 0.5
+"""ε while training: what is remembered may mislead, and then at most doubles the second moment of even sampling."""
+
 
 @dataclass(eq=False)
 class Note:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from wtacrs.estimators.errors import InputError
 from wtacrs.integration.forward_pass import ForwardPass, Stream
-from wtacrs.integration.running_norms import DECAY, FLOOR, RunningNorms
+from wtacrs.integration.gradient_norms import FLOOR
+from wtacrs.integration.running_norms import DECAY, RunningNorms
 
 
 class PositionNorms(RunningNorms):

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from wtacrs.estimators.errors import InputError
 from wtacrs.integration.forward_pass import ForwardPass, Stream
-from wtacrs.integration.gradient_norms import GradientNorms, Note
+from wtacrs.integration.gradient_norms import FLOOR, GradientNorms, Note
 
 DECAY = 0.9
-FLOOR = 0.3
 
 
 class RunningNorms(GradientNorms):

@@ -9,7 +9,8 @@ from torch import Size, Tensor, nn, where
 
 from wtacrs.estimators.errors import InputError
 from wtacrs.integration.forward_pass import ForwardPass, Stream
-from wtacrs.integration.running_norms import DECAY, FLOOR, RunningNorms
+from wtacrs.integration.gradient_norms import FLOOR
+from wtacrs.integration.running_norms import DECAY, RunningNorms
 
 
 class TokenNorms(RunningNorms):
