@@ -8,7 +8,7 @@ from wtacrs.validation.noise_records import NoiseResult, in_percent
 
 
 def noise_table(result: NoiseResult) -> Table:
-    """The whole model: what every estimator adds to the minibatch's noise, and the bias² in it, passing and persistent."""
+    """The whole model: what every estimator adds to the minibatch's noise, and what of it is bias² and persists."""
     first = result.models[0]
     table = Table(
         title=f"Squared error over minibatch variance, {first.layers} layers together, {first.batches} batches; "
