@@ -94,7 +94,7 @@ def _introduction() -> Markup:
         paragraph(lead)
         + definitions([
             ("budget", "the fraction of the n rows that is kept; k is their number"),
-            ("bias²", "‖EĜ − G‖² / ‖G‖², the part of the error that stays however many steps are averaged"),
+            ("bias²", "‖EĜ − G‖² / ‖G‖², the part of the error that further draws on the same rows do not average out"),
             ("variance", "E‖Ĝ − EĜ‖² / ‖G‖², the part that averages out; MSE = bias² + variance"),
             ("scores", "the row sizes that decide who is kept: row norms ‖xᵢ‖ are known in the forward pass; the "
              "oracle's ‖xᵢ‖‖yᵢ‖ need dY as well and show what better scores would be worth; stale ones take ‖yᵢ‖ from an "

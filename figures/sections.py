@@ -102,8 +102,9 @@ def noise(results: Sequence[tuple[str, NoiseResult]]) -> Part:
         part.draw(
             partial(gradient_noise.build, result),
             "Estimators against the noise of the minibatch",
-            "Squared error of an estimator over the variance that the gradient has between microbatches anyway. It is "
-            "the same for any number of averaged microbatches: both are divided by it. A dot is a layer, a line all "
+            "Squared error of an estimator over the variance that the gradient has between microbatches anyway, for one "
+            "microbatch. Of an unbiased one it is the same for any number of averaged microbatches: both are divided by "
+            "it. Of a biased one the persistent part of the bias², told below, is not. A dot is a layer, a line all "
             f"layers together, a bar its {result.level:.0%} interval (jackknife over microbatches).",
         )
         part.add(
@@ -164,17 +165,18 @@ def _noise_table(rows: Sequence[LayerNoise]) -> Markup:
         "batches",
         "squared error / minibatch variance",
         "of it bias²",
+        "persistent bias²",
         "method",
     ]
     body: list[list[Cell]] = [
         [
             row.layer, code(row.estimator), row.scores, f"{len(row.deviations)}", str(row.ratio),
-            in_percent(row.bias_ratio),
+            in_percent(row.bias_ratio), in_percent(row.persistent_ratio),
             METHODS[row.method] + (f", {row.draws:,} draws" if row.draws is not None else ""),
         ]
         for row in rows
     ]  # fmt: skip
-    return table(head, body, kinds=numbers(3, 7, keep=(6,)))
+    return table(head, body, kinds=numbers(3, 8, keep=(7,)))
 
 
 def _verdict(status: str) -> Markup:

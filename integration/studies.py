@@ -23,20 +23,31 @@ def chosen_entries(captures: Captures, patterns: Sequence[str] | None) -> list[s
     Raises:
         InputError: if a pattern fits nothing.
     """
+    return chosen_of_files([captures], patterns)[0]
+
+
+def chosen_of_files(files: Sequence[Captures], patterns: Sequence[str] | None) -> list[list[str]]:
+    """The chosen entries of every file, as `chosen_entries`: architectures differ, so a file may have none that fits.
+
+    Raises:
+        InputError: if a pattern fits nothing in any file, naming them.
+    """
     if not patterns:
-        return list(captures)
-    chosen: dict[str, None] = {}
+        return [list(captures) for captures in files]
     for pattern in patterns:
-        found = [
-            entry
-            for entry in captures
-            if fnmatchcase(entry, pattern) or fnmatchcase(entry.rpartition("#")[0], pattern)
-        ]
-        if not found:
-            some = ", ".join(captures.layers[:4]) + (" …" if len(captures.layers) > 4 else "")
-            raise InputError(f"layers={pattern!r} fits none of the {len(captures.layers)} captured layers: {some}")
-        chosen.update(dict.fromkeys(found))
-    return [entry for entry in captures if entry in chosen]
+        if not any(_fits(entry, pattern) for captures in files for entry in captures):
+            count = sum(len(captures.layers) for captures in files)
+            there = "; ".join(map(_some_layers, files))
+            raise InputError(f"layers={pattern!r} fits none of the {count} captured layers: {there}")
+    return [[entry for entry in captures if any(_fits(entry, p) for p in patterns)] for captures in files]
+
+
+def _fits(entry: str, pattern: str) -> bool:
+    return fnmatchcase(entry, pattern) or fnmatchcase(entry.rpartition("#")[0], pattern)
+
+
+def _some_layers(captures: Captures) -> str:
+    return f"{captures.path.name}: {', '.join(captures.layers[:4])}{' …' if len(captures.layers) > 4 else ''}"
 
 
 def at_budget(spec: str, budget: int | float) -> Estimator:

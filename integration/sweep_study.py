@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wtacrs.estimators import InputError
 from wtacrs.figures import winner_regret, winner_sweep
-from wtacrs.integration.studies import chosen_entries, device_name, draw_or_remove, source_of
+from wtacrs.integration.studies import chosen_of_files, device_name, draw_or_remove, source_of
 from wtacrs.validation.captures import Captures
 from wtacrs.validation.records import ScoreKind, stamp
 from wtacrs.validation.results import SweepResult, WinnerSweep, write_result
@@ -36,7 +36,7 @@ def sweep_study(
         files: captured files: architectures, training steps.
         budgets: fractions or numbers of rows.
         out: folder of the result.
-        layers: patterns; in every file each must fit.
+        layers: patterns; each must fit in some file. A file in which none fits is left out.
         scores: kinds of scores.
         products: False leaves out ‖G_T‖², the part of the cost that is O(n·d·m), and with it every regret.
         device: where the products are computed.
@@ -55,12 +55,13 @@ def sweep_study(
             arguments=(captures.path, entry, distinct, name, tuple(scores), products, device),
             label=entry,
         )
-        for name, captures in zip(names, files, strict=True)
-        for entry in chosen_entries(captures, layers)
+        for name, captures, entries in zip(names, files, chosen_of_files(files, layers), strict=True)
+        for entry in entries
     ]
     sweeps = runner.run(WinnerSweep, tasks)
     if not sweeps:
-        raise InputError(f"captures={files[0].path}: the exact product is zero in every chosen layer")
+        given = ", ".join(str(captures.path) for captures in files)
+        raise InputError(f"captures={given}: the exact product is zero in every chosen layer")
     inputs = {"budget": ", ".join(map(str, distinct)), **_sources(names, files)}
     result = SweepResult(stamp=stamp(seed=None, device=device_name(device), inputs=inputs), sweeps=sweeps)
     write_result(out / "sweep.json", result)

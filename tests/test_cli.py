@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 
 from wtacrs.integration.cli import main
+from wtacrs.integration.cli.app import _GO_ON, app
 from wtacrs.integration.sweep_study import capture_names
 from wtacrs.validation.captures import LayerCapture, StoredCapture, load_captures, write_captures
 from wtacrs.validation.claims import CLAIMS
@@ -169,6 +171,56 @@ def test_sweep_of_several_files_and_budgets_answers_which(
     bounds = load_result(tmp_path / "sweep.json")
     assert isinstance(bounds, SweepResult)
     assert {(s.products, s.best) for s in bounds.sweeps} == {(False, None)}
+
+
+def test_a_pattern_of_a_sweep_must_fit_some_file(
+    captures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Architectures name their layers differently."""
+    stored = load_captures(captures)
+    other = write_captures(
+        tmp_path / "o.safetensors", {"h.0.fc1#0": in_memory(stored["block.0.wi#0"])}, {"model": "o"}
+    )
+    out = tmp_path / "out"
+    common = ["sweep", str(captures), str(other), "--budget", "0.2", "--out", str(out)]
+
+    def swept(*patterns: str) -> list[tuple[str, str]]:
+        assert main([*common, *(part for pattern in patterns for part in ("--layers", pattern))]) == 0
+        result = load_result(out / "sweep.json")
+        assert isinstance(result, SweepResult)
+        return [(s.captures, s.layer) for s in result.sweeps]
+
+    assert swept("*fc1") == [("o", "h.0.fc1#0")]
+    assert swept("*fc1", "*.wo") == [("m", "block.0.wo#0"), ("o", "h.0.fc1#0")]
+    capsys.readouterr()
+    message = refused(capsys, *common, "--layers", "*fc1", "--layers", "*.nope")
+    assert "layers='*.nope' fits none of the 5 captured layers: c.safetensors: " in message
+    assert "; o.safetensors: h.0.fc1" in message
+
+
+@pytest.mark.parametrize(("command", "kept"), [("sweep", True), ("theory", False)])
+def test_ctrl_c_says_what_has_become_of_the_work(
+    command: str,
+    kept: bool,
+    captures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"wtacrs.integration.{command}_study.{command}_study", stop)
+    files = [str(captures)] if command == "sweep" else []
+    assert main([command, *files, "--out", str(tmp_path)]) == 130
+    goes_on = "; what is done is kept: the same command goes on" if kept else ""
+    assert capsys.readouterr().err == f"interrupted{goes_on}\n"
+
+
+def test_what_runs_piece_by_piece_goes_on_after_ctrl_c() -> None:
+    commands = typer.main.get_command(app).commands
+    in_pieces = {name for name, command in commands.items() if "jobs" in {p.name for p in command.params}}
+    assert in_pieces == set(_GO_ON) - {"study"}
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import pickle
 import weakref
 from collections.abc import Iterator, Mapping
 from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import fmean, variance
 
@@ -22,6 +23,7 @@ from wtacrs.validation.captures import LayerCapture, write_captures
 from wtacrs.validation.enumeration import enumerate_moments
 from wtacrs.validation.gradient_noise import (
     NoNoise,
+    _BiasSum,
     layer_entries,
     layer_noise,
     model_noise,
@@ -92,6 +94,63 @@ def test_exact_against_a_naive_twin(calls):
         assert (row.method, row.ratio_error, row.draws) == ("closed form", None, None)
     assert found["topk(budget=2)", "oracle"].bias_ratio == found["topk(budget=2)", "oracle"].ratio.value > 0
     assert found["crs(budget=2)", "oracle"].bias_ratio == 0.0
+
+
+def bias_cases(batches: int, draw: int) -> dict[str, LayerCapture]:
+    """Batches drawn anew, of rows that share a mean, so that dropping the small ones is a bias in all of them."""
+    generator = torch.Generator().manual_seed(draw)
+    x, dy = (torch.randn(batches, 4, width, generator=generator, dtype=torch.float64) for width in (3, 2))
+    return {f"a#{b}": capture(x[b] + 0.5, dy[b] + 0.5) for b in range(batches)}
+
+
+def errors_of(captures: Mapping[str, LayerCapture], spec: str) -> list[Tensor]:
+    estimator = make(spec)
+    return [
+        estimator.expectation(c.x, c.dy, scores=joint_norms(c.x, c.dy)) - c.dy.T @ c.x for c in captures.values()
+    ]
+
+
+@pytest.mark.parametrize("batches", [2, 3, 5])
+def test_the_persistent_bias_is_what_its_definition_says(batches):
+    captures = bias_cases(batches, 7)
+    errors = torch.stack(errors_of(captures, "topk(budget=2)"))
+    middle = errors.mean(0)
+    wanted = float(middle.square().sum()) - float((errors - middle).square().sum()) / (batches * (batches - 1))
+    row = measure(captures, "topk(budget=2)", "crs(budget=2)")["topk(budget=2)", "oracle"]
+    assert row.persistent_ratio * sum(row.deviations) / (batches - 1) == pytest.approx(wanted, rel=1e-9)
+    assert measure(captures, "crs(budget=2)")["crs(budget=2)", "oracle"].persistent_ratio == 0.0
+
+
+def test_the_persistent_bias_is_unbiased_over_all_samples_of_batches():
+    """Four equally likely batches: the mean over all 4³ samples of three is ‖E e‖², far below the mean of ‖e‖²."""
+    errors = errors_of(bias_cases(4, 3), "topk(budget=2)")
+    truth = float(torch.stack(errors).mean(0).square().sum())
+    found = []
+    for sample in product(errors, repeat=3):
+        kept = _BiasSum()
+        for error in sample:
+            kept.add(error)
+        found.append(kept.persistent(3))
+    assert fmean(found) == pytest.approx(truth, rel=1e-9)
+    assert fmean(float(e.square().sum()) for e in errors) > 1.5 * truth
+
+
+def test_a_bias_that_changes_sign_does_not_persist_and_one_that_does_not_does():
+    x = torch.tensor([[1.0, 0.0], [0.0, 0.5]], dtype=torch.float64)
+    dy = torch.ones(2, 1, dtype=torch.float64)
+    dropped = torch.tensor([[0.0, -0.5]], dtype=torch.float64)  # by top-1
+    signs = (1.0, -1.0, 1.0, -1.0)
+    turning = {f"a#{b}": capture(x, sign * dy) for b, sign in enumerate(signs)}
+    staying = {f"a#{b}": capture(x * torch.tensor([sign, 1.0]), dy) for b, sign in enumerate(signs)}
+    rows = [measure(c, "topk(budget=1)")["topk(budget=1)", "oracle"] for c in (turning, staying)]
+    units = [sum(row.deviations) / 3 for row in rows]
+    size = float(dropped.square().sum())
+    assert [row.bias_ratio * unit for row, unit in zip(rows, units, strict=True)] == pytest.approx([size] * 2)
+    assert [row.persistent_ratio * unit for row, unit in zip(rows, units, strict=True)] == pytest.approx(
+        [-size / 3, size]
+    )
+    (whole,) = model_noise(rows)
+    assert whole.persistent_ratio == pytest.approx((size - size / 3) / sum(units))
 
 
 def test_a_ratio_known_in_closed_form():
@@ -247,7 +306,13 @@ def test_verdicts_are_sentences_that_say_what_is_added():
         f"crs(budget=2), oracle: adds {ratio} to the gradient noise you already have; equivalent to a batch "
         f"{size:.3g} times as large; worst layer a: {ratio}"
     )
-    assert "100 % of it is bias², which no number of microbatches averages out" in topk
+    (biased,) = (row for row in rows if row.estimator == "topk(budget=2)")
+    (model,) = model_noise([biased])
+    assert f"already have, {in_percent(biased.bias_ratio)} as bias²; " in topk
+    assert model.persistent_ratio < 0
+    assert "in 5 microbatches no part of the bias is seen that would not average out; worst" in topk
+    staying = model.model_copy(update={"persistent_ratio": 0.043}).verdict
+    assert "; the bias that no number of microbatches averages out is 4.3 % of that noise; worst" in staying
     assert "equivalent" not in topk
     assert exact == "exact, oracle: adds nothing to the gradient noise you already have"
     assert str(ratio) == f"{in_percent(ratio.value)} [{in_percent(ratio.low)}, {in_percent(ratio.high)}]"

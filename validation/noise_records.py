@@ -29,9 +29,12 @@ class _Noise(Record):
     """What one estimator with one kind of scores adds.
 
     `row_fraction` is the budget as a fraction of the rows, None without a budget. `ratio` is that of the whole squared
-    error, variance and bias², over the minibatch variance, and `bias_ratio` the part of it that is bias²: 0 for an
-    unbiased estimator. `method` says how variances were found; `ratio_error` is the standard error that finitely many
-    draws give the variance, in the unit of the ratio, None for closed forms. The interval of `ratio` has it in already.
+    error of one microbatch, variance and bias², over the minibatch variance, and `bias_ratio` the part of it that is
+    bias²: 0 for an unbiased estimator. Most of that differs between microbatches and averages out with them;
+    `persistent_ratio` estimates the part that no number of microbatches averages out, `‖E(EĜ_b − G_b)‖²`, without
+    bias, so that it may be negative. `method` says how variances were found; `ratio_error` is the standard error that
+    finitely many draws give the variance, in the unit of the ratio, None for closed forms. The interval of `ratio` has it
+    in already.
     """
 
     estimator: str
@@ -41,11 +44,12 @@ class _Noise(Record):
     method: Literal["closed form", "monte carlo"]
     ratio: NoiseRatio
     bias_ratio: float
+    persistent_ratio: float
     ratio_error: float | None
 
     @property
     def mostly_bias(self) -> bool:
-        """More than half of what is added does not average out."""
+        """More than half of the squared error of one microbatch is bias²."""
         return 2 * self.bias_ratio > self.ratio.value
 
 
@@ -79,6 +83,13 @@ class ModelNoise(_Noise):
         return 1.0 / (1.0 + max(self.ratio.value, 0.0))
 
     @property
+    def _persists(self) -> str:
+        if self.persistent_ratio <= 0.0:
+            return f"in {self.batches} microbatches no part of the bias is seen that would not average out"
+        part = in_percent(self.persistent_ratio)
+        return f"the bias that no number of microbatches averages out is {part} of that noise"
+
+    @property
     def verdict(self) -> str:
         """What it means for training, in one sentence."""
         name = f"{self.estimator}, {self.scores}"
@@ -86,10 +97,9 @@ class ModelNoise(_Noise):
             return f"{name}: adds nothing to the gradient noise you already have"
         worst = f"worst layer {self.worst}: {self.worst_ratio}"
         if self.bias_ratio > 0.0:
-            share = in_percent(min(self.bias_ratio / self.ratio.value, 1.0))
             return (
-                f"{name}: its squared error is {self.ratio} of the gradient noise you already have, and {share} of it is "
-                f"bias², which no number of microbatches averages out; {worst}"
+                f"{name}: its squared error is {self.ratio} of the gradient noise you already have, "
+                f"{in_percent(self.bias_ratio)} as bias²; {self._persists}; {worst}"
             )
         size = f"{self.equivalent_batch:.3g}"
         batch = "the batch you have" if size == "1" else f"a batch {size} times as large"

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from wtacrs.estimators import InputError
 from wtacrs.integration.progress import count_bar
@@ -18,7 +19,28 @@ from wtacrs.integration.progress import count_bar
 if TYPE_CHECKING:
     from wtacrs.validation.records import ScoreKind
 
+# these keep finished pieces or states of training in their folder
+_GO_ON = ("compare", "sweep", "noise", "test", "study")
+
+
+class _Interrupted(Exception):
+    """Ctrl-C, which typer would turn into a bare exit code; the message says what has become of the work."""
+
+
+class _Commands(TyperGroup):
+    """The commands, with Ctrl-C caught before typer sees it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            kept = "; what is done is kept: the same command goes on"
+            raise _Interrupted(f"interrupted{kept if ctx.invoked_subcommand in _GO_ON else ''}") from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="wtacrs",
     help="Estimators of the weight gradient dW = dYᵀ X: compare them, test them, fine-tune with them.",
     no_args_is_help=True,
@@ -87,8 +109,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(str(error))
     except OSError as error:
         return _refuse(f"{error.filename or 'file'}: {error.strerror or error}")
+    except _Interrupted as stopped:
+        return _stopped(str(stopped))
     except (KeyboardInterrupt, typer.Abort):
-        return _refuse("interrupted", code=130)
+        return _stopped("interrupted")
     except Exception as error:
         # usage errors of the parser, which typer carries under private names
         if type(error).__name__ == "NoArgsIsHelpError":
@@ -98,6 +122,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _refuse(f"{error.format_message()} See `wtacrs --help`.")
         raise
     return code if isinstance(code, int) else 0
+
+
+def _stopped(message: str) -> int:
+    print(message, file=sys.stderr)
+    return 130
 
 
 def _refuse(message: str, code: int = 2) -> int:
