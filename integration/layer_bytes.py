@@ -19,6 +19,8 @@ _SEED = 0
 class LayerBytes:
     """Bytes of one layer in one forward pass, all its calls together; `exact` is what `nn.Linear` would keep.
 
+    A compressed copy that several layers share counts for the first.
+
     An input that several layers read, as query, key and value do, is kept once by exact layers: it counts for each of
     them in `exact`, and for the first alone in `exact_alone`, whose sum over layers is what exact layers keep together.
     """
@@ -93,7 +95,7 @@ class LayerWatch:
             if not torch.is_grad_enabled():
                 return
             stored, exact = stored_bytes(layer, args[0])
-            entry.stored += stored
+            entry.stored += 0 if layer.samples(args[0]) and layer.finds_shared(args[0]) else stored
             entry.exact += exact
             if not self._kept_already(args[0]):
                 entry.exact_alone += exact

@@ -95,6 +95,13 @@ class ApproxLinear(nn.Linear):
         watch = self._watch(current, sample.leader, input)
         return sampled_linear(x, self.weight, self.bias, self.estimator, kept=sample.kept, watch=watch)
 
+    def finds_shared(self, x: Tensor) -> bool:
+        """Whether another layer has kept a copy of this very input already, which this one would share."""
+        current = self._known_pass(x)
+        if current is None or not (self.share_inputs and current.known):
+            return False
+        return current.shared.find(x, (self.estimator, self.stream, as_autocast(x).dtype)) is not None
+
     def _watch(self, current: ForwardPass, leader: str, x: Tensor) -> Watch | None:
         if self.gradient_norms is None or not current.known:
             return None

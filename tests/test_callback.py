@@ -171,7 +171,8 @@ def test_the_estimator_is_what_trains(tmp_path: Path) -> None:
     runs = {"stock": (), "all": (wtacrs("exact"),), "third": (wtacrs(),)}
     trained = {}
     for name, callbacks in runs.items():
-        run = trainer(tmp_path / name, *callbacks)
+        # without dropout: a converted model takes one number for its own draws from torch's generator in every pass
+        run = trainer(tmp_path / name, *callbacks, model=small_t5(0.0))
         run.train()
         trained[name] = run.model
     assert same_weights(trained["stock"], trained["all"])

@@ -50,7 +50,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 # a file or a pipe has no width of its own: 80 columns would fold every table
-console = Console(width=None if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else 140)
+_COLUMNS = os.environ.get("COLUMNS", "")
+console = Console(width=None if sys.stdout.isatty() else max(140, int(_COLUMNS) if _COLUMNS.isdigit() else 0))
 progress_bar = partial(count_bar, console)
 
 _SCORE_OPTIONS: dict[str, tuple[ScoreKind, ...]] = {
