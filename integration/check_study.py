@@ -9,7 +9,7 @@ import torch
 
 from wtacrs.estimators import Estimator, spec
 from wtacrs.integration.outsider import file_stem
-from wtacrs.integration.studies import Report, chosen_entries, source_of
+from wtacrs.integration.studies import chosen_entries, source_of
 from wtacrs.validation.captures import Captures
 from wtacrs.validation.checks import check_estimator, check_outsider
 from wtacrs.validation.mean_words import Watched
@@ -17,6 +17,7 @@ from wtacrs.validation.outsiders import OutsideLinear, OutsideProduct
 from wtacrs.validation.problems import Problem
 from wtacrs.validation.records import stamp
 from wtacrs.validation.results import CheckResult, Verdict, write_result
+from wtacrs.validation.runner import Report
 from wtacrs.validation.score_kinds import layer_scores
 from wtacrs.validation.significance import mean_test
 

@@ -27,9 +27,9 @@ from wtacrs.integration.models import (
     small_t5,
     task_tokenizer,
 )
-from wtacrs.integration.studies import Report
 from wtacrs.integration.trained_states import check_age, train_for_capture
 from wtacrs.validation.captures import Captures
+from wtacrs.validation.runner import Report
 from wtacrs.validation.training_records import TrainingPoint, TrainingResult
 
 if TYPE_CHECKING:

@@ -48,7 +48,7 @@ def rivals_of(
     if budgets:
         found += [r for r in rivals_from(specs or DEFAULT_ESTIMATORS, budgets, shares or ()) if r.share is None]
     if shares:
-        chosen = specs or (at_shares and ()) or DEFAULT_RIVALS
+        chosen = specs or DEFAULT_RIVALS
         rivals = [
             given for given in (*chosen, *at_shares) if given == RECOMMENDED or sized(given) != sized(BASELINE)
         ]

@@ -81,8 +81,7 @@ class ApproxLinear(nn.Linear):
     def _forward_within(self, current: ForwardPass, input: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch m"]:
         """The forward of a layer that knows its forward pass: one sample for all layers that read the input."""
         x = as_autocast(input)
-        shares = self.share_inputs and current.known
-        terms = (self.estimator, self.stream, x.dtype)
+        shares, terms = self._shares(current), self._terms(x)
         sample = current.shared.find(input, terms) if shares else None
         if sample is None:
             generator = current.generator(self.path, x.device)
@@ -98,9 +97,16 @@ class ApproxLinear(nn.Linear):
     def finds_shared(self, x: Tensor) -> bool:
         """Whether another layer has kept a copy of this very input already, which this one would share."""
         current = self._known_pass(x)
-        if current is None or not (self.share_inputs and current.known):
+        if current is None or not self._shares(current):
             return False
-        return current.shared.find(x, (self.estimator, self.stream, as_autocast(x).dtype)) is not None
+        return current.shared.find(x, self._terms(as_autocast(x))) is not None
+
+    def _shares(self, current: ForwardPass) -> bool:
+        return self.share_inputs and current.known
+
+    def _terms(self, x: Tensor) -> tuple[object, ...]:
+        """What must be equal, besides the input, for layers to keep one copy; x as autocast makes it."""
+        return self.estimator, self.stream, x.dtype
 
     def _watch(self, current: ForwardPass, leader: str, x: Tensor) -> Watch | None:
         if self.gradient_norms is None or not current.known:

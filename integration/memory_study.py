@@ -11,10 +11,10 @@ from wtacrs.integration.commands import check_folder, check_model, open_model, t
 from wtacrs.integration.data import TaskData, load_task
 from wtacrs.integration.memory import can_checkpoint, step_memory
 from wtacrs.integration.models import is_text_to_text
-from wtacrs.integration.studies import Report
 from wtacrs.validation.memory_records import MemoryResult
 from wtacrs.validation.records import stamp
 from wtacrs.validation.results import write_result
+from wtacrs.validation.runner import Report
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

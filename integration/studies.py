@@ -13,9 +13,6 @@ from wtacrs.estimators.registry import missing_fields
 from wtacrs.figures.style import NothingToDraw
 from wtacrs.validation.captures import Captures
 
-Report = Callable[[str, int, int], None]
-"""Called with what was just done, how many are done, and how many there are."""
-
 
 def chosen_entries(captures: Captures, patterns: Sequence[str] | None) -> list[str]:
     """Entries of a captured file whose name, with or without `#batch`, fits one of the patterns (`*`, `?`, `[]`).

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from wtacrs.figures import theory as theory_figures
-from wtacrs.integration.studies import Report
 from wtacrs.validation.claims import theory
 from wtacrs.validation.results import write_result
+from wtacrs.validation.runner import Report
 from wtacrs.validation.theory_records import TheoryResult
 
 

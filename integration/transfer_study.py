@@ -15,12 +15,12 @@ from wtacrs.estimators import Estimator
 from wtacrs.estimators.errors import InputError
 from wtacrs.figures import transfer
 from wtacrs.figures.summary import layer_medians, ratio
-from wtacrs.integration.studies import Report, at_budget, chosen_entries, draw_or_remove, source_of
+from wtacrs.integration.studies import at_budget, chosen_entries, draw_or_remove, source_of
 from wtacrs.validation.captures import Captures, load_captures
 from wtacrs.validation.comparison import compare
 from wtacrs.validation.records import ScoreKind, Stamp, stamp
 from wtacrs.validation.results import ComparisonResult, ComparisonRow, load_result, write_result
-from wtacrs.validation.runner import Runner
+from wtacrs.validation.runner import Report, Runner
 from wtacrs.validation.score_kinds import SCORE_KINDS, default_scores
 from wtacrs.validation.study_records import Standing, TransferPair, TransferResult
 

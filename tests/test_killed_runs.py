@@ -146,6 +146,18 @@ def test_killed_in_the_middle_of_a_step(
     check_equal(whole, tmp_path, tokenizer, config)
 
 
+def die_at_call(monkeypatch: pytest.MonkeyPatch, method: str, call: int) -> None:
+    """Kill the process instead of the nth call of a method of `Path`."""
+    honest, count = getattr(Path, method), iter(range(1, 100))
+
+    def fatal(self: Path, target: Path) -> Path:
+        if next(count) == call:
+            kill()
+        return honest(self, target)
+
+    monkeypatch.setattr(Path, method, fatal)
+
+
 @pytest.mark.parametrize("call", [1, 2, 3, 4])
 def test_killed_between_the_renames_of_a_checkpoint(
     whole: Any,
@@ -155,15 +167,8 @@ def test_killed_between_the_renames_of_a_checkpoint(
     monkeypatch: pytest.MonkeyPatch,
     call: int,
 ) -> None:
-    rename, count = Path.rename, iter(range(1, 100))
-
-    def fatal(self: Path, target: Path) -> Path:
-        if next(count) == call:
-            kill()
-        return rename(self, target)
-
     def work() -> None:
-        monkeypatch.setattr(Path, "rename", fatal)
+        die_at_call(monkeypatch, "rename", call)
         finetune(config.but(out=tmp_path, tensorboard=True), TASK, wide(tokenizer), tokenizer)
 
     killed(work)
@@ -179,15 +184,8 @@ def test_killed_before_a_file_takes_its_place(
     monkeypatch: pytest.MonkeyPatch,
     call: int,
 ) -> None:
-    replace, count = Path.replace, iter(range(1, 100))
-
-    def fatal(self: Path, target: Path) -> Path:
-        if next(count) == call:
-            kill()
-        return replace(self, target)
-
     def work() -> None:
-        monkeypatch.setattr(Path, "replace", fatal)
+        die_at_call(monkeypatch, "replace", call)
         finetune(config.but(out=tmp_path, tensorboard=True), TASK, wide(tokenizer), tokenizer)
 
     killed(work)
