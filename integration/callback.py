@@ -31,7 +31,7 @@ from transformers.trainer_callback import ExportableState
 from wtacrs.estimators import Estimator, InputError, make
 from wtacrs.integration.convert import approximate_, fitting_layers, restore_
 from wtacrs.integration.layer_bytes import LayerBytes, LayerWatch
-from wtacrs.integration.linear import MIN_ELEMENTS, ApproxLinear
+from wtacrs.integration.linear import MIN_ELEMENTS, EstimatedWeight
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         estimator: a spec such as `"wta_crs(budget=0.3)"`, or None for a model that `approximate_` has converted already,
             each layer perhaps in its own way.
         layers: patterns of the names of the layers that are converted (`*`, `?`, `[]`); None for all.
-        min_elements: inputs with fewer numbers than this take the exact path (see `ApproxLinear`).
+        min_elements: inputs with fewer numbers than this take the exact path (see `EstimatedWeight`).
         measure_every: steps between measurements; None for none.
 
     Attributes:
@@ -174,7 +174,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         self.conversion = {
             name: (repr(layer.estimator), layer.min_elements)
             for name, layer in model.named_modules()
-            if type(layer) is ApproxLinear
+            if isinstance(layer, EstimatedWeight)
         }
         if not self.conversion:
             raise InputError(
@@ -229,7 +229,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         return list(dict.fromkeys(spec for spec, _ in self.conversion.values()))
 
 
-def _among(names: Container[str], name: str, layer: nn.Linear) -> bool:
+def _among(names: Container[str], name: str, layer: nn.Module) -> bool:
     del layer
     return name in names
 

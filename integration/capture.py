@@ -13,20 +13,21 @@ from torch import Tensor, nn
 
 from wtacrs.estimators import InputError, row_norms
 from wtacrs.integration.forward_pass import Stream
-from wtacrs.integration.padding import RowMasks, stream_of
+from wtacrs.integration.layers import is_linear_layer
+from wtacrs.integration.padding import RowMasks, flattens, stream_of
 from wtacrs.validation.captures import Captures, LayerCapture, load_captures, write_captures
 
 LossFn = Callable[[Any], Tensor]
-LayerFilter = Callable[[str, nn.Linear], bool]
+LayerFilter = Callable[[str, Any], bool]
 
 
 class _Recorder:
     """Collects the inputs, masks and outputs of chosen layers during one forward pass."""
 
     def __init__(
-        self, layers: Mapping[str, nn.Linear], streams: Mapping[str, Stream | None], masks: RowMasks
+        self, layers: Mapping[str, Any], places: Mapping[str, tuple[Stream | None, bool]], masks: RowMasks
     ) -> None:
-        self._streams = streams
+        self._places = places
         self._masks = masks
         self.entries: dict[str, tuple[Tensor, Tensor]] = {}
         self.outputs: dict[str, Tensor] = {}
@@ -42,7 +43,8 @@ class _Recorder:
         call = self._calls[name] = self._calls.get(name, -1) + 1
         entry = name if call == 0 else f"{name}@{call}"
         rows = x.detach().reshape(-1, x.shape[-1])
-        mask = self._masks.rows(self._streams[name], x)
+        stream, flattened = self._places[name]
+        mask = self._masks.rows(stream, x, flattened=flattened)
         if mask is None:
             mask = torch.ones(rows.shape[0], dtype=torch.bool, device=x.device)
         self.entries[entry] = (rows, mask)
@@ -56,15 +58,13 @@ class _Recorder:
 class _Watched:
     """A model whose chosen layers are recorded, batch by batch."""
 
-    def __init__(
-        self, model: nn.Module, layers: Mapping[str, nn.Linear], masks: RowMasks, loss_fn: LossFn
-    ) -> None:
+    def __init__(self, model: nn.Module, layers: Mapping[str, Any], masks: RowMasks, loss_fn: LossFn) -> None:
         self._model, self._layers, self._masks, self._loss_fn = model, layers, masks, loss_fn
-        self._streams = {name: stream_of(model, name) for name in layers}
+        self._places = {name: (stream_of(model, name), flattens(model, name)) for name in layers}
 
     def run(self, batch: Mapping[str, Any]) -> dict[str, LayerCapture]:
         """What one forward and backward pass shows of every layer that gets a gradient."""
-        recorder = _Recorder(self._layers, self._streams, self._masks)
+        recorder = _Recorder(self._layers, self._places, self._masks)
         try:
             with torch.enable_grad():
                 loss = self._loss_fn(self._model(**batch))
@@ -105,7 +105,7 @@ def capture(
     dropout is drawn anew, as it was then, and leaves the random numbers of `model` as they were.
 
     Args:
-        model: any module with `nn.Linear` layers, converted or not.
+        model: any module with linear layers (`nn.Linear`, `Conv1D`), converted or not.
         batches: keyword arguments of the forward pass, one mapping per batch.
         path: the safetensors file to write, atomically.
         earlier: a model of the same structure on the same device.
@@ -124,7 +124,7 @@ def capture(
     """
     layers = _chosen_layers(model, filter_fn)
     if not layers:
-        raise InputError(f"model={type(model).__name__} has no nn.Linear that filter_fn accepts")
+        raise InputError(f"model={type(model).__name__} has no linear layer that filter_fn accepts")
     before = None if earlier is None else _same_layers(earlier, layers, filter_fn)
     captured: dict[str, LayerCapture] = {}
     with ExitStack() as stack:
@@ -148,7 +148,7 @@ def capture(
 
 
 @contextmanager
-def _watching(model: nn.Module, layers: Mapping[str, nn.Linear], loss_fn: LossFn) -> Iterator[_Watched]:
+def _watching(model: nn.Module, layers: Mapping[str, Any], loss_fn: LossFn) -> Iterator[_Watched]:
     """The model with masks of its own where it has none yet."""
     masks = RowMasks.on(model)
     own = RowMasks(model) if masks is None else None
@@ -159,17 +159,15 @@ def _watching(model: nn.Module, layers: Mapping[str, nn.Linear], loss_fn: LossFn
             own.remove()
 
 
-def _chosen_layers(model: nn.Module, filter_fn: LayerFilter | None) -> dict[str, nn.Linear]:
+def _chosen_layers(model: nn.Module, filter_fn: LayerFilter | None) -> dict[str, Any]:
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and (filter_fn is None or filter_fn(name, module))
+        if is_linear_layer(module) and (filter_fn is None or filter_fn(name, module))
     }
 
 
-def _same_layers(
-    earlier: nn.Module, layers: Mapping[str, nn.Linear], filter_fn: LayerFilter | None
-) -> dict[str, nn.Linear]:
+def _same_layers(earlier: nn.Module, layers: Mapping[str, Any], filter_fn: LayerFilter | None) -> dict[str, Any]:
     """The chosen layers of the earlier model, which must be those of the model, in name and size."""
     found = _chosen_layers(earlier, filter_fn)
     for name in [*layers, *found]:

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import nn
 
 from wtacrs.estimators import Estimator, InputError, make
 from wtacrs.integration.gradient_norms import GradientNorms
-from wtacrs.integration.linear import MIN_ELEMENTS, ApproxLinear
-from wtacrs.integration.padding import RowMasks, stream_of
+from wtacrs.integration.layers import conv1d_class, is_linear_layer
+from wtacrs.integration.linear import MIN_ELEMENTS, ApproxLinear, EstimatedWeight
+from wtacrs.integration.padding import RowMasks, flattens, stream_of
 from wtacrs.integration.training_scores import make_gradient_norms
 
-FilterFn = Callable[[str, nn.Linear], bool]
+FilterFn = Callable[[str, Any], bool]
 
-_ATTRIBUTES = ("estimator", "min_elements", "row_masks", "stream", "path", "gradient_norms", "share_inputs")
+_ATTRIBUTES = (
+    "estimator",
+    "min_elements",
+    "row_masks",
+    "stream",
+    "flattened",
+    "path",
+    "gradient_norms",
+    "share_inputs",
+)
 
 
 def approximate_(
@@ -27,18 +38,19 @@ def approximate_(
     scores: str | GradientNorms = "row norms",
     share_inputs: bool = True,
 ) -> list[str]:
-    """Turn every `nn.Linear` of a model into an `ApproxLinear`, in place.
+    """Turn every linear layer of a model into one with an estimated dW, in place.
 
-    Modules keep their identity, parameters, hooks and state-dict keys: optimizers built before stay valid and
-    checkpoints load into the stock model. Subclasses of `nn.Linear` are left alone. Layers that are converted
-    already get the new estimator. A hook on `model` tells the layers which rows are padding
-    (see `wtacrs.integration.padding`).
+    `nn.Linear` becomes `ApproxLinear`, and the `Conv1D` of transformers (GPT-2) becomes `ApproxConv1D`. Modules keep
+    their identity, parameters, hooks and state-dict keys: optimizers built before stay valid and checkpoints load into
+    the stock model. Subclasses of the two are left alone. Layers that are converted already get the new estimator. A
+    hook on `model` tells the layers which rows are padding (see `wtacrs.integration.padding`).
 
     Args:
         model: any module; may itself be an `nn.Linear`.
         estimator: a spec such as `"wta_crs(budget=0.3)"` or an `Estimator`.
-        filter_fn: called with each layer's name and the layer; False leaves it exact. Default: all.
-        min_elements: inputs with fewer numbers than this take the exact path (see `ApproxLinear`).
+        filter_fn: called with each layer's name and the layer (`nn.Linear` or `Conv1D`); False leaves it exact.
+            Default: all.
+        min_elements: inputs with fewer numbers than this take the exact path (see `EstimatedWeight`).
         scores: what rows are sampled by: "row norms", or these times what is remembered of gradient norms, "last seen"
             (`LastSeenNorms`), "by token" (`TokenNorms`) or "by position" (`PositionNorms`), or such an object.
         share_inputs: whether layers that read the very same tensor in one forward pass keep one copy (see
@@ -64,11 +76,11 @@ def approximate_(
     layers = {
         name: module
         for name, module in model.named_modules()
-        if type(module) in (nn.Linear, ApproxLinear) and (filter_fn is None or filter_fn(name, module))
+        if converted_class(module) is not None and (filter_fn is None or filter_fn(name, module))
     }
     if not layers:
         raise InputError(
-            f"model={type(model).__name__} has no nn.Linear "
+            f"model={type(model).__name__} has no linear layer "
             + ("that filter_fn accepts" if filter_fn is not None else "to convert")
         )
     replaced = [name for name, layer in layers.items() if "forward" in layer.__dict__]
@@ -83,15 +95,32 @@ def approximate_(
     masks = RowMasks.on(model) or RowMasks(model)
     masks.sampled = True
     for name, layer in layers.items():
-        if type(layer) is nn.Linear:
-            layer.__class__ = ApproxLinear
+        layer.__class__ = converted_class(layer)  # type: ignore[assignment]
+        assert isinstance(layer, EstimatedWeight)
         layer.estimator = chosen_estimator
         layer.min_elements, layer.share_inputs = min_elements, share_inputs
         layer.gradient_norms = norms
         if layer.row_masks is None or layer.row_masks in inside:  # else an enclosing model was converted first
             layer.row_masks, layer.stream, layer.path = masks, stream_of(model, name), name
+            layer.flattened = flattens(model, name)
         layer.row_masks.gradient_norms = norms
     return list(layers)
+
+
+def converted_class(module: nn.Module) -> type[EstimatedWeight] | None:
+    """What `approximate_` makes of a module (of one converted already: the same again), or None.
+
+    Subclasses of `nn.Linear` and `Conv1D` have a `forward` of their own to lose, and are left alone.
+    """
+    if type(module) in (nn.Linear, ApproxLinear):
+        return ApproxLinear
+    if is_linear_layer(module) and isinstance(module, EstimatedWeight) and "stock" in vars(type(module)):
+        return type(module)
+    if type(module) is not conv1d_class():
+        return None
+    from wtacrs.integration.conv1d import ApproxConv1D
+
+    return ApproxConv1D
 
 
 def fitting_layers(model: nn.Module, patterns: Sequence[str]) -> list[str]:
@@ -100,7 +129,7 @@ def fitting_layers(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     Raises:
         InputError: if a pattern fits none.
     """
-    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    linears = [name for name, module in model.named_modules() if is_linear_layer(module)]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in linears):
             some = f": {linears[0]} …" if linears else ""
@@ -109,7 +138,7 @@ def fitting_layers(model: nn.Module, patterns: Sequence[str]) -> list[str]:
 
 
 def restore_(model: nn.Module) -> list[str]:
-    """Turn every `ApproxLinear` of a model back into the `nn.Linear` it was, exactly.
+    """Turn every converted layer of a model back into the `nn.Linear` or `Conv1D` it was, exactly.
 
     Returns:
         Names of the restored layers; empty if none was converted.
@@ -119,9 +148,9 @@ def restore_(model: nn.Module) -> list[str]:
         masks = RowMasks.on(module)
         if masks is not None:
             masks.remove()
-        if type(module) is ApproxLinear:
+        if isinstance(module, EstimatedWeight):
             for attribute in _ATTRIBUTES:
                 module.__dict__.pop(attribute, None)
-            module.__class__ = nn.Linear  # type: ignore[assignment]
+            module.__class__ = module.stock  # type: ignore[assignment]
             restored.append(name)
     return restored

@@ -55,6 +55,13 @@ class ForwardPass:
         mask = None if stream is None else self.masks.get(stream)
         return None if mask is None or mask.shape != shape else mask
 
+    def unflattened(self, stream: Stream | None, x: Tensor) -> Tensor:
+        """`x [batch · positions, d]` as `[batch, positions, d]`, if there are masks or tokens of as many rows."""
+        known = [] if stream is None else [self.masks.get(stream), self.tokens.get(stream)]
+        shapes = (like.shape for like in known if like is not None and x.ndim == 2 and like.numel() == len(x))
+        shape = next(shapes, None)
+        return x if shape is None else x.reshape(*shape, x.shape[-1])
+
     def generator(self, layer: str, device: torch.device) -> torch.Generator | None:
         """Source of the random numbers of a layer's next call; None for torch's default generator."""
         if self.seed is None:

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from wtacrs.integration.linear import ApproxLinear
+from wtacrs.integration.linear import EstimatedWeight
 
 _SEED = 0
 
 
 @dataclass
 class LayerBytes:
-    """Bytes of one layer in one forward pass, all its calls together; `exact` is what `nn.Linear` would keep.
+    """Bytes of one layer in one forward pass, all its calls together; `exact` is what the stock layer would keep.
 
     A compressed copy that several layers share counts for the first.
 
@@ -30,8 +30,8 @@ class LayerBytes:
     exact_alone: int = 0
 
 
-def stored_bytes(layer: ApproxLinear, x: Tensor) -> tuple[int, int]:
-    """Bytes that a layer keeps of an input for the backward pass, and that `nn.Linear` would keep.
+def stored_bytes(layer: EstimatedWeight, x: Tensor) -> tuple[int, int]:
+    """Bytes that a layer keeps of an input for the backward pass, and that the stock layer would keep.
 
     Random numbers come from a generator of its own: the run's are left as they are. What is counted depends on the
     shape of `x` alone (law 6 of `wtacrs.estimators.base`).
@@ -79,7 +79,7 @@ class LayerWatch:
         self._handles = [
             layer.register_forward_pre_hook(self._hook(name))
             for name, layer in model.named_modules()
-            if type(layer) is ApproxLinear
+            if isinstance(layer, EstimatedWeight)
         ]
         self._handles.append(model.register_forward_hook(self._leave, always_call=True))
 
@@ -91,7 +91,7 @@ class LayerWatch:
     def _hook(self, name: str) -> Any:
         entry = self.layers.setdefault(name, LayerBytes())
 
-        def measure(layer: ApproxLinear, args: tuple[Any, ...]) -> None:
+        def measure(layer: EstimatedWeight, args: tuple[Any, ...]) -> None:
             if not torch.is_grad_enabled():
                 return
             stored, exact = stored_bytes(layer, args[0])

@@ -27,7 +27,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from wtacrs.estimators.errors import InputError
 from wtacrs.integration.convert import approximate_, fitting_layers, restore_
-from wtacrs.integration.linear import MIN_ELEMENTS, ApproxLinear
+from wtacrs.integration.linear import MIN_ELEMENTS, EstimatedWeight
 from wtacrs.validation.memory_records import StepMemory, TypeBytes
 from wtacrs.validation.saved_for_backward import note_contexts
 
@@ -147,7 +147,7 @@ def _saved(model: nn.Module, forward: Callable[[], Tensor], batch: Batch) -> lis
 def _type_name(module: nn.Module | None) -> str:
     if module is None:
         return OUTSIDE
-    return "Linear" if isinstance(module, ApproxLinear) else type(module).__name__
+    return (module.stock if isinstance(module, EstimatedWeight) else type(module)).__name__
 
 
 def _is_cast(tensor: Tensor, module: nn.Module | None) -> bool:

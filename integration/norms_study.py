@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from wtacrs.estimators import Estimator, make
 from wtacrs.estimators.errors import InputError
 from wtacrs.figures import gradient_norms
-from wtacrs.integration.convert import fitting_layers
+from wtacrs.integration.convert import converted_class, fitting_layers
 from wtacrs.integration.finetune_config import FinetuneConfig
-from wtacrs.integration.linear import ApproxLinear
+from wtacrs.integration.linear import EstimatedWeight
 from wtacrs.integration.studies import draw_or_remove
 from wtacrs.integration.study_runs import Subject, train_in
 from wtacrs.validation.records import stamp
@@ -24,7 +24,15 @@ from wtacrs.validation.study_records import NormPoint, NormsResult
 
 _POINTS = TypeAdapter(list[NormPoint])
 # the first projection of the feed-forward part, as architectures call it
-_FIRST_PROJECTIONS = ("*encoder*.wi", "*encoder*.wi_0", "*intermediate.dense", "*.fc1", "*.up_proj", "*.wi")
+_FIRST_PROJECTIONS = (
+    "*encoder*.wi",
+    "*encoder*.wi_0",
+    "*intermediate.dense",
+    "*.fc1",
+    "*.up_proj",
+    "*.c_fc",
+    "*.wi",
+)
 
 
 def norms_study(
@@ -114,9 +122,9 @@ def check_layer(model: nn.Module, name: str) -> None:
     """
     modules = dict(model.named_modules())
     chosen = modules.get(name)
-    if type(chosen) is not nn.Linear:
+    if chosen is None or converted_class(chosen) is None:
         some = ", ".join(fitting_layers(model, ["*"])[:3])
-        raise InputError(f"layer={name!r} is no nn.Linear of {type(model).__name__}; there are {some} …")
+        raise InputError(f"layer={name!r} is no linear layer of {type(model).__name__}; there are {some} …")
     sharing = [other for other, module in modules.items() if getattr(module, "weight", None) is chosen.weight]
     if len(sharing) > 1:
         raise InputError(f"layer={name!r} shares its weight with {sharing[0]!r}: its gradient is not its own")
@@ -141,14 +149,13 @@ class NormRecorder:
     def __init__(self, layer: str, path: Path) -> None:
         self._name, self._path = layer, path
         self._seen: list[_Seen] = []
-        self._layer: nn.Linear | None = None
+        self._layer: Any = None
         self.points: list[NormPoint] = []
 
     def started(self, model: nn.Module, step: int) -> None:
         """Watch the layer; points of steps that a resumed run will take again are dropped."""
         layer = model.get_submodule(self._name)
-        assert isinstance(layer, nn.Linear)
-        if isinstance(layer, ApproxLinear):
+        if isinstance(layer, EstimatedWeight):
             layer.min_elements = 0  # short batches are sampled too, so that one law holds for all steps
         self.points = [point for point in _read(self._path) if point.step <= step] if step else []
         if len(self.points) != step:
@@ -162,7 +169,7 @@ class NormRecorder:
         used = self._layer.weight.grad
         assert used is not None
         exact = sum((_exact(seen) for seen in self._seen), start=torch.zeros((), dtype=torch.float64))
-        estimator = self._layer.estimator if isinstance(self._layer, ApproxLinear) else None
+        estimator = self._layer.estimator if isinstance(self._layer, EstimatedWeight) else None
         size = float(exact.norm())
         self.points.append(
             NormPoint(
@@ -183,7 +190,7 @@ class NormRecorder:
             return
         x = args[0].detach()
         # the masks of padding are known during the forward pass alone
-        scores = layer.scores_of(x) if isinstance(layer, ApproxLinear) else None
+        scores = layer.scores_of(x) if isinstance(layer, EstimatedWeight) else None
         rows = x.reshape(-1, x.shape[-1])
         output.register_hook(
             lambda dy: self._seen.append(_Seen(rows, dy.detach().reshape(-1, dy.shape[-1]), scores))

@@ -6,7 +6,8 @@ own up. It is filled by a hook on the model, from the arguments Hugging Face mod
 `decoder_attention_mask`, `labels`), or by hand with `RowMasks.given`. It also says which forward pass a layer runs in
 (`ForwardPass`), which activation checkpointing needs to know when it runs the layer again.
 
-A mask is used only where it is certain to fit; a layer in doubt samples all rows, which is always unbiased.
+A mask is used only where it is certain to fit; a layer in doubt samples all rows, which is always unbiased. Rows that
+a model reads its answer from count whatever the mask says of them (`wtacrs.integration.answers`).
 """
 
 from __future__ import annotations
@@ -21,13 +22,19 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from wtacrs.integration.answers import Answers
 from wtacrs.integration.forward_pass import NOT_COMPILED, ForwardPass, Stream, tensors_with_gradient
 from wtacrs.integration.gradient_norms import GradientNorms
+from wtacrs.integration.layers import projection_name
 
 IGNORED_LABEL = -100
 _CROSS_ATTENTION = re.compile(r"encdec|cross|encoder_?att", re.IGNORECASE)
 _KEY_OR_VALUE = {"k", "v", "key", "value", "k_proj", "v_proj", "key_proj", "value_proj"}
 _QUERY_OR_OUTPUT = {"q", "o", "query", "q_proj", "query_proj", "out_proj", "o_proj"}
+# tables of relative positions, shaped like a batch of one: their rows are no tokens
+_READS_POSITIONS = {"pos_proj", "pos_key_proj", "pos_query_proj", "linear_pos"}
+# layers that are given [batch · positions, d], by the class that holds them; elsewhere such rows may come in any order
+_FLATTENING = {"OPTDecoderLayer": ("fc1", "fc2")}
 _ARGUMENTS = ("attention_mask", "decoder_attention_mask", "labels")
 
 EXAMPLE_IDS = "example_ids"
@@ -60,7 +67,10 @@ class RowMasks:
         self._outside: ForwardPass | None = None
         self._ids: Tensor | None = None
         self._encoder_decoder = is_encoder_decoder(model)
-        self._names = list(inspect.signature(model.forward).parameters)
+        self._answers = Answers(model, encoder_decoder=self._encoder_decoder)
+        # their layers read a table of positions too, which has the shape of one example
+        self._shared_with_positions = any(getattr(m, "share_att_key", False) for m in model.modules())
+        self._names = _argument_names(model)
         self._handles = [
             model.register_forward_pre_hook(self._enter, with_kwargs=True),
             model.register_forward_hook(self._leave, always_call=True),
@@ -71,6 +81,11 @@ class RowMasks:
         """The masks whose hooks sit on this very module, or None."""
         owners = (getattr(hook, "__self__", None) for hook in model._forward_pre_hooks.values())
         return next((owner for owner in owners if isinstance(owner, RowMasks)), None)
+
+    @property
+    def hooked(self) -> bool:
+        """Whether the hooks are on a module: not after `remove`, and not in a copy of a layer without its model."""
+        return any(handle.id in (handle.hooks_dict_ref() or ()) for handle in self._handles)
 
     def remove(self) -> None:
         """Take the hooks off the model."""
@@ -100,9 +115,20 @@ class RowMasks:
             self._remember(self._now)
             self._now, self._ids = before
 
-    def rows(self, stream: Stream | None, x: Tensor) -> Bool[Tensor, " n"] | None:
-        """The mask for the rows of an input `x [batch, positions, d]`, or None if there is none that fits."""
-        mask = None if self.current is None else self.current.mask(stream, x.shape[:-1])
+    def rows(self, stream: Stream | None, x: Tensor, *, flattened: bool = False) -> Bool[Tensor, " n"] | None:
+        """The mask for the rows of an input, or None if there is none that fits.
+
+        Args:
+            stream: the sequence that the rows run along.
+            x: `[batch, positions, d]`.
+            flattened: `x` may also be `[batch · positions, d]`, as `flattens` tells.
+        """
+        current = self.current
+        if current is None:
+            return None
+        if flattened:
+            x = current.unflattened(stream, x)
+        mask = current.mask(stream, x.shape[:-1])
         return None if mask is None else mask.reshape(-1)
 
     def _enter(
@@ -122,9 +148,12 @@ class RowMasks:
     def _begin(self, arguments: dict[str, Any], ids: Tensor | None) -> None:
         attention, decoder_attention, labels = (arguments.get(name) for name in _ARGUMENTS)
         found = masks_from_arguments(self._encoder_decoder, attention, decoder_attention, labels)
+        found = self._answers.added_to(found, arguments)
+        tokens = tokens_from_arguments(self._encoder_decoder, arguments)
+        if self._shared_with_positions:
+            found, tokens = _but_for_one_example(found), _but_for_one_example(tokens)
         self._outer.append(self._now)
         given = {} if self._now is None else self._now.masks  # masks given by hand stay in force
-        tokens = tokens_from_arguments(self._encoder_decoder, arguments)
         self._now = ForwardPass(found or given, self._new_seed(), tokens=tokens, ids=ids)
         self._recomputed = None
 
@@ -219,6 +248,19 @@ def _present(**masks: Tensor | None) -> dict[Stream, Tensor]:
     return {name: mask for name, mask in masks.items() if mask is not None}  # type: ignore[misc]
 
 
+def _but_for_one_example(found: dict[Stream, Tensor]) -> dict[Stream, Tensor]:
+    return {stream: rows for stream, rows in found.items() if rows.shape[0] > 1}
+
+
+def _argument_names(model: nn.Module) -> list[str]:
+    """Names of the positional arguments of `forward`; a wrapper of peft that takes any passes them on."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(model.forward).parameters
+    names = [name for name, parameter in parameters.items() if parameter.kind in kinds]
+    wrapped = getattr(model, "get_base_model", None)
+    return names if names or wrapped is None else _argument_names(wrapped())
+
+
 def is_encoder_decoder(model: nn.Module) -> bool:
     """Whether the model says of itself that it has an encoder and a decoder."""
     return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
@@ -230,14 +272,16 @@ def stream_of(model: nn.Module, name: str) -> Stream | None:
     The key and value projections of cross-attention read the encoder's output. They are known by the names that
     Hugging Face architectures use; a decoder without any such name is of an unknown kind, and gets no mask.
     """
-    parts = name.split(".")
+    parts = projection_name(name).split(".")
+    if parts[-1] in _READS_POSITIONS:
+        return None
     crosses = any(_CROSS_ATTENTION.search(part) for part in parts)
     if not is_encoder_decoder(model):
         return "source" if not crosses or parts[-1] in _QUERY_OR_OUTPUT else None
     half = next((part for part in parts if part in ("encoder", "decoder")), None)
     if half == "encoder":
         return "source"
-    if half is None and model.get_submodule(name) is not _output_projection(model):
+    if half is None and model.get_submodule(name) not in _output_projection(model):
         return None
     if not any(_CROSS_ATTENTION.search(module) for module, _ in model.named_modules()):
         return None
@@ -246,9 +290,21 @@ def stream_of(model: nn.Module, name: str) -> Stream | None:
     return "target" if not crosses or parts[-1] in _QUERY_OR_OUTPUT else None
 
 
-def _output_projection(model: nn.Module) -> nn.Module | None:
+def flattens(model: nn.Module, name: str) -> bool:
+    """Whether the layer `name` is known to get its tokens as `[batch · positions, d]`, in their order.
+
+    OPT does so before its feed-forward layers. The shape alone would not tell it: the rows that a mixture of experts
+    sends to one expert are in another order.
+    """
+    parent, _, last = projection_name(name).rpartition(".")
+    return last in _FLATTENING.get(type(model.get_submodule(parent)).__name__, ())
+
+
+def _output_projection(model: nn.Module) -> list[nn.Module]:
+    """The layer before the logits and, where peft has wrapped it, everything inside."""
     getter = getattr(model, "get_output_embeddings", None)
-    return None if getter is None else getter()
+    found = None if getter is None else getter()
+    return [] if found is None else list(found.modules())
 
 
 def gradient_norms_of(model: nn.Module) -> GradientNorms | None:
