@@ -1,19 +1,20 @@
 """Small untrained models of other architectures, built from a config for a task's tokenizer, so that they work offline.
 
-They are stock transformers models with a classification head. All their projections are `nn.Linear`; BERT and DeBERTa
-are encoders, OPT and Llama decoders, Llama with a gated feed-forward part and rotary positions.
+They are stock transformers models. BERT and DeBERTa are encoders, and OPT, Llama and GPT-2 decoders, with a
+classification head; Llama has a gated feed-forward part and rotary positions, GPT-2 keeps its weights as `[d, m]`
+(`Conv1D`). `t5-gated` is the encoder–decoder of T5 1.1: a gated feed-forward part, and a head with weights of its own.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from wtacrs.estimators.errors import InputError
 from wtacrs.integration.data import TaskData
+from wtacrs.integration.models import EMBEDDING_SCALE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -24,78 +25,57 @@ PREFIX = "new:"
 HIDDEN, FEED_FORWARD, LAYERS, HEADS, POSITIONS = 128, 256, 2, 4, 512
 
 
-def _bert(common: dict[str, Any]) -> PreTrainedModel:
-    from transformers import BertConfig, BertForSequenceClassification
-
-    return BertForSequenceClassification(
-        BertConfig(
-            hidden_size=HIDDEN,
-            intermediate_size=FEED_FORWARD,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=HEADS,
-            max_position_embeddings=POSITIONS,
-            **common,
-        )
-    )
-
-
-def _deberta(common: dict[str, Any]) -> PreTrainedModel:
-    from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
-
-    return DebertaV2ForSequenceClassification(
-        DebertaV2Config(
-            hidden_size=HIDDEN,
-            intermediate_size=FEED_FORWARD,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=HEADS,
-            max_position_embeddings=POSITIONS,
-            relative_attention=True,
-            position_buckets=32,
-            pos_att_type=["p2c", "c2p"],
-            **common,
-        )
-    )
-
-
-def _opt(common: dict[str, Any]) -> PreTrainedModel:
-    from transformers import OPTConfig, OPTForSequenceClassification
-
-    return OPTForSequenceClassification(
-        OPTConfig(
-            hidden_size=HIDDEN,
-            word_embed_proj_dim=HIDDEN,
-            ffn_dim=FEED_FORWARD,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=HEADS,
-            max_position_embeddings=POSITIONS,
-            **common,
-        )
-    )
-
-
-def _llama(common: dict[str, Any]) -> PreTrainedModel:
-    from transformers import LlamaConfig, LlamaForSequenceClassification
-
-    return LlamaForSequenceClassification(
-        LlamaConfig(
-            hidden_size=HIDDEN,
-            intermediate_size=FEED_FORWARD,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=HEADS,
-            num_key_value_heads=HEADS,
-            max_position_embeddings=POSITIONS,
-            **common,
-        )
-    )
-
-
-_BUILDERS: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "bert": _bert,
-    "deberta": _deberta,
-    "llama": _llama,
-    "opt": _opt,
+_SIZES = {
+    "hidden_size": HIDDEN,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "max_position_embeddings": POSITIONS,
 }
-NEW_MODELS: tuple[str, ...] = tuple(f"{PREFIX}{name}" for name in _BUILDERS)
+
+
+class _Architecture(NamedTuple):
+    """Names of classes of transformers, and the options of a config beside those that a task gives."""
+
+    config: str
+    model: str
+    options: dict[str, Any]
+
+
+def _classifier(stem: str, **options: Any) -> _Architecture:
+    return _Architecture(f"{stem}Config", f"{stem}ForSequenceClassification", options)
+
+
+_ARCHITECTURES = {
+    "bert": _classifier("Bert", intermediate_size=FEED_FORWARD, **_SIZES),
+    "deberta": _classifier(
+        "DebertaV2",
+        intermediate_size=FEED_FORWARD,
+        relative_attention=True,
+        position_buckets=32,
+        pos_att_type=["p2c", "c2p"],
+        **_SIZES,
+    ),
+    "gpt2": _classifier(
+        "GPT2", n_embd=HIDDEN, n_inner=FEED_FORWARD, n_layer=LAYERS, n_head=HEADS, n_positions=POSITIONS
+    ),
+    "llama": _classifier("Llama", intermediate_size=FEED_FORWARD, num_key_value_heads=HEADS, **_SIZES),
+    "opt": _classifier("OPT", ffn_dim=FEED_FORWARD, word_embed_proj_dim=HIDDEN, **_SIZES),
+    "t5-gated": _Architecture(
+        "T5Config",
+        "T5ForConditionalGeneration",
+        {
+            "d_model": HIDDEN,
+            "d_ff": FEED_FORWARD,
+            "d_kv": HIDDEN // HEADS,
+            "num_layers": LAYERS,
+            "num_decoder_layers": LAYERS,
+            "num_heads": HEADS,
+            "feed_forward_proj": "gated-gelu",
+            "tie_word_embeddings": False,
+        },
+    ),
+}
+NEW_MODELS: tuple[str, ...] = tuple(f"{PREFIX}{name}" for name in _ARCHITECTURES)
 """Names that `new_model` takes."""
 
 
@@ -119,7 +99,7 @@ def check_new(name: str) -> None:
 
 
 def new_model(name: str, tokenizer: PreTrainedTokenizerBase, task: TaskData, *, seed: int = 0) -> PreTrainedModel:
-    """A model with random weights and a head for the task, of 128 dimensions and two layers.
+    """A model with random weights, of 128 dimensions and two layers, with a head for the task unless it writes text.
 
     The weights are a function of the seed; torch's global generators are left as they were. The tokenizer needs pad and
     eos tokens, and is told what the model reads: ids and mask, up to 512 tokens.
@@ -148,6 +128,20 @@ def new_model(name: str, tokenizer: PreTrainedTokenizerBase, task: TaskData, *, 
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
-        model = _BUILDERS[name.removeprefix(PREFIX)](common)
+        model = _built(_ARCHITECTURES[name.removeprefix(PREFIX)], common)
     model.name_or_path = f"small {name.replace(PREFIX, 'new ')}"
     return model.eval()
+
+
+def _built(architecture: _Architecture, common: dict[str, Any]) -> PreTrainedModel:
+    import transformers
+
+    writes_text = architecture.model.endswith("ForConditionalGeneration")
+    start = {"decoder_start_token_id": common["pad_token_id"]} if writes_text else {}
+    config = getattr(transformers, architecture.config)(**architecture.options, **common, **start)
+    model = getattr(transformers, architecture.model)(config)
+    if writes_text:  # as in `small_t5`: Adam's steps are small beside weights of scale 1
+        with torch.no_grad():
+            model.shared.weight.mul_(EMBEDDING_SCALE)
+            model.lm_head.weight.mul_(EMBEDDING_SCALE)
+    return model

@@ -10,7 +10,7 @@ from torch import nn
 
 from wtacrs.estimators import Estimator, InputError, make
 from wtacrs.integration.gradient_norms import GradientNorms
-from wtacrs.integration.layers import conv1d_class, is_linear_layer
+from wtacrs.integration.layers import conv1d_class, is_linear_layer, reads_rank
 from wtacrs.integration.linear import MIN_ELEMENTS, ApproxLinear, EstimatedWeight
 from wtacrs.integration.padding import RowMasks, flattens, stream_of
 from wtacrs.integration.training_scores import make_gradient_norms
@@ -45,11 +45,16 @@ def approximate_(
     the stock model. Subclasses of the two are left alone. Layers that are converted already get the new estimator. A
     hook on `model` tells the layers which rows are padding (see `wtacrs.integration.padding`).
 
+    LoRA of peft: convert the model that `get_peft_model` returns, and A of every adapter, which reads the wide input, is
+    estimated. B stays exact unless `filter_fn` says otherwise: what it reads is r numbers wide. Base layers are frozen
+    and keep nothing, converted or not; converted before `get_peft_model`, they stay so, and their adapters are stock
+    layers until `approximate_` is called again. Where A is frozen too (LoRA-FA), nothing of the wide input is kept.
+
     Args:
         model: any module; may itself be an `nn.Linear`.
         estimator: a spec such as `"wta_crs(budget=0.3)"` or an `Estimator`.
         filter_fn: called with each layer's name and the layer (`nn.Linear` or `Conv1D`); False leaves it exact.
-            Default: all.
+            Default: all but B of adapters.
         min_elements: inputs with fewer numbers than this take the exact path (see `EstimatedWeight`).
         scores: what rows are sampled by: "row norms", or these times what is remembered of gradient norms, "last seen"
             (`LastSeenNorms`), "by token" (`TokenNorms`) or "by position" (`PositionNorms`), or such an object.
@@ -76,7 +81,8 @@ def approximate_(
     layers = {
         name: module
         for name, module in model.named_modules()
-        if converted_class(module) is not None and (filter_fn is None or filter_fn(name, module))
+        if converted_class(module) is not None
+        and (not reads_rank(name) if filter_fn is None else filter_fn(name, module))
     }
     if not layers:
         raise InputError(
@@ -100,7 +106,8 @@ def approximate_(
         layer.estimator = chosen_estimator
         layer.min_elements, layer.share_inputs = min_elements, share_inputs
         layer.gradient_norms = norms
-        if layer.row_masks is None or layer.row_masks in inside:  # else an enclosing model was converted first
+        known = layer.row_masks
+        if known is None or known in inside or not known.hooked:  # else an enclosing model was converted first
             layer.row_masks, layer.stream, layer.path = masks, stream_of(model, name), name
             layer.flattened = flattens(model, name)
         layer.row_masks.gradient_norms = norms

@@ -41,6 +41,6 @@ def projection_name(name: str) -> str:
     return ".".join(parts)
 
 
-def writes_from_rank(name: str) -> bool:
+def reads_rank(name: str) -> bool:
     """Whether a layer is the B of an adapter of peft, which reads no more than its rank."""
     return "lora_B" in name.split(".")

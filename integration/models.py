@@ -26,7 +26,8 @@ DEMO_VOCAB_SIZE = 6000
 """Pieces of the tokenizer that the embedded T5 gets for the `docstrings` task."""
 
 _SPECIAL = ("<pad>", "</s>", "<unk>")
-_EMBEDDING_SCALE = 0.05
+EMBEDDING_SCALE = 0.05
+"""Standard deviation of the embeddings of new T5 models."""
 _OFFLINE_WAYS = "--model DIR of a saved checkpoint, or leave --model out for the embedded small T5"
 _TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "tokenizer.model", "vocab.txt", "vocab.json")
 _WEIGHT_FILES = tuple(
@@ -112,7 +113,7 @@ def small_t5(
         model = T5ForConditionalGeneration(config)
         # T5's own scales suit Adafactor's relative steps: Adam's take thousands to move embeddings of scale 1, and
         # to undo the factor d_model^-0.5 of the logits
-        model.shared.weight.mul_(_EMBEDDING_SCALE)
+        model.shared.weight.mul_(EMBEDDING_SCALE)
         model.decoder.final_layer_norm.weight.fill_(d_model**0.5)
     model.name_or_path = SMALL_T5
     return model

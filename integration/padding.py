@@ -87,6 +87,10 @@ class RowMasks:
         """Whether the hooks are on a module: not after `remove`, and not in a copy of a layer without its model."""
         return any(handle.id in (handle.hooks_dict_ref() or ()) for handle in self._handles)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without handles of a model that is gone, which could not be copied."""
+        return {**self.__dict__, "_handles": self._handles if self.hooked else []}
+
     def remove(self) -> None:
         """Take the hooks off the model."""
         for handle in self._handles:

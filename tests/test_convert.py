@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from models import bert_batch, t5_batch, tiny_bert, tiny_t5
+from models import bert_batch, sampled_rows, t5_batch, tiny_bert, tiny_t5
 from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
 
@@ -124,37 +124,6 @@ def test_activation_checkpointing_composes(reentrant: bool) -> None:
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
     model(**t5_batch()).loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-
-
-def sampled_rows(model: nn.Module, batch: dict[str, Tensor], times: int = 3) -> dict[str, set[int]]:
-    """Rows that each converted layer kept, over a few forward passes."""
-    rows: dict[str, set[int]] = {}
-    by_estimator = {}
-
-    class Spy:
-        def __init__(self, name: str, estimator: object) -> None:
-            self.name, self.estimator = name, estimator
-            self.traits = estimator.traits
-
-        def compress(
-            self, x: Tensor, *, scores: Tensor | None = None, generator: torch.Generator | None = None
-        ) -> object:
-            saved = self.estimator.compress(x, scores=scores, generator=generator)
-            rows.setdefault(self.name, set()).update(saved.indices.tolist())
-            return saved
-
-        def contract(self, saved: object, dy: Tensor) -> Tensor:
-            return self.estimator.contract(saved, dy)
-
-    for name, module in model.named_modules():
-        if type(module) is ApproxLinear:
-            by_estimator[name] = module.estimator
-            module.estimator = Spy(name, module.estimator)
-    for _ in range(times):
-        model(**batch).loss.backward()
-    for name, estimator in by_estimator.items():
-        model.get_submodule(name).estimator = estimator
-    return rows
 
 
 @pytest.mark.parametrize("lengths", [(10, 7), (8, 8)])

@@ -92,8 +92,8 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|DIR",
-        help="Hugging Face model: a hub name, a local folder, or new:bert, new:opt, new:llama or new:deberta for a "
-        "small untrained one. Default: a small new T5.",
+        help="Hugging Face model: a hub name, a local folder, or new:bert, new:deberta, new:gpt2, new:llama, "
+        "new:opt or new:t5-gated for a small untrained one. Default: a small new T5.",
     ),
 ]
 TokenizerOption = Annotated[
