@@ -32,6 +32,7 @@ COMMANDS = (
     "check",
     "theory",
     "finetune",
+    "layers",
     "memory",
     "study",
     "experiment",

@@ -9,6 +9,7 @@ from wtacrs.integration.cli import (  # noqa: F401
     experiment,
     finetune,
     layer_tests,
+    layers,
     memory,
     noise,
     study,

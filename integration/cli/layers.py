@@ -1,0 +1,49 @@
+"""`wtacrs layers`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from wtacrs.integration.cli.app import DataOption, LayersOption, SeedOption, TaskOption, app, console
+
+
+@app.command()
+def layers(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|DIR",
+            help="Hugging Face model: a hub name, a local folder, or new:bert and the like. Repeatable. Default: "
+            "the small new T5 and all that new: can build.",
+        ),
+    ] = None,
+    lora: Annotated[
+        int | None, typer.Option(metavar="RANK", help="With adapters of peft of this rank on all linear layers.")
+    ] = None,
+    only: LayersOption = None,
+    task: TaskOption = "docstrings",
+    data: DataOption = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples of the batch that is run.")] = 32,
+    max_length: Annotated[int, typer.Option(help="Longest input, in tokens.")] = 128,
+    seed: SeedOption = 0,
+) -> None:
+    """Which layers of a model are estimated, which stay exact, and why.
+
+    One batch runs through the model, so that layers which are never called, or get few numbers, are told as well.
+    """
+    from wtacrs.integration.coverage_study import coverage_command
+    from wtacrs.integration.coverage_table import coverage_table
+
+    for title, found in coverage_command(
+        model or [],
+        task,
+        data,
+        lora=lora,
+        layers=only,
+        batch_size=batch_size,
+        max_length=max_length,
+        seed=seed,
+    ):
+        console.print(coverage_table(title, found))

@@ -1,0 +1,83 @@
+"""Models opened by name and looked at: which of their layers are estimated."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from wtacrs.estimators import InputError
+from wtacrs.integration.architectures import NEW_MODELS
+from wtacrs.integration.commands import check_model, open_model, task_batches
+from wtacrs.integration.convert import fitting_layers
+from wtacrs.integration.coverage import Coverage, coverage
+from wtacrs.integration.data import load_task
+from wtacrs.integration.models import is_text_to_text
+
+
+def coverage_command(
+    models: Sequence[str],
+    task_name: str,
+    data: Path | None,
+    *,
+    lora: int | None,
+    layers: Sequence[str] | None,
+    batch_size: int,
+    max_length: int,
+    seed: int,
+) -> Iterator[tuple[str, list[Coverage]]]:
+    """A model's name and its coverage in one batch of the task, one model after the other.
+
+    Args:
+        models: as `open_model` takes them; none for the small T5 and all of `NEW_MODELS`.
+        task_name: decides the heads, and gives the batch.
+        data: as in `load_task`.
+        lora: rank of adapters of peft on all linear layers; None for none.
+        layers: patterns of the names of the layers to convert; None for all.
+        batch_size: examples.
+        max_length: tokens of the longest input.
+        seed: of weights and batch.
+
+    Raises:
+        InputError: on anything that cannot be loaded or used.
+    """
+    chosen: list[str | None] = list(models) if models else [None, *NEW_MODELS]
+    for name in chosen:
+        check_model(name, None)
+    if lora is not None and lora < 1:
+        raise InputError(f"--lora {lora} must be a rank of at least 1")
+    task = load_task(task_name, data=data)
+    for name in chosen:
+        model, tokenizer = open_model(name, None, task, seed)
+        title = model.name_or_path or type(model).__name__
+        options = {"batches": 1, "batch_size": batch_size, "max_length": max_length, "seed": seed}
+        (batch,) = task_batches(task, tokenizer, text_to_text=is_text_to_text(model), **options)
+        adapted = model if lora is None else with_adapters(model, lora)
+        kept = None if layers is None else set(fitting_layers(adapted, layers))
+        yield title, coverage(adapted, batch, filter_fn=None if kept is None else partial(_among, kept))
+
+
+def with_adapters(model: nn.Module, rank: int) -> nn.Module:
+    """The model with adapters of peft on all linear layers but its output.
+
+    Raises:
+        InputError: without peft.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise InputError("--lora needs peft, which is not installed: pip install 'wtacrs[peft]'") from None
+    kind = "SEQ_2_SEQ_LM" if is_text_to_text(model) else "SEQ_CLS"
+    with warnings.catch_warnings():  # of peft's own, about Conv1D and names that transformers will drop
+        warnings.simplefilter("ignore")
+        wrapped: nn.Module = get_peft_model(model, LoraConfig(r=rank, target_modules="all-linear", task_type=kind))
+    return wrapped
+
+
+def _among(names: set[str], name: str, layer: Any) -> bool:
+    del layer
+    return name in names
