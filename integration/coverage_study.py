@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from wtacrs.estimators import InputError
-from wtacrs.integration.architectures import NEW_MODELS
+from wtacrs.integration.architectures import NEW_MODELS, is_new, new_model
 from wtacrs.integration.commands import check_model, open_model, task_batches
 from wtacrs.integration.convert import fitting_layers
 from wtacrs.integration.coverage import Coverage, coverage
-from wtacrs.integration.data import load_task
-from wtacrs.integration.models import is_text_to_text
+from wtacrs.integration.data import TaskData, load_task
+from wtacrs.integration.models import is_text_to_text, small_t5, task_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def coverage_command(
@@ -51,14 +54,25 @@ def coverage_command(
     if lora is not None and lora < 1:
         raise InputError(f"--lora {lora} must be a rank of at least 1")
     task = load_task(task_name, data=data)
+    vocabulary = cache(partial(task_tokenizer, task))  # one for all new models: to train it takes most of the time
     for name in chosen:
-        model, tokenizer = open_model(name, None, task, seed)
+        model, tokenizer = _opened(name, task, vocabulary, seed)
         title = model.name_or_path or type(model).__name__
         options = {"batches": 1, "batch_size": batch_size, "max_length": max_length, "seed": seed}
         (batch,) = task_batches(task, tokenizer, text_to_text=is_text_to_text(model), **options)
         adapted = model if lora is None else with_adapters(model, lora)
         kept = None if layers is None else set(fitting_layers(adapted, layers))
         yield title, coverage(adapted, batch, filter_fn=None if kept is None else partial(_among, kept))
+
+
+def _opened(
+    name: str | None, task: TaskData, vocabulary: Callable[[], PreTrainedTokenizerBase], seed: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if name is not None and not is_new(name):
+        return open_model(name, None, task, seed)
+    if name is None:
+        return small_t5(vocabulary(), seed=seed), vocabulary()
+    return new_model(name, vocabulary(), task, seed=seed), vocabulary()
 
 
 def with_adapters(model: nn.Module, rank: int) -> nn.Module:
