@@ -1,4 +1,4 @@
-"""Rows that carry a gradient although the attention mask calls them padding, since the model reads its answer there.
+"""Rows that carry a gradient although the attention mask calls them padding.
 
 A mask says which tokens are attended to. Where the loss begins is another matter, which each kind of model settles in its
 own way:
@@ -9,6 +9,10 @@ own way:
 | encoders with a pooler | the first position |
 | question answering | all positions: each competes for being the start |
 | encoder–decoders with a classification head | the decoder's last `eos_token_id` |
+
+Some models let tokens reach each other past the mask: by convolution (ConvBERT, Mamba), by mixing that knows no mask
+(FNet), by attention that estimates its own (YOSO, Nyströmformer). Others keep positions before examples (XLNet,
+Longformer), where a mask of as many examples as positions would fit the wrong way round. For these there are no masks.
 
 As long as masks and ids agree, and padding is on the right, these are rows that the mask has. Where they do not, a row
 that is left out would make dW biased; one that is added costs no more than its share of the budget.
@@ -26,13 +30,15 @@ from torch import Tensor, nn
 
 from wtacrs.integration.forward_pass import Stream
 
+_UNMASKED = {"fnet", "led", "longformer", "mra", "nystromformer", "reformer", "rwkv", "xlnet", "yoso"}
+
 
 class Answers:
     """Where a model reads its answer from, as far as its classes and its arguments tell.
 
     A class finds its answer by token id if its `forward` names `pad_token_id` (or `eos_token_id`): transformers' own
     classifiers do, and so do those that are written after their fashion, whatever they are called. A class that names it
-    for another purpose gives rows away where ids and mask disagree, and nothing else.
+    for another purpose (BigBird's, to fill up blocks) gives rows away where ids and mask disagree, and nothing else.
 
     Args:
         model: the model, or a wrapper of one.
@@ -42,9 +48,12 @@ class Answers:
     def __init__(self, model: nn.Module, *, encoder_decoder: bool) -> None:
         self._encoder_decoder = encoder_decoder
         classes = {type(module) for module in model.modules()}
+        self._mixes = any(_mixes_positions(module) for module in model.modules())
+        self._generates = any(_can_generate(found) for found in classes)
         by_pad = {found for found in classes if _names(found, "pad_token_id")}
         # no modules: a layer that is copied without its model would take them along
         self._by_pad = [getattr(module, "config", None) for module in model.modules() if type(module) in by_pad]
+        self._finds_last = any(_names(found, "argmax") for found in by_pad)
         self._by_eos = any(_names(found, "eos_token_id") for found in classes)
         self._spans = any("ForQuestionAnswering" in base.__name__ for found in classes for base in found.__mro__)
 
@@ -55,7 +64,11 @@ class Answers:
             masks: `[batch, positions]`, True for a row that may carry a gradient.
             arguments: those of the model's `forward`, by name.
         """
-        if self._spans or any(arguments.get(name) is not None for name in ("start_positions", "end_positions")):
+        if (
+            self._mixes
+            or self._spans
+            or any(arguments.get(name) is not None for name in ("start_positions", "end_positions"))
+        ):
             return {}
         if self._answers_every_token(masks, arguments.get("labels")):
             return masks  # which have the rows with labels
@@ -63,12 +76,16 @@ class Answers:
         if self._by_eos or self._by_pad:
             found.pop("target", None)
         if "source" in found:
-            mask = found["source"].clone()
-            mask[:, 0] = True
-            for config in self._by_pad:
-                mask = with_pooled(mask, last_tokens(mask, arguments.get("input_ids"), _pad_of(config)))
-            found["source"] = mask
+            for pooled in self._pooled(found["source"], arguments):
+                found["source"] = with_pooled(found["source"], pooled)
         return found
+
+    def _pooled(self, mask: Tensor, arguments: dict[str, Any]) -> list[Tensor]:
+        """Positions `[batch]` that answers may be read from."""
+        found = [last_tokens(mask, arguments.get("input_ids"), _pad_of(config)) for config in self._by_pad]
+        if self._generates or self._finds_last:
+            return found
+        return [*found, torch.zeros(len(mask), dtype=torch.long, device=mask.device)]
 
     def _answers_every_token(self, masks: dict[Stream, Tensor], labels: Any) -> bool:
         if not isinstance(labels, Tensor) or labels.ndim != 2 or labels.is_floating_point():
@@ -96,6 +113,19 @@ def with_pooled(mask: Bool[Tensor, "batch positions"], pooled: Tensor) -> Bool[T
     kernel to say, and several take the mean of all.
     """
     return mask | ~mask.gather(1, pooled[:, None])
+
+
+def _mixes_positions(module: nn.Module) -> bool:
+    """Whether tokens meet in a module without the mask having a say, as far as is known."""
+    if isinstance(module, nn.Conv1d):
+        return module.kernel_size[0] > 1
+    return getattr(getattr(module, "config", None), "model_type", None) in _UNMASKED
+
+
+def _can_generate(found: type[nn.Module]) -> bool:
+    """Whether a class writes text: what it is asked for is said by labels, or by a loss on tokens of its own."""
+    can_generate = getattr(found, "can_generate", None)
+    return callable(can_generate) and bool(can_generate())
 
 
 def _names(found: type[nn.Module], attribute: str) -> bool:

@@ -101,16 +101,16 @@ def approximate_(
     masks = RowMasks.on(model) or RowMasks(model)
     masks.sampled = True
     for name, layer in layers.items():
-        layer.__class__ = converted_class(layer)  # type: ignore[assignment]
+        layer.__class__ = converted_class(layer)
         assert isinstance(layer, EstimatedWeight)
         layer.estimator = chosen_estimator
         layer.min_elements, layer.share_inputs = min_elements, share_inputs
         layer.gradient_norms = norms
         known = layer.row_masks
         if known is None or known in inside or not known.hooked:  # else an enclosing model was converted first
-            layer.row_masks, layer.stream, layer.path = masks, stream_of(model, name), name
-            layer.flattened = flattens(model, name)
-        layer.row_masks.gradient_norms = norms
+            layer.row_masks = known = masks
+            layer.stream, layer.path, layer.flattened = stream_of(model, name), name, flattens(model, name)
+        known.gradient_norms = norms
     return list(layers)
 
 

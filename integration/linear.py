@@ -5,7 +5,7 @@ What it adds is in `EstimatedWeight`, which `ApproxConv1D` (`wtacrs.integration.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +36,7 @@ class EstimatedWeight(nn.Module):
 
     stock: ClassVar[type[nn.Module]]
     weight: Tensor
-    bias: Tensor | None
+    bias: Any
     estimator: Estimator
     min_elements: int
     row_masks: RowMasks | None = None

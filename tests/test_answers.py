@@ -15,8 +15,11 @@ from torch import Tensor, nn
 from transformers import (
     BertConfig,
     BertForQuestionAnswering,
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
     GPT2Config,
     GPT2ForSequenceClassification,
+    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForSequenceClassification,
     OPTConfig,
@@ -58,6 +61,12 @@ def llama(pad: int | None = PAD) -> nn.Module:
         pad_token_id=pad,
     )
     return LlamaForSequenceClassification(config)
+
+
+def deberta() -> nn.Module:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+    torch.manual_seed(0)
+    return DebertaV2ForSequenceClassification(DebertaV2Config(vocab_size=VOCABULARY, **sizes))
 
 
 DECODERS = (gpt2, opt, llama)
@@ -141,14 +150,51 @@ def test_padding_that_both_agree_on_is_never_sampled(build: Any) -> None:
     assert all(kept <= real for kept in seen.values())
 
 
-def test_a_pooler_reads_the_first_position_of_padding_on_the_left(tmp_path: Path) -> None:
-    model = tiny_bert()
+@pytest.mark.parametrize("build", [tiny_bert, deberta])
+def test_a_pooler_reads_the_first_position_of_padding_on_the_left(build: Any, tmp_path: Path) -> None:
+    """In DeBERTa that row, which may attend to nothing, attends to everything."""
     rows = bert_batch()
     rows["attention_mask"] = rows["attention_mask"].flip(1)
+    found = capture(build().train(), [rows], tmp_path / "c.safetensors")
+    assert all(bool(found[entry].mask.all()) for entry in found)
+    rows["attention_mask"] = rows["attention_mask"].flip(1)
+    found = capture(build().train(), [rows], tmp_path / "right.safetensors")
+    assert sum(int((~found[entry].mask).sum()) for entry in found) > 0
+
+
+def test_a_language_model_may_be_padded_on_the_left(tmp_path: Path) -> None:
+    """Its loss is where its labels are, not at the first position."""
+    torch.manual_seed(0)
+    sizes = {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 16}
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, **sizes)).train()
+    rows = bert_batch()
+    mask = rows["attention_mask"].flip(1)
+    rows |= {"attention_mask": mask, "labels": torch.where(mask == 1, rows["input_ids"], -100)}
     found = capture(model, [rows], tmp_path / "c.safetensors")
-    masks = found["bert.encoder.layer.0.attention.output.dense#0"].mask.reshape(3, 10)
-    assert torch.equal(masks[:, 1:], rows["attention_mask"][:, 1:].bool())
-    assert masks[:, 0].all()
+    assert sum(int((~found[entry].mask).sum()) for entry in found) > 0
+
+
+@pytest.mark.parametrize("name", ["ConvBert", "FNet", "Yoso", "Longformer", "XLNet"])
+@pytest.mark.parametrize("left", [True, False])
+def test_models_whose_tokens_meet_past_the_mask_have_none(name: str, left: bool, tmp_path: Path) -> None:
+    """As many examples as positions, which is where positions that come first would be taken for examples."""
+    torch.manual_seed(0)
+    usual = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+    special = {
+        "ConvBert": {"embedding_size": 32},
+        "Longformer": {"attention_window": [4], "max_position_embeddings": 32},
+        "XLNet": {"d_model": 32, "n_layer": 1, "n_head": 2, "d_inner": 48},
+    }.get(name, {})
+    config = getattr(transformers, f"{name}Config")(
+        vocab_size=VOCABULARY, **({} if name == "XLNet" else usual) | special
+    )
+    model = getattr(transformers, f"{name}ForSequenceClassification")(config).train()
+    ids = torch.randint(3, VOCABULARY, (8, 8), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(ids)
+    mask[0, 4:] = mask[2, 3:] = 0
+    rows = {"input_ids": ids, "attention_mask": mask.flip(1) if left else mask}
+    found = capture(model, [rows | {"labels": torch.arange(8) % 2}], tmp_path / "c.safetensors")
+    assert all(bool(found[entry].mask.all()) for entry in found)
 
 
 @pytest.mark.parametrize("positions", [True, False])
