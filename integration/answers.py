@@ -6,7 +6,7 @@ own way:
 | kind | reads its answer from |
 |---|---|
 | decoders with a classification head | the last token whose id is not `pad_token_id`, or the last of all |
-| encoders with a pooler | the first position |
+| encoders of transformers | perhaps the first position |
 | question answering | all positions: each competes for being the start |
 | encoder–decoders with a classification head | the decoder's last `eos_token_id` |
 
@@ -49,11 +49,13 @@ class Answers:
         self._encoder_decoder = encoder_decoder
         classes = {type(module) for module in model.modules()}
         self._mixes = any(_mixes_positions(module) for module in model.modules())
-        self._generates = any(_can_generate(found) for found in classes)
+        # what a language model is asked for is said by labels, or by a loss on tokens of its own
+        writes = [found.can_generate() for found in classes if hasattr(found, "can_generate")]
         by_pad = {found for found in classes if _names(found, "pad_token_id")}
         # no modules: a layer that is copied without its model would take them along
         self._by_pad = [getattr(module, "config", None) for module in model.modules() if type(module) in by_pad]
-        self._finds_last = any(_names(found, "argmax") for found in by_pad)
+        finds_last = any(_names(found, "argmax") for found in by_pad)
+        self._may_read_first = bool(writes) and not any(writes) and not finds_last
         self._by_eos = any(_names(found, "eos_token_id") for found in classes)
         self._spans = any("ForQuestionAnswering" in base.__name__ for found in classes for base in found.__mro__)
 
@@ -83,9 +85,9 @@ class Answers:
     def _pooled(self, mask: Tensor, arguments: dict[str, Any]) -> list[Tensor]:
         """Positions `[batch]` that answers may be read from."""
         found = [last_tokens(mask, arguments.get("input_ids"), _pad_of(config)) for config in self._by_pad]
-        if self._generates or self._finds_last:
-            return found
-        return [*found, torch.zeros(len(mask), dtype=torch.long, device=mask.device)]
+        if self._may_read_first:
+            found.append(torch.zeros(len(mask), dtype=torch.long, device=mask.device))
+        return found
 
     def _answers_every_token(self, masks: dict[Stream, Tensor], labels: Any) -> bool:
         if not isinstance(labels, Tensor) or labels.ndim != 2 or labels.is_floating_point():
@@ -120,12 +122,6 @@ def _mixes_positions(module: nn.Module) -> bool:
     if isinstance(module, nn.Conv1d):
         return module.kernel_size[0] > 1
     return getattr(getattr(module, "config", None), "model_type", None) in _UNMASKED
-
-
-def _can_generate(found: type[nn.Module]) -> bool:
-    """Whether a class writes text: what it is asked for is said by labels, or by a loss on tokens of its own."""
-    can_generate = getattr(found, "can_generate", None)
-    return callable(can_generate) and bool(can_generate())
 
 
 def _names(found: type[nn.Module], attribute: str) -> bool:
