@@ -40,7 +40,7 @@ steps = 2
 batch_size = 8
 max_length = 16
 
-[estimators]
+[methods]
 "half of the rows" = 'crs(budget=0.5)'
 """
 
@@ -133,7 +133,12 @@ BAD = {
     "negative margin": (TEXT.replace("0.2", "-0.2"), "margin"),
     "training": (TEXT.replace("steps = 2", "stepps = 2"), "stepps"),
     "a seed in training": (TEXT.replace("steps = 2", "seed = 2"), "training.seed is set by the experiment"),
-    "no estimator": (TEXT.replace("\"half of the rows\" = 'crs(budget=0.5)'", ""), "estimators"),
+    "an estimator in training": (TEXT.replace("steps = 2", "estimator = 'crs'"), "is set by the methods"),
+    "a field of a method": (TEXT + "another = { rank = 2 }\n", "rank"),
+    "a seed in a method": (TEXT + "another = { seed = 2 }\n", "another.seed is set by the experiment"),
+    "one folder": (TEXT + "\"half-of the-rows\" = 'exact'\n", "would share a folder"),
+    "no method": (TEXT.replace("\"half of the rows\" = 'crs(budget=0.5)'", ""), "methods"),
+    "methods are no table": ('name = "x"\nmethods = 3', "methods"),
 }
 
 
@@ -160,4 +165,4 @@ def test_what_is_trained_is_what_the_file_says(tmp_path: Path) -> None:
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         read_experiment(tmp_path / "missing.toml")
-    assert ExperimentConfig(name="x", estimators={"a": "crs(budget=0.5)"}).seeds == (0, 1, 2)
+    assert ExperimentConfig(name="x", methods={"a": "crs(budget=0.5)"}).seeds == (0, 1, 2)
