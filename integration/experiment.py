@@ -32,7 +32,7 @@ from wtacrs.figures import experiment as figure
 from wtacrs.integration.finetune_config import FinetuneConfig
 from wtacrs.integration.studies import draw_or_remove
 from wtacrs.integration.study_runs import Subject, train_in
-from wtacrs.validation.equivalence import Equivalence, adjusted, paired_equivalence
+from wtacrs.validation.equivalence import Equivalence, adjusted, paired_equivalence, seeds_needed
 from wtacrs.validation.experiment_records import ExperimentResult, ExperimentRow, ExperimentRun
 from wtacrs.validation.records import stamp
 from wtacrs.validation.results import write_result
@@ -202,9 +202,16 @@ def experiment_rows(runs: Sequence[ExperimentRun], *, margin: float, level: floa
             error=stdev(_finals(found)) / len(found) ** 0.5 if len(found) > 1 else None,
             seconds=fmean(_seconds(found)) / seconds if seconds > 0 else 1.0,
             standing=standings[label],
+            seeds_needed=_seeds_needed(standings[label], level / max(len(labels), 1)),
         )
         for label, found in by_label.items()
     ]
+
+
+def _seeds_needed(standing: Equivalence | None, level: float) -> int | None:
+    if standing is None:
+        return None
+    return seeds_needed(standing.error * standing.seeds**0.5, margin=standing.margin, level=level)
 
 
 def _finals(results: Sequence[TrainingResult]) -> list[float]:

@@ -21,7 +21,7 @@ from wtacrs.integration.experiment import (
 )
 from wtacrs.integration.experiment_table import experiment_table
 from wtacrs.integration.study_runs import Subject
-from wtacrs.validation.equivalence import paired_equivalence
+from wtacrs.validation.equivalence import paired_equivalence, seeds_needed
 from wtacrs.validation.experiment_records import ExperimentResult, ExperimentRun
 from wtacrs.validation.results import load_result
 from wtacrs.validation.training_records import TrainingResult
@@ -102,6 +102,22 @@ def test_two_labels_are_corrected_together(done: tuple[Path, ExperimentResult]) 
     alone = paired_equivalence([0.71, 0.74], [r.result.final for r in result.runs[:2]], margin=0.5)
     assert another.standing.equivalent >= alone.equivalent
     assert {half.standing.level, another.standing.level} == {0.05}
+
+
+def test_the_table_says_where_nothing_was_learned(done: tuple[Path, ExperimentResult]) -> None:
+    _, result = done
+    exact = result.rows[0].model_copy(update={"mean": 0.7, "error": 0.05})
+    for majority, warned in ((0.55, False), (0.65, True)):
+        told = result.model_copy(update={"rows": [exact, *result.rows[1:]], "majority": majority})
+        assert ("nothing follows" in experiment_table(told).caption) == warned
+
+
+def test_the_seeds_needed_follow_from_what_the_runs_vary(done: tuple[Path, ExperimentResult]) -> None:
+    _, result = done
+    standing = result.rows[1].standing
+    wanted = seeds_needed(standing.error * 2**0.5, margin=0.2, level=0.05)
+    assert result.rows[1].seeds_needed == wanted
+    assert result.rows[0].seeds_needed is None
 
 
 def test_the_figure_draws_runs_intervals_and_the_margin(
