@@ -132,6 +132,7 @@ def run_experiment(
     *,
     data: Path | None = None,
     model: str | None = None,
+    tokenizer: str | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> ExperimentResult:
@@ -142,13 +143,14 @@ def run_experiment(
         out: its folder; `LABEL/seed-N` are the runs.
         data: folder of GLUE files, where the task is one of them.
         model: overrides the file's model: a local folder, say.
+        tokenizer: likewise, of a small new model.
         overwrite: start anew whatever the folder holds.
         progress: show progress lines on stderr.
 
     Raises:
         InputError: as `finetune`, and if a run in the folder had other settings.
     """
-    subject = subject_of(config, data, model)
+    subject = subject_of(config, data, model, tokenizer)
     task = subject.load()
     runs: list[ExperimentRun] = []
     for label, settings in config.settings().items():
@@ -174,10 +176,17 @@ def run_experiment(
     return found
 
 
-def subject_of(config: ExperimentConfig, data: Path | None, model: str | None) -> Subject:
-    """Task and model that the experiment trains; a model given here goes before the file's."""
+def subject_of(
+    config: ExperimentConfig, data: Path | None, model: str | None, tokenizer: str | None = None
+) -> Subject:
+    """Task and model that the experiment trains; a model and a tokenizer given here go before the file's."""
     return Subject(
-        config.task, data, model or config.model, config.tokenizer, config.train_limit, config.dev_limit
+        config.task,
+        data,
+        model or config.model,
+        tokenizer or config.tokenizer,
+        config.train_limit,
+        config.dev_limit,
     )
 
 
