@@ -35,6 +35,7 @@ COMMANDS = (
     "memory",
     "study",
     "experiment",
+    "pretrain",
 )
 
 

@@ -11,6 +11,7 @@ from wtacrs.integration.cli import (  # noqa: F401
     layer_tests,
     memory,
     noise,
+    pretrain,
     study,
     sweep,
     theory,
