@@ -13,6 +13,7 @@ import torch
 
 from wtacrs.estimators.errors import InputError
 from wtacrs.integration.hub import quiet
+from wtacrs.integration.lora import is_lora, merged_state, stock_model
 from wtacrs.validation.files import replacing
 
 if TYPE_CHECKING:
@@ -20,12 +21,20 @@ if TYPE_CHECKING:
 
 
 def save_checkpoint(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write model and tokenizer by `save_pretrained`; `folder` changes only once all is written."""
+    """Write model and tokenizer by `save_pretrained`; `folder` changes only once all is written.
+
+    Of a model in peft's wrapper the folder holds the stock model with its adapters merged, and they by themselves, as
+    peft reads them, in `adapter/`.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     written = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         with quiet():
-            model.save_pretrained(written)
+            if is_lora(model):
+                stock_model(model).save_pretrained(written, state_dict=merged_state(model))
+                model.save_pretrained(written / "adapter")
+            else:
+                model.save_pretrained(written)
             tokenizer.save_pretrained(written)
         written.chmod(0o755)
         before = folder.with_name(f".{folder.name}.before")

@@ -9,8 +9,10 @@
     steps = 900
     lr = 1e-3
 
-    [estimators]                    # label = spec; exact training is always run
+    [methods]                       # label = spec, or fields of its own; exact training is always run
     "WTA-CRS 0.3" = 'wta_crs(budget=0.3)'
+    "LoRA" = { lora_rank = 8, lr = 1e-3 }
+    "LoRA, CRS 0.3" = { lora_rank = 8, lr = 1e-3, estimator = "crs(budget=0.3)" }
 
 Started again in the same folder an experiment goes on where it stopped.
 """
@@ -25,12 +27,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from wtacrs.estimators import InputError, make
+from wtacrs.estimators import InputError
 from wtacrs.figures import experiment as figure
 from wtacrs.integration.finetune_config import FinetuneConfig
 from wtacrs.integration.studies import draw_or_remove
 from wtacrs.integration.study_runs import Subject, train_in
-from wtacrs.validation.equivalence import Equivalence, adjusted, paired_equivalence
+from wtacrs.validation.equivalence import Equivalence, adjusted, paired_equivalence, seeds_needed
 from wtacrs.validation.experiment_records import ExperimentResult, ExperimentRow, ExperimentRun
 from wtacrs.validation.records import stamp
 from wtacrs.validation.results import write_result
@@ -54,7 +56,7 @@ class ExperimentConfig(BaseModel):
     margin: float = Field(0.01, gt=0)
     level: float = Field(0.05, gt=0, lt=0.5)
     training: dict[str, Any] = {}
-    estimators: dict[str, str] = Field(min_length=1)
+    methods: dict[str, dict[str, Any]] = Field(min_length=1)
 
     @field_validator("seeds")
     @classmethod
@@ -63,12 +65,41 @@ class ExperimentConfig(BaseModel):
             raise ValueError("must be distinct")
         return value
 
-    @field_validator("estimators")
+    @field_validator("methods", mode="before")
     @classmethod
-    def _specs(cls, value: dict[str, str]) -> dict[str, str]:
+    def _specs(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {label: {"estimator": spec} if isinstance(spec, str) else spec for label, spec in value.items()}
+
+    @field_validator("methods")
+    @classmethod
+    def _not_exact(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         if EXACT in value:
             raise ValueError(f"{EXACT!r} is always run: leave it out")
-        return {label: repr(make(spec)) for label, spec in value.items()}
+        return value
+
+    def settings(self) -> dict[str, FinetuneConfig]:
+        """How the runs of every label are trained, exact first, but for the seed.
+
+        Raises:
+            InputError: on unusable fields, and on two labels that would be one folder.
+        """
+        for where, fields in {"training": self.training, **self.methods}.items():
+            reserved = [key for key in ("seed", "out", "resume") if key in fields]
+            if reserved:
+                raise InputError(f"{where}.{reserved[0]} is set by the experiment itself")
+        if "estimator" in self.training:
+            raise InputError("training.estimator is set by the methods")
+        folders: dict[str, str] = {}
+        for label in (EXACT, *self.methods):
+            other = folders.setdefault(folder_of(label), label)
+            if other != label:
+                raise InputError(f"methods {other!r} and {label!r} would share a folder; name one otherwise")
+        return {
+            label: FinetuneConfig(**self.training | fields)
+            for label, fields in {EXACT: {}, **self.methods}.items()
+        }
 
 
 def read_experiment(path: Path) -> ExperimentConfig:
@@ -88,10 +119,10 @@ def read_experiment(path: Path) -> ExperimentConfig:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise InputError(f"experiment={path}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
-    reserved = [key for key in ("estimator", "seed", "out", "resume") if key in found.training]
-    if reserved:
-        raise InputError(f"experiment={path}: training.{reserved[0]} is set by the experiment itself")
-    FinetuneConfig(**found.training)
+    try:
+        found.settings()
+    except InputError as error:
+        raise InputError(f"experiment={path}: {error}") from None
     return found
 
 
@@ -101,6 +132,7 @@ def run_experiment(
     *,
     data: Path | None = None,
     model: str | None = None,
+    tokenizer: str | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> ExperimentResult:
@@ -111,21 +143,22 @@ def run_experiment(
         out: its folder; `LABEL/seed-N` are the runs.
         data: folder of GLUE files, where the task is one of them.
         model: overrides the file's model: a local folder, say.
+        tokenizer: likewise, of a small new model.
         overwrite: start anew whatever the folder holds.
         progress: show progress lines on stderr.
 
     Raises:
         InputError: as `finetune`, and if a run in the folder had other settings.
     """
-    subject = subject_of(config, data, model)
+    subject = subject_of(config, data, model, tokenizer)
     task = subject.load()
-    base = FinetuneConfig(**config.training)
     runs: list[ExperimentRun] = []
-    for label, spec in {EXACT: None, **config.estimators}.items():
+    for label, settings in config.settings().items():
         for seed in config.seeds:
-            settings = base.but(estimator=spec, seed=seed)
-            folder = out / _folder(label) / f"seed-{seed}"
-            result = train_in(folder, settings, subject, task, overwrite=overwrite, progress=progress)
+            folder = out / folder_of(label) / f"seed-{seed}"
+            result = train_in(
+                folder, settings.but(seed=seed), subject, task, overwrite=overwrite, progress=progress
+            )
             runs.append(ExperimentRun(label=label, seed=seed, result=result))
     first = runs[0].result
     described = {key: value for key, value in subject.described.items() if key != "data"}
@@ -143,10 +176,17 @@ def run_experiment(
     return found
 
 
-def subject_of(config: ExperimentConfig, data: Path | None, model: str | None) -> Subject:
-    """Task and model that the experiment trains; a model given here goes before the file's."""
+def subject_of(
+    config: ExperimentConfig, data: Path | None, model: str | None, tokenizer: str | None = None
+) -> Subject:
+    """Task and model that the experiment trains; a model and a tokenizer given here go before the file's."""
     return Subject(
-        config.task, data, model or config.model, config.tokenizer, config.train_limit, config.dev_limit
+        config.task,
+        data,
+        model or config.model,
+        tokenizer or config.tokenizer,
+        config.train_limit,
+        config.dev_limit,
     )
 
 
@@ -171,9 +211,16 @@ def experiment_rows(runs: Sequence[ExperimentRun], *, margin: float, level: floa
             error=stdev(_finals(found)) / len(found) ** 0.5 if len(found) > 1 else None,
             seconds=fmean(_seconds(found)) / seconds if seconds > 0 else 1.0,
             standing=standings[label],
+            seeds_needed=_seeds_needed(standings[label], level / max(len(labels), 1)),
         )
         for label, found in by_label.items()
     ]
+
+
+def _seeds_needed(standing: Equivalence | None, level: float) -> int | None:
+    if standing is None:
+        return None
+    return seeds_needed(standing.error * standing.seeds**0.5, margin=standing.margin, level=level)
 
 
 def _finals(results: Sequence[TrainingResult]) -> list[float]:
@@ -184,5 +231,6 @@ def _seconds(results: Sequence[TrainingResult]) -> list[float]:
     return [result.history[-1].seconds for result in results]
 
 
-def _folder(label: str) -> str:
+def folder_of(label: str) -> str:
+    """Name of the folder that holds the runs of a label."""
     return "".join(c if c.isalnum() or c in "-._" else "-" for c in label)

@@ -29,6 +29,7 @@ from wtacrs.integration.data import TaskData, digest
 from wtacrs.integration.evaluation import Evaluator
 from wtacrs.integration.event_log import FOLDER, EventLog
 from wtacrs.integration.finetune_config import DEMO, FinetuneConfig
+from wtacrs.integration.lora import add_lora, stock_model, take_lora_off
 from wtacrs.integration.models import is_text_to_text
 from wtacrs.integration.progress import progress_display
 from wtacrs.integration.training import Trainer
@@ -37,6 +38,7 @@ from wtacrs.validation.results import write_text
 from wtacrs.validation.training_records import TrainingPoint, TrainingResult
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["DEMO", "FinetuneConfig", "finetune"]
@@ -76,18 +78,22 @@ def finetune(
         InputError: if the state to resume from does not fit, the tokenizer cannot spell the answers, or the
             training loss is not finite (`lr` too large, say).
     """
-    converted = 0 if config.estimator is None else len(_convert(model, config.estimator, config))
+    trained = _prepared(model, config)
+    trainable = sum(parameter.numel() for parameter in trained.parameters() if parameter.requires_grad)
     try:
-        with progress_display(progress, title=f"{task.name} · {config.estimator or 'exact'}") as show:
-            run = _Run(config, task, model, tokenizer, show, on_point, observer)
+        converted = 0 if config.estimator is None else len(_convert(trained, config.estimator, config))
+        with progress_display(progress, title=f"{task.name} · {config.method}") as show:
+            run = _Run(config, task, trained, tokenizer, show, on_point, observer)
             try:
                 run.train()
             finally:
                 run.close()
+        restore_(trained)
+        run.finish()
     finally:
-        restore_(model)
+        restore_(trained)
+        take_lora_off(trained)
         model.eval()
-    run.finish()
     metric = task.metrics[0]
     values = [point.dev[metric] for point in run.history if point.step > 0]
     result = TrainingResult(
@@ -96,6 +102,7 @@ def finetune(
         model=model.name_or_path or type(model).__name__,
         estimator=config.estimator or "exact",
         parameters=sum(parameter.numel() for parameter in model.parameters()),
+        trainable=trainable,
         converted=converted,
         train_size=len(task.train),
         dev_size=len(task.dev),
@@ -143,7 +150,7 @@ class _Run(Trainer):
         super().__init__(config, task, model, tokenizer)
         self._show, self._on_point, self._observer = show, on_point, observer
         self.evaluate = Evaluator(
-            task, tokenizer, text_to_text=is_text_to_text(model), max_length=config.max_length
+            task, tokenizer, text_to_text=is_text_to_text(stock_model(model)), max_length=config.max_length
         )
         self.best = -math.inf
         self.lines: list[dict[str, Any]] = []
@@ -291,13 +298,19 @@ class _Run(Trainer):
         self._write_lines()
 
 
+def _prepared(model: PreTrainedModel, config: FinetuneConfig) -> PreTrainedModel | PeftModel:
+    if config.lora_rank is None:
+        return model
+    return add_lora(model, config.lora_rank, alpha=config.lora_alpha, layers=config.layers, seed=config.seed)
+
+
 def _convert(model: nn.Module, estimator: str, config: FinetuneConfig) -> list[str]:
-    if config.layers is None:
+    if config.layers is None or config.lora_rank is not None:
         return approximate_(model, estimator, scores=config.scores)
     chosen = fitting_layers(model, config.layers)
     return approximate_(model, estimator, filter_fn=lambda name, _: name in chosen, scores=config.scores)
 
 
 def _inputs(config: FinetuneConfig) -> dict[str, str]:
-    left_out = [("layers", None), ("scores", "row norms")]
+    left_out = [("layers", None), ("scores", "row norms"), ("lora_rank", None), ("lora_alpha", None)]
     return {key: str(v) for key, v in config.identity().items() if key != "seed" and (key, v) not in left_out}

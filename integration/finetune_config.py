@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from wtacrs.estimators import make
 from wtacrs.estimators.errors import InputError
 from wtacrs.integration.event_log import require_tensorboard
+from wtacrs.integration.lora import require_peft
 from wtacrs.integration.training_scores import TRAINING_SCORES, known_training_scores
 
 Schedule = Literal["linear", "cosine", "constant"]
@@ -25,7 +26,9 @@ class FinetuneConfig(BaseModel):
     clipping. `precision` "bf16" runs the model under autocast; parameters stay fp32. `max_length` counts tokens.
     `estimator` is a spec such as "wta_crs(budget=0.3)" for the linear layers, None for exact training; `layers` are
     patterns of the names of those that are converted (`*`, `?`, `[]`), None for all; `scores` what their rows are
-    sampled by (see `approximate_`).
+    sampled by (see `approximate_`). With a `lora_rank` the model is frozen and adapters of this rank are trained
+    (`wtacrs.integration.lora`), by `layers` those of the named layers; the estimator is then of theirs. `lora_alpha` is
+    2 · `lora_rank` if None.
     `eval_every` and `save_every` count steps; evaluation is once per epoch if None, and the state to resume from
     is always saved at the start and at the end of an epoch. Without `out` nothing is written; `resume` goes on from what
     is there. `tensorboard` writes event files beside the other metrics (see `wtacrs.integration.event_log`).
@@ -47,6 +50,8 @@ class FinetuneConfig(BaseModel):
     estimator: str | None = None
     scores: str = "row norms"
     layers: tuple[str, ...] | None = None
+    lora_rank: int | None = None
+    lora_alpha: float | None = None
     seed: int = Field(0, ge=0)
     eval_every: int | None = None
     save_every: int | None = None
@@ -64,14 +69,14 @@ class FinetuneConfig(BaseModel):
             message = first["msg"].removeprefix("Value error, ")
             raise InputError(message if not first["loc"] else f"{where}{given}: {message}") from None
 
-    @field_validator("epochs", "lr", "clip")
+    @field_validator("epochs", "lr", "clip", "lora_alpha")
     @classmethod
     def _positive(cls, value: float | None) -> float | None:
         if value is not None and value <= 0:
             raise ValueError("must be greater than 0")
         return value
 
-    @field_validator("steps", "batch_size", "accumulation", "max_length", "eval_every", "save_every")
+    @field_validator("steps", "batch_size", "accumulation", "max_length", "eval_every", "save_every", "lora_rank")
     @classmethod
     def _at_least_one(cls, value: int | None) -> int | None:
         if value is not None and value < 1:
@@ -113,6 +118,14 @@ class FinetuneConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _lora(self) -> FinetuneConfig:
+        if self.lora_rank is not None:
+            require_peft()
+        elif self.lora_alpha is not None:
+            raise ValueError(f"lora_alpha={self.lora_alpha} needs lora_rank")
+        return self
+
+    @model_validator(mode="after")
     def _needs_out(self) -> FinetuneConfig:
         if self.resume and self.out is None:
             raise ValueError("resume=True needs out, the folder of the run that goes on")
@@ -121,6 +134,12 @@ class FinetuneConfig(BaseModel):
         if self.tensorboard:
             require_tensorboard()
         return self
+
+    @property
+    def method(self) -> str:
+        """How dW is computed, and of what, in a few words."""
+        adapters = "" if self.lora_rank is None else f"LoRA {self.lora_rank}, "
+        return f"{adapters}{self.estimator or 'exact'}"
 
     def but(self, **changes: Any) -> FinetuneConfig:
         """The same with some fields changed, checked anew."""

@@ -130,3 +130,12 @@ def _parameters(cls: type) -> list[inspect.Parameter]:
 
 def _yes(flag: bool) -> str:
     return "yes" if flag else "no"
+
+
+def nothing_learned(exact: float, error: float | None, majority: float) -> str:
+    """A line of warning where exact training, at its mean and standard error, learned nothing that could be spoilt."""
+    if exact - 2 * (error or 0.0) > majority:
+        return ""
+    return (
+        "exact training is not clearly better than the most frequent class: nothing follows for the estimators\n"
+    )

@@ -16,6 +16,7 @@ from wtacrs.estimators.errors import InputError
 from wtacrs.integration.data import TaskData
 from wtacrs.integration.encoding import Encoded, collate, encode
 from wtacrs.integration.finetune_config import FinetuneConfig
+from wtacrs.integration.lora import stock_model
 from wtacrs.integration.models import is_text_to_text
 from wtacrs.integration.padding import gradient_norms_of
 
@@ -48,7 +49,7 @@ class Trainer:
         self.config, self.task, self.model, self.tokenizer = config, task, model, tokenizer
         self.accelerator = _accelerator(config.precision)
         self.train_set = encode(
-            task.train, tokenizer, text_to_text=is_text_to_text(model), max_length=config.max_length
+            task.train, tokenizer, text_to_text=is_text_to_text(stock_model(model)), max_length=config.max_length
         )
         self.steps_per_epoch = math.ceil(len(self.train_set) / (config.batch_size * config.accumulation))
         self.total_steps = config.steps or max(1, round(config.epochs * self.steps_per_epoch))
@@ -102,7 +103,7 @@ class Trainer:
         if not math.isfinite(value):
             raise InputError(
                 f"lr={self.config.lr}: the training loss is {value} at step {self.step + 1} "
-                f"(estimator {self.config.estimator or 'exact'}, {self.config.precision}); a smaller lr may help"
+                f"({self.config.method}, {self.config.precision}); a smaller lr may help"
             )
         self.before_update()
         self.gradient_norm = self._clip()

@@ -74,6 +74,9 @@ def test_a_study_holds_its_runs_and_the_variance_of_the_exact_model(study: tuple
     assert {(p.budget, kind): v for p in result.points for kind, v in p.variance.items()} == medians
     assert all(p.variance["oracle"] <= p.variance["row norms"] for p in result.points)
     assert budgets_table(result).row_count == 3
+    poor, good = (result.model_copy(update={"majority": m}) for m in (result.exact.mean, -1.0))
+    assert "nothing follows" in budgets_table(poor).caption
+    assert "nothing follows" not in budgets_table(good).caption
 
 
 def test_what_is_there_is_not_trained_again(

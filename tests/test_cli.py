@@ -36,6 +36,7 @@ COMMANDS = (
     "memory",
     "study",
     "experiment",
+    "pretrain",
 )
 
 

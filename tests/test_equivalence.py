@@ -10,10 +10,10 @@ import torch
 from false_alarms import share
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import integrate, stats
 
 from wtacrs.estimators import InputError
-from wtacrs.validation.equivalence import adjusted, paired_equivalence
+from wtacrs.validation.equivalence import adjusted, paired_equivalence, power, seeds_needed
 
 LEVEL = share("equivalence", 2)
 VALUES = st.lists(st.integers(0, 1000), min_size=2, max_size=8)
@@ -84,3 +84,26 @@ def test_misuse_names_the_argument() -> None:
         paired_equivalence([0.5, 0.5], [0.5, 0.5], margin=0.0)
     with pytest.raises(InputError, match=r"level=0\.5"):
         paired_equivalence([0.5, 0.5], [0.5, 0.5], margin=0.1, level=0.5)
+
+
+@pytest.mark.parametrize(("seeds", "error"), [(2, 0.4), (3, 0.2), (3, 1.0), (10, 0.9), (40, 3.0)])
+def test_the_power_is_the_integral_over_the_estimated_deviation(seeds: int, error: float) -> None:
+    """By quadrature of the joint density, and 0 only where the interval can never fit."""
+
+    def shown(s: float) -> float:
+        half = stats.t.isf(0.05, seeds - 1) * s / seeds**0.5
+        inside = max(1.0 - half, 0.0) / (error / seeds**0.5)
+        density = stats.chi.pdf(s / error * (seeds - 1) ** 0.5, seeds - 1) * (seeds - 1) ** 0.5 / error
+        return (2 * stats.norm.cdf(inside) - 1) * density
+
+    largest = seeds**0.5 / stats.t.isf(0.05, seeds - 1)
+    expected = integrate.quad(shown, 0.0, largest, epsabs=1e-10, limit=200)[0]
+    assert power(seeds, error, margin=1.0) == pytest.approx(expected, abs=2e-3)
+
+
+def test_seeds_needed_are_the_fewest() -> None:
+    needed = seeds_needed(1.3, margin=1.0, level=0.01)
+    assert power(needed, 1.3, margin=1.0, level=0.01) >= 0.8 > power(needed - 1, 1.3, margin=1.0, level=0.01)
+    assert seeds_needed(0.0, margin=1.0) == 2
+    assert seeds_needed(1e3, margin=1.0) is None
+    assert seeds_needed(2.6, margin=2.0, level=0.01) == needed

@@ -21,7 +21,7 @@ from wtacrs.integration.experiment import (
 )
 from wtacrs.integration.experiment_table import experiment_table
 from wtacrs.integration.study_runs import Subject
-from wtacrs.validation.equivalence import paired_equivalence
+from wtacrs.validation.equivalence import paired_equivalence, seeds_needed
 from wtacrs.validation.experiment_records import ExperimentResult, ExperimentRun
 from wtacrs.validation.results import load_result
 from wtacrs.validation.training_records import TrainingResult
@@ -40,7 +40,7 @@ steps = 2
 batch_size = 8
 max_length = 16
 
-[estimators]
+[methods]
 "half of the rows" = 'crs(budget=0.5)'
 """
 
@@ -104,6 +104,22 @@ def test_two_labels_are_corrected_together(done: tuple[Path, ExperimentResult]) 
     assert {half.standing.level, another.standing.level} == {0.05}
 
 
+def test_the_table_says_where_nothing_was_learned(done: tuple[Path, ExperimentResult]) -> None:
+    _, result = done
+    exact = result.rows[0].model_copy(update={"mean": 0.7, "error": 0.05})
+    for majority, warned in ((0.55, False), (0.65, True)):
+        told = result.model_copy(update={"rows": [exact, *result.rows[1:]], "majority": majority})
+        assert ("nothing follows" in experiment_table(told).caption) == warned
+
+
+def test_the_seeds_needed_follow_from_what_the_runs_vary(done: tuple[Path, ExperimentResult]) -> None:
+    _, result = done
+    standing = result.rows[1].standing
+    wanted = seeds_needed(standing.error * 2**0.5, margin=0.2, level=0.05)
+    assert result.rows[1].seeds_needed == wanted
+    assert result.rows[0].seeds_needed is None
+
+
 def test_the_figure_draws_runs_intervals_and_the_margin(
     done: tuple[Path, ExperimentResult], tmp_path: Path
 ) -> None:
@@ -133,7 +149,12 @@ BAD = {
     "negative margin": (TEXT.replace("0.2", "-0.2"), "margin"),
     "training": (TEXT.replace("steps = 2", "stepps = 2"), "stepps"),
     "a seed in training": (TEXT.replace("steps = 2", "seed = 2"), "training.seed is set by the experiment"),
-    "no estimator": (TEXT.replace("\"half of the rows\" = 'crs(budget=0.5)'", ""), "estimators"),
+    "an estimator in training": (TEXT.replace("steps = 2", "estimator = 'crs'"), "is set by the methods"),
+    "a field of a method": (TEXT + "another = { rank = 2 }\n", "rank"),
+    "a seed in a method": (TEXT + "another = { seed = 2 }\n", "another.seed is set by the experiment"),
+    "one folder": (TEXT + "\"half-of the-rows\" = 'exact'\n", "would share a folder"),
+    "no method": (TEXT.replace("\"half of the rows\" = 'crs(budget=0.5)'", ""), "methods"),
+    "methods are no table": ('name = "x"\nmethods = 3', "methods"),
 }
 
 
@@ -160,4 +181,4 @@ def test_what_is_trained_is_what_the_file_says(tmp_path: Path) -> None:
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         read_experiment(tmp_path / "missing.toml")
-    assert ExperimentConfig(name="x", estimators={"a": "crs(budget=0.5)"}).seeds == (0, 1, 2)
+    assert ExperimentConfig(name="x", methods={"a": "crs(budget=0.5)"}).seeds == (0, 1, 2)

@@ -22,6 +22,9 @@ from wtacrs.estimators import InputError
 from wtacrs.validation.one_sample import holm
 from wtacrs.validation.records import Record
 
+_POINTS = 2_000
+"""Of the average over what the standard deviation may be estimated to be."""
+
 Verdict = Literal["equivalent", "worse", "better", "undecided"]
 
 
@@ -83,6 +86,53 @@ def paired_equivalence(
         level=level,
         verdict=_verdict(equivalent, different, mean, level),
     )
+
+
+def power(seeds: int, error: float, *, margin: float, level: float = 0.05) -> float:
+    """Probability that the two one-sided tests show equivalence where the expected difference is zero.
+
+    Given the estimated standard deviation s of a difference, the mean of n differences must lie within
+    margin − t s/√n; its own distribution is normal with the true σ, and ν s²/σ² is χ² with ν = n − 1 degrees of freedom,
+    over which this is averaged.
+
+    Args:
+        seeds: n ≥ 2, pairs of runs.
+        error: σ, the standard deviation of one difference.
+        margin: > 0.
+        level: of each one-sided test.
+    """
+    if error == 0.0:
+        return 1.0
+    freedom = seeds - 1
+    root = math.sqrt(seeds)
+    quantiles = stats.chi2.ppf((np.arange(_POINTS) + 0.5) / _POINTS, freedom)
+    half = stats.t.isf(level, freedom) * error * np.sqrt(quantiles / freedom) / root
+    inside = np.maximum(margin - half, 0.0) * root / error
+    return float(np.mean(2.0 * stats.norm.cdf(inside) - 1.0))
+
+
+def seeds_needed(
+    error: float, *, margin: float, level: float = 0.05, wanted: float = 0.8, most: int = 10_000
+) -> int | None:
+    """Fewest seeds with which a method that is as good as exact would be shown to be; None if more than `most`.
+
+    Args:
+        error: standard deviation of one difference, as `power` takes it.
+        margin: > 0.
+        level: of each one-sided test.
+        wanted: the probability of showing it.
+        most: where the search ends.
+    """
+    if power(most, error, margin=margin, level=level) < wanted:
+        return None
+    low, high = 1, most  # the power grows with the seeds
+    while high - low > 1:
+        middle = (low + high) // 2
+        if power(middle, error, margin=margin, level=level) >= wanted:
+            high = middle
+        else:
+            low = middle
+    return high
 
 
 def adjusted(found: Sequence[Equivalence]) -> list[Equivalence]:

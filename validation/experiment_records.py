@@ -19,7 +19,11 @@ class ExperimentRun(Record):
 
 
 class ExperimentRow(Record):
-    """One label over the seeds: mean metric, seconds relative to exact, and how it stands beside exact training."""
+    """One label over the seeds: mean metric, seconds relative to exact, and how it stands beside exact training.
+
+    `seeds_needed` would show, with probability 0.8, that a method whose results vary as these do and which is as good as
+    exact is equivalent, all labels together (Bonferroni); None if more than 10,000, and for exact.
+    """
 
     label: str
     estimator: str
@@ -27,6 +31,7 @@ class ExperimentRow(Record):
     error: float | None
     seconds: float
     standing: Equivalence | None
+    seeds_needed: int | None = None
 
 
 class ExperimentResult(Record):

@@ -19,6 +19,7 @@ from wtacrs.validation.layer_test_records import LayerTestResult
 from wtacrs.validation.memory_records import MemoryResult
 from wtacrs.validation.noise_records import NoiseResult
 from wtacrs.validation.number_records import NumbersResult
+from wtacrs.validation.pretraining_records import PretrainingResult
 from wtacrs.validation.records import SCHEMA_VERSION, Record, ScoreKind, Stamp
 from wtacrs.validation.scale_records import ScaleResult
 from wtacrs.validation.study_records import BudgetsResult, NormsResult, TransferResult
@@ -150,6 +151,7 @@ Result = Annotated[
     | CheckResult
     | LayerTestResult
     | MemoryResult
+    | PretrainingResult
     | TrainingResult
     | TheoryResult
     | NormsResult

@@ -27,6 +27,7 @@ class TrainingResult(Record):
     model: str
     estimator: str
     parameters: int
+    trainable: int | None = None
     converted: int
     train_size: int
     dev_size: int

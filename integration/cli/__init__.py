@@ -12,6 +12,7 @@ from wtacrs.integration.cli import (  # noqa: F401
     layers,
     memory,
     noise,
+    pretrain,
     study,
     sweep,
     theory,

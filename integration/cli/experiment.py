@@ -17,6 +17,9 @@ def experiment(
     model: Annotated[
         str | None, typer.Option(metavar="NAME|DIR", help="Instead of the model that the file names.")
     ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(metavar="NAME|DIR", help="Instead of the vocabulary that the file names.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the experiment; default runs/NAME.")
     ] = None,
@@ -32,6 +35,8 @@ def experiment(
     config = read_experiment(file)
     folder = Path("runs") / config.name if out is None else out
     check_folder("out", folder)
-    result = run_experiment(config, folder, data=data, model=model, overwrite=overwrite, progress=True)
+    result = run_experiment(
+        config, folder, data=data, model=model, tokenizer=tokenizer, overwrite=overwrite, progress=True
+    )
     console.print(experiment_table(result))
     wrote(folder / "experiment.json", folder / "experiment.png")

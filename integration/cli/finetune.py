@@ -43,6 +43,12 @@ def finetune(
     batch_size: Annotated[int, typer.Option(help="Examples per forward pass.")] = 32,
     accumulation: Annotated[int, typer.Option(help="Forward passes per optimizer step.")] = 1,
     layers: LayersOption = None,
+    lora_rank: Annotated[
+        int | None, typer.Option(help="Train adapters of this rank (LoRA) instead; `pip install 'wtacrs[peft]'`.")
+    ] = None,
+    lora_alpha: Annotated[
+        float | None, typer.Option(help="Adapters count alpha / rank; default twice the rank.")
+    ] = None,
     lr: Annotated[float, typer.Option(help="Peak learning rate of AdamW.")] = 3e-4,
     schedule: Annotated[str, typer.Option(help="linear or cosine, both to 0, or constant.")] = "linear",
     warmup: Annotated[float, typer.Option(help="Fraction of the steps over which the rate rises.")] = 0.06,
@@ -79,6 +85,8 @@ def finetune(
         "batch_size": batch_size,
         "accumulation": accumulation,
         "layers": layers,
+        "lora_rank": lora_rank,
+        "lora_alpha": lora_alpha,
         "lr": lr,
         "schedule": schedule,
         "warmup": warmup,
