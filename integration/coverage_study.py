@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from torch import nn
 
 from wtacrs.estimators import InputError
 from wtacrs.integration.architectures import NEW_MODELS, is_new, new_model
@@ -16,6 +13,7 @@ from wtacrs.integration.commands import check_model, open_model, task_batches
 from wtacrs.integration.convert import fitting_layers
 from wtacrs.integration.coverage import Coverage, coverage
 from wtacrs.integration.data import TaskData, load_task
+from wtacrs.integration.lora import add_lora, require_peft
 from wtacrs.integration.models import is_text_to_text, small_t5, task_tokenizer
 
 if TYPE_CHECKING:
@@ -51,8 +49,10 @@ def coverage_command(
     chosen: list[str | None] = list(models) if models else [None, *NEW_MODELS]
     for name in chosen:
         check_model(name, None)
-    if lora is not None and lora < 1:
-        raise InputError(f"--lora {lora} must be a rank of at least 1")
+    if lora is not None:
+        if lora < 1:
+            raise InputError(f"--lora-rank {lora} must be at least 1")
+        require_peft()
     task = load_task(task_name, data=data)
     vocabulary = cache(partial(task_tokenizer, task))  # one for all new models: to train it takes most of the time
     for name in chosen:
@@ -60,7 +60,7 @@ def coverage_command(
         title = model.name_or_path or type(model).__name__
         options = {"batches": 1, "batch_size": batch_size, "max_length": max_length, "seed": seed}
         (batch,) = task_batches(task, tokenizer, text_to_text=is_text_to_text(model), **options)
-        adapted = model if lora is None else with_adapters(model, lora)
+        adapted = model if lora is None else add_lora(model, lora, seed=seed)
         kept = None if layers is None else set(fitting_layers(adapted, layers))
         yield title, coverage(adapted, batch, filter_fn=None if kept is None else partial(_among, kept))
 
@@ -73,23 +73,6 @@ def _opened(
     if name is None:
         return small_t5(vocabulary(), seed=seed), vocabulary()
     return new_model(name, vocabulary(), task, seed=seed), vocabulary()
-
-
-def with_adapters(model: nn.Module, rank: int) -> nn.Module:
-    """The model with adapters of peft on all linear layers but its output.
-
-    Raises:
-        InputError: without peft.
-    """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise InputError("--lora needs peft, which is not installed: pip install 'wtacrs[peft]'") from None
-    kind = "SEQ_2_SEQ_LM" if is_text_to_text(model) else "SEQ_CLS"
-    with warnings.catch_warnings():  # of peft's own, about Conv1D and names that transformers will drop
-        warnings.simplefilter("ignore")
-        wrapped: nn.Module = get_peft_model(model, LoraConfig(r=rank, target_modules="all-linear", task_type=kind))
-    return wrapped
 
 
 def _among(names: set[str], name: str, layer: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,12 @@ from models import bert_batch, t5_batch, tiny_bert, tiny_t5
 from test_architectures import ARCHITECTURES, build, padded_batch, tokenizer  # noqa: F401
 from torch import Tensor, nn
 
-from wtacrs.estimators import InputError
 from wtacrs.integration.cli import main
 from wtacrs.integration.convert import approximate_, restore_
 from wtacrs.integration.coverage import Coverage, coverage, estimated_share, pattern_of
-from wtacrs.integration.coverage_study import with_adapters
 from wtacrs.integration.coverage_table import coverage_table
 from wtacrs.integration.linear import EstimatedWeight
+from wtacrs.integration.lora import add_lora
 
 SPEC = "crs(budget=0.3)"
 
@@ -49,7 +49,7 @@ def estimated(model: nn.Module, batch: dict[str, Tensor], min_elements: int) -> 
 def test_what_is_said_to_be_estimated_is(name: str, adapters: bool, min_elements: int, tokenizer) -> None:  # noqa: F811
     model = build(name, tokenizer)
     batch = padded_batch(model)
-    model = with_adapters(model, 4) if adapters else model
+    model = add_lora(model, 4) if adapters else model
     state = torch.get_rng_state()
     found = coverage(model, batch, min_elements=min_elements)
     assert model.training
@@ -160,7 +160,7 @@ def task(tmp_path: Path) -> list[str]:
 
 
 def test_the_command_prints_a_table_per_model(task: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["layers", "--model", "new:gpt2", "--model", "new:bert", "--lora", "4", "--batch-size", "2"]
+    arguments = ["layers", "--model", "new:gpt2", "--model", "new:bert", "--lora-rank", "4", "--batch-size", "2"]
     assert main([*arguments, "--max-length", "16", *task]) == 0
     shown = capsys.readouterr().out
     assert shown.count("of the trained numbers") == 2
@@ -172,7 +172,7 @@ def test_the_command_prints_a_table_per_model(task: list[str], capsys: pytest.Ca
     [
         (["--model", "new:gpt"], "new:gpt2"),
         (["--model", "./nowhere"], "not a folder"),
-        (["--lora", "0"], "--lora 0"),
+        (["--lora-rank", "0"], "--lora-rank 0"),
         (["--model", "new:bert", "--layers", "*.nothing"], "fits none"),
     ],
 )
@@ -190,7 +190,9 @@ def test_without_a_name_all_new_models_are_shown(task: list[str], capsys: pytest
     assert capsys.readouterr().out.count("of the trained numbers") == len(ARCHITECTURES)
 
 
-def test_without_peft_adapters_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "peft", None)
-    with pytest.raises(InputError, match="needs peft"):
-        with_adapters(tiny_bert(), 4)
+def test_without_peft_adapters_are_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    assert main(["layers", "--lora-rank", "4"]) == 2
+    assert "needs peft" in capsys.readouterr().err

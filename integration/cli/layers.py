@@ -19,8 +19,8 @@ def layers(
             "the small new T5 and all that new: can build.",
         ),
     ] = None,
-    lora: Annotated[
-        int | None, typer.Option(metavar="RANK", help="With adapters of peft of this rank on all linear layers.")
+    lora_rank: Annotated[
+        int | None, typer.Option(help="With adapters of this rank (LoRA), as `wtacrs finetune` trains them.")
     ] = None,
     only: LayersOption = None,
     task: TaskOption = "docstrings",
@@ -40,7 +40,7 @@ def layers(
         model or [],
         task,
         data,
-        lora=lora,
+        lora=lora_rank,
         layers=only,
         batch_size=batch_size,
         max_length=max_length,
