@@ -6,6 +6,7 @@ input x is still needed, for dA, which is where an estimator saves.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -67,8 +68,9 @@ def add_lora(
         target_modules="all-linear" if layers is None else fitting_layers(model, layers),
         task_type=TaskType.SEQ_2_SEQ_LM if is_text_to_text(model) else TaskType.SEQ_CLS,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        torch.default_generator.manual_seed(seed)
+        warnings.simplefilter("ignore", FutureWarning)  # of a name of transformers that peft still asks for
         return get_peft_model(model, config)
 
 

@@ -165,7 +165,7 @@ def _batches(file: Path) -> Iterator[list[str]]:
 def sentinels_of(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Ids of the sentinels `<extra_id_0>`, `<extra_id_1>` … that a tokenizer knows."""
     known = tokenizer.get_vocab()
-    found = []
+    found: list[int] = []
     while (token := f"<extra_id_{len(found)}>") in known:
         found.append(known[token])
     return found
