@@ -24,6 +24,7 @@ from wtacrs.integration.models import (
     is_text_to_text,
     load_model,
     load_tokenizer,
+    model_name,
     small_t5,
     task_tokenizer,
 )
@@ -172,7 +173,7 @@ def capture_task(
     )
     chosen = None if layers is None else fitting_layers(model, layers)
     described = {
-        "model": model.name_or_path or type(model).__name__,
+        "model": model_name(model),
         "task": task.name,
         "batches": batches,
         "batch_size": batch_size,

@@ -14,7 +14,7 @@ from wtacrs.integration.convert import fitting_layers
 from wtacrs.integration.coverage import Coverage, coverage
 from wtacrs.integration.data import TaskData, load_task
 from wtacrs.integration.lora import add_lora, require_peft
-from wtacrs.integration.models import is_text_to_text, small_t5, task_tokenizer
+from wtacrs.integration.models import is_text_to_text, model_name, small_t5, task_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -57,7 +57,7 @@ def coverage_command(
     vocabulary = cache(partial(task_tokenizer, task))  # one for all new models: to train it takes most of the time
     for name in chosen:
         model, tokenizer = _opened(name, task, vocabulary, seed)
-        title = model.name_or_path or type(model).__name__
+        title = model_name(model)
         options = {"batches": 1, "batch_size": batch_size, "max_length": max_length, "seed": seed}
         (batch,) = task_batches(task, tokenizer, text_to_text=is_text_to_text(model), **options)
         adapted = model if lora is None else add_lora(model, lora, seed=seed)

@@ -30,7 +30,7 @@ from wtacrs.integration.evaluation import Evaluator
 from wtacrs.integration.event_log import FOLDER, EventLog
 from wtacrs.integration.finetune_config import DEMO, FinetuneConfig
 from wtacrs.integration.lora import add_lora, stock_model, take_lora_off
-from wtacrs.integration.models import is_text_to_text
+from wtacrs.integration.models import is_text_to_text, model_name
 from wtacrs.integration.progress import progress_display
 from wtacrs.integration.training import Trainer
 from wtacrs.validation.records import stamp
@@ -99,7 +99,7 @@ def finetune(
     result = TrainingResult(
         stamp=stamp(seed=config.seed, device=run.accelerator.device.type, inputs=_inputs(config)),
         task=task.name,
-        model=model.name_or_path or type(model).__name__,
+        model=model_name(model),
         estimator=config.estimator or "exact",
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         trainable=trainable,

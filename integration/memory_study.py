@@ -10,7 +10,7 @@ from wtacrs.estimators import InputError, make
 from wtacrs.integration.commands import check_folder, check_model, open_model, task_batches
 from wtacrs.integration.data import TaskData, load_task
 from wtacrs.integration.memory import can_checkpoint, step_memory
-from wtacrs.integration.models import is_text_to_text
+from wtacrs.integration.models import is_text_to_text, model_name
 from wtacrs.validation.memory_records import MemoryResult
 from wtacrs.validation.records import stamp
 from wtacrs.validation.results import write_result
@@ -64,7 +64,7 @@ def memory_study(
     inputs = {"max_length": str(max_length)} | ({"layers": " ".join(layers)} if layers else {})
     result = MemoryResult(
         stamp=stamp(seed=seed, device=device, inputs=inputs),
-        model=model.name_or_path or type(model).__name__,
+        model=model_name(model),
         task=task.name,
         batch_size=batch_size,
         tokens=batch["input_ids"].shape[1],

@@ -119,6 +119,17 @@ def small_t5(
     return model
 
 
+def model_name(model: PreTrainedModel) -> str:
+    """What results call a model: its name on the hub, or its folder, without where on a machine it lies."""
+    return without_place(model.name_or_path) or type(model).__name__
+
+
+def without_place(name: str) -> str:
+    """The last two parts of a path that is absolute or leads to a folder; other names as they are."""
+    path = Path(name)
+    return "/".join(path.parts[-2:]) if name and (path.is_absolute() or path.is_dir()) else name
+
+
 def load_model(name: str, task: TaskData, *, seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a checkpoint in fp32, in eval mode, and its tokenizer.
 

@@ -10,6 +10,7 @@ from wtacrs.integration.commands import check_model, open_model
 from wtacrs.integration.data import TaskData, load_task
 from wtacrs.integration.finetune import Observer, finetune
 from wtacrs.integration.finetune_config import FinetuneConfig
+from wtacrs.integration.models import without_place
 from wtacrs.validation.training_records import TrainingResult
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Subject:
     @property
     def described(self) -> dict[str, str]:
         """What a stamp says of it."""
-        return {key: str(value) for key, value in asdict(self).items() if value is not None}
+        return {key: without_place(str(value)) for key, value in asdict(self).items() if value is not None}
 
 
 def train_in(

