@@ -37,7 +37,7 @@ from wtacrs.validation.scale import RIVALS, scale
 from wtacrs.validation.scale_records import ScaleResult, ScaleRow
 from wtacrs.validation.training_records import TrainingResult
 
-RESULT = Path("figures/gallery/numbers.json")
+RESULT = NUMBERS
 SHARES = (0.1, 0.3)
 BUDGETS = (0.1, 0.3)
 ADAPTIVE = ("crs", "wta_crs", 'wta_crs(winners="optimal")', "systematic")
@@ -207,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_folder("out", given.out)
         tables = measure(Work(given.demo, given.out, console))
         write_result(given.result, NumbersResult(stamp=stamp(seed=0), tables=tables))
-        fill(given.readme, tables)
+        fill(given.readme, [*tables, experiment_numbers(committed())])
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

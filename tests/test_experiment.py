@@ -11,6 +11,7 @@ from wtacrs.estimators import InputError
 from wtacrs.figures import experiment as figure
 from wtacrs.figures import style
 from wtacrs.integration import experiment as module
+from wtacrs.integration import experiment_numbers as numbers
 from wtacrs.integration.cli import main
 from wtacrs.integration.experiment import (
     ExperimentConfig,
@@ -23,7 +24,8 @@ from wtacrs.integration.experiment_table import experiment_table
 from wtacrs.integration.study_runs import Subject
 from wtacrs.validation.equivalence import paired_equivalence, seeds_needed
 from wtacrs.validation.experiment_records import ExperimentResult, ExperimentRun
-from wtacrs.validation.results import load_result
+from wtacrs.validation.number_records import NumbersResult
+from wtacrs.validation.results import load_result, write_result
 from wtacrs.validation.training_records import TrainingResult
 
 ROOT = Path(__file__).parent.parent
@@ -137,6 +139,24 @@ def test_the_experiments_of_the_project_can_be_read() -> None:
     assert files
     for file in files:
         assert read_experiment(file).name == file.stem
+
+
+def test_results_are_taken_over_into_the_readme(done: tuple[Path, ExperimentResult], tmp_path: Path) -> None:
+    folder, result = done
+    (tmp_path / numbers.FOLDER).mkdir(parents=True)
+    write_result(tmp_path / numbers.NUMBERS, NumbersResult(stamp=result.stamp, tables=[]))
+    (tmp_path / "README.md").write_text("<!-- numbers: experiments -->\n<!-- end -->\n")
+    arguments = [str(folder / "out"), "--root", str(tmp_path)]
+    assert numbers.main(arguments) == 2  # not one of the experiments there
+    (tmp_path / numbers.FOLDER / "tiny.toml").write_text(TEXT)
+    assert numbers.main(arguments) == 0
+    assert numbers.committed(tmp_path / numbers.FOLDER) == [result]
+    assert (tmp_path / numbers.GALLERY / "experiment_tiny.png").exists()
+    head, _, majority, exact, half = (tmp_path / "README.md").read_text().splitlines()[1:-1]
+    assert "tiny, accuracy, 2 seeds" in head
+    assert majority.endswith(f"{100 * result.majority:.1f} |")
+    assert exact.startswith(f"| exact | {100 * result.rows[0].mean:.1f} ± ")
+    assert half.endswith(f"{result.rows[1].standing.verdict} |")
 
 
 BAD = {
