@@ -22,6 +22,7 @@ from wtacrs.integration import number_tables
 from wtacrs.integration.commands import capture_command, check_folder
 from wtacrs.integration.comparison_study import comparison_study, rivals_of
 from wtacrs.integration.demo import run_demo
+from wtacrs.integration.experiment_numbers import NUMBERS, committed, experiment_numbers
 from wtacrs.integration.noise_study import noise_study
 from wtacrs.integration.progress import count_bar
 from wtacrs.integration.readme_tables import fill
