@@ -32,7 +32,7 @@ def save_checkpoint(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedT
         with quiet():
             if is_lora(model):
                 stock_model(model).save_pretrained(written, state_dict=merged_state(model))
-                model.save_pretrained(written / "adapter")
+                model.save_pretrained(written / "adapter", save_embedding_layers=False)  # never trained
             else:
                 model.save_pretrained(written)
             tokenizer.save_pretrained(written)

@@ -277,7 +277,8 @@ class _Run(Trainer):
         path = Path(self.config.out or ".") / "state.pt"
         state = load_state(path)
         theirs, ours = state["identity"], self._identity()
-        theirs["config"].setdefault("scores", "row norms")  # of a run from before there were others
+        for key, value in (("scores", "row norms"), ("lora_fa", False)):  # of a run from before there were others
+            theirs["config"].setdefault(key, value)
         for mine, other, prefix in ((ours, theirs, ""), (ours["config"], theirs["config"], "config ")):
             for key in mine:
                 if key != "config" and mine[key] != other.get(key):
@@ -301,7 +302,14 @@ class _Run(Trainer):
 def _prepared(model: PreTrainedModel, config: FinetuneConfig) -> PreTrainedModel | PeftModel:
     if config.lora_rank is None:
         return model
-    return add_lora(model, config.lora_rank, alpha=config.lora_alpha, layers=config.layers, seed=config.seed)
+    return add_lora(
+        model,
+        config.lora_rank,
+        alpha=config.lora_alpha,
+        layers=config.layers,
+        frozen_a=config.lora_fa,
+        seed=config.seed,
+    )
 
 
 def _convert(model: nn.Module, estimator: str, config: FinetuneConfig) -> list[str]:
@@ -312,5 +320,11 @@ def _convert(model: nn.Module, estimator: str, config: FinetuneConfig) -> list[s
 
 
 def _inputs(config: FinetuneConfig) -> dict[str, str]:
-    left_out = [("layers", None), ("scores", "row norms"), ("lora_rank", None), ("lora_alpha", None)]
+    left_out = [
+        ("layers", None),
+        ("scores", "row norms"),
+        ("lora_rank", None),
+        ("lora_alpha", None),
+        ("lora_fa", False),
+    ]
     return {key: str(v) for key, v in config.identity().items() if key != "seed" and (key, v) not in left_out}

@@ -28,7 +28,7 @@ class FinetuneConfig(BaseModel):
     patterns of the names of those that are converted (`*`, `?`, `[]`), None for all; `scores` what their rows are
     sampled by (see `approximate_`). With a `lora_rank` the model is frozen and adapters of this rank are trained
     (`wtacrs.integration.lora`), by `layers` those of the named layers; the estimator is then of theirs. `lora_alpha` is
-    2 · `lora_rank` if None.
+    2 · `lora_rank` if None; `lora_fa` freezes A, so that only B is trained.
     `eval_every` and `save_every` count steps; evaluation is once per epoch if None, and the state to resume from
     is always saved at the start and at the end of an epoch. Without `out` nothing is written; `resume` goes on from what
     is there. `tensorboard` writes event files beside the other metrics (see `wtacrs.integration.event_log`).
@@ -52,6 +52,7 @@ class FinetuneConfig(BaseModel):
     layers: tuple[str, ...] | None = None
     lora_rank: int | None = None
     lora_alpha: float | None = None
+    lora_fa: bool = False
     seed: int = Field(0, ge=0)
     eval_every: int | None = None
     save_every: int | None = None
@@ -123,6 +124,8 @@ class FinetuneConfig(BaseModel):
             require_peft()
         elif self.lora_alpha is not None:
             raise ValueError(f"lora_alpha={self.lora_alpha} needs lora_rank")
+        elif self.lora_fa:
+            raise ValueError("lora_fa=True needs lora_rank")
         return self
 
     @model_validator(mode="after")
@@ -138,7 +141,8 @@ class FinetuneConfig(BaseModel):
     @property
     def method(self) -> str:
         """How dW is computed, and of what, in a few words."""
-        adapters = "" if self.lora_rank is None else f"LoRA {self.lora_rank}, "
+        kind = "LoRA-FA" if self.lora_fa else "LoRA"
+        adapters = "" if self.lora_rank is None else f"{kind} {self.lora_rank}, "
         return f"{adapters}{self.estimator or 'exact'}"
 
     def but(self, **changes: Any) -> FinetuneConfig:

@@ -39,6 +39,7 @@ def add_lora(
     *,
     alpha: float | None = None,
     layers: Sequence[str] | None = None,
+    frozen_a: bool = False,
     seed: int = 0,
 ) -> PeftModel:
     """Freeze a model and give its linear layers adapters, in place; a classification head is trained as a whole.
@@ -51,6 +52,7 @@ def add_lora(
         rank: r, at least 1.
         alpha: adapters count `alpha / rank`; default 2 · rank.
         layers: patterns of the names of layers that get adapters; None for all but the output layer.
+        frozen_a: train B alone (LoRA-FA, Zhang et al., arXiv 2308.03303), for which only x A^T is kept, r numbers a row.
         seed: of the adapters.
 
     Returns:
@@ -71,7 +73,12 @@ def add_lora(
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         torch.default_generator.manual_seed(seed)
         warnings.simplefilter("ignore", FutureWarning)  # of a name of transformers that peft still asks for
-        return get_peft_model(model, config)
+        wrapped = get_peft_model(model, config)
+    if frozen_a:
+        for name, parameter in wrapped.named_parameters():
+            if ".lora_A." in name:
+                parameter.requires_grad_(False)
+    return wrapped
 
 
 def take_lora_off(model: nn.Module) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from wtacrs.estimators import InputError, make
 from wtacrs.integration.commands import check_folder, check_model, open_model, task_batches
 from wtacrs.integration.data import TaskData, load_task
+from wtacrs.integration.finetune_config import FinetuneConfig
+from wtacrs.integration.lora import add_lora
 from wtacrs.integration.memory import can_checkpoint, step_memory
 from wtacrs.integration.models import is_text_to_text, model_name
 from wtacrs.validation.memory_records import MemoryResult
@@ -34,16 +36,24 @@ def memory_study(
     precision: Precision = "fp32",
     layers: Sequence[str] | None = None,
     device: str = "cpu",
+    lora_rank: int | None = None,
+    lora_fa: bool = False,
     seed: int = 0,
     report: Report | None = None,
 ) -> MemoryResult:
     """Measure one batch of a task in every way, and write `memory.json`.
 
-    A model that cannot checkpoint is measured without.
+    A model that cannot checkpoint is measured without. With a `lora_rank` the model gets adapters first (`add_lora`), by
+    `layers` those of the named layers.
 
     Raises:
         InputError: on an unusable spec or pattern, and on too few examples.
     """
+    name, text_to_text = model_name(model), is_text_to_text(model)
+    if lora_rank is not None:
+        name = f"{name} with {'LoRA-FA' if lora_fa else 'LoRA'} {lora_rank}"
+        adapted = add_lora(model, lora_rank, layers=layers, frozen_a=lora_fa, seed=seed)
+        model, layers = cast("PreTrainedModel", adapted), None
     specs = ["exact", *dict.fromkeys(repr(make(spec)) for spec in estimators)]
     ways = [
         (spec, on)
@@ -51,7 +61,7 @@ def memory_study(
         for on in ((False, True) if can_checkpoint(model) else (False,))
     ]
     options = {"batches": 1, "batch_size": batch_size, "max_length": max_length, "seed": seed}
-    (batch,) = task_batches(task, tokenizer, text_to_text=is_text_to_text(model), **options)
+    (batch,) = task_batches(task, tokenizer, text_to_text=text_to_text, **options)
     model.to(device)
     batch = {name: tensor.to(device) for name, tensor in batch.items()}
     steps = []
@@ -64,7 +74,7 @@ def memory_study(
     inputs = {"max_length": str(max_length)} | ({"layers": " ".join(layers)} if layers else {})
     result = MemoryResult(
         stamp=stamp(seed=seed, device=device, inputs=inputs),
-        model=model_name(model),
+        model=name,
         task=task.name,
         batch_size=batch_size,
         tokens=batch["input_ids"].shape[1],
@@ -89,6 +99,8 @@ def memory_command(
     precision: str,
     layers: Sequence[str] | None,
     device: str,
+    lora_rank: int | None,
+    lora_fa: bool,
     seed: int,
     report: Report,
 ) -> MemoryResult:
@@ -101,6 +113,7 @@ def memory_command(
         raise InputError(f"--precision {precision!r} must be fp32 or bf16")
     for spec in estimators:
         make(spec)
+    FinetuneConfig(lora_rank=lora_rank, lora_fa=lora_fa)
     check_folder("out", out)
     check_model(model_name, tokenizer_name)
     task = load_task(task_name, data=data)
@@ -116,6 +129,8 @@ def memory_command(
         precision="bf16" if precision == "bf16" else "fp32",
         layers=layers,
         device=device,
+        lora_rank=lora_rank,
+        lora_fa=lora_fa,
         seed=seed,
         report=report,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from test_finetune import TASK, Interrupted, bert, check_resuming, interrupt_at, tiny
 from torch import nn
 from transformers import (
@@ -20,6 +21,7 @@ from transformers import (
 from wtacrs.estimators.errors import InputError
 from wtacrs.integration.finetune import FinetuneConfig, finetune
 from wtacrs.integration.lora import add_lora, merged_state, take_lora_off
+from wtacrs.integration.memory_study import memory_study
 from wtacrs.integration.models import small_t5, task_tokenizer
 
 CONFIG = FinetuneConfig(
@@ -119,6 +121,32 @@ def test_merging_into_a_copy_leaves_the_model_alone(
     torch.testing.assert_close(output(wrapped.get_base_model(), kind), untouched, atol=1e-4, rtol=1e-4)
 
 
+def test_lora_fa_trains_b_alone(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    config = CONFIG.but(lora_fa=True, out=tmp_path)
+    model = small(BertForSequenceClassification, tokenizer)
+    result = finetune(config, TASK, model, tokenizer)
+    plain = finetune(CONFIG, TASK, small(BertForSequenceClassification, tokenizer), tokenizer)
+    assert result.trainable < plain.trainable
+    saved = load_file(tmp_path / "last" / "adapter" / "adapter_model.safetensors")
+    start = add_lora(small(BertForSequenceClassification, tokenizer), 4, frozen_a=True, seed=config.seed)
+    drawn = {name.replace(".default", ""): p for name, p in start.named_parameters() if "lora_A" in name}
+    assert drawn
+    assert all(torch.equal(saved[name], value) for name, value in drawn.items())
+    assert any(saved[name].abs().sum() > 0 for name in saved if "lora_B" in name)
+
+
+def test_memory_is_measured_with_adapters(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    def kept(**options: object) -> dict[str, int]:
+        model = bert(tokenizer, 2)
+        found = memory_study(model, tokenizer, TASK, ["crs(budget=0.3)"], tmp_path, batch_size=16, **options)
+        assert ("LoRA" in found.model) == bool(options)
+        return {step.estimator: step.ours for step in found.steps if not step.checkpointing}
+
+    full, lora, frozen = kept(), kept(lora_rank=4), kept(lora_rank=4, lora_fa=True)
+    assert lora["exact"] > 0.9 * full["exact"]
+    assert frozen["exact"] < 0.5 * full["exact"]
+
+
 def test_patterns_choose_the_layers(tokenizer: PreTrainedTokenizerBase) -> None:
     wrapped = add_lora(small(BertForSequenceClassification, tokenizer), 4, layers=["*.query", "*.value"])
     adapted = {name.partition(".lora_A")[0] for name, _ in wrapped.named_parameters() if "lora_A" in name}
@@ -133,6 +161,7 @@ def test_patterns_choose_the_layers(tokenizer: PreTrainedTokenizerBase) -> None:
         ({"lora_rank": 0}, "lora_rank=0: must be at least 1"),
         ({"lora_alpha": 0.0, "lora_rank": 1}, "lora_alpha=0.0: must be greater than 0"),
         ({"lora_alpha": 2.0}, "lora_alpha=2.0 needs lora_rank"),
+        ({"lora_fa": True}, "lora_fa=True needs lora_rank"),
     ],
 )
 def test_bad_settings_are_refused(fields: dict[str, float], words: str) -> None:

@@ -49,6 +49,7 @@ def finetune(
     lora_alpha: Annotated[
         float | None, typer.Option(help="Adapters count alpha / rank; default twice the rank.")
     ] = None,
+    lora_fa: Annotated[bool, typer.Option("--lora-fa", help="Freeze A of every adapter; B alone trains.")] = False,
     lr: Annotated[float, typer.Option(help="Peak learning rate of AdamW.")] = 3e-4,
     schedule: Annotated[str, typer.Option(help="linear or cosine, both to 0, or constant.")] = "linear",
     warmup: Annotated[float, typer.Option(help="Fraction of the steps over which the rate rises.")] = 0.06,
@@ -87,6 +88,7 @@ def finetune(
         "layers": layers,
         "lora_rank": lora_rank,
         "lora_alpha": lora_alpha,
+        "lora_fa": lora_fa,
         "lr": lr,
         "schedule": schedule,
         "warmup": warmup,

@@ -36,6 +36,8 @@ def memory(
     max_length: Annotated[int, typer.Option(help="Longest input, in tokens.")] = 128,
     precision: Annotated[str, typer.Option(help="fp32, or bf16 for autocast.")] = "fp32",
     layers: LayersOption = None,
+    lora_rank: Annotated[int | None, typer.Option(help="With adapters of this rank on the layers.")] = None,
+    lora_fa: Annotated[bool, typer.Option("--lora-fa", help="Freeze A of every adapter.")] = False,
     device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1 …")] = "cpu",
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the result.")] = Path("runs/memory"),
     seed: SeedOption = 0,
@@ -60,6 +62,8 @@ def memory(
             precision=precision,
             layers=layers,
             device=device_from(device),
+            lora_rank=lora_rank,
+            lora_fa=lora_fa,
             seed=seed,
             report=report,
         )
