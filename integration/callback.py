@@ -13,7 +13,7 @@
 
 Gradient accumulation, bf16, activation checkpointing, generation at evaluation and `resume_from_checkpoint` work as they
 do without it. Estimators keep no state and draw from torch's generators, whose state Trainer saves: a run that is resumed
-goes on bit by bit. What runs again for activation checkpointing samples all rows, padding included.
+goes on bit by bit.
 """
 
 from __future__ import annotations
