@@ -32,6 +32,7 @@ from wtacrs.estimators import Estimator, InputError, make
 from wtacrs.integration.convert import approximate_, fitting_layers, restore_
 from wtacrs.integration.layer_bytes import LayerBytes, LayerWatch
 from wtacrs.integration.linear import MIN_ELEMENTS, ApproxLinear
+from wtacrs.integration.wrapped import own_class
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +175,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         self.conversion = {
             name: (repr(layer.estimator), layer.min_elements)
             for name, layer in model.named_modules()
-            if type(layer) is ApproxLinear
+            if own_class(layer) is ApproxLinear
         }
         if not self.conversion:
             raise InputError(

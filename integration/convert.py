@@ -12,6 +12,7 @@ from wtacrs.integration.gradient_norms import GradientNorms
 from wtacrs.integration.linear import MIN_ELEMENTS, ApproxLinear
 from wtacrs.integration.padding import RowMasks, stream_of
 from wtacrs.integration.training_scores import make_gradient_norms
+from wtacrs.integration.wrapped import become, own_class, unwrapped
 
 FilterFn = Callable[[str, nn.Linear], bool]
 
@@ -33,6 +34,9 @@ def approximate_(
     checkpoints load into the stock model. Subclasses of `nn.Linear` are left alone. Layers that are converted
     already get the new estimator. A hook on `model` tells the layers which rows are padding
     (see `wtacrs.integration.padding`).
+
+    A model may be converted before or after `DistributedDataParallel` or `torch.distributed.fsdp.fully_shard`; names are
+    those within the wrapper. Every process draws rows of its own, even if all have been seeded alike.
 
     Args:
         model: any module; may itself be an `nn.Linear`.
@@ -59,12 +63,12 @@ def approximate_(
     >>> restore_(model)
     ['0']
     """
-    chosen_estimator = make(estimator)
+    chosen_estimator, model = make(estimator), unwrapped(model)
     norms = make_gradient_norms(scores)
     layers = {
         name: module
         for name, module in model.named_modules()
-        if type(module) in (nn.Linear, ApproxLinear) and (filter_fn is None or filter_fn(name, module))
+        if own_class(module) in (nn.Linear, ApproxLinear) and (filter_fn is None or filter_fn(name, module))
     }
     if not layers:
         raise InputError(
@@ -83,8 +87,8 @@ def approximate_(
     masks = RowMasks.on(model) or RowMasks(model)
     masks.sampled = True
     for name, layer in layers.items():
-        if type(layer) is nn.Linear:
-            layer.__class__ = ApproxLinear
+        if own_class(layer) is nn.Linear:
+            become(layer, ApproxLinear)
         layer.estimator = chosen_estimator
         layer.min_elements, layer.share_inputs = min_elements, share_inputs
         layer.gradient_norms = norms
@@ -115,13 +119,13 @@ def restore_(model: nn.Module) -> list[str]:
         Names of the restored layers; empty if none was converted.
     """
     restored = []
-    for name, module in model.named_modules():
+    for name, module in unwrapped(model).named_modules():
         masks = RowMasks.on(module)
         if masks is not None:
             masks.remove()
-        if type(module) is ApproxLinear:
+        if own_class(module) is ApproxLinear:
             for attribute in _ATTRIBUTES:
                 module.__dict__.pop(attribute, None)
-            module.__class__ = nn.Linear  # type: ignore[assignment]
+            become(module, nn.Linear)
             restored.append(name)
     return restored

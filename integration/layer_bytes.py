@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from wtacrs.integration.linear import ApproxLinear
+from wtacrs.integration.wrapped import own_class
 
 _SEED = 0
 
@@ -79,7 +80,7 @@ class LayerWatch:
         self._handles = [
             layer.register_forward_pre_hook(self._hook(name))
             for name, layer in model.named_modules()
-            if type(layer) is ApproxLinear
+            if own_class(layer) is ApproxLinear
         ]
         self._handles.append(model.register_forward_hook(self._leave, always_call=True))
 
