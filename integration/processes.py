@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -13,6 +14,21 @@ from torch import Tensor, distributed
 from wtacrs.estimators.errors import InputError
 
 T = TypeVar("T")
+
+
+def launched() -> int:
+    """How many processes torchrun or `accelerate launch` started, this one among them; 1 without either."""
+    return _number("WORLD_SIZE", 1)
+
+
+def speaks() -> bool:
+    """Whether this process is the one that talks to the terminal."""
+    return _number("RANK", 0) == 0
+
+
+def _number(variable: str, otherwise: int) -> int:
+    text = os.environ.get(variable, "")
+    return int(text) if text.isdigit() else otherwise
 
 
 def mixed_seed(*parts: object) -> int:
@@ -34,6 +50,25 @@ class Processes:
         if not (distributed.is_available() and distributed.is_initialized()):
             return Processes()
         return Processes(distributed.get_rank(), distributed.get_world_size())
+
+    @staticmethod
+    def started() -> Processes:
+        """Those that torchrun or `accelerate launch` started, made known to each other; or a single one.
+
+        Raises:
+            InputError: if they cannot find each other.
+        """
+        if launched() > 1 and not distributed.is_initialized():
+            from accelerate import PartialState
+
+            try:
+                PartialState()
+            except (ValueError, RuntimeError) as error:
+                reason = str(error).splitlines()[0]
+                raise InputError(
+                    f"WORLD_SIZE={launched()}: the processes do not find each other: {reason}"
+                ) from None
+        return Processes.here()
 
     @property
     def first(self) -> bool:
@@ -87,6 +122,11 @@ class Processes:
                 everywhere = None not in refusals
                 raise InputError(message if everywhere else f"process {rank}: {message}")
         return result  # type: ignore[return-value]
+
+    def end(self) -> None:
+        """Leave the others."""
+        if self.count > 1:
+            distributed.destroy_process_group()
 
 
 def own_seed() -> int:

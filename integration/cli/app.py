@@ -14,6 +14,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from wtacrs.estimators import InputError
+from wtacrs.integration.processes import launched, speaks
 from wtacrs.integration.progress import count_bar
 
 if TYPE_CHECKING:
@@ -32,6 +33,11 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
+        if launched() > 1 and ctx.invoked_subcommand not in (None, "finetune"):
+            raise InputError(
+                f"WORLD_SIZE={launched()}: only `wtacrs finetune` runs in several processes; start "
+                f"`wtacrs {ctx.invoked_subcommand}` in one"
+            )
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -126,12 +132,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _stopped(message: str) -> int:
-    print(message, file=sys.stderr)
+    if speaks():
+        print(message, file=sys.stderr)
     return 130
 
 
 def _refuse(message: str, code: int = 2) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    if speaks():
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 
