@@ -27,7 +27,8 @@ def replicated(model: nn.Module, loss_of: Callable[[nn.Module], Tensor]) -> Dist
         loss_of(model).backward()
         unused = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
         model.zero_grad()
-        setattr(model, _IGNORED, unused)
+        # DDP asks for the parameters of the outermost module by "" + "." + name
+        setattr(model, _IGNORED, unused + [f".{name}" for name in unused])
         try:
             wrapper = DistributedDataParallel(model)
         finally:

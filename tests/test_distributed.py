@@ -15,6 +15,7 @@ from models import t5_batch, tiny_t5
 from processes import in_processes
 from test_finetune import CONFIG, NUMBERS, TASK, bert, same_weights, tiny, without_times
 from test_killed_runs import KilledAt, wide
+from test_shared_inputs import saved_rows
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, distribute_tensor, init_device_mesh
@@ -39,14 +40,14 @@ ALL_ROWS = "topk(budget=1.0)"
 # targets of different lengths, so that a mean over tokens is none over examples
 LONG = replace(
     TASK,
-    train=tuple(replace(e, target="cold and cold again" if e.target == "cold" else "warm") for e in TASK.train),
-    labels=("warm", "cold and cold again"),
+    train=tuple(replace(e, target="coldandcoldagain" if e.target == "cold" else "warm") for e in TASK.train),
+    labels=("warm", "coldandcoldagain"),
 )
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerBase:
-    return task_tokenizer(LONG, 300)
+    return task_tokenizer(TASK, 300)  # which has seen "cold" as a word, and "coldandcoldagain" never
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -156,7 +157,7 @@ def test_tensor_parallelism_is_refused(tmp_path: Path) -> None:
 
 # --- draws ---
 
-DRAWS, DIRECTIONS = 1500, 6
+DRAWS, DIRECTIONS = 300, 6
 
 
 def projections(spec: str, wrap: Callable[[nn.Module], nn.Module]) -> Tensor:
@@ -190,7 +191,7 @@ def test_the_mean_gradient_of_two_processes_is_the_exact_one(tmp_path: Path) -> 
     """Each estimates on its own half of the batch; top-k in their place is found out."""
 
     def work() -> list[Tensor]:
-        sound = [projections("wta_crs(budget=0.4)", wrap) for wrap in (ddp, lambda model: shards(model, "Linear"))]
+        sound = [projections("wta_crs(budget=0.4)", wrap) for wrap in (ddp, shards)]
         return [*sound, projections("topk(budget=0.4)", ddp)]
 
     ours, theirs = in_processes(work, tmp_path)
@@ -202,22 +203,15 @@ def test_the_mean_gradient_of_two_processes_is_the_exact_one(tmp_path: Path) -> 
 
 
 def kept_rows() -> list[list[int]]:
-    """Rows that one layer keeps of one input in three forward passes, then in one that is checkpointed, twice."""
+    """Rows that one layer keeps of one input in three forward passes."""
     torch.manual_seed(0)
     x = torch.randn(1, 64, 8)
     model = mlp().float()
     approximate_(model, "crs(budget=0.2)", filter_fn=lambda name, _: name == "0", min_elements=0)
     parallel = ddp(model)
     rows: list[list[int]] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        if tensor.dtype == torch.int64:
-            rows.append(tensor.tolist())
-        return tensor
-
     for _ in range(3):
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            parallel(x).sum().backward()
+        rows += [kept.tolist() for kept in saved_rows(lambda: parallel(x).sum().backward())]
     return rows
 
 
@@ -299,13 +293,11 @@ def test_two_processes_take_the_steps_of_one(
     for found in in_processes(work, tmp_path):
         for (ours, loss), (theirs, other) in zip(found, expected, strict=True):
             assert difference(ours[:1], theirs[:1]) < 2e-6
-            assert difference(ours, theirs) < 1e-4  # AdamW makes much of little in the first step
+            assert difference(ours, theirs) < 2e-5  # AdamW makes much of little in the first step
             assert loss == pytest.approx(other, rel=1e-5)
     monkeypatch.setattr(training, "_counted", len)  # examples in place of tokens
     wrong = in_processes(work, tmp_path)[0]
-    assert all(
-        difference(ours[:1], theirs[:1]) > 1e-3 for (ours, _), (theirs, _) in zip(wrong, expected, strict=True)
-    )
+    assert all(difference(ours, theirs) > 1e-3 for (ours, _), (theirs, _) in zip(wrong, expected, strict=True))
 
 
 def test_heads_are_trained_in_two_processes(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
@@ -326,7 +318,8 @@ def test_heads_are_trained_in_two_processes(tokenizer: PreTrainedTokenizerBase, 
     expected = work()
     for found in in_processes(work, tmp_path):
         for ours, theirs in zip(found, expected, strict=True):
-            assert ours[:2] == pytest.approx(theirs[:2], rel=1e-4)
+            assert ours[0] == pytest.approx(theirs[0], rel=1e-5)
+            assert ours[1] == pytest.approx(theirs[1], abs=5e-3)
             assert (ours[2], theirs[2]) == (2, 1)
 
 
@@ -351,7 +344,7 @@ def test_killed_and_resumed_in_two_processes(tokenizer: PreTrainedTokenizerBase,
     entire = in_processes(lambda: run("whole"), tmp_path / "a")
     again = in_processes(lambda: run("again"), tmp_path / "b")
     in_processes(lambda: run("part", kill=5), tmp_path / "c", killed=True)
-    assert state(tmp_path / "part")["progress"]["step"] == 3
+    assert state(tmp_path / "part")["progress"]["step"] == 4
     resumed = in_processes(lambda: run("part", resume=True), tmp_path / "d")
     for other in (again, resumed):
         for (result, weights), (expected, trained) in zip(other, entire, strict=True):
@@ -406,9 +399,9 @@ def test_resuming_in_another_number_is_reproducible(tokenizer: PreTrainedTokeniz
         model = wide(tokenizer)
         return finetune(RANDOM.but(out=tmp_path / "run", resume=True), TASK, model, tokenizer), model
 
-    first = lambda: finetune(
-        RANDOM.but(out=tmp_path / "run"), TASK, wide(tokenizer), tokenizer, observer=KilledAt(5)
-    )  # noqa: E731
+    def first() -> None:
+        finetune(RANDOM.but(out=tmp_path / "run"), TASK, wide(tokenizer), tokenizer, observer=KilledAt(5))
+
     ends = []
     for number in range(2):
         in_processes(first, tmp_path / f"{number}a", count=1, killed=True)

@@ -29,15 +29,19 @@ class _Interrupted(Exception):
 
 
 class _Commands(TyperGroup):
-    """The commands, with Ctrl-C caught before typer sees it."""
+    """The commands, with Ctrl-C caught before typer sees it, and one process for all but one of them."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The command that was asked for."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if launched() > 1 and name != "finetune":
+            raise InputError(
+                f"WORLD_SIZE={launched()}: only `wtacrs finetune` runs in several processes; start `wtacrs {name}` in one"
+            )
+        return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
-        if launched() > 1 and ctx.invoked_subcommand not in (None, "finetune"):
-            raise InputError(
-                f"WORLD_SIZE={launched()}: only `wtacrs finetune` runs in several processes; start "
-                f"`wtacrs {ctx.invoked_subcommand}` in one"
-            )
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
