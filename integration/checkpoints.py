@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from wtacrs.estimators.errors import InputError
 from wtacrs.integration.hub import quiet
 from wtacrs.integration.lora import is_lora, merged_state, stock_model
+from wtacrs.integration.processes import Processes, mixed_seed
 from wtacrs.validation.files import replacing
 
 if TYPE_CHECKING:
@@ -75,14 +77,40 @@ def load_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def random_states() -> dict[str, Any]:
-    """States of torch's global generators, the only ones that models and estimators draw from."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+def random_states(processes: Processes = Processes()) -> dict[str, Any]:
+    """States of torch's global generators, the only ones that models and estimators draw from.
+
+    One process may use several GPUs; of several processes each has its own.
+    """
+    cuda: list[Tensor] = []
+    if torch.cuda.is_available():
+        cuda = torch.cuda.get_rng_state_all() if processes.count == 1 else [torch.cuda.get_rng_state()]
     return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
 
 def set_random_states(states: dict[str, Any]) -> None:
     """Put torch's global generators where `random_states` found them."""
     torch.set_rng_state(states["cpu"])
-    if states["cuda"] and torch.cuda.is_available():
+    if len(states["cuda"]) == 1 and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"][0])
+    elif states["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def resume_random_states(saved: list[dict[str, Any]], processes: Processes, seed: int, step: int) -> None:
+    """Put torch's global generators where those of the process of this rank were when `saved` was.
+
+    A process that had no predecessor is seeded by its rank, the step and the run's seed. So a run goes on bit by bit in
+    as many processes as it had, and in another number of them with other random numbers, the same every time.
+
+    Args:
+        saved: one entry of `random_states` for every process there was.
+        processes: that there are now.
+        seed: of the run.
+        step: from which it goes on.
+    """
+    if processes.rank >= len(saved):
+        torch.manual_seed(mixed_seed(seed, "resumed at", step, "process", processes.rank))
+        return
+    mine = saved[processes.rank]
+    set_random_states(mine if processes.count == 1 else {"cpu": mine["cpu"], "cuda": mine["cuda"][:1]})

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from wtacrs.integration.models import (
     small_t5,
     task_tokenizer,
 )
+from wtacrs.integration.processes import Processes
 from wtacrs.integration.trained_states import check_age, train_for_capture
 from wtacrs.validation.captures import Captures
 from wtacrs.validation.runner import Report
@@ -260,11 +262,33 @@ def finetune_command(
     dev_limit: int | None,
     overwrite: bool,
 ) -> TrainingResult:
-    """Load task and model, and train.
+    """Load task and model, and train, in as many processes as were started together.
 
     Raises:
         InputError: on anything that cannot be loaded or used, and on a folder that holds a run already.
     """
+    processes = Processes.started()
+    try:
+        options = {"train_limit": train_limit, "dev_limit": dev_limit, "overwrite": overwrite}
+        load = partial(_load, config, task_name, data, model_name, tokenizer_name, **options)
+        task, model, tokenizer = processes.together(load)
+        tell = None if sys.stderr.isatty() else _tell
+        return finetune(config, task, model, tokenizer, progress=True, on_point=tell)
+    finally:
+        processes.end()
+
+
+def _load(
+    config: FinetuneConfig,
+    task_name: str,
+    data: Path | None,
+    model_name: str | None,
+    tokenizer_name: str | None,
+    *,
+    train_limit: int | None,
+    dev_limit: int | None,
+    overwrite: bool,
+) -> tuple[TaskData, PreTrainedModel, PreTrainedTokenizerBase]:
     if config.resume and overwrite:
         raise InputError("--resume and --overwrite contradict each other")
     if config.out is not None:
@@ -277,8 +301,7 @@ def finetune_command(
             raise InputError(f"out={config.out}: there is no state.pt to resume from")
     check_model(model_name, tokenizer_name)
     task = load_task(task_name, data=data, train_limit=train_limit, dev_limit=dev_limit, seed=config.seed)
-    model, tokenizer = open_model(model_name, tokenizer_name, task, config.seed)
-    return finetune(config, task, model, tokenizer, progress=True, on_point=None if sys.stderr.isatty() else _tell)
+    return task, *open_model(model_name, tokenizer_name, task, config.seed)
 
 
 def _tell(point: TrainingPoint) -> None:

@@ -14,6 +14,7 @@ from wtacrs.integration.layers import conv1d_class, is_linear_layer, reads_rank
 from wtacrs.integration.linear import MIN_ELEMENTS, ApproxLinear, EstimatedWeight
 from wtacrs.integration.padding import RowMasks, flattens, stream_of
 from wtacrs.integration.training_scores import make_gradient_norms
+from wtacrs.integration.wrapped import become, own_class, unwrapped
 
 FilterFn = Callable[[str, Any], bool]
 
@@ -50,6 +51,9 @@ def approximate_(
     and keep nothing, converted or not; converted before `get_peft_model`, they stay so, and their adapters are stock
     layers until `approximate_` is called again. Where A is frozen too (LoRA-FA), nothing of the wide input is kept.
 
+    A model may be converted before or after `DistributedDataParallel` or `torch.distributed.fsdp.fully_shard`; names are
+    those within the wrapper. Every process draws rows of its own, even if all have been seeded alike.
+
     Args:
         model: any module; may itself be an `nn.Linear`.
         estimator: a spec such as `"wta_crs(budget=0.3)"` or an `Estimator`.
@@ -76,7 +80,7 @@ def approximate_(
     >>> restore_(model)
     ['0']
     """
-    chosen_estimator = make(estimator)
+    chosen_estimator, model = make(estimator), unwrapped(model)
     norms = make_gradient_norms(scores)
     layers = {
         name: module
@@ -101,7 +105,10 @@ def approximate_(
     masks = RowMasks.on(model) or RowMasks(model)
     masks.sampled = True
     for name, layer in layers.items():
-        layer.__class__ = converted_class(layer)
+        kind = converted_class(layer)
+        assert kind is not None
+        if own_class(layer) is not kind:
+            become(layer, kind)
         assert isinstance(layer, EstimatedWeight)
         layer.estimator = chosen_estimator
         layer.min_elements, layer.share_inputs = min_elements, share_inputs
@@ -119,11 +126,12 @@ def converted_class(module: nn.Module) -> type[EstimatedWeight] | None:
 
     Subclasses of `nn.Linear` and `Conv1D` have a `forward` of their own to lose, and are left alone.
     """
-    if type(module) in (nn.Linear, ApproxLinear):
+    kind = own_class(module)
+    if kind in (nn.Linear, ApproxLinear):
         return ApproxLinear
-    if is_linear_layer(module) and isinstance(module, EstimatedWeight) and "stock" in vars(type(module)):
-        return type(module)
-    if type(module) is not conv1d_class():
+    if is_linear_layer(module) and issubclass(kind, EstimatedWeight) and "stock" in vars(kind):
+        return kind
+    if kind is not conv1d_class():
         return None
     from wtacrs.integration.conv1d import ApproxConv1D
 
@@ -151,13 +159,13 @@ def restore_(model: nn.Module) -> list[str]:
         Names of the restored layers; empty if none was converted.
     """
     restored = []
-    for name, module in model.named_modules():
+    for name, module in unwrapped(model).named_modules():
         masks = RowMasks.on(module)
         if masks is not None:
             masks.remove()
         if isinstance(module, EstimatedWeight):
             for attribute in _ATTRIBUTES:
                 module.__dict__.pop(attribute, None)
-            module.__class__ = module.stock  # type: ignore[assignment]
+            become(module, module.stock)
             restored.append(name)
     return restored

@@ -12,13 +12,14 @@ from wtacrs.estimators.errors import InputError
 from wtacrs.integration.data import TaskData
 from wtacrs.integration.encoding import collate, encode
 from wtacrs.integration.metrics import Prediction, parse_target, score
+from wtacrs.integration.processes import Processes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class Evaluator:
-    """The dev set of a task, tokenized once.
+    """The dev set of a task, tokenized once. Several processes share its batches, and all get the same metrics.
 
     Args:
         task: gives examples, labels and metrics.
@@ -68,15 +69,17 @@ class Evaluator:
         return max(map(len, tokens))
 
     def _predictions(self, model: PreTrainedModel) -> list[Prediction]:
-        found: list[Prediction] = [None] * len(self._encoded)
-        for indices in self._batches():
+        found: dict[int, Prediction] = {}
+        processes = Processes.here()
+        for indices in processes.share(list(self._batches())):
             batch = collate([self._encoded[i] for i in indices], self._tokenizer)
             labels = batch.pop("labels")
             batch = {key: value.to(model.device) for key, value in batch.items()}
             read = self._generate if labels.ndim == 2 else self._classify
             for index, prediction in zip(indices, read(model, batch), strict=True):
                 found[index] = prediction
-        return found
+        everything = {index: value for part in processes.gathered(found) for index, value in part.items()}
+        return [everything[index] for index in range(len(self._encoded))]
 
     def _batches(self) -> Iterator[Sequence[int]]:
         order = sorted(range(len(self._encoded)), key=lambda i: len(self._encoded[i]))

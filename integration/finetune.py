@@ -1,7 +1,7 @@
 """Fine-tuning, exact or with an estimated weight gradient: one short loop for text-to-text and classification.
 
 A run is a function of (config, task, model) on a given device, and an interrupted run that is resumed gives the
-same result as one that was not.
+same result as one that was not. Several processes train together under torchrun or `accelerate launch`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from wtacrs.integration.checkpoints import (
     load_state,
     random_states,
     remove_leftovers,
+    resume_random_states,
     save_checkpoint,
     save_state,
-    set_random_states,
 )
 from wtacrs.integration.convert import approximate_, fitting_layers, restore_
 from wtacrs.integration.data import TaskData, digest
@@ -31,6 +31,7 @@ from wtacrs.integration.event_log import FOLDER, EventLog
 from wtacrs.integration.finetune_config import DEMO, FinetuneConfig
 from wtacrs.integration.lora import add_lora, stock_model, take_lora_off
 from wtacrs.integration.models import is_text_to_text, model_name
+from wtacrs.integration.processes import Processes
 from wtacrs.integration.progress import progress_display
 from wtacrs.integration.training import Trainer
 from wtacrs.validation.records import stamp
@@ -65,6 +66,11 @@ def finetune(
     is killed at any step can go on. torch's global generators are seeded with `config.seed`: dropout and the estimators
     draw from them. The model ends on the training device, in eval mode and unconverted.
 
+    In several processes, which all must call this with the same arguments, each takes its share of every batch, so that
+    `batch_size` and steps mean what they mean in one, and each draws random numbers of its own. The first one writes,
+    into a folder that all must see, and calls `on_point`. ``state.pt`` can be resumed in another number of processes,
+    with other random numbers from there on, and in the same number bit by bit.
+
     Args:
         config: how to train.
         task: what to train on.
@@ -76,20 +82,21 @@ def finetune(
 
     Raises:
         InputError: if the state to resume from does not fit, the tokenizer cannot spell the answers, or the
-            training loss is not finite (`lr` too large, say).
+            training loss is not finite (`lr` too large, say), or if scores are remembered in several processes.
     """
     trained = _prepared(model, config)
     trainable = sum(parameter.numel() for parameter in trained.parameters() if parameter.requires_grad)
     try:
         converted = 0 if config.estimator is None else len(_convert(trained, config.estimator, config))
-        with progress_display(progress, title=f"{task.name} · {config.method}") as show:
+        first = Processes.here().first
+        with progress_display(progress and first, title=f"{task.name} · {config.method}") as show:
             run = _Run(config, task, trained, tokenizer, show, on_point, observer)
             try:
                 run.train()
             finally:
                 run.close()
         restore_(trained)
-        run.finish()
+        run.processes.together(run.finish)
     finally:
         restore_(trained)
         take_lora_off(trained)
@@ -111,9 +118,10 @@ def finetune(
         best=max(values),
         final=values[-1],
         history=run.history,
+        processes=run.processes.count,
     )
-    if config.out is not None:
-        write_text(config.out / "result.json", result.model_dump_json(indent=2) + "\n")
+    if run.folder is not None:
+        write_text(run.folder / "result.json", result.model_dump_json(indent=2) + "\n")
     return result
 
 
@@ -135,7 +143,7 @@ _PROGRESS = ("step", "seconds", "examples", "learning_rate", "gradient_norm", "b
 
 
 class _Run(Trainer):
-    """A run that is evaluated, saved, restored and observed."""
+    """A run that is evaluated, saved, restored and observed; `folder` is None where nothing is to be written."""
 
     def __init__(
         self,
@@ -154,16 +162,17 @@ class _Run(Trainer):
         )
         self.best = -math.inf
         self.lines: list[dict[str, Any]] = []
+        self.folder = config.out if self.processes.first else None
         if config.resume:
-            self._restore()
-        elif config.out is not None:
+            self.processes.together(self._restore)
+        elif self.folder is not None:
             for name in ("state.pt", "result.json"):
-                (config.out / name).unlink(missing_ok=True)
-        if config.out is not None:
-            remove_leftovers(config.out, _FILES)
+                (self.folder / name).unlink(missing_ok=True)
+        if self.folder is not None:
+            remove_leftovers(self.folder, _FILES)
         self._events: EventLog | None = None
-        if config.tensorboard and config.out is not None:
-            self._events = EventLog(config.out / FOLDER, after=self.step if config.resume else None)
+        if config.tensorboard and self.folder is not None:
+            self._events = EventLog(self.folder / FOLDER, after=self.step if config.resume else None)
         if observer is not None:
             observer.started(model, self.step)
 
@@ -186,8 +195,8 @@ class _Run(Trainer):
 
     def finish(self) -> None:
         """Write what remains once the model is stock again."""
-        if self.config.out is not None:
-            save_checkpoint(self.config.out / "last", self.model, self.tokenizer)
+        if self.folder is not None:
+            save_checkpoint(self.folder / "last", self.model, self.tokenizer)
 
     def before_update(self) -> None:
         """Show the gradients to the observer."""
@@ -230,14 +239,14 @@ class _Run(Trainer):
         self._show(step=self.step, total=self.total_steps, metric=f"{metric} {dev[metric]:.3f}")
         if self.step > 0 and dev[metric] > self.best:
             self.best = dev[metric]
-            if self.config.out is not None:
-                save_checkpoint(self.config.out / "best", self.model, self.tokenizer)
-        if self._on_point is not None:
+            if self.folder is not None:
+                save_checkpoint(self.folder / "best", self.model, self.tokenizer)
+        if self._on_point is not None and self.processes.first:
             self._on_point(self.history[-1])
 
     def _write_lines(self) -> None:
-        if self.config.out is not None:
-            write_text(self.config.out / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.lines))
+        if self.folder is not None:
+            write_text(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.lines))
 
     def _note(self, part: str, values: dict[str, float]) -> None:
         if self._events is not None:
@@ -260,15 +269,19 @@ class _Run(Trainer):
             self._observer.saving()
         if self._events is not None:
             self._events.flush()
+        first, *others = self.processes.gathered(random_states(self.processes))
+        if self.folder is None:
+            return
         save_state(
-            self.config.out / "state.pt",
+            self.folder / "state.pt",
             {
                 "identity": self._identity(),
                 "progress": {name: getattr(self, name) for name in _PROGRESS},
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": self.scheduler.state_dict(),
-                "random": random_states(),
+                "random": first,
+                "random_others": others,
                 "gradient_norms": None if self.gradient_norms is None else self.gradient_norms.state_dict(),
             },
         )
@@ -293,7 +306,8 @@ class _Run(Trainer):
         self.scheduler.load_state_dict(state["scheduler"])
         for name, value in state["progress"].items():
             setattr(self, name, value)
-        set_random_states(state["random"])
+        saved = [state["random"], *state.get("random_others", [])]  # a run from before there were others has none
+        resume_random_states(saved, self.processes, self.config.seed, self.step)
         if self.gradient_norms is not None:
             self.gradient_norms.load_state_dict(state["gradient_norms"])
         self._write_lines()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from wtacrs.integration.processes import mixed_seed
 from wtacrs.integration.shared_inputs import SharedInputs
 
 Stream = Literal["source", "target"]
@@ -68,7 +68,7 @@ class ForwardPass:
             return None
         call = self._calls.get(layer, 0)
         self._calls[layer] = call + 1
-        return torch.Generator(device).manual_seed(_mixed(self.seed, layer, call))
+        return torch.Generator(device).manual_seed(mixed_seed(self.seed, layer, call))
 
     def forget_calls(self) -> None:
         """Begin again, for the recomputation: what was shared is let go, and calls are counted from the first."""
@@ -77,12 +77,7 @@ class ForwardPass:
 
     def together_with(self, other: ForwardPass) -> ForwardPass:
         """What is certain where it is not known of which of two passes a layer is recomputed: a seed, no masks."""
-        return ForwardPass(seed=_mixed(self.seed, other.seed), known=False)
-
-
-def _mixed(*parts: object) -> int:
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest) >> 1  # torch's seeds are signed
+        return ForwardPass(seed=mixed_seed(self.seed, other.seed), known=False)
 
 
 def tensors_with_gradient(output: Any) -> Iterator[Tensor]:

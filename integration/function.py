@@ -11,7 +11,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from wtacrs.estimators import Estimator
+from wtacrs.estimators import Estimator, InputError
 
 Watch = Callable[[Tensor], None]
 
@@ -87,7 +87,16 @@ def sampled_linear(
 
     Random numbers come from torch's default generator of the device, as dropout's do, so that activation
     checkpointing replays them if it runs the forward pass with gradients enabled (`use_reentrant=False`).
+
+    Raises:
+        InputError: if input or weight is a `DTensor`, of which no process has whole rows. (`fully_shard` gathers the
+            weights before a layer runs.)
     """
+    if _in_pieces(x) or _in_pieces(weight):
+        raise InputError(
+            f"weight {list(weight.shape)}: a DTensor within the layer (tensor parallelism?), of which no process has "
+            "whole rows; use fully_shard or DistributedDataParallel, or leave the layer exact with filter_fn"
+        )
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = _cast(x, dtype), _cast(weight, dtype)
@@ -100,6 +109,11 @@ def as_autocast(x: Tensor) -> Tensor:
     if not torch.is_autocast_enabled(x.device.type):
         return x
     return _cast(x, torch.get_autocast_dtype(x.device.type))
+
+
+def _in_pieces(tensor: Tensor) -> bool:
+    # by name: importing the class takes long
+    return type(tensor).__name__ == "DTensor"
 
 
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -26,6 +26,7 @@ from wtacrs.integration.answers import Answers
 from wtacrs.integration.forward_pass import NOT_COMPILED, ForwardPass, Stream, tensors_with_gradient
 from wtacrs.integration.gradient_norms import GradientNorms
 from wtacrs.integration.layers import projection_name
+from wtacrs.integration.processes import own_seed
 
 IGNORED_LABEL = -100
 _CROSS_ATTENTION = re.compile(r"encdec|cross|encoder_?att", re.IGNORECASE)
@@ -55,7 +56,7 @@ class RowMasks:
     Args:
         model: the module to hook; its `forward` is where the masks arrive.
         sampled: whether layers draw: every forward pass with gradients enabled then takes one number from torch's
-            default generator, the seed of its layers.
+            default generator, the seed of its layers; each of several processes mixes in its rank.
     """
 
     def __init__(self, model: nn.Module, *, sampled: bool = False) -> None:
@@ -199,7 +200,7 @@ class RowMasks:
         """None where nothing is sampled, and in compiled code, where layers draw from torch's default generator."""
         if not self.sampled or not torch.is_grad_enabled() or torch.compiler.is_compiling():
             return None
-        return int(torch.randint(2**62, ()))
+        return own_seed()
 
 
 def tokens_from_arguments(encoder_decoder: bool, arguments: dict[str, Any]) -> dict[Stream, Tensor]:

@@ -1,6 +1,7 @@
 """The training loop itself: batches, optimizer, schedule and one step; what is measured and saved comes on top.
 
-The steps are a function of (config, task, model) on a given device.
+The steps are a function of (config, task, model) on a given device. Several processes (torchrun, accelerate) share every
+batch: without random numbers they take the steps that one process takes, up to rounding.
 """
 
 from __future__ import annotations
@@ -8,9 +9,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from wtacrs.estimators.errors import InputError
 from wtacrs.integration.data import TaskData
@@ -19,6 +23,8 @@ from wtacrs.integration.finetune_config import FinetuneConfig
 from wtacrs.integration.lora import stock_model
 from wtacrs.integration.models import is_text_to_text
 from wtacrs.integration.padding import gradient_norms_of
+from wtacrs.integration.processes import Processes
+from wtacrs.integration.replicas import replicated
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -31,11 +37,15 @@ _POOL_BATCHES = 50
 class Trainer:
     """Model, AdamW, schedule and position of one run; torch's global generators are seeded with `config.seed`.
 
+    Of several processes each seeds its generators differently, and takes its share of every batch. A loss is the sum over
+    the whole batch divided by what is counted there, tokens or examples, however they fall on the processes.
+
     Attributes:
+        processes: that train together.
         step: optimizer steps taken.
         losses: one per step since they were last emptied.
         seconds: of training, all of them together.
-        examples: trained on so far, with repetitions.
+        examples: trained on so far by all processes, with repetitions.
         learning_rate: of the last step.
         gradient_norm: of the last step, before it was clipped.
         gradient_norms: what the layers of a converted model remember for their scores, or None.
@@ -47,7 +57,8 @@ class Trainer:
         from transformers import get_scheduler
 
         self.config, self.task, self.model, self.tokenizer = config, task, model, tokenizer
-        self.accelerator = _accelerator(config.precision)
+        self.accelerator, self.processes = _accelerator(config.precision), Processes.here()
+        _check_scores(config, self.processes)
         self.train_set = encode(
             task.train, tokenizer, text_to_text=is_text_to_text(stock_model(model)), max_length=config.max_length
         )
@@ -71,7 +82,10 @@ class Trainer:
         self.step, self.seconds, self.examples = 0, 0.0, 0
         self.learning_rate, self.gradient_norm = 0.0, 0.0
         self.losses: list[float] = []
-        torch.manual_seed(config.seed)
+        torch.manual_seed(self.processes.own_seed(config.seed))
+        self._replica: nn.Module = model
+        if self.processes.count > 1:
+            self._replica = replicated(model.train(), self._first_loss)
 
     def train(self) -> None:
         """Train to the last step."""
@@ -93,13 +107,15 @@ class Trainer:
     def _step(self, batches: Sequence[Sequence[Encoded]]) -> None:
         started = time.perf_counter()
         total = torch.zeros((), device=self.accelerator.device)
-        for examples in batches:
-            batch = collate(examples, self.tokenizer, regression=self.task.labels is None, ids=self._gives_ids)
-            with self.accelerator.autocast():
-                loss = self.model(**{k: v.to(self.accelerator.device) for k, v in batch.items()}).loss
-            self.accelerator.backward(loss / len(batches))
+        for number, examples in enumerate(batches, start=1):
+            share = self.processes.share(examples)
+            weight = self.processes.count * _counted(share) / _counted(examples)
+            with self._adding_up() if number < len(batches) else nullcontext():
+                # all processes take part in what is averaged, one without examples too
+                loss = self._loss(self._replica, share or examples[:1]) * weight
+                self.accelerator.backward(loss / len(batches))
             total += loss.detach() / len(batches)
-        value = total.item()
+        value = self.processes.mean(total).item()
         if not math.isfinite(value):
             raise InputError(
                 f"lr={self.config.lr}: the training loss is {value} at step {self.step + 1} "
@@ -116,10 +132,22 @@ class Trainer:
         self.examples += sum(map(len, batches))
         self.seconds += time.perf_counter() - started
 
+    def _loss(self, model: nn.Module, examples: Sequence[Encoded]) -> Tensor:
+        batch = collate(examples, self.tokenizer, regression=self.task.labels is None, ids=self._gives_ids)
+        with self.accelerator.autocast():
+            return model(**{k: v.to(self.accelerator.device) for k, v in batch.items()}).loss
+
+    def _first_loss(self, model: nn.Module) -> Tensor:
+        return self._loss(model, self.train_set[:1])
+
+    def _adding_up(self) -> AbstractContextManager[None]:
+        """Gradients stay with the process that computed them."""
+        return self._replica.no_sync() if isinstance(self._replica, DistributedDataParallel) else nullcontext()
+
     def _clip(self) -> float:
         """Clip the gradients, if wanted, and return what their norm was."""
         if self.config.clip is not None:
-            return float(self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip))
+            return float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip))
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         return float(torch.nn.utils.get_total_norm(gradients))
 
@@ -150,7 +178,7 @@ def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> Iterator[d
 
 
 def _accelerator(precision: str) -> Accelerator:
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedType
     from accelerate.state import AcceleratorState
 
     wanted = "bf16" if precision == "bf16" else "no"
@@ -158,6 +186,21 @@ def _accelerator(precision: str) -> Accelerator:
     if state and state.get("_mixed_precision") != wanted:
         AcceleratorState._reset_state()  # one process may train in several precisions, one after the other
     accelerator = Accelerator(mixed_precision=wanted)
-    if accelerator.num_processes > 1:
-        raise InputError(f"{accelerator.num_processes} processes: a run is trained in one process")
+    way = accelerator.distributed_type
+    if way not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
+        raise InputError(f"accelerate's distributed_type={way.value}: only MULTI_GPU and MULTI_CPU are supported")
     return accelerator
+
+
+def _counted(examples: Sequence[Encoded]) -> int:
+    """What the mean loss is a mean over: tokens to be written, or examples to be classified."""
+    return sum(1 if example.target is None else len(example.target) for example in examples)
+
+
+def _check_scores(config: FinetuneConfig, processes: Processes) -> None:
+    """Every process would remember what its own share of the batches showed, which is another one in every epoch."""
+    if processes.count > 1 and config.scores != "row norms":
+        raise InputError(
+            f"scores={config.scores!r} in {processes.count} processes: each sees the gradients of its own share only, "
+            "and what is remembered would not be one state to resume from; use 'row norms' or one process"
+        )

@@ -201,7 +201,7 @@ def test_a_generator_that_is_not_put_back_is_found(
 ) -> None:
     part = config.but(out=tmp_path, tensorboard=True)
     killed(lambda: finetune(part, TASK, wide(tokenizer), tokenizer, observer=KilledAt(5)))
-    monkeypatch.setattr("wtacrs.integration.finetune.set_random_states", lambda states: None)
+    monkeypatch.setattr("wtacrs.integration.checkpoints.set_random_states", lambda states: None)
     with pytest.raises(AssertionError):
         check_equal(whole, tmp_path, tokenizer, config)
 

@@ -19,7 +19,10 @@ class TrainingPoint(Record):
 
 
 class TrainingResult(Record):
-    """One fine-tuning run; `majority` is what predicting the most frequent training label scores on dev."""
+    """One fine-tuning run; `majority` is what predicting the most frequent training label scores on dev.
+
+    `processes` trained together, each on its share of every batch.
+    """
 
     kind: Literal["training"] = "training"
     stamp: Stamp
@@ -36,3 +39,4 @@ class TrainingResult(Record):
     best: float
     final: float
     history: Sequence[TrainingPoint]
+    processes: int = 1

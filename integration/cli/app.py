@@ -14,6 +14,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from wtacrs.estimators import InputError
+from wtacrs.integration.processes import launched, speaks
 from wtacrs.integration.progress import count_bar
 
 if TYPE_CHECKING:
@@ -28,7 +29,16 @@ class _Interrupted(Exception):
 
 
 class _Commands(TyperGroup):
-    """The commands, with Ctrl-C caught before typer sees it."""
+    """The commands, with Ctrl-C caught before typer sees it, and one process for all but one of them."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The command that was asked for."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if launched() > 1 and name != "finetune":
+            raise InputError(
+                f"WORLD_SIZE={launched()}: only `wtacrs finetune` runs in several processes; start `wtacrs {name}` in one"
+            )
+        return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
@@ -126,12 +136,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _stopped(message: str) -> int:
-    print(message, file=sys.stderr)
+    if speaks():
+        print(message, file=sys.stderr)
     return 130
 
 
 def _refuse(message: str, code: int = 2) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    if speaks():
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 

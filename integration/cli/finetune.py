@@ -40,7 +40,7 @@ def finetune(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run.")] = Path("runs/finetune"),
     epochs: Annotated[float, typer.Option(help="Passes over the training examples.")] = 3.0,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps, instead of epochs.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Examples per forward pass.")] = 32,
+    batch_size: Annotated[int, typer.Option(help="Examples per forward pass, of all processes together.")] = 32,
     accumulation: Annotated[int, typer.Option(help="Forward passes per optimizer step.")] = 1,
     layers: LayersOption = None,
     lora_rank: Annotated[
@@ -73,9 +73,13 @@ def finetune(
 
     A T5 is evaluated by what it writes, by greedy generation. A run that was interrupted, killed even, ends with
     --resume as it would have ended.
+
+    Under torchrun or accelerate launch (torchrun --nproc-per-node 2 -m wtacrs.integration.cli finetune …) several
+    processes share every batch: --batch-size and --steps mean what they mean in one.
     """
     from wtacrs.integration.commands import finetune_command
     from wtacrs.integration.finetune_config import FinetuneConfig
+    from wtacrs.integration.processes import speaks
     from wtacrs.integration.tables import training_table
 
     options: dict[str, Any] = {
@@ -113,5 +117,6 @@ def finetune(
         dev_limit=dev_limit,
         overwrite=overwrite,
     )
-    console.print(training_table([result]))
-    wrote(out / "result.json", out / "metrics.jsonl", out / "best")
+    if speaks():
+        console.print(training_table([result]))
+        wrote(out / "result.json", out / "metrics.jsonl", out / "best")
