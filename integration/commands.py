@@ -269,7 +269,7 @@ def finetune_command(
     """
     processes = Processes.started()
     try:
-        options = {"train_limit": train_limit, "dev_limit": dev_limit, "overwrite": overwrite}
+        options: dict[str, Any] = {"train_limit": train_limit, "dev_limit": dev_limit, "overwrite": overwrite}
         load = partial(_load, config, task_name, data, model_name, tokenizer_name, **options)
         task, model, tokenizer = processes.together(load)
         tell = None if sys.stderr.isatty() else _tell
