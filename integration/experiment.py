@@ -14,7 +14,7 @@
     "LoRA" = { lora_rank = 8, lr = 1e-3 }
     "LoRA, CRS 0.3" = { lora_rank = 8, lr = 1e-3, estimator = "crs(budget=0.3)" }
 
-Started again in the same folder an experiment goes on where it stopped.
+Started again in the same folder an experiment goes on where it stopped. Runs that are over keep no weights.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class ExperimentConfig(BaseModel):
             InputError: on unusable fields, and on two labels that would be one folder.
         """
         for where, fields in {"training": self.training, **self.methods}.items():
-            reserved = [key for key in ("seed", "out", "resume") if key in fields]
+            reserved = [key for key in ("seed", "out", "resume", "keep_weights") if key in fields]
             if reserved:
                 raise InputError(f"{where}.{reserved[0]} is set by the experiment itself")
         if "estimator" in self.training:

@@ -195,7 +195,7 @@ class _Run(Trainer):
 
     def finish(self) -> None:
         """Write what remains once the model is stock again."""
-        if self.folder is not None:
+        if self.folder is not None and self.config.keep_weights:
             save_checkpoint(self.folder / "last", self.model, self.tokenizer)
 
     def before_update(self) -> None:
@@ -239,7 +239,7 @@ class _Run(Trainer):
         self._show(step=self.step, total=self.total_steps, metric=f"{metric} {dev[metric]:.3f}")
         if self.step > 0 and dev[metric] > self.best:
             self.best = dev[metric]
-            if self.folder is not None:
+            if self.folder is not None and self.config.keep_weights:
                 save_checkpoint(self.folder / "best", self.model, self.tokenizer)
         if self._on_point is not None and self.processes.first:
             self._on_point(self.history[-1])
@@ -272,13 +272,14 @@ class _Run(Trainer):
         first, *others = self.processes.gathered(random_states(self.processes))
         if self.folder is None:
             return
+        weights = self.config.keep_weights or self.step < self.total_steps
         save_state(
             self.folder / "state.pt",
             {
                 "identity": self._identity(),
                 "progress": {name: getattr(self, name) for name in _PROGRESS},
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                "model": self.model.state_dict() if weights else None,
+                "optimizer": self.optimizer.state_dict() if weights else None,
                 "scheduler": self.scheduler.state_dict(),
                 "random": first,
                 "random_others": others,
@@ -298,11 +299,12 @@ class _Run(Trainer):
                     raise InputError(
                         f"resume: {prefix}{key}={mine[key]!r}, but the run in {path.parent} had {other.get(key)!r}"
                     )
-        try:
-            self.model.load_state_dict(state["model"])
-        except RuntimeError:
-            raise InputError(f"resume: the model of the run in {path.parent} had other layers or sizes") from None
-        self.optimizer.load_state_dict(state["optimizer"])
+        if state["model"] is not None:
+            self._load_weights(state, path)
+        elif self.config.keep_weights:
+            raise InputError(
+                f"resume: the run in {path.parent} is over and kept no weights; only its result can be read"
+            )
         self.scheduler.load_state_dict(state["scheduler"])
         for name, value in state["progress"].items():
             setattr(self, name, value)
@@ -311,6 +313,13 @@ class _Run(Trainer):
         if self.gradient_norms is not None:
             self.gradient_norms.load_state_dict(state["gradient_norms"])
         self._write_lines()
+
+    def _load_weights(self, state: dict[str, Any], path: Path) -> None:
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError:
+            raise InputError(f"resume: the model of the run in {path.parent} had other layers or sizes") from None
+        self.optimizer.load_state_dict(state["optimizer"])
 
 
 def _prepared(model: PreTrainedModel, config: FinetuneConfig) -> PreTrainedModel | PeftModel:

@@ -199,6 +199,23 @@ def test_resuming_a_finished_run_changes_nothing(tokenizer: PreTrainedTokenizerB
     assert again == first
 
 
+def test_a_run_without_weights_can_be_read(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    """It goes on from the middle, and once it is over its result is all there is."""
+    config = CONFIG.but(steps=6, save_every=2, eval_every=3, out=tmp_path / "short", keep_weights=False)
+    whole = finetune(config.but(out=tmp_path / "whole", keep_weights=True), TASK, tiny(tokenizer), tokenizer)
+    with pytest.raises(Interrupted):
+        finetune(config, TASK, tiny(tokenizer), tokenizer, on_point=interrupt_at(3))
+    result = finetune(config.but(resume=True), TASK, tiny(tokenizer), tokenizer)
+    assert without_times(result) == without_times(whole)
+    again = finetune(config.but(resume=True), TASK, tiny(tokenizer), tokenizer)
+    assert again == result
+    assert {path.name for path in (tmp_path / "short").iterdir()} == {"state.pt", "metrics.jsonl", "result.json"}
+    sizes = [(tmp_path / name / "state.pt").stat().st_size for name in ("short", "whole")]
+    assert sizes[0] < 0.2 * sizes[1]
+    with pytest.raises(InputError, match="kept no weights"):
+        finetune(config.but(resume=True, keep_weights=True), TASK, tiny(tokenizer), tokenizer)
+
+
 def test_resume_refuses_what_does_not_fit(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     config = CONFIG.but(steps=2, out=tmp_path)
     with pytest.raises(InputError, match=r"state\.pt does not exist"):
