@@ -63,7 +63,7 @@ class CounterStream(NamedTuple):
 
     def uniforms(self, stream: int, counters: Int64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
         """Multiples of 2⁻⁵³ in [0, 1)."""
-        return _shift(self.bits(stream, counters), 11).to(torch.float64) * 2.0**-53
+        return _shift(self.bits(stream, counters), 11).to(torch.float64).mul_(2.0**-53)
 
     def signs(self, stream: int, counters: Int64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
         """The highest bit."""
@@ -104,9 +104,13 @@ def entry_counters(like: Shaped[Tensor, "k d"]) -> Int64[Tensor, "k d"]:
 
 def mix64(number: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
     """The finalizer of splitmix64, a bijection of the 64-bit numbers in which every bit moves every other."""
-    number = (number ^ _shift(number, 30)) * _FIRST
-    number = (number ^ _shift(number, 27)) * _SECOND
-    return number ^ _shift(number, 31)
+    mixed = number ^ _shift(number, 30)
+    # in place from here on: a large temporary is paid for by page faults, not by arithmetic
+    mixed *= _FIRST
+    mixed ^= _shift(mixed, 27)
+    mixed *= _SECOND
+    mixed ^= _shift(mixed, 31)
+    return mixed
 
 
 def new_seed(device: torch.device, generator: torch.Generator | None) -> Int64[Tensor, " 1"]:
@@ -116,4 +120,4 @@ def new_seed(device: torch.device, generator: torch.Generator | None) -> Int64[T
 
 def _shift(number: Int[Tensor, "*shape"], places: int) -> Int[Tensor, "*shape"]:
     # the shift of a signed number drags its sign along
-    return (number >> places) & ((1 << (64 - places)) - 1)
+    return (number >> places).bitwise_and_((1 << (64 - places)) - 1)
