@@ -7,6 +7,7 @@ answers with listed values instead, so that the code under test is the code that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -94,7 +95,14 @@ class FreshNumbers(NamedTuple):
 
     def uniforms(self, stream: int, counters: Int64[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """New ones every time, whatever the address."""
-        return torch.rand(counters.shape, dtype=self.dtype, device=counters.device, generator=self.generator)
+        return uniform_numbers(counters.shape, self.dtype, counters.device, self.generator)
+
+
+def uniform_numbers(
+    shape: Sequence[int], dtype: torch.dtype, device: torch.device, generator: torch.Generator | None
+) -> Float[Tensor, "*shape"]:
+    """What `torch.rand` gives, bit by bit. That one is not compiled where sizes are symbols and a generator is named."""
+    return torch.empty(*shape, dtype=dtype, device=device).uniform_(generator=generator)
 
 
 def entry_counters(like: Shaped[Tensor, "k d"]) -> Int64[Tensor, "k d"]:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Float64, Int, Int64, Shaped, UInt8
 from torch import Tensor
 
 from wtacrs.estimators.base import Estimator, Traits, product_dtype
-from wtacrs.estimators.counter_rng import CounterStream, Uniforms, new_seed
+from wtacrs.estimators.counter_rng import CounterStream, Uniforms, new_seed, uniform_numbers
 from wtacrs.estimators.errors import InputError, NoClosedForm
 from wtacrs.estimators.fixed_size import FixedSizeEstimator
 from wtacrs.estimators.packing import (
@@ -164,7 +164,7 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
         checked = sampling_scores(x, scores)
         supported = torch.where(checked[:, None] > 0, x, 0.0)  # what is left out may hold anything
         numbers = self.rows_design(n).uniforms(n) if n else 0
-        uniforms = torch.rand(numbers, dtype=torch.float64, device=x.device, generator=generator)
+        uniforms = uniform_numbers((numbers,), torch.float64, x.device, generator)
         seed = new_seed(x.device, generator)
         plan = self.plan(self.allot(supported, checked), uniforms)
         return self.keep(supported, plan, seed, CounterStream(seed))

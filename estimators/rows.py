@@ -23,6 +23,7 @@ from torch import Tensor
 
 from wtacrs.estimators.base import Estimator, product_dtype
 from wtacrs.estimators.budget import check_budget, rows_for
+from wtacrs.estimators.counter_rng import uniform_numbers
 from wtacrs.estimators.errors import InputError, NoClosedForm
 from wtacrs.estimators.products import double_product
 from wtacrs.estimators.scores import check_matrix, check_rows_agree, row_norms, sampling_scores
@@ -101,10 +102,8 @@ class RowEstimator(Estimator[SavedRows]):
 
     def draw(self, scores: Float64[Tensor, " n"], generator: torch.Generator | None = None) -> RowPlan:
         """A random plan for checked scores (see `sampling_scores`)."""
-        numbers = torch.rand(
-            self.uniforms(scores.shape[0]), dtype=torch.float64, device=scores.device, generator=generator
-        )
-        return self.plan(scores, numbers)
+        shape = (self.uniforms(scores.shape[0]),)
+        return self.plan(scores, uniform_numbers(shape, torch.float64, scores.device, generator))
 
     def compress(
         self,

@@ -54,6 +54,10 @@ def approximate_(
     A model may be converted before or after `DistributedDataParallel` or `torch.distributed.fsdp.fully_shard`; names are
     those within the wrapper. Every process draws rows of its own, even if all have been seeded alike.
 
+    `torch.compile` takes the step into one graph, and a second one once lengths vary. Compiled layers draw from torch's
+    default generator: seed it differently in every process. With `dynamic=True` floats such as a budget must not become
+    symbols (`torch._dynamo.config.specialize_float = True`).
+
     Args:
         model: any module; may itself be an `nn.Linear`.
         estimator: a spec such as `"wta_crs(budget=0.3)"` or an `Estimator`.

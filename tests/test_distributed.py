@@ -158,6 +158,8 @@ def test_tensor_parallelism_is_refused(tmp_path: Path) -> None:
 # --- draws ---
 
 DRAWS, DIRECTIONS = 300, 6
+LEVEL = share("distributed: mean gradient", tests=3)
+"""Two tests here, and one of compiled steps."""
 
 
 def projections(spec: str, wrap: Callable[[nn.Module], nn.Module]) -> Tensor:
@@ -197,7 +199,7 @@ def test_the_mean_gradient_of_two_processes_is_the_exact_one(tmp_path: Path) -> 
     ours, theirs = in_processes(work, tmp_path)
     assert all(torch.equal(one, two) for one, two in zip(ours, theirs, strict=True))
     for sound in ours[:2]:
-        test = mean_test_from_projections(sound, share("distributed: mean gradient", tests=2), rounding=1e-12)
+        test = mean_test_from_projections(sound, LEVEL, rounding=1e-12)
         assert not test.rejected, (test.p_value, test.effect)
     assert mean_test_from_projections(ours[2], 1e-8, rounding=1e-12).rejected
 
