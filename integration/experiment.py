@@ -4,6 +4,7 @@
     task = "docstrings"
     seeds = [0, 1, 2]
     margin = 0.01                   # of the metric: a smaller difference is of no consequence
+    variance = "pooled"             # of differences, from all methods together; default "own": from each alone
 
     [training]                      # fields of `FinetuneConfig`
     steps = 900
@@ -23,7 +24,7 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -32,7 +33,7 @@ from wtacrs.figures import experiment as figure
 from wtacrs.integration.finetune_config import FinetuneConfig
 from wtacrs.integration.studies import draw_or_remove
 from wtacrs.integration.study_runs import Subject, train_in
-from wtacrs.validation.equivalence import Equivalence, adjusted, paired_equivalence, seeds_needed
+from wtacrs.validation.equivalence import Equivalence, adjusted, paired_equivalence, pooled_spread, seeds_needed
 from wtacrs.validation.experiment_records import ExperimentResult, ExperimentRow, ExperimentRun
 from wtacrs.validation.records import stamp
 from wtacrs.validation.results import write_result
@@ -55,6 +56,7 @@ class ExperimentConfig(BaseModel):
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=2)
     margin: float = Field(0.01, gt=0)
     level: float = Field(0.05, gt=0, lt=0.5)
+    variance: Literal["own", "pooled"] = "own"
     training: dict[str, Any] = {}
     methods: dict[str, dict[str, Any]] = Field(min_length=1)
 
@@ -169,7 +171,7 @@ def run_experiment(
         majority=first.majority,
         dev_size=first.dev_size,
         runs=runs,
-        rows=experiment_rows(runs, margin=config.margin, level=config.level),
+        rows=experiment_rows(runs, margin=config.margin, level=config.level, pooled=config.variance == "pooled"),
     )
     write_result(out / "experiment.json", found)
     draw_or_remove(lambda path: figure.draw(found, path), out / "experiment.png")
@@ -190,18 +192,25 @@ def subject_of(
     )
 
 
-def experiment_rows(runs: Sequence[ExperimentRun], *, margin: float, level: float) -> list[ExperimentRow]:
-    """One row per label, exact first; equivalence to exact by Holm over the labels."""
+def experiment_rows(
+    runs: Sequence[ExperimentRun], *, margin: float, level: float, pooled: bool = False
+) -> list[ExperimentRow]:
+    """One row per label, exact first; equivalence to exact by Holm over the labels.
+
+    The variance of a difference is estimated from all labels together if it is pooled, else from each alone.
+    """
     by_label: dict[str, list[TrainingResult]] = {}
     for run in runs:
         by_label.setdefault(run.label, []).append(run.result)
     exact = by_label[EXACT]
     labels = [label for label in by_label if label != EXACT]
+    spread = pooled_spread([_finals(found) for found in by_label.values()]) if pooled else None
     tests = [
-        paired_equivalence(_finals(by_label[label]), _finals(exact), margin=margin, level=level)
+        paired_equivalence(_finals(by_label[label]), _finals(exact), margin=margin, level=level, spread=spread)
         for label in labels
     ]
     standings: dict[str, Equivalence | None] = {EXACT: None, **dict(zip(labels, adjusted(tests), strict=True))}
+    methods = len(by_label) if pooled else 2
     seconds = fmean(_seconds(exact))
     return [
         ExperimentRow(
@@ -211,16 +220,17 @@ def experiment_rows(runs: Sequence[ExperimentRun], *, margin: float, level: floa
             error=stdev(_finals(found)) / len(found) ** 0.5 if len(found) > 1 else None,
             seconds=fmean(_seconds(found)) / seconds if seconds > 0 else 1.0,
             standing=standings[label],
-            seeds_needed=_seeds_needed(standings[label], level / max(len(labels), 1)),
+            seeds_needed=_seeds_needed(standings[label], level / max(len(labels), 1), methods),
         )
         for label, found in by_label.items()
     ]
 
 
-def _seeds_needed(standing: Equivalence | None, level: float) -> int | None:
+def _seeds_needed(standing: Equivalence | None, level: float, methods: int) -> int | None:
     if standing is None:
         return None
-    return seeds_needed(standing.error * standing.seeds**0.5, margin=standing.margin, level=level)
+    deviation = standing.error * standing.seeds**0.5
+    return seeds_needed(deviation, margin=standing.margin, level=level, methods=methods)
 
 
 def _finals(results: Sequence[TrainingResult]) -> list[float]:

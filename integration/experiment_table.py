@@ -14,7 +14,7 @@ def experiment_table(result: ExperimentResult) -> Table:
     seeds = len(config["seeds"])
     title = (
         f"{config['name']}: {result.metric} over {seeds} seeds, {result.dev_size:,} dev examples; "
-        f"margin {config['margin']:g}, level {config['level']:g} (Holm)"
+        f"margin {config['margin']:g}, level {config['level']:g} (Holm), variance {_told(config['variance'])}"
     )
     table = Table(title=title, title_justify="left")
     interval = f"{1 - 2 * config['level']:.0%} interval"
@@ -37,6 +37,10 @@ def experiment_table(result: ExperimentResult) -> Table:
     )
     table.caption_justify = "left"
     return table
+
+
+def _told(variance: str) -> str:
+    return "pooled over the methods" if variance == "pooled" else "of each method alone"
 
 
 def _seeds(row: ExperimentRow) -> str:

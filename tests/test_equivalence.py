@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from wtacrs.estimators import InputError
-from wtacrs.validation.equivalence import adjusted, paired_equivalence, power, seeds_needed
+from wtacrs.validation.equivalence import Spread, adjusted, paired_equivalence, pooled_spread, power, seeds_needed
 
-LEVEL = share("equivalence", 2)
+LEVEL = share("equivalence", 3)
 VALUES = st.lists(st.integers(0, 1000), min_size=2, max_size=8)
 
 
@@ -107,3 +107,47 @@ def test_seeds_needed_are_the_fewest() -> None:
     assert seeds_needed(0.0, margin=1.0) == 2
     assert seeds_needed(1e3, margin=1.0) is None
     assert seeds_needed(2.6, margin=2.0, level=0.01) == needed
+
+
+def test_a_pooled_spread_of_two_methods_is_that_of_their_differences() -> None:
+    one, two = [0.71, 0.74, 0.70, 0.78], [0.70, 0.75, 0.73, 0.74]
+    found = pooled_spread([one, two])
+    assert found.freedom == 3
+    assert found.deviation == pytest.approx(stdev([a - b for a, b in zip(one, two, strict=True)]))
+
+
+def test_effects_of_methods_and_seeds_do_not_count() -> None:
+    generator = torch.Generator().manual_seed(5)
+    noise = torch.randn(4, 3, dtype=torch.float64, generator=generator)
+    moved = noise + torch.tensor([[0.0], [1.0], [5.0], [-2.0]]) + torch.tensor([0.3, 7.0, -1.0])
+    assert pooled_spread(moved.tolist()).deviation == pytest.approx(pooled_spread(noise.tolist()).deviation)
+    assert pooled_spread(moved.tolist()).freedom == 6
+    flat = pooled_spread([[0.5, 0.6], [0.7, 0.8]])
+    assert flat.deviation == pytest.approx(0.0, abs=1e-12)
+
+
+def test_pooled_p_values_are_uniform_at_the_margin() -> None:
+    """Ten methods by three seeds, equal variances: one method lies the margin below exact, in 2,000 experiments."""
+    generator = torch.Generator().manual_seed(13)
+    tables = 0.002 * torch.randn(2000, 10, 3, dtype=torch.float64, generator=generator)
+    tables += 0.01 * torch.randn(2000, 1, 3, dtype=torch.float64, generator=generator)
+    tables[:, 1] -= 0.01
+    p = [
+        paired_equivalence(table[1], table[0], margin=0.01, spread=pooled_spread(table)).equivalent
+        for table in tables.tolist()
+    ]
+    assert stats.kstest(p, "uniform").pvalue > LEVEL
+
+
+def test_a_spread_from_elsewhere_sets_interval_and_freedom() -> None:
+    found = paired_equivalence([0.8, 0.9], [0.8, 0.8], margin=0.1, spread=Spread(0.02, 18))
+    assert found.freedom == 18
+    assert found.error == pytest.approx(0.02 / math.sqrt(2))
+    assert found.high == pytest.approx(0.05 + stats.t.isf(0.05, 18) * found.error)
+    assert power(3, 0.5, margin=1.0, methods=10) > power(3, 0.5, margin=1.0)
+
+
+@pytest.mark.parametrize("runs", [[[0.1, 0.2]], [[0.1], [0.2]], [[0.1, 0.2], [0.1]]])
+def test_a_spread_needs_methods_and_seeds(runs: list[list[float]]) -> None:
+    with pytest.raises(InputError, match="at least two methods"):
+        pooled_spread(runs)

@@ -22,7 +22,7 @@ from wtacrs.integration.experiment import (
 )
 from wtacrs.integration.experiment_table import experiment_table
 from wtacrs.integration.study_runs import Subject
-from wtacrs.validation.equivalence import paired_equivalence, seeds_needed
+from wtacrs.validation.equivalence import paired_equivalence, pooled_spread, seeds_needed
 from wtacrs.validation.experiment_records import ExperimentResult, ExperimentRun
 from wtacrs.validation.number_records import NumbersResult
 from wtacrs.validation.results import load_result, write_result
@@ -104,6 +104,19 @@ def test_two_labels_are_corrected_together(done: tuple[Path, ExperimentResult]) 
     alone = paired_equivalence([0.71, 0.74], [r.result.final for r in result.runs[:2]], margin=0.5)
     assert another.standing.equivalent >= alone.equivalent
     assert {half.standing.level, another.standing.level} == {0.05}
+
+
+def test_methods_may_estimate_the_variance_together(done: tuple[Path, ExperimentResult]) -> None:
+    _, result = done
+    runs = list(result.runs)
+    for run, final in zip(result.runs[2:], (0.71, 0.74), strict=True):
+        moved = run.result.model_copy(update={"final": final})
+        runs.append(ExperimentRun(label="another", seed=run.seed, result=moved))
+    finals = [[run.result.final for run in runs[i : i + 2]] for i in (0, 2, 4)]
+    rows = experiment_rows(runs, margin=0.2, level=0.05, pooled=True)
+    spread = pooled_spread(finals)
+    assert [row.standing.freedom for row in rows[1:]] == [2, 2]
+    assert all(row.standing.error == pytest.approx(spread.deviation / 2**0.5) for row in rows[1:])
 
 
 def test_the_table_says_where_nothing_was_learned(done: tuple[Path, ExperimentResult]) -> None:
