@@ -38,8 +38,8 @@ class Equivalence(Record):
     """Outcome of the two one-sided tests, and of the two-sided test for any difference.
 
     `low` and `high` bound the 1 − 2·level interval of the expected difference. `equivalent` is the p-value of "it is the
-    margin or more away from zero", `different` that of "it is zero", both with `freedom` degrees of freedom. The verdict is
-    "equivalent" if the first is at most the level; else "worse" or "better" if the second is; else "undecided".
+    margin or more away from zero", `different` that of "it is zero", both with `freedom` degrees of freedom. The verdict
+    is "equivalent" if the first is at most the level; else "worse" or "better" if the second is; else "undecided".
     """
 
     difference: float
