@@ -15,7 +15,13 @@ from matplotlib.figure import Figure
 from wtacrs.figures import command, style
 from wtacrs.validation.experiment_records import ExperimentResult, ExperimentRow
 
-_COLOURS = {"equivalent": "#009e73", "worse": "#d55e00", "better": "#0072b2", "undecided": style.GREY}
+_COLOURS = {
+    "equivalent": "#009e73",
+    "worse": "#d55e00",
+    "better": "#0072b2",
+    "undecided": style.GREY,
+    "nothing learned": style.GREY,
+}
 
 
 def draw(result: ExperimentResult, path: Path) -> Path:
@@ -57,7 +63,7 @@ def _runs(axes: Axes, y: int, row: ExperimentRow, values: Sequence[float]) -> No
 def _difference(axes: Axes, y: int, row: ExperimentRow) -> None:
     if row.standing is None:
         return
-    colour = _COLOURS[row.standing.verdict]
+    colour = _COLOURS.get(row.standing.verdict, style.GREY)
     axes.plot([row.standing.low, row.standing.high], [y, y], color=colour, linewidth=2.2, zorder=2)
     axes.plot([row.standing.difference], [y], "o", color=colour, zorder=3)
     axes.annotate(

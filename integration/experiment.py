@@ -33,7 +33,15 @@ from wtacrs.figures import experiment as figure
 from wtacrs.integration.finetune_config import FinetuneConfig
 from wtacrs.integration.studies import draw_or_remove
 from wtacrs.integration.study_runs import Subject, train_in
-from wtacrs.validation.equivalence import Equivalence, adjusted, paired_equivalence, pooled_spread, seeds_needed
+from wtacrs.validation.equivalence import (
+    Equivalence,
+    adjusted,
+    nothing_learned,
+    paired_equivalence,
+    pooled_spread,
+    seeds_needed,
+    without_verdict,
+)
 from wtacrs.validation.experiment_records import ExperimentResult, ExperimentRow, ExperimentRun
 from wtacrs.validation.records import stamp
 from wtacrs.validation.results import write_result
@@ -197,7 +205,8 @@ def experiment_rows(
 ) -> list[ExperimentRow]:
     """One row per label, exact first; equivalence to exact by Holm over the labels.
 
-    The variance of a difference is estimated from all labels together if it is pooled, else from each alone.
+    The variance of a difference is estimated from all labels together if it is pooled, else from each alone. There is no
+    verdict where exact training is not clearly better than the most frequent class.
     """
     by_label: dict[str, list[TrainingResult]] = {}
     for run in runs:
@@ -209,7 +218,10 @@ def experiment_rows(
         paired_equivalence(_finals(by_label[label]), _finals(exact), margin=margin, level=level, spread=spread)
         for label in labels
     ]
-    standings: dict[str, Equivalence | None] = {EXACT: None, **dict(zip(labels, adjusted(tests), strict=True))}
+    judged = adjusted(tests)
+    if nothing_learned(_finals(exact), exact[0].majority):
+        judged = [without_verdict(one) for one in judged]
+    standings: dict[str, Equivalence | None] = {EXACT: None, **dict(zip(labels, judged, strict=True))}
     methods = len(by_label) if pooled else 2
     seconds = fmean(_seconds(exact))
     return [

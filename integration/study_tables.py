@@ -8,7 +8,7 @@ from statistics import fmean, median, stdev
 
 from rich.table import Table
 
-from wtacrs.integration.tables import nothing_learned
+from wtacrs.integration.tables import warning_of
 from wtacrs.validation.study_records import (
     BudgetsResult,
     Difference,
@@ -71,7 +71,7 @@ def budgets_table(result: BudgetsResult) -> Table:
         title=f"{result.estimator}: dev {result.metric} over {len(result.seeds)} seeds, {result.dev_size:,} examples; "
         f"Var Ĝ/‖G‖², median of {result.layers} layers of the exactly trained model",
         title_justify="left",
-        caption=nothing_learned(result.exact.mean, result.exact.seed_error, result.majority)
+        caption=warning_of(result.exact.values, result.majority)
         + "± standard errors, over seeds and of the dev sample; the interval joins both",
         caption_justify="left",
     )

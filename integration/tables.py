@@ -13,6 +13,7 @@ from rich.table import Table
 
 from wtacrs.estimators import available, lookup
 from wtacrs.figures.summary import choice_summaries
+from wtacrs.validation.equivalence import nothing_learned
 from wtacrs.validation.results import CheckResult, SweepResult
 from wtacrs.validation.theory_records import TheoryResult
 from wtacrs.validation.training_records import TrainingResult
@@ -132,9 +133,9 @@ def _yes(flag: bool) -> str:
     return "yes" if flag else "no"
 
 
-def nothing_learned(exact: float, error: float | None, majority: float) -> str:
-    """A line of warning where exact training, at its mean and standard error, learned nothing that could be spoilt."""
-    if exact - 2 * (error or 0.0) > majority:
+def warning_of(exact: Sequence[float], majority: float) -> str:
+    """A line of warning where exact training learned nothing that could be spoilt."""
+    if not nothing_learned(exact, majority):
         return ""
     return (
         "exact training is not clearly better than the most frequent class: nothing follows for the estimators\n"

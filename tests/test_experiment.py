@@ -119,12 +119,25 @@ def test_methods_may_estimate_the_variance_together(done: tuple[Path, Experiment
     assert all(row.standing.error == pytest.approx(spread.deviation / 2**0.5) for row in rows[1:])
 
 
-def test_the_table_says_where_nothing_was_learned(done: tuple[Path, ExperimentResult]) -> None:
+@pytest.mark.parametrize(("majority", "learned"), [(0.55, True), (0.70, False)])
+def test_there_is_no_verdict_where_nothing_was_learned(
+    done: tuple[Path, ExperimentResult], majority: float, learned: bool
+) -> None:
     _, result = done
-    exact = result.rows[0].model_copy(update={"mean": 0.7, "error": 0.05})
-    for majority, warned in ((0.55, False), (0.65, True)):
-        told = result.model_copy(update={"rows": [exact, *result.rows[1:]], "majority": majority})
-        assert ("nothing follows" in experiment_table(told).caption) == warned
+    finals = {"exact": (0.7, 0.72), "half of the rows": (0.7, 0.72)}
+    runs = [
+        ExperimentRun(
+            label=run.label,
+            seed=run.seed,
+            result=run.result.model_copy(update={"final": finals[run.label][i % 2], "majority": majority}),
+        )
+        for i, run in enumerate(result.runs)
+    ]
+    rows = experiment_rows(runs, margin=0.1, level=0.05)
+    assert rows[1].standing.verdict == ("equivalent" if learned else "nothing learned")
+    told = result.model_copy(update={"runs": runs, "rows": rows, "majority": majority})
+    assert ("nothing follows" in experiment_table(told).caption) != learned
+    assert style.png(figure.build(told)).startswith(b"\x89PNG")
 
 
 def test_the_seeds_needed_follow_from_what_the_runs_vary(done: tuple[Path, ExperimentResult]) -> None:

@@ -31,7 +31,7 @@ from wtacrs.validation.records import Record
 _POINTS = 2_000
 """Of the average over what the standard deviation may be estimated to be."""
 
-Verdict = Literal["equivalent", "worse", "better", "undecided"]
+Verdict = Literal["equivalent", "worse", "better", "undecided", "nothing learned"]
 
 
 class Equivalence(Record):
@@ -196,6 +196,17 @@ def adjusted(found: Sequence[Equivalence]) -> list[Equivalence]:
         )
         for one, e, d in zip(found, equivalent, different, strict=True)
     ]
+
+
+def nothing_learned(exact: Sequence[float], majority: float) -> bool:
+    """Whether exact training, over its seeds, is not clearly better than what always answering one class scores."""
+    error = stdev(exact) / len(exact) ** 0.5 if len(exact) > 1 else 0.0
+    return fmean(exact) - 2.0 * error <= majority
+
+
+def without_verdict(found: Equivalence) -> Equivalence:
+    """The same where exact training learned nothing: being equivalent to it says nothing of a method."""
+    return found.model_copy(update={"verdict": "nothing learned"})
 
 
 def _above(distance: float, error: float, freedom: int) -> float:
