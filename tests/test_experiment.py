@@ -22,7 +22,7 @@ from wtacrs.integration.experiment import (
 )
 from wtacrs.integration.experiment_table import experiment_table
 from wtacrs.integration.study_runs import Subject
-from wtacrs.validation.equivalence import paired_equivalence, pooled_spread, seeds_needed
+from wtacrs.validation.equivalence import paired_equivalence, pooled_spread, seeds_needed, without_verdict
 from wtacrs.validation.experiment_records import ExperimentResult, ExperimentRun
 from wtacrs.validation.number_records import NumbersResult
 from wtacrs.validation.results import load_result, write_result
@@ -67,7 +67,8 @@ def test_every_run_is_there_and_the_table_follows_from_them(done: tuple[Path, Ex
     exact, half = result.rows
     finals = [run.result.final for run in result.runs]
     assert exact.standing is None
-    assert half.standing == paired_equivalence(finals[2:], finals[:2], margin=0.2)
+    expected = paired_equivalence(finals[2:], finals[:2], margin=0.2)
+    assert half.standing == without_verdict(expected)  # two steps teach nothing
     assert half.mean == pytest.approx(sum(finals[2:]) / 2)
     assert experiment_table(result).row_count == 2
     assert (folder / "out" / "experiment.png").exists()
