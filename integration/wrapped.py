@@ -41,7 +41,7 @@ def become(module: nn.Module, kind: type[nn.Module]) -> None:
         namespace = {"__deepcopy__": before.__dict__["__deepcopy__"]} if "__deepcopy__" in before.__dict__ else {}
         name = before.__name__.removesuffix(before.__bases__[1].__name__) + kind.__name__
         kind = _classes.setdefault((marker, kind), type(name, (marker, kind), namespace))
-    module.__class__ = kind  # type: ignore[assignment]
+    module.__class__ = kind
 
 
 def _marker(kind: type) -> Any:
