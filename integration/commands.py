@@ -269,8 +269,9 @@ def finetune_command(
     """
     processes = Processes.started()
     try:
-        options: dict[str, Any] = {"train_limit": train_limit, "dev_limit": dev_limit, "overwrite": overwrite}
-        load = partial(_load, config, task_name, data, model_name, tokenizer_name, **options)
+        load = partial(
+            _load, config, task_name, data, model_name, tokenizer_name, train_limit, dev_limit, overwrite
+        )
         task, model, tokenizer = processes.together(load)
         tell = None if sys.stderr.isatty() else _tell
         return finetune(config, task, model, tokenizer, progress=True, on_point=tell)
@@ -284,7 +285,6 @@ def _load(
     data: Path | None,
     model_name: str | None,
     tokenizer_name: str | None,
-    *,
     train_limit: int | None,
     dev_limit: int | None,
     overwrite: bool,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from false_alarms import share
@@ -30,7 +34,9 @@ from wtacrs.integration.finetune import FinetuneConfig, finetune
 from wtacrs.integration.linear import ApproxLinear
 from wtacrs.integration.models import task_tokenizer
 from wtacrs.integration.processes import Processes, own_seed
+from wtacrs.validation.results import load_result
 from wtacrs.validation.significance import mean_test_from_projections
+from wtacrs.validation.training_records import TrainingResult
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 
@@ -453,3 +459,51 @@ def test_the_first_process_speaks_and_only_finetune_runs_in_several(
     monkeypatch.setenv("RANK", "1")
     assert main(["zoo"]) == 2
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
+def test_the_command_under_a_launcher(launcher: str, tmp_path: Path) -> None:
+    """Killed from outside and resumed as it would have ended; what cannot be used is told once, in one line."""
+    flags = {
+        "torchrun": ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29617"],
+        "accelerate": ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+                       "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "29618"],
+    }[launcher]  # fmt: skip
+    (tmp_path / "SST-2").mkdir()
+    rows = [f"{'good' if i % 2 else 'bad'} film number {i}\t{i % 2}" for i in range(24)]
+    for name in ("train", "dev"):
+        (tmp_path / "SST-2" / f"{name}.tsv").write_text("\n".join(["sentence1\tlabel", *rows]) + "\n")
+    options = ["finetune", "--task", "sst2", "--data", str(tmp_path), "--steps", "24", "--batch-size", "7"]
+    options += ["--eval-every", "8", "--save-every", "3", "--out"]
+
+    def start(*more: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", *flags, "-m", "wtacrs.integration.cli", *options, *more]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, **pipes)
+
+    part, entire = tmp_path / "part", tmp_path / "whole"
+    running = start(str(part))
+    ends = time.monotonic() + 120
+    while not (part / "best").exists() and running.poll() is None and time.monotonic() < ends:
+        time.sleep(0.01)
+    for process in (psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)):
+        process.kill()
+    running.communicate()
+    assert not (part / "result.json").exists()
+    for more in ([str(part), "--resume"], [str(entire)]):
+        done = start(*more)
+        said, complained = done.communicate(timeout=240)
+        assert done.returncode == 0, complained
+        assert said.count("wrote") == 3
+    one, two = load_result(part / "result.json"), load_result(entire / "result.json")
+    assert isinstance(one, TrainingResult)
+    assert isinstance(two, TrainingResult)
+    assert one.processes == 2
+    assert without_times(one) == without_times(two)
+    assert (part / "last/model.safetensors").read_bytes() == (entire / "last/model.safetensors").read_bytes()
+    refused = start(str(entire))
+    said, complained = refused.communicate(timeout=240)
+    assert refused.returncode != 0
+    assert complained.count("error: out=") == 1
+    assert "holds a run already" in complained
