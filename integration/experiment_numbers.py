@@ -27,8 +27,10 @@ NUMBERS = GALLERY / "numbers.json"
 def experiment_numbers(results: Sequence[ExperimentResult]) -> NumberTable:
     """A row per method, a column per experiment: mean of the exact runs, else the difference from it, in points.
 
-    A cell is the difference, its interval and the verdict; "–" where an experiment has no such method.
+    A cell is the difference, its interval and the verdict; "–" where an experiment has no such method. Experiments where
+    exact training learned nothing have no column.
     """
+    results = [result for result in results if _learned(result)]
     labels = list(dict.fromkeys(row.label for result in results for row in result.rows))
     rows = [[label, *(_cell(result, label) for result in results)] for label in labels]
     majority = ["most frequent class", *(f"{100 * result.majority:.1f}" for result in results)]
@@ -38,6 +40,10 @@ def experiment_numbers(results: Sequence[ExperimentResult]) -> NumberTable:
         head=["", *(_title(result) for result in results)],
         rows=[majority, *rows],
     )
+
+
+def _learned(result: ExperimentResult) -> bool:
+    return any(row.standing is not None and row.standing.verdict != "nothing learned" for row in result.rows)
 
 
 def _title(result: ExperimentResult) -> str:

@@ -169,11 +169,19 @@ def test_the_experiments_of_the_project_can_be_read() -> None:
 
 
 def test_results_are_taken_over_into_the_readme(done: tuple[Path, ExperimentResult], tmp_path: Path) -> None:
-    folder, result = done
+    _, nothing = done
+    rows = experiment_rows(nothing.runs, margin=0.2, level=0.05)
+    for row in rows[1:]:
+        assert row.standing.verdict == "nothing learned"
+    learned = paired_equivalence([0.7, 0.75], [0.7, 0.72], margin=0.2)
+    rows[1] = rows[1].model_copy(update={"standing": learned})
+    result = nothing.model_copy(update={"rows": rows})
+    assert numbers.experiment_numbers([nothing, result]).head[1:] == numbers.experiment_numbers([result]).head[1:]
     (tmp_path / numbers.FOLDER).mkdir(parents=True)
+    write_result(tmp_path / "run" / "experiment.json", result)
     write_result(tmp_path / numbers.NUMBERS, NumbersResult(stamp=result.stamp, tables=[]))
     (tmp_path / "README.md").write_text("<!-- numbers: experiments -->\n<!-- end -->\n")
-    arguments = [str(folder / "out"), "--root", str(tmp_path)]
+    arguments = [str(tmp_path / "run"), "--root", str(tmp_path)]
     assert numbers.main(arguments) == 2  # not one of the experiments there
     (tmp_path / numbers.FOLDER / "tiny.toml").write_text(TEXT)
     assert numbers.main(arguments) == 0
