@@ -28,7 +28,8 @@ class FinetuneConfig(BaseModel):
     sampled by (see `approximate_`).
     `eval_every` and `save_every` count steps; evaluation is once per epoch if None, and the state to resume from
     is always saved at the start and at the end of an epoch. Without `out` nothing is written; `resume` goes on from what
-    is there. `tensorboard` writes event files beside the other metrics (see `wtacrs.integration.event_log`).
+    is there. `tensorboard` writes event files beside the other metrics (see `wtacrs.integration.event_log`). `fsdp` cuts
+    the model into pieces over the processes (FSDP2) instead of giving each a copy.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -53,6 +54,7 @@ class FinetuneConfig(BaseModel):
     out: Path | None = None
     resume: bool = False
     tensorboard: bool = False
+    fsdp: bool = False
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -128,7 +130,7 @@ class FinetuneConfig(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for a run to be resumed: all that its results depend on."""
-        return self.model_dump(mode="json", exclude={"out", "resume", "save_every", "tensorboard"})
+        return self.model_dump(mode="json", exclude={"out", "resume", "save_every", "tensorboard", "fsdp"})
 
 
 DEMO = FinetuneConfig(steps=900, batch_size=32, lr=1e-3, warmup=0.06, max_length=48, eval_every=150)
