@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def save_checkpoint(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def save_checkpoint(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write model and tokenizer by `save_pretrained`; `folder` changes only once all is written.
 
-    Of a model in peft's wrapper the folder holds the stock model with its adapters merged, and they by themselves, as
-    peft reads them, in `adapter/`.
+    `weights` is the model's state dict where the model itself does not have it whole. Of a model in peft's wrapper the
+    folder holds the stock model with its adapters merged, and they by themselves, as peft reads them, in `adapter/`.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     written = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -36,7 +42,7 @@ def save_checkpoint(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedT
                 stock_model(model).save_pretrained(written, state_dict=merged_state(model))
                 model.save_pretrained(written / "adapter", save_embedding_layers=False)  # never trained
             else:
-                model.save_pretrained(written)
+                model.save_pretrained(written, state_dict=weights)
             tokenizer.save_pretrained(written)
         written.chmod(0o755)
         before = folder.with_name(f".{folder.name}.before")

@@ -13,6 +13,7 @@ from wtacrs.integration.data import TaskData
 from wtacrs.integration.encoding import collate, encode
 from wtacrs.integration.metrics import Prediction, parse_target, score
 from wtacrs.integration.processes import Processes
+from wtacrs.integration.shards import is_sharded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -70,7 +71,8 @@ class Evaluator:
 
     def _predictions(self, model: PreTrainedModel) -> list[Prediction]:
         found: dict[int, Prediction] = {}
-        processes = Processes.here()
+        # a model in pieces must run in step: every process evaluates all of it
+        processes = Processes() if is_sharded(model) else Processes.here()
         for indices in processes.share(list(self._batches())):
             batch = collate([self._encoded[i] for i in indices], self._tokenizer)
             labels = batch.pop("labels")

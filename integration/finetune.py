@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wtacrs.estimators.errors import InputError
 from wtacrs.integration.checkpoints import (
@@ -33,7 +33,9 @@ from wtacrs.integration.lora import add_lora, stock_model, take_lora_off
 from wtacrs.integration.models import is_text_to_text, model_name
 from wtacrs.integration.processes import Processes
 from wtacrs.integration.progress import progress_display
+from wtacrs.integration.shards import is_sharded, load_whole, load_whole_optimizer, whole, whole_weights
 from wtacrs.integration.training import Trainer
+from wtacrs.integration.wrapped import own_class
 from wtacrs.validation.records import stamp
 from wtacrs.validation.results import write_text
 from wtacrs.validation.training_records import TrainingPoint, TrainingResult
@@ -69,7 +71,8 @@ def finetune(
     In several processes, which all must call this with the same arguments, each takes its share of every batch, so that
     `batch_size` and steps mean what they mean in one, and each draws random numbers of its own. The first one writes,
     into a folder that all must see, and calls `on_point`. ``state.pt`` can be resumed in another number of processes,
-    with other random numbers from there on, and in the same number bit by bit.
+    with other random numbers from there on, and in the same number bit by bit. With `config.fsdp` no process has all of
+    the model, which stays in pieces; what is written is as in one process.
 
     Args:
         config: how to train.
@@ -195,8 +198,7 @@ class _Run(Trainer):
 
     def finish(self) -> None:
         """Write what remains once the model is stock again."""
-        if self.folder is not None and self.config.keep_weights:
-            save_checkpoint(self.folder / "last", self.model, self.tokenizer)
+        self._save_model("last")
 
     def before_update(self) -> None:
         """Show the gradients to the observer."""
@@ -239,10 +241,19 @@ class _Run(Trainer):
         self._show(step=self.step, total=self.total_steps, metric=f"{metric} {dev[metric]:.3f}")
         if self.step > 0 and dev[metric] > self.best:
             self.best = dev[metric]
-            if self.folder is not None and self.config.keep_weights:
-                save_checkpoint(self.folder / "best", self.model, self.tokenizer)
+            self._save_model("best")
         if self._on_point is not None and self.processes.first:
             self._on_point(self.history[-1])
+
+    def _save_model(self, name: str) -> None:
+        if self.config.out is None or not self.config.keep_weights:
+            return
+        weights = self._weights()
+        if self.folder is not None:
+            save_checkpoint(self.folder / name, self.model, self.tokenizer, weights=weights)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return whole_weights(self.model) if is_sharded(self.model) else self.model.state_dict()
 
     def _write_lines(self) -> None:
         if self.folder is not None:
@@ -259,7 +270,7 @@ class _Run(Trainer):
             "train": len(self.task.train),
             "dev": len(self.task.dev),
             "examples": digest(self.task),
-            "model": type(self.model).__name__,
+            "model": own_class(self.model).__name__,
         }
 
     def _save(self) -> None:
@@ -270,16 +281,18 @@ class _Run(Trainer):
         if self._events is not None:
             self._events.flush()
         first, *others = self.processes.gathered(random_states(self.processes))
+        weights, optimizer = None, None
+        if self.config.keep_weights or self.step < self.total_steps:
+            weights, optimizer = self._weights(), whole(self.optimizer.state_dict())
         if self.folder is None:
             return
-        weights = self.config.keep_weights or self.step < self.total_steps
         save_state(
             self.folder / "state.pt",
             {
                 "identity": self._identity(),
                 "progress": {name: getattr(self, name) for name in _PROGRESS},
-                "model": self.model.state_dict() if weights else None,
-                "optimizer": self.optimizer.state_dict() if weights else None,
+                "model": weights,
+                "optimizer": optimizer,
                 "scheduler": self.scheduler.state_dict(),
                 "random": first,
                 "random_others": others,
@@ -316,10 +329,10 @@ class _Run(Trainer):
 
     def _load_weights(self, state: dict[str, Any], path: Path) -> None:
         try:
-            self.model.load_state_dict(state["model"])
+            load_whole(self.model, state["model"])
         except RuntimeError:
             raise InputError(f"resume: the model of the run in {path.parent} had other layers or sizes") from None
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_whole_optimizer(self.optimizer, state["optimizer"])
 
 
 def _prepared(model: PreTrainedModel, config: FinetuneConfig) -> PreTrainedModel | PeftModel:

@@ -32,7 +32,8 @@ class FinetuneConfig(BaseModel):
     `eval_every` and `save_every` count steps; evaluation is once per epoch if None, and the state to resume from
     is always saved at the start and at the end of an epoch. Without `out` nothing is written; `resume` goes on from what
     is there. Without `keep_weights` there are no model folders, and once the run is over its state holds results alone.
-    `tensorboard` writes event files beside the other metrics (see `wtacrs.integration.event_log`).
+    `tensorboard` writes event files beside the other metrics (see `wtacrs.integration.event_log`). `fsdp` cuts the model
+    into pieces over the processes (FSDP2) instead of giving each a copy.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -61,6 +62,7 @@ class FinetuneConfig(BaseModel):
     resume: bool = False
     tensorboard: bool = False
     keep_weights: bool = True
+    fsdp: bool = False
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -122,6 +124,10 @@ class FinetuneConfig(BaseModel):
 
     @model_validator(mode="after")
     def _lora(self) -> FinetuneConfig:
+        if self.lora_rank is not None and self.fsdp:
+            raise ValueError(
+                "fsdp=True with lora_rank: adapters are merged of whole weights, which no process has"
+            )
         if self.lora_rank is not None:
             require_peft()
         elif self.lora_alpha is not None:
@@ -153,7 +159,8 @@ class FinetuneConfig(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for a run to be resumed: all that its results depend on."""
-        return self.model_dump(mode="json", exclude={"out", "resume", "save_every", "tensorboard", "keep_weights"})
+        left_out = {"out", "resume", "save_every", "tensorboard", "keep_weights", "fsdp"}
+        return self.model_dump(mode="json", exclude=left_out)
 
 
 DEMO = FinetuneConfig(steps=900, batch_size=32, lr=1e-3, warmup=0.06, max_length=48, eval_every=150)

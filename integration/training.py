@@ -25,6 +25,7 @@ from wtacrs.integration.models import is_text_to_text
 from wtacrs.integration.padding import gradient_norms_of
 from wtacrs.integration.processes import Processes
 from wtacrs.integration.replicas import replicated
+from wtacrs.integration.shards import add_up, shard, whole
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -58,13 +59,15 @@ class Trainer:
 
         self.config, self.task, self.model, self.tokenizer = config, task, model, tokenizer
         self.accelerator, self.processes = _accelerator(config.precision), Processes.here()
-        _check_scores(config, self.processes)
+        _check_processes(config, self.processes)
         self.train_set = encode(
             task.train, tokenizer, text_to_text=is_text_to_text(stock_model(model)), max_length=config.max_length
         )
         self.steps_per_epoch = math.ceil(len(self.train_set) / (config.batch_size * config.accumulation))
         self.total_steps = config.steps or max(1, round(config.epochs * self.steps_per_epoch))
         model.to(self.accelerator.device)
+        if config.fsdp:
+            shard(model)  # before the optimizer, which takes the pieces
         self.optimizer = self.accelerator.prepare_optimizer(
             torch.optim.AdamW(
                 _parameter_groups(model, config.weight_decay), lr=config.lr, weight_decay=config.weight_decay
@@ -84,7 +87,7 @@ class Trainer:
         self.losses: list[float] = []
         torch.manual_seed(self.processes.own_seed(config.seed))
         self._replica: nn.Module = model
-        if self.processes.count > 1:
+        if self.processes.count > 1 and not config.fsdp:
             self._replica = replicated(model.train(), self._first_loss)
 
     def train(self) -> None:
@@ -110,6 +113,7 @@ class Trainer:
         for number, examples in enumerate(batches, start=1):
             share = self.processes.share(examples)
             weight = self.processes.count * _counted(share) / _counted(examples)
+            add_up(self.model, alone=number < len(batches))
             with self._adding_up() if number < len(batches) else nullcontext():
                 # all processes take part in what is averaged, one without examples too
                 loss = self._loss(self._replica, share or examples[:1]) * weight
@@ -147,9 +151,9 @@ class Trainer:
     def _clip(self) -> float:
         """Clip the gradients, if wanted, and return what their norm was."""
         if self.config.clip is not None:
-            return float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip))
+            return float(whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)))
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        return float(torch.nn.utils.get_total_norm(gradients))
+        return float(whole(torch.nn.utils.get_total_norm(gradients)))
 
 
 def epoch_steps(data: Sequence[Encoded], config: FinetuneConfig, epoch: int) -> list[list[list[Encoded]]]:
@@ -197,8 +201,10 @@ def _counted(examples: Sequence[Encoded]) -> int:
     return sum(1 if example.target is None else len(example.target) for example in examples)
 
 
-def _check_scores(config: FinetuneConfig, processes: Processes) -> None:
+def _check_processes(config: FinetuneConfig, processes: Processes) -> None:
     """Every process would remember what its own share of the batches showed, which is another one in every epoch."""
+    if config.fsdp and processes.count == 1:
+        raise InputError("fsdp=True: needs several processes; start them with torchrun or accelerate launch")
     if processes.count > 1 and config.scores != "row norms":
         raise InputError(
             f"scores={config.scores!r} in {processes.count} processes: each sees the gradients of its own share only, "

@@ -17,6 +17,7 @@ import torch
 from false_alarms import share
 from models import t5_batch, tiny_t5
 from processes import in_processes
+from safetensors.torch import load_file
 from test_finetune import CONFIG, NUMBERS, TASK, bert, same_weights, tiny, without_times
 from test_killed_runs import KilledAt, wide
 from test_shared_inputs import saved_rows
@@ -298,7 +299,10 @@ def test_two_processes_take_the_steps_of_one(
         return [first_gradients(config, tokenizer) for config in configs]
 
     expected = work()
-    for found in in_processes(work, tmp_path):
+    several = list(in_processes(work, tmp_path))
+    configs = (UNEVEN.but(fsdp=True), SUMMED.but(fsdp=True))
+    several += in_processes(work, tmp_path)
+    for found in several:
         for (ours, loss), (theirs, other) in zip(found, expected, strict=True):
             assert difference(ours[:1], theirs[:1]) < 2e-6
             assert difference(ours, theirs) < 2e-5  # AdamW makes much of little in the first step
@@ -341,13 +345,18 @@ def state(folder: Path) -> dict[str, Any]:
     return torch.load(folder / "state.pt", weights_only=True)
 
 
-def test_killed_and_resumed_in_two_processes(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fsdp", [False, True])
+def test_killed_and_resumed_in_two_processes(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, fsdp: bool
+) -> None:
     def run(name: str, **changes: Any) -> Any:
         torch.manual_seed(os.getpid())  # what was drawn before does not matter
         model = wide(tokenizer)
         observer = KilledAt(changes.pop("kill", 99))
-        result = finetune(RANDOM.but(out=tmp_path / name, **changes), TASK, model, tokenizer, observer=observer)
-        return result, model.state_dict()
+        result = finetune(
+            RANDOM.but(out=tmp_path / name, fsdp=fsdp, **changes), TASK, model, tokenizer, observer=observer
+        )
+        return result, {key: whole(value) for key, value in model.state_dict().items()}
 
     entire = in_processes(lambda: run("whole"), tmp_path / "a")
     again = in_processes(lambda: run("again"), tmp_path / "b")
@@ -374,29 +383,36 @@ def test_states_go_from_one_process_to_two_and_back(tokenizer: PreTrainedTokeniz
     config = CONFIG.but(steps=6, batch_size=7, eval_every=2, save_every=2, schedule="constant")
 
     def leg(name: str, kill: int, resume: bool) -> Any:
+        fsdp = name == "pieces" and Processes.here().count > 1
         model = tiny(tokenizer)
         with torch.no_grad():
             if resume:
                 model.shared.weight.zero_()  # what it was before does not matter
-        part = config.but(out=tmp_path / name, resume=resume)
+        part = config.but(out=tmp_path / name, resume=resume, fsdp=fsdp)
         result = finetune(part, TASK, model, tokenizer, observer=KilledAt(kill))
-        return result, model
+        return result, {key: whole(value) for key, value in model.state_dict().items()}
 
     expected, trained = leg("whole", 99, False)
-    for name, counts in (("up and down", (1, 2, 1)), ("down and up", (2, 1, 2))):
+    for name, counts in (("up and down", (1, 2, 1)), ("down and up", (2, 1, 2)), ("pieces", (2, 1, 2))):
         for i, (count, kill) in enumerate(zip(counts, (3, 5, 99), strict=True)):
             work = lambda kill=kill, resume=i > 0: leg(name, kill, resume)  # noqa: B023, E731
             found = in_processes(work, tmp_path / f"{name} {i}", count=count, killed=kill < 99)
-        result, model = found[0]
+        result, weights = found[0]
         assert [p.step for p in result.history] == [p.step for p in expected.history]
         assert [p.train_loss for p in result.history[1:]] == pytest.approx(
             [p.train_loss for p in expected.history[1:]], rel=1e-3
         )
-        for (key, ours), theirs in zip(model.state_dict().items(), trained.state_dict().values(), strict=True):
+        for (key, ours), theirs in zip(weights.items(), trained.values(), strict=True):
             torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-3, msg=f"{name}: {key}")
         one, two = state(tmp_path / name)["optimizer"], state(tmp_path / "whole")["optimizer"]
         assert one["param_groups"] == two["param_groups"]
         assert {k: set(v) for k, v in one["state"].items()} == {k: set(v) for k, v in two["state"].items()}
+    written = [load_file(tmp_path / name / "last/model.safetensors") for name in ("whole", "pieces")]
+    assert set(written[0]) == set(written[1])
+    for key, value in written[0].items():
+        torch.testing.assert_close(written[1][key], value, atol=2e-4, rtol=1e-3)
+    configs = [(tmp_path / name / "last/config.json").read_text() for name in ("whole", "pieces")]
+    assert configs[0] == configs[1]
     assert set(state(tmp_path / "whole")) == set(state(tmp_path / "up and down"))
 
 
@@ -426,6 +442,11 @@ def test_remembered_scores_are_refused(tokenizer: PreTrainedTokenizerBase, tmp_p
         return str(caught.value)
 
     assert in_processes(work, tmp_path)[1].endswith("use 'row norms' or one process")
+
+
+def test_pieces_need_several_processes(tokenizer: PreTrainedTokenizerBase) -> None:
+    with pytest.raises(InputError, match="fsdp=True: needs several processes"):
+        finetune(CONFIG.but(fsdp=True), TASK, tiny(tokenizer), tokenizer)
 
 
 def test_what_one_process_refuses_all_refuse(tmp_path: Path) -> None:

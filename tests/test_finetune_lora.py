@@ -162,6 +162,7 @@ def test_patterns_choose_the_layers(tokenizer: PreTrainedTokenizerBase) -> None:
         ({"lora_alpha": 0.0, "lora_rank": 1}, "lora_alpha=0.0: must be greater than 0"),
         ({"lora_alpha": 2.0}, "lora_alpha=2.0 needs lora_rank"),
         ({"lora_fa": True}, "lora_fa=True needs lora_rank"),
+        ({"lora_rank": 2, "fsdp": True}, "fsdp=True with lora_rank"),
     ],
 )
 def test_bad_settings_are_refused(fields: dict[str, float], words: str) -> None:

@@ -67,6 +67,9 @@ def finetune(
         bool,
         typer.Option("--tensorboard", help="Write event files too; needs `pip install 'wtacrs[tensorboard]'`."),
     ] = False,
+    fsdp: Annotated[
+        bool, typer.Option("--fsdp", help="Cut the model into pieces over the processes; else each has a copy.")
+    ] = False,
     seed: SeedOption = 0,
 ) -> None:
     """Fine-tune a model on a task with an estimated weight gradient.
@@ -106,6 +109,7 @@ def finetune(
         "out": out,
         "resume": resume,
         "tensorboard": tensorboard,
+        "fsdp": fsdp,
     }
     result = finetune_command(
         FinetuneConfig(**options),
