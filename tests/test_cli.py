@@ -457,7 +457,7 @@ def test_finetune_trains_refuses_to_overwrite_and_resumes(
         (["study", "transfer", "{captures}", "{captures}"], "another file is called 'c'"),
         (["study", "transfer", "{captures}", "{text}", "--scores", "best"], "--scores 'best' must be"),
         (["study", "norms", "--estimator", "exact"], "a spec such as"),
-        (["study", "norms", "--layer", "x", "--train-limit", "9"], "layer='x' is no nn.Linear"),
+        (["study", "norms", "--layer", "x", "--train-limit", "9"], "layer='x' is no linear layer"),
         (["study", "norms", "--lr", "0"], "lr=0.0"),
         (["study", "norms", "--model", "new:gpt"], "new:bert"),
         (["study", "budgets", "--budget", "most"], "'most' must be a fraction"),
