@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from wtacrs.integration.span_corruption import (
 )
 from wtacrs.validation.pretraining_records import PretrainingPoint, PretrainingResult
 from wtacrs.validation.records import stamp
-from wtacrs.validation.results import write_result
+from wtacrs.validation.results import write_result, write_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Seq2SeqTrainer
@@ -112,6 +113,7 @@ def pretrain(
         )
         for part, (file, limit) in enumerate(zip(files, limits, strict=True))
     )
+    _agree(out / "settings.json", config, resume=resume)
     with progress_display(progress, title=f"span corruption · {config.estimator or 'exact'}") as show:
         trainer = _trainer(config, vocabulary, train, valid, out, show)
         before = trainer.evaluate()["eval_loss"]
@@ -156,6 +158,17 @@ def _checkpoint(out: Path, *, resume: bool, overwrite: bool) -> str | None:
         for folder in out.glob("checkpoint-*"):
             shutil.rmtree(folder)
     return last if resume else None
+
+
+def _agree(path: Path, config: PretrainingConfig, *, resume: bool) -> None:
+    """Keep the settings of the run; one that goes on must have the same."""
+    ours = {key: value for key, value in asdict(config).items() if key != "save_every"}
+    if resume and path.exists():
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+        for key, value in ours.items():
+            if theirs.get(key) != value:
+                raise InputError(f"resume: {key}={value!r}, but the run in {path.parent} had {theirs.get(key)!r}")
+    write_text(path, json.dumps(ours, indent=2) + "\n")
 
 
 def _trainer(

@@ -177,6 +177,8 @@ def corpus_files(folder: Path) -> tuple[Path, Path]:
     Raises:
         InputError: if there is not one of each.
     """
+    if not folder.is_dir():
+        raise InputError(f"corpus={folder} is no folder")
     found = []
     for part in ("train", "valid"):
         files = sorted(path for end in ("txt", "txt.gz") for path in folder.glob(f"*{part}*.{end}"))

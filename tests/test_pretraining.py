@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -117,6 +118,10 @@ def test_a_stopped_run_ends_as_a_whole_one(corpus: Path, vocabulary: Path, tmp_p
     (tmp_path / "whole" / "checkpoint-6").rename(tmp_path / "kept")
     stopped.mkdir()
     (tmp_path / "kept").rename(stopped / "checkpoint-6")
+    (stopped / "settings.json").write_bytes((tmp_path / "whole" / "settings.json").read_bytes())
+    for other in ({"lr": 0.5}, {"size": "mini"}, {"steps": 9}):
+        with pytest.raises(InputError, match=f"resume: {next(iter(other))}="):
+            pretrain(replace(config, **other), corpus, str(vocabulary), stopped, resume=True)
     resumed = pretrain(config, corpus, str(vocabulary), stopped, resume=True)
     assert without_time(resumed) == without_time(whole)
     one, two = (T5ForConditionalGeneration.from_pretrained(run / "model") for run in (tmp_path / "whole", stopped))
@@ -159,6 +164,8 @@ def test_bad_settings_are_refused(fields: dict[str, object], words: str) -> None
 
 
 def test_bad_corpora_are_refused(corpus: Path, vocabulary: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no folder"):
+        pretrain(CONFIG, tmp_path / "missing", str(vocabulary), tmp_path / "a")
     with pytest.raises(InputError, match=r"one file \*train\*"):
         pretrain(CONFIG, tmp_path, str(vocabulary), tmp_path / "a")
     for name, content, words in (

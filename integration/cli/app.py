@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from wtacrs.validation.records import ScoreKind
 
 # these keep finished pieces or states of training in their folder
-_GO_ON = ("compare", "sweep", "noise", "test", "study")
+_GO_ON = ("compare", "sweep", "noise", "test", "study", "experiment")
 
 
 class _Interrupted(Exception):
