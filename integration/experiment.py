@@ -167,7 +167,12 @@ def run_experiment(
         for seed in config.seeds:
             folder = out / folder_of(label) / f"seed-{seed}"
             result = train_in(
-                folder, settings.but(seed=seed), subject, task, overwrite=overwrite, progress=progress
+                folder,
+                settings.but(seed=seed, keep_weights=False),
+                subject,
+                task,
+                overwrite=overwrite,
+                progress=progress,
             )
             runs.append(ExperimentRun(label=label, seed=seed, result=result))
     first = runs[0].result

@@ -72,7 +72,8 @@ def test_every_run_is_there_and_the_table_follows_from_them(done: tuple[Path, Ex
     assert half.mean == pytest.approx(sum(finals[2:]) / 2)
     assert experiment_table(result).row_count == 2
     assert (folder / "out" / "experiment.png").exists()
-    assert (folder / "out" / "half-of-the-rows" / "seed-3" / "result.json").exists()
+    left = {path.name for path in (folder / "out" / "half-of-the-rows" / "seed-3").iterdir()}
+    assert left == {"state.pt", "metrics.jsonl", "result.json"}  # no weights
 
 
 def test_it_goes_on_where_it_stopped(done: tuple[Path, ExperimentResult], monkeypatch: pytest.MonkeyPatch) -> None:
