@@ -54,7 +54,7 @@ gallery: demo theory  ## refresh the README's figures from the demo's run and th
 	cp $(THEORY)/theory_without-replacement.png $(THEORY)/theory_poisson.png $(THEORY)/theory_topk.png figures/gallery/
 
 numbers: $(INSTALLED)  ## measure every number of the README's tables anew and write them there (an hour on one thread)
-	$(BIN)/python -m wtacrs.integration.numbers --demo $(RUN) --out $(NUMBERS)
+	$(BIN)/python -m readme_numbers.measure --demo $(RUN) --out $(NUMBERS)
 
 clean:  ## remove the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

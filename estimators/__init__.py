@@ -9,40 +9,40 @@
 torch.Size([8, 16])
 """
 
-from wtacrs.estimators.base import Estimator, Traits, saved_bytes
-from wtacrs.estimators.basis_state import BasisState
-from wtacrs.estimators.bernoulli import Bernoulli
-from wtacrs.estimators.budget import rows_for
-from wtacrs.estimators.conditional_poisson import ConditionalPoisson
-from wtacrs.estimators.control_variate import ControlVariate
-from wtacrs.estimators.count_sketch import CountSketch
-from wtacrs.estimators.crs import CRS
-from wtacrs.estimators.errors import InputError, NoClosedForm
-from wtacrs.estimators.exact import Exact
-from wtacrs.estimators.fp8 import FP8
-from wtacrs.estimators.gaussian_sketch import GaussianSketch
-from wtacrs.estimators.hadamard_rotation import HadamardRotation
-from wtacrs.estimators.low_rank import LowRank
-from wtacrs.estimators.mixed_precision_rows import MixedPrecisionRows
-from wtacrs.estimators.pamm import PAMM
-from wtacrs.estimators.pivotal import Pivotal
-from wtacrs.estimators.prac import PRAC
-from wtacrs.estimators.priority import Priority
-from wtacrs.estimators.quantized_rows import QuantizedRows
-from wtacrs.estimators.rademacher_sketch import RademacherSketch
-from wtacrs.estimators.random_projection import RandomProjection
-from wtacrs.estimators.recommended import recommended
-from wtacrs.estimators.registry import available, lookup, make, register, spec
-from wtacrs.estimators.rows import RowEstimator, RowMoments, RowPlan, SavedRows
-from wtacrs.estimators.sampford import Sampford
-from wtacrs.estimators.scores import joint_norms, row_norms, sampling_scores
-from wtacrs.estimators.srht import SRHT
-from wtacrs.estimators.stochastic_rounding import StochasticRounding
-from wtacrs.estimators.systematic import Systematic
-from wtacrs.estimators.topk import TopK
-from wtacrs.estimators.uniform import Uniform
-from wtacrs.estimators.velora import VeLoRA
-from wtacrs.estimators.wta_crs import WTACRS
+from wtacrs.estimators.composites.basis_state import BasisState
+from wtacrs.estimators.composites.control_variate import ControlVariate
+from wtacrs.estimators.composites.hadamard_rotation import HadamardRotation
+from wtacrs.estimators.composites.mixed_precision_rows import MixedPrecisionRows
+from wtacrs.estimators.composites.quantized_rows import QuantizedRows
+from wtacrs.estimators.composites.recommended import recommended
+from wtacrs.estimators.core.base import Estimator, Traits, saved_bytes
+from wtacrs.estimators.core.errors import InputError, NoClosedForm
+from wtacrs.estimators.core.registry import available, lookup, make, register, spec
+from wtacrs.estimators.core.scores import joint_norms, row_norms, sampling_scores
+from wtacrs.estimators.core.sizing import rows_for
+from wtacrs.estimators.projections.low_rank import LowRank
+from wtacrs.estimators.projections.pamm import PAMM
+from wtacrs.estimators.projections.prac import PRAC
+from wtacrs.estimators.projections.random_projection import RandomProjection
+from wtacrs.estimators.projections.velora import VeLoRA
+from wtacrs.estimators.rounding.fp8 import FP8
+from wtacrs.estimators.rounding.stochastic_rounding import StochasticRounding
+from wtacrs.estimators.rows.bernoulli import Bernoulli
+from wtacrs.estimators.rows.conditional_poisson import ConditionalPoisson
+from wtacrs.estimators.rows.crs import CRS
+from wtacrs.estimators.rows.exact import Exact
+from wtacrs.estimators.rows.pivotal import Pivotal
+from wtacrs.estimators.rows.priority import Priority
+from wtacrs.estimators.rows.row_estimator import RowEstimator, RowMoments, RowPlan, SavedRows
+from wtacrs.estimators.rows.sampford import Sampford
+from wtacrs.estimators.rows.systematic import Systematic
+from wtacrs.estimators.rows.topk import TopK
+from wtacrs.estimators.rows.uniform import Uniform
+from wtacrs.estimators.rows.wta_crs import WTACRS
+from wtacrs.estimators.sketches.count_sketch import CountSketch
+from wtacrs.estimators.sketches.gaussian_sketch import GaussianSketch
+from wtacrs.estimators.sketches.rademacher_sketch import RademacherSketch
+from wtacrs.estimators.sketches.srht import SRHT
 
 __all__ = [
     "CRS",

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from wtacrs.estimators import InputError
-from wtacrs.validation.records import Record
-from wtacrs.validation.results import load_result
+from wtacrs.validation.records.base import Record
+from wtacrs.validation.records.results import load_result
 
 ResultT = TypeVar("ResultT", bound=Record)
 

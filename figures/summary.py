@@ -10,9 +10,9 @@ from statistics import median
 import numpy
 
 from wtacrs.figures.style import budget_in_rows, series
-from wtacrs.validation.comparison import median_multiplications
-from wtacrs.validation.results import ComparisonRow, WinnerSweep
-from wtacrs.validation.sizes import sizeless
+from wtacrs.validation.layers.candidates import sizeless
+from wtacrs.validation.layers.compare import median_multiplications
+from wtacrs.validation.records.results import ComparisonRow, WinnerSweep
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from wtacrs.estimators.errors import InputError
+from wtacrs.estimators.core.errors import InputError
 
 
 class Problem(NamedTuple):

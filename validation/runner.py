@@ -23,7 +23,7 @@ import torch
 
 from wtacrs.estimators import InputError
 from wtacrs.validation.files import replacing
-from wtacrs.validation.records import SCHEMA_VERSION, Record
+from wtacrs.validation.records.base import SCHEMA_VERSION, Record
 
 RecordT = TypeVar("RecordT", bound=Record)
 Report = Callable[[str, int, int], None]

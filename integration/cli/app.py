@@ -14,11 +14,11 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from wtacrs.estimators import InputError
-from wtacrs.integration.processes import launched, speaks
+from wtacrs.integration.parallel.processes import launched, speaks
 from wtacrs.integration.progress import count_bar
 
 if TYPE_CHECKING:
-    from wtacrs.validation.records import ScoreKind
+    from wtacrs.validation.records.base import ScoreKind
 
 # these keep finished pieces or states of training in their folder
 _GO_ON = ("compare", "sweep", "noise", "test", "study", "experiment")

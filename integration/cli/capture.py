@@ -53,7 +53,7 @@ def capture(
 
     With --after the model is first trained on other examples of the task.
     """
-    from wtacrs.integration.commands import capture_command
+    from wtacrs.integration.studies.commands import capture_command
 
     with progress_bar("capturing") as report:
         found = capture_command(

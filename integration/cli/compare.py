@@ -69,11 +69,11 @@ def compare(
     Without --budget and --bytes: at 5 budgets and at 10 % and 30 % of the bytes. What is done is kept in the folder
     until the result is whole: the same command goes on where it was stopped.
     """
-    from wtacrs.integration.commands import check_folder
-    from wtacrs.integration.comparison_study import comparison_study, rivals_of
-    from wtacrs.integration.comparison_tables import comparison_table, price_table, ratio_table
-    from wtacrs.validation.captures import load_captures
-    from wtacrs.validation.equal_bytes import COMBINATIONS
+    from wtacrs.integration.studies.commands import check_folder
+    from wtacrs.integration.studies.compare import comparison_study, rivals_of
+    from wtacrs.integration.tables.compare import comparison_table, price_table, ratio_table
+    from wtacrs.validation.layers.captures import load_captures
+    from wtacrs.validation.layers.equal_bytes import COMBINATIONS
     from wtacrs.validation.runner import Runner
 
     if combinations and not share:

@@ -21,8 +21,8 @@ def demo(
     seed: SeedOption = 0,
 ) -> None:
     """The whole line, offline: train exactly and with WTA-CRS, capture, compare, sweep, check, report."""
-    from wtacrs.integration.commands import check_folder
-    from wtacrs.integration.demo import run_demo
+    from wtacrs.integration.studies.commands import check_folder
+    from wtacrs.integration.studies.demo import run_demo
 
     check_folder("out", out)
     run_demo(out, seed=seed, console=console)

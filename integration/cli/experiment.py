@@ -28,9 +28,9 @@ def experiment(
     ] = False,
 ) -> None:
     """Exact training and estimators over seeds, and whether they are equivalent within a margin."""
-    from wtacrs.integration.commands import check_folder
-    from wtacrs.integration.experiment import read_experiment, run_experiment
-    from wtacrs.integration.experiment_table import experiment_table
+    from wtacrs.integration.studies.commands import check_folder
+    from wtacrs.integration.studies.experiment import read_experiment, run_experiment
+    from wtacrs.integration.tables.experiment import experiment_table
 
     config = read_experiment(file)
     folder = Path("runs") / config.name if out is None else out

@@ -80,10 +80,10 @@ def finetune(
     Under torchrun or accelerate launch (torchrun --nproc-per-node 2 -m wtacrs.integration.cli finetune …) several
     processes share every batch: --batch-size and --steps mean what they mean in one.
     """
-    from wtacrs.integration.commands import finetune_command
-    from wtacrs.integration.finetune_config import FinetuneConfig
-    from wtacrs.integration.processes import speaks
-    from wtacrs.integration.tables import training_table
+    from wtacrs.integration.parallel.processes import speaks
+    from wtacrs.integration.studies.commands import finetune_command
+    from wtacrs.integration.tables.tables import training_table
+    from wtacrs.integration.training.config import FinetuneConfig
 
     options: dict[str, Any] = {
         "estimator": None if estimator == "exact" else estimator,

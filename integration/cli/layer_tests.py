@@ -64,10 +64,10 @@ def layer_tests(
     device: DeviceOption = "cpu",
 ) -> int:
     """Test means and variances on captured layers at their real size; exit code 1 if a claim is rejected."""
-    from wtacrs.integration.commands import check_folder
-    from wtacrs.integration.layer_test_study import layer_test_study
-    from wtacrs.integration.layer_test_table import layer_test_summary, layer_test_tables
-    from wtacrs.validation.captures import load_captures
+    from wtacrs.integration.studies.commands import check_folder
+    from wtacrs.integration.studies.layer_tests import layer_test_study
+    from wtacrs.integration.tables.layer_tests import layer_test_summary, layer_test_tables
+    from wtacrs.validation.layers.captures import load_captures
     from wtacrs.validation.runner import Runner
 
     if quantity not in ("variance", "mse"):

@@ -33,8 +33,8 @@ def layers(
 
     One batch runs through the model, so that layers which are never called, or get few numbers, are told as well.
     """
-    from wtacrs.integration.coverage_study import coverage_command
-    from wtacrs.integration.coverage_table import coverage_table
+    from wtacrs.integration.studies.layers import coverage_command
+    from wtacrs.integration.tables.layers import coverage_table
 
     for title, found in coverage_command(
         model or [],

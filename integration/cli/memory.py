@@ -46,8 +46,8 @@ def memory(
 
     Exact, with estimators, with activation checkpointing, and with both; measured, not computed.
     """
-    from wtacrs.integration.memory_study import memory_command
-    from wtacrs.integration.memory_table import memory_sentences, memory_table
+    from wtacrs.integration.studies.memory import memory_command
+    from wtacrs.integration.tables.memory import memory_sentences, memory_table
 
     with progress_bar("memory") as report:
         result = memory_command(

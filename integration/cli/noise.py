@@ -55,10 +55,10 @@ def noise(
     device: DeviceOption = "cpu",
 ) -> None:
     """What estimators add to the noise that the minibatch's gradient has anyway; needs several captured batches."""
-    from wtacrs.integration.commands import check_folder
-    from wtacrs.integration.noise_study import DEFAULT_BUDGETS, DEFAULT_ESTIMATORS, noise_study
-    from wtacrs.integration.noise_table import noise_table
-    from wtacrs.validation.captures import load_captures
+    from wtacrs.integration.studies.commands import check_folder
+    from wtacrs.integration.studies.noise import DEFAULT_BUDGETS, DEFAULT_ESTIMATORS, noise_study
+    from wtacrs.integration.tables.noise import noise_table
+    from wtacrs.validation.layers.captures import load_captures
     from wtacrs.validation.runner import Runner
 
     chosen = budgets_from(budget) if budget else list(DEFAULT_BUDGETS)

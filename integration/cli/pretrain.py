@@ -35,8 +35,8 @@ def pretrain(
     seed: SeedOption = 0,
 ) -> None:
     """Pre-train a new T5 by span corruption on a text, exactly or with an estimated weight gradient."""
-    from wtacrs.integration.pretraining import PretrainingConfig
-    from wtacrs.integration.pretraining import pretrain as run
+    from wtacrs.integration.training.pretrain import PretrainingConfig
+    from wtacrs.integration.training.pretrain import pretrain as run
 
     options: dict[str, Any] = {
         "estimator": None if estimator == "exact" else estimator,

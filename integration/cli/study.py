@@ -71,11 +71,11 @@ def norms(
     seed: SeedOption = 0,
 ) -> None:
     """Gradient norms over training, one layer's dW estimated: used, exact and expected at every step."""
-    from wtacrs.integration.commands import check_folder
-    from wtacrs.integration.finetune_config import FinetuneConfig
-    from wtacrs.integration.norms_study import norms_study
-    from wtacrs.integration.study_runs import Subject
-    from wtacrs.integration.study_tables import norms_table
+    from wtacrs.integration.studies.commands import check_folder
+    from wtacrs.integration.studies.norms import norms_study
+    from wtacrs.integration.studies.runs import Subject
+    from wtacrs.integration.tables.studies import norms_table
+    from wtacrs.integration.training.config import FinetuneConfig
 
     config = FinetuneConfig(
         estimator=None if estimator == "exact" else estimator,
@@ -120,11 +120,11 @@ def budgets(
     seed: SeedOption = 0,
 ) -> None:
     """Accuracy and gradient variance against the budget, exact training beside it, over seeds."""
-    from wtacrs.integration.budgets_study import DEFAULT_BUDGETS, budgets_study
-    from wtacrs.integration.commands import check_folder
-    from wtacrs.integration.finetune_config import FinetuneConfig
-    from wtacrs.integration.study_runs import Subject
-    from wtacrs.integration.study_tables import budgets_table
+    from wtacrs.integration.studies.budgets import DEFAULT_BUDGETS, budgets_study
+    from wtacrs.integration.studies.commands import check_folder
+    from wtacrs.integration.studies.runs import Subject
+    from wtacrs.integration.tables.studies import budgets_table
+    from wtacrs.integration.training.config import FinetuneConfig
 
     config = FinetuneConfig(
         steps=steps,
@@ -175,9 +175,9 @@ def transfer(
     seed: SeedOption = 0,
 ) -> None:
     """Whether the order of estimators on one model holds on another: Kendall's τ, and the regret of trusting it."""
-    from wtacrs.integration.commands import check_folder
-    from wtacrs.integration.study_tables import transfer_table
-    from wtacrs.integration.transfer_study import DEFAULT_BUDGETS, DEFAULT_ESTIMATORS, transfer_study
+    from wtacrs.integration.studies.commands import check_folder
+    from wtacrs.integration.studies.transfer import DEFAULT_BUDGETS, DEFAULT_ESTIMATORS, transfer_study
+    from wtacrs.integration.tables.studies import transfer_table
 
     check_folder("out", out)
     with progress_bar("comparing") as report:

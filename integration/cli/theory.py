@@ -21,9 +21,9 @@ def theory(
     seed: SeedOption = 0,
 ) -> int:
     """What is true of the estimators and what only looks true, a figure each; exit code 1 if a claim fails."""
-    from wtacrs.integration.commands import check_folder
-    from wtacrs.integration.tables import theory_table
-    from wtacrs.integration.theory_study import theory_study
+    from wtacrs.integration.studies.commands import check_folder
+    from wtacrs.integration.studies.theory import theory_study
+    from wtacrs.integration.tables.tables import theory_table
 
     check_folder("out", out)
     with progress_bar("theory") as report:

@@ -1,0 +1,1 @@
+"""Composites: estimators that wrap, refine or combine others."""

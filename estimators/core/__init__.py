@@ -1,0 +1,1 @@
+"""What every estimator is built on: the protocol, the registry, sizes, scores and random numbers."""

@@ -1,0 +1,189 @@
+"""The protocol of the zoo: two verbs, `compress` in the forward pass and `contract` in the backward pass.
+
+The weight gradient of a linear layer is `G = dYᵀ X` (`[m, d]`, the layout of `nn.Linear.weight.grad`), a sum of
+n column-row pairs `y_i x_iᵀ`. `X [n, d]` is in hand in the forward, `dY [n, m]` only in the backward; what
+`compress` returns is all that may live in between.
+
+Laws, checked by `wtacrs.validation.properties.checks` for every registered estimator:
+
+1. `contract(compress(x), dy)` has shape `[m, d]` and the dtype of the exact product.
+2. It is linear in `dy` for a fixed `saved`.
+3. If `traits.unbiased`, its mean is `dy.T @ x` whenever every row with a non-zero pair has a positive score.
+4. If `traits.deterministic`, no random number is drawn; otherwise the draw is a function of (spec, generator
+   state, device) alone and the generator advances.
+5. If `traits.exact_at_full_budget`, keeping all rows gives the exact product.
+6. The shapes of `saved` depend on the shape of `x` only, never on its values.
+7. `multiplications(n, d, m)`, where it is stated, is what the matrix products of both verbs run.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+from jaxtyping import Float, Float64, Shaped
+from torch import Tensor
+
+from wtacrs.estimators.core.errors import InputError, NoClosedForm
+from wtacrs.estimators.core.scores import check_matrix, check_rows_agree, joint_norms, sampling_scores
+
+SavedT = TypeVar("SavedT", bound=tuple[Any, ...])
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What an estimator promises; the laws that are checked follow from it.
+
+    Attributes:
+        family: "exact", "rows", "sketch", "projection", "rounding" or "composite".
+        unbiased: the mean is the exact product for every input and every positive score.
+        deterministic: no random numbers are drawn.
+        uses_scores: the sizes of the scores change the result.
+        exact_at_full_budget: with k = n rows the product is exact.
+        uses_support: rows of score 0 are left out although the sizes of the others do not matter.
+    """
+
+    family: str
+    unbiased: bool
+    deterministic: bool
+    uses_scores: bool
+    exact_at_full_budget: bool
+    uses_support: bool = False
+
+    @property
+    def leaves_out_zeros(self) -> bool:
+        """Whether rows of score 0 never touch the estimate."""
+        return self.uses_scores or self.uses_support
+
+
+class Estimator(ABC, Generic[SavedT]):
+    """An estimator of `dy.T @ x`; concrete ones are frozen dataclasses whose fields are hyper-parameters.
+
+    Instances are stateless and hashable, and `repr` is the spec string: `make(spec(e)) == e`.
+    """
+
+    name: ClassVar[str]
+    traits: ClassVar[Traits]
+    # for one that wraps another and draws nothing itself: the field that draws, so that enumeration can list it there
+    random_part: ClassVar[str | None] = None
+
+    @abstractmethod
+    def compress(
+        self,
+        x: Float[Tensor, "n d"],
+        *,
+        scores: Shaped[Tensor, " n"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> SavedT:
+        """Decide what to keep of `x` and return it as a NamedTuple of tensors.
+
+        Args:
+            x: fp64, fp32, bf16 or fp16; not modified.
+            scores: finite values ≥ 0, the assumed size of each pair; default the row norms of `x`.
+            generator: source of randomness on the device of `x`; torch's default generator if None.
+
+        Raises:
+            InputError: if `x` is not a floating-point matrix or the scores are unusable.
+        """
+
+    @abstractmethod
+    def contract(self, saved: SavedT, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
+        """Finish the product: an estimate of `dy.T @ x` from what `compress` kept.
+
+        Raises:
+            InputError: if `dy` does not have as many rows as the compressed `x`.
+        """
+
+    def matmul(
+        self,
+        a: Float[Tensor, "p n"],
+        b: Float[Tensor, "n q"],
+        *,
+        scores: Shaped[Tensor, " n"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "p q"]:
+        """Estimate `a @ b` by sampling or sketching the shared axis n.
+
+        Args:
+            a: left factor.
+            b: right factor.
+            scores: default the oracle's, `‖a[:, i]‖‖b[i, :]‖`: both factors are in hand here.
+            generator: as in `compress`.
+
+        Raises:
+            InputError: if the shapes do not fit.
+        """
+        check_matrix("a", a)
+        check_matrix("b", b)
+        if a.shape[1] != b.shape[0]:
+            raise InputError(
+                f"a and b must share their inner axis, got shapes {list(a.shape)} and {list(b.shape)}"
+            )
+        if scores is None:
+            scores = joint_norms(b, a.T)
+        return self.contract(self.compress(b, scores=scores, generator=generator), a.T)
+
+    def multiplications(self, n: int, d: int, m: int) -> int:
+        """Scalar multiplications inside the matrix products of one `compress` and one `contract`.
+
+        The exact product has `n·d·m`. Counted are the products of two matrices and of a matrix with a vector, a complex
+        multiplication once. Not counted are passes over the entries of a matrix (norms, weights, packing, random
+        numbers), sorting, what consists of additions (the Hadamard transform, the buckets of a count-sketch), and
+        orthonormalisation: a QR decomposition of r columns of length d is about `2 d·r²` more, which vanishes beside
+        `n·d·r` for n well above r. Where these matter the docstring of the estimator says so.
+
+        Args:
+            n: rows of x and dy.
+            d: columns of x.
+            m: columns of dy.
+
+        Raises:
+            NotImplementedError: if the estimator does not state them.
+        """
+        raise NotImplementedError(f"{self!r} does not state its multiplications")
+
+    def expectation(
+        self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
+    ) -> Float64[Tensor, "m d"]:
+        """Exact mean of the estimate over the draws, in fp64.
+
+        Raises:
+            NoClosedForm: if none is known.
+        """
+        raise NoClosedForm(f"{self!r} has no closed form for its mean; use enumeration or Monte Carlo")
+
+    def variance(
+        self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
+    ) -> Float64[Tensor, ""]:
+        """Exact total variance `E‖Ĝ − EĜ‖²_F` over the draws, in fp64; 0 where nothing is drawn.
+
+        Raises:
+            NoClosedForm: if none is known.
+        """
+        if self.traits.deterministic:
+            check_rows_agree(x, dy)
+            return sampling_scores(x, scores).new_zeros(())
+        raise NoClosedForm(f"{self!r} has no closed form for its variance; use enumeration or Monte Carlo")
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{f.name}={_literal(getattr(self, f.name))}" for f in fields(self))  # type: ignore[arg-type]
+        return f"{self.name}({arguments})" if arguments else self.name
+
+
+def _literal(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def saved_bytes(saved: tuple[Any, ...]) -> int:
+    """Bytes that a compressed activation occupies: every tensor in it, indices, weights and scales included.
+
+    Tensors that share one storage are counted once each: `compress` must not return the same bytes twice.
+    """
+    return sum(t.numel() * t.element_size() for t in saved if isinstance(t, Tensor))
+
+
+def product_dtype(x: Tensor, dy: Tensor) -> torch.dtype:
+    """The dtype in which the exact product `dy.T @ x` would be returned."""
+    return torch.promote_types(x.dtype, dy.dtype)

@@ -1,0 +1,133 @@
+"""Estimators whose operator is regenerated from a saved seed: the frame that sketches and projections share.
+
+A subclass writes both verbs against a `Source` of random numbers: `keep` in the forward pass, `finish` in the
+backward pass. `compress` and `contract` pass a `CounterStream` on the saved seed, enumeration listed values.
+
+Rows of score 0 are set to zero before anything else, so that they never touch the estimate; the sizes of positive
+scores do not matter.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from jaxtyping import Bool, Float, Float64, Int64, Shaped
+from torch import Tensor
+
+from wtacrs.estimators.core.base import Estimator, product_dtype
+from wtacrs.estimators.core.counter_rng import CounterStream, Source, new_seed
+from wtacrs.estimators.core.packing import working_dtype
+from wtacrs.estimators.core.products import double_product
+from wtacrs.estimators.core.scores import check_matrix, check_rows_agree, sampling_scores
+from wtacrs.estimators.rows.row_estimator import check_length
+
+SavedT = TypeVar("SavedT", bound=tuple[Any, ...])
+
+# entries of an operator that exist at one time
+BLOCK = 2**22
+
+
+class SeededEstimator(Estimator[SavedT]):
+    """Base of the estimators whose random operator is a function of one seed."""
+
+    # why listing the outcomes says nothing, if so; normal numbers are listed by a rule exact to degree five
+    unlisted: ClassVar[str | None] = None
+
+    @abstractmethod
+    def keep(
+        self,
+        x: Float[Tensor, "n d"],
+        support: Bool[Tensor, " n"],
+        seed: Int64[Tensor, " 1"],
+        source: Source,
+    ) -> SavedT:
+        """What `compress` returns; `support` is False at rows of score 0."""
+
+    @abstractmethod
+    def finish(self, saved: SavedT, dy: Float[Tensor, "n m"], source: Source) -> Float[Tensor, "m d"]:
+        """What `contract` returns."""
+
+    def stream(self, saved: SavedT) -> Source:
+        """The source that `finish` needs again: numbers from the saved seed."""
+        return CounterStream(saved.seed)  # type: ignore[attr-defined]
+
+    def compress(
+        self,
+        x: Float[Tensor, "n d"],
+        *,
+        scores: Shaped[Tensor, " n"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> SavedT:
+        """Draw a seed and keep the product with its operator (see `Estimator.compress`)."""
+        check_matrix("x", x)
+        support = sampling_scores(x, scores) > 0
+        seed = new_seed(x.device, generator)
+        return self.keep(x.detach(), support, seed, CounterStream(seed))
+
+    def contract(self, saved: SavedT, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
+        """Regenerate the operator and finish the product (see `Estimator.contract`)."""
+        check_matrix("dy", dy)
+        return self.finish(saved, dy, self.stream(saved))
+
+    def expectation(
+        self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
+    ) -> Float64[Tensor, "m d"]:
+        """The exact product of the rows of positive score, in fp64: what every unbiased one has for its mean."""
+        check_rows_agree(x, dy)
+        return double_product(x, dy, sampling_scores(x, scores) > 0)
+
+
+def only(matrix: Float[Tensor, "n c"], support: Bool[Tensor, " n"]) -> Float[Tensor, "n c"]:
+    """The matrix with all rows outside the support set to zero."""
+    return torch.where(support.unsqueeze(1), matrix, 0.0)
+
+
+def scaled_rows(
+    x: Float[Tensor, "n d"], support: Bool[Tensor, " n"]
+) -> tuple[Float[Tensor, "n d"], Float[Tensor, " 1"]]:
+    """The supported rows as every method here starts from them: in working precision, within ±1, and their scale."""
+    return normalised(only(x.to(working_dtype(x.dtype)), support))
+
+
+def product_with(coefficients: Float[Tensor, "n r"], dy: Float[Tensor, "n2 m"]) -> Float[Tensor, "m r"]:
+    """`dYᵀ` times the numbers kept of every row, in working precision.
+
+    Raises:
+        InputError: if `dy` has not as many rows.
+    """
+    check_length(coefficients, dy)
+    working = working_dtype(product_dtype(coefficients, dy))
+    return dy.to(working).T @ coefficients.to(working)
+
+
+def normalised(matrix: Float[Tensor, "n c"]) -> tuple[Float[Tensor, "n c"], Float[Tensor, " 1"]]:
+    """The matrix divided by its largest entry, and that entry: sums then stay far from the limits of the dtype."""
+    if matrix.numel() == 0:
+        return matrix, matrix.new_ones(1)
+    largest = matrix.abs().amax().reshape(1)
+    scale = torch.where((largest > 0) & largest.isfinite(), largest, 1.0)
+    return matrix / scale, scale
+
+
+def operator_blocks(
+    kind: str, source: Source, stream: int, rows: int, columns: int, like: Tensor
+) -> Iterator[tuple[slice, Float[Tensor, "b columns"]]]:
+    """A `rows × columns` operator of independent entries of mean 0 and variance 1, a few rows at a time.
+
+    Args:
+        kind: "gaussian" or "rademacher".
+        source: of the entries; entry (i, j) has the counter `i·columns + j`.
+        stream: of the source.
+        rows: as stated.
+        columns: as stated.
+        like: dtype and device of the entries.
+    """
+    step = max(BLOCK // max(columns, 1), 1)
+    draw = source.normals if kind == "gaussian" else source.signs
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        counters = torch.arange(start * columns, stop * columns, device=like.device)
+        yield slice(start, stop), draw(stream, counters).reshape(stop - start, columns).to(like.dtype)

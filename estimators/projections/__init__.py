@@ -1,0 +1,1 @@
+"""Projections: the features of x in a few directions."""

@@ -1,0 +1,1 @@
+"""Rounding: every row in few bits."""

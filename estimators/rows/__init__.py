@@ -1,0 +1,1 @@
+"""Row designs: one file per design, and what designs share."""

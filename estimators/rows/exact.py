@@ -1,0 +1,71 @@
+"""`exact`: keep everything; the reference every other estimator is measured against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float, Float64, Shaped
+from torch import Tensor
+
+from wtacrs.estimators.core.base import Estimator, Traits, product_dtype
+from wtacrs.estimators.core.products import double_product
+from wtacrs.estimators.core.registry import register
+from wtacrs.estimators.core.scores import check_matrix, check_rows_agree, sampling_scores
+
+
+class SavedExact(NamedTuple):
+    """The whole input, by reference: `n·d` numbers."""
+
+    x: Float[Tensor, "n d"]
+
+
+@register("exact")
+@dataclass(frozen=True, repr=False)
+class Exact(Estimator[SavedExact]):
+    """The exact product `G = dYᵀ X`.
+
+    Mean: `G`, and variance 0, since nothing is drawn. Bytes: those of `x`. Multiplications: `n·d·m`.
+
+    >>> import torch
+    >>> x, dy = torch.eye(3), torch.ones(3, 2)
+    >>> Exact().contract(Exact().compress(x), dy)
+    tensor([[1., 1., 1.],
+            [1., 1., 1.]])
+    """
+
+    traits: ClassVar[Traits] = Traits(
+        family="exact", unbiased=True, deterministic=True, uses_scores=False, exact_at_full_budget=True
+    )
+
+    def compress(
+        self,
+        x: Float[Tensor, "n d"],
+        *,
+        scores: Shaped[Tensor, " n"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> SavedExact:
+        """Keep `x` itself; scores are checked and then ignored."""
+        del generator
+        check_matrix("x", x)
+        if scores is not None:
+            sampling_scores(x, scores)
+        return SavedExact(x)
+
+    def contract(self, saved: SavedExact, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
+        """`dy.T @ x`."""
+        check_rows_agree(saved.x, dy)
+        dtype = product_dtype(saved.x, dy)
+        return dy.to(dtype).T @ saved.x.to(dtype)
+
+    def multiplications(self, n: int, d: int, m: int) -> int:
+        """`n·d·m`."""
+        return n * d * m
+
+    def expectation(
+        self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
+    ) -> Float64[Tensor, "m d"]:
+        """`dy.T @ x` in fp64."""
+        check_rows_agree(x, dy)
+        return double_product(x, dy)

@@ -1,0 +1,230 @@
+"""The row-sampling template: every row design is a plan, and everything else follows from its coefficients.
+
+A row design returns `Ĝ = dYᵀ diag(c) X` with a random coefficient vector `c` that is zero except at the k kept
+rows. Hence, for every design,
+
+    E Ĝ   = dYᵀ diag(E c) X
+    Var Ĝ = Σ_ij Cov(c)_ij ⟨x_i, x_j⟩ ⟨y_i, y_j⟩            (theory of linear estimators; Frobenius norm)
+
+A design is written as a deterministic function `plan(scores, uniforms)` of independent uniform numbers. That one
+form serves training (the numbers come from a generator), exact enumeration (the numbers run through every cell
+between the design's `cuts`), and comparison with a slow twin (both get the same numbers).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Float64, Int, Shaped
+from torch import Tensor
+
+from wtacrs.estimators.core.base import Estimator, product_dtype
+from wtacrs.estimators.core.counter_rng import uniform_numbers
+from wtacrs.estimators.core.errors import InputError, NoClosedForm
+from wtacrs.estimators.core.products import double_product
+from wtacrs.estimators.core.scores import check_matrix, check_rows_agree, row_norms, sampling_scores
+from wtacrs.estimators.core.sizing import check_budget, rows_for
+
+MOST_ROWS_FOR_COVARIANCE = 16_384
+
+
+class RowPlan(NamedTuple):
+    """The k rows to keep and their weights; a row may stand in several slots.
+
+    A slot that is not needed (fewer rows with positive score than slots) has weight 0 and repeats the row with
+    the largest score, so that shapes stay fixed and no row of score 0 is ever touched.
+    """
+
+    indices: Int[Tensor, " k"]
+    weights: Float64[Tensor, " k"]
+
+
+class RowMoments(NamedTuple):
+    """Mean and covariance of the coefficient vector `c`."""
+
+    mean: Float64[Tensor, " n"]
+    covariance: Float64[Tensor, "n n"]
+
+
+class SavedRows(NamedTuple):
+    """What a row design keeps of `x [n, d]`: k rows, 4 bytes per index, 4 (fp64: 8) bytes per weight."""
+
+    rows: Float[Tensor, "k d"]
+    indices: Int[Tensor, " k"]
+    weights: Float[Tensor, " k"]
+    frame: Float[Tensor, "n 0"]  # no bytes: carries n, so that a dY of another length is refused
+
+
+@dataclass(frozen=True, repr=False)
+class RowEstimator(Estimator[SavedRows]):
+    """Base of all row designs; a subclass defines `plan`, and `moments` where they are known.
+
+    Args:
+        budget: float in (0, 1], the fraction of rows kept, or int ≥ 1, their number.
+    """
+
+    budget: int | float
+
+    def __post_init__(self) -> None:
+        check_budget(self.budget, self.name)
+
+    def uniforms(self, n: int) -> int:
+        """How many uniform numbers one draw from `n` rows consumes."""
+        return rows_for(self.budget, n)
+
+    def keys(self, n: int) -> int:
+        """How many of these numbers, the first ones, matter by their order alone: for enumeration."""
+        return 0
+
+    @abstractmethod
+    def plan(self, scores: Float64[Tensor, " n"], uniforms: Float64[Tensor, " q"]) -> RowPlan:
+        """Choose rows and weights from checked scores and q = `self.uniforms(n)` numbers in [0, 1)."""
+
+    def cuts(self, scores: Float64[Tensor, " n"], chosen: Float64[Tensor, " j"]) -> Float64[Tensor, " c"]:
+        """Where `plan` may change as uniform number j runs through (0, 1), given the numbers before it.
+
+        Between two neighbouring cuts the plan must be constant. Enumeration needs this; sampling does not.
+        """
+        raise NotImplementedError(f"{self!r} does not say where its plan changes and cannot be enumerated")
+
+    def moments(self, scores: Float64[Tensor, " n"]) -> RowMoments:
+        """Closed form of the mean and covariance of the coefficients, O(n²) memory.
+
+        Raises:
+            NoClosedForm: if it is not known.
+        """
+        raise NoClosedForm(
+            f"{self!r} has no closed form for the moments of its coefficients; use enumeration or Monte Carlo"
+        )
+
+    def draw(self, scores: Float64[Tensor, " n"], generator: torch.Generator | None = None) -> RowPlan:
+        """A random plan for checked scores (see `sampling_scores`)."""
+        shape = (self.uniforms(scores.shape[0]),)
+        return self.plan(scores, uniform_numbers(shape, torch.float64, scores.device, generator))
+
+    def compress(
+        self,
+        x: Float[Tensor, "n d"],
+        *,
+        scores: Shaped[Tensor, " n"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> SavedRows:
+        """Draw a plan and gather its rows (see `Estimator.compress`)."""
+        check_matrix("x", x)
+        return keep_rows(x, self.draw(sampling_scores(x, scores), generator))
+
+    def contract(self, saved: SavedRows, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
+        """`Σ_j weight_j · y_(i_j) x_(i_j)ᵀ` over the kept rows (see `Estimator.contract`)."""
+        check_length(saved.frame, dy)
+        return weighted_product(saved.rows, saved.indices, saved.weights, dy)
+
+    def multiplications(self, n: int, d: int, m: int) -> int:
+        """`k·d·m`; a design with other than k slots, or with matrix products in its draw, says so itself."""
+        return rows_for(self.budget, n) * d * m
+
+    def expectation(
+        self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
+    ) -> Float64[Tensor, "m d"]:
+        """`dYᵀ diag(E c) X` in fp64 (see `Estimator.expectation`)."""
+        check_rows_agree(x, dy)
+        return coefficient_expectation(self.coefficient_mean(sampling_scores(x, scores)), x, dy)
+
+    def coefficient_mean(self, scores: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
+        """`E c`; designs that reach every row of positive score without bias keep this default."""
+        return (scores > 0).to(torch.float64)
+
+    def weight_squares(self, scores: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
+        """`E Σ_j weight_j²` over the slots j that hold row i: what independent errors in the stored rows cost.
+
+        Raises:
+            NoClosedForm: if it is not known.
+        """
+        raise NoClosedForm(f"{self!r} has no closed form for its squared weights; use Monte Carlo")
+
+    def variance(
+        self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
+    ) -> Float64[Tensor, ""]:
+        """`Σ_ij Cov(c)_ij ⟨x_i, x_j⟩⟨y_i, y_j⟩` in fp64, O(n²) memory (see `Estimator.variance`).
+
+        Raises:
+            NoClosedForm: if the moments are not known, or for more than 16,384 rows, where a matrix of n² numbers takes
+                over 2 GiB.
+        """
+        if self.traits.deterministic:
+            return super().variance(x, dy, scores=scores)
+        check_rows_agree(x, dy)
+        if x.shape[0] > MOST_ROWS_FOR_COVARIANCE:
+            raise NoClosedForm(f"{self!r}: {x.shape[0]} rows need a covariance of n² numbers; use Monte Carlo")
+        return coefficient_variance(self.moments(sampling_scores(x, scores)).covariance, x, dy)
+
+
+def check_length(kept: Shaped[Tensor, "n ..."], dy: Float[Tensor, "n2 m"]) -> None:
+    """Refuse a dY that is not as long as the compressed x was.
+
+    Args:
+        kept: what was saved with one entry for every row of x, an empty frame for example.
+        dy: as given to `contract`.
+
+    Raises:
+        InputError: naming both.
+    """
+    check_matrix("dy", dy)
+    if dy.shape[0] != kept.shape[0]:
+        raise InputError(f"dy must have {kept.shape[0]} rows, as the compressed x had, got shape {list(dy.shape)}")
+
+
+def weighted_product(
+    rows: Float[Tensor, "k d"], indices: Int[Tensor, " k"], weights: Float[Tensor, " k"], dy: Float[Tensor, "n m"]
+) -> Float[Tensor, "m d"]:
+    """`Σ_j weight_j · y_(i_j) row_jᵀ`, in the dtype of the exact product."""
+    dtype = product_dtype(rows, dy)
+    # weights reach n/k and beyond: weighted fp16 rows could overflow although the product does not
+    working = torch.float32 if dtype == torch.float16 else dtype
+    weighted = (dy.index_select(0, indices) * weights.unsqueeze(1)).to(working)
+    return (weighted.T @ rows.to(working)).to(dtype)
+
+
+def keep_rows(x: Float[Tensor, "n d"], plan: RowPlan) -> SavedRows:
+    """Gather the rows of a plan; weights are kept in fp32, or fp64 beside fp64 rows."""
+    weight_dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return SavedRows(
+        rows=x.index_select(0, plan.indices),
+        indices=plan.indices.to(torch.int32),
+        weights=plan.weights.to(weight_dtype),
+        frame=x.new_empty((x.shape[0], 0)),
+    )
+
+
+def all_rows(scores: Float64[Tensor, " n"]) -> RowPlan:
+    """The plan that keeps every row of positive score once: the exact product."""
+    return RowPlan(torch.arange(scores.shape[0], device=scores.device), (scores > 0).to(torch.float64))
+
+
+def coefficient_expectation(
+    mean: Float64[Tensor, " n"], x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"]
+) -> Float64[Tensor, "m d"]:
+    """`dYᵀ diag(mean) X` in fp64."""
+    return double_product(x, dy, mean)
+
+
+def coefficient_variance(
+    covariance: Float64[Tensor, "n n"], x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"]
+) -> Float64[Tensor, ""]:
+    """`Σ_ij covariance_ij ⟨x_i, x_j⟩⟨y_i, y_j⟩` in fp64."""
+    x, dy = x.double(), dy.double()
+    return (covariance * (x @ x.T) * (dy @ dy.T)).sum()
+
+
+def pair_norms(x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"]) -> Float64[Tensor, " n"]:
+    """`w_i = ‖x_i‖‖y_i‖`, the Frobenius norm of pair i."""
+    return row_norms(x) * row_norms(dy)
+
+
+def product_norm_squared(
+    x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], rows: Shaped[Tensor, " n"]
+) -> Float64[Tensor, ""]:
+    """`‖Σ_i rows_i y_i x_iᵀ‖²_F` in fp64 for a 0/1 selection `rows`."""
+    return coefficient_expectation(rows.to(torch.float64), x, dy).square().sum()

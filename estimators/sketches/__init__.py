@@ -1,0 +1,1 @@
+"""Sketches: random combinations of the rows."""

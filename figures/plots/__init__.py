@@ -1,0 +1,1 @@
+"""One file per figure: a result in, a picture out."""

@@ -1,0 +1,85 @@
+"""Metric of every run of an experiment, and differences from exact training against the margin of equivalence.
+
+python -m wtacrs.figures.plots.experiment RESULT.json OUT.png
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from wtacrs.figures import command, style
+from wtacrs.validation.records.experiment import ExperimentResult, ExperimentRow
+
+_COLOURS = {
+    "equivalent": "#009e73",
+    "worse": "#d55e00",
+    "better": "#0072b2",
+    "undecided": style.GREY,
+    "nothing learned": style.GREY,
+}
+
+
+def draw(result: ExperimentResult, path: Path) -> Path:
+    """Write the figure as PNG and return its path."""
+    return style.save(build(result), path)
+
+
+def build(result: ExperimentResult) -> Figure:
+    """Left: a dot per seed and the mean; right: the difference from exact with its interval, the margin as a band."""
+    command.expect(result, ExperimentResult, "the argument result")
+    rows = list(result.rows)
+    with style.figure(10.0, 1.6 + 0.42 * len(rows)) as fig:
+        left, right = fig.subplots(1, 2, sharey=True)
+        for y, row in enumerate(rows):
+            _runs(left, y, row, [run.result.final for run in result.runs if run.label == row.label])
+            _difference(right, y, row)
+        left.set_yticks(range(len(rows)), [style.shorten(row.label, 40) for row in rows])
+        left.set_ylim(len(rows) - 0.5, -0.5)
+        left.axvline(result.majority, color=style.GREY, linewidth=1.0, linestyle=style.DASHES[1], zorder=1)
+        left.set_xlabel(f"dev {result.metric} (dashed: most frequent class)")
+        margin = float(result.config["margin"])
+        right.axvspan(-margin, margin, color="#009e73", alpha=0.12, linewidth=0, zorder=0)
+        right.axvline(0.0, color=style.GREY, linewidth=0.9, zorder=1)
+        right.set_xlabel(
+            f"difference from exact, {1 - 2 * float(result.config['level']):.0%} interval; band: ± margin"
+        )
+        seeds = len(result.config["seeds"])
+        fig.suptitle(
+            f"{result.config['name']}: {seeds} seeds, {result.dev_size:,} dev examples", x=0.01, ha="left"
+        )
+    return fig
+
+
+def _runs(axes: Axes, y: int, row: ExperimentRow, values: Sequence[float]) -> None:
+    axes.plot(values, [y] * len(values), "o", color=style.INK, alpha=0.4, markersize=4, zorder=2)
+    axes.plot([row.mean], [y], "|", color=style.INK, markersize=14, markeredgewidth=2, zorder=3)
+
+
+def _difference(axes: Axes, y: int, row: ExperimentRow) -> None:
+    if row.standing is None:
+        return
+    colour = _COLOURS.get(row.standing.verdict, style.GREY)
+    axes.plot([row.standing.low, row.standing.high], [y, y], color=colour, linewidth=2.2, zorder=2)
+    axes.plot([row.standing.difference], [y], "o", color=colour, zorder=3)
+    axes.annotate(
+        row.standing.verdict, (row.standing.high, y), xytext=(5, 0), textcoords="offset points", va="center",
+        color=colour, fontsize=8,
+    )  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry of `python -m wtacrs.figures.plots.experiment`."""
+    parser = command.parser("experiment", "Draw the runs of an experiment beside exact training.")
+    parser.add_argument("result", type=Path, help="JSON file of `wtacrs experiment`")
+    parser.add_argument("out", type=Path, help="PNG file to write")
+    given = parser.parse_args(arguments)
+    return command.run(lambda: draw(command.load(given.result, ExperimentResult), given.out))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

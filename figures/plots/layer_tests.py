@@ -1,0 +1,183 @@
+"""Estimated bias on captured layers, with intervals, beside the bias that would have been seen.
+
+python -m wtacrs.figures.plots.layer_tests RESULT.json OUT.png
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from wtacrs.figures import command, style
+from wtacrs.validation.records.layer_tests import LayerTest, LayerTestResult
+
+MAX_LAYERS = 40
+# how far beyond the largest bias that would have been seen the axes reach
+_ROOM = 1.3
+
+
+def draw(result: LayerTestResult, path: Path) -> Path:
+    """Write the figure as PNG and return its path; arguments and errors as in `build`."""
+    return style.save(build(result), path)
+
+
+def build(result: LayerTestResult) -> Figure:
+    """The figure as an object: one line per layer, one mark per estimator on it, in two panels.
+
+    Left: the estimated bias along G, relative to ‖G‖, with its interval at 1 − level of the result (normal, of each by
+    itself). Right: the root of the estimated ‖bias‖², where that is positive, else 0, with its interval. Bars: the
+    smallest bias of this kind that would have been seen with 99 % power. A mark is filled where there is a bias. What
+    lies beyond the axes is an arrow at the edge with its number.
+
+    Raises:
+        InputError: if the result is of another kind or holds no test.
+    """
+    command.expect(result, LayerTestResult, "the argument result")
+    if not result.tests:
+        raise style.NothingToDraw("the result holds no test of a layer")
+    layers = list(dict.fromkeys(test.layer for test in result.tests))
+    shown = _spread(layers)
+    looks = style.looks(test.estimator for test in result.tests)
+    kinds = list(dict.fromkeys((test.estimator, test.scores) for test in result.tests))
+    names = style.short_names(shown, limit=34)
+    height = 1.7 + len(shown) * max(0.2, 0.11 * len(kinds))
+    with style.figure(9.2, height) as fig:
+        left, right = fig.subplots(1, 2, sharey=True)
+        tests = [test for test in result.tests if test.layer in names]
+        edges = _limits(left, right, tests, result.level)
+        for test in tests:
+            place = (kinds.index((test.estimator, test.scores)) + 0.5) / len(kinds) - 0.5
+            y = shown.index(test.layer) + 0.7 * place
+            _marks(left, right, test, y, looks[style.series(test.estimator)], result.level, edges)
+        left.set_yticks(range(len(shown)), [names[layer] for layer in shown])
+        left.set_ylim(len(shown) - 0.4, -0.6)
+        left.axvline(0.0, color=style.GREY, linewidth=0.9, zorder=1)
+        left.set_xlabel("bias along G / ‖G‖")
+        right.set_xlabel("norm of the bias / ‖G‖")
+        style.tag(left, f"along the exact product; intervals at {1 - result.level:.5g}")
+        style.tag(right, "in any direction")
+        fig.suptitle(_title(result, len(shown), len(layers)), x=0.01, ha="left")
+        handles = _legend(kinds, looks, any(test.bias.detectable for test in tests))
+        fig.legend(handles=handles, loc="outside lower center", ncols=2)
+    return fig
+
+
+def _spread(layers: list[str]) -> list[str]:
+    if len(layers) <= MAX_LAYERS:
+        return layers
+    return [layers[round(i * (len(layers) - 1) / (MAX_LAYERS - 1))] for i in range(MAX_LAYERS)]
+
+
+def _limits(left: Axes, right: Axes, tests: Sequence[LayerTest], level: float) -> tuple[float, float]:
+    """Axes as wide as what was sampled needs; without anything sampled, as wide as the exact biases."""
+    reach = NormalDist().inv_cdf(1 - level / 2)
+    wide = [max(reach * t.bias.along_error, t.bias.detectable_along or 0.0) for t in tests if t.bias.along_error]
+    far = [t.bias.detectable for t in tests if t.bias.detectable and math.isfinite(t.bias.detectable)]
+    along = _ROOM * max(wide, default=max(abs(t.bias.along) for t in tests) or 1e-12)
+    norm = _ROOM * max(far, default=max(t.bias.bias for t in tests) or 1e-12)
+    left.set_xlim(-along, along)
+    right.set_xlim(0.0, norm)
+    return along, norm
+
+
+def _marks(
+    left: Axes, right: Axes, test: LayerTest, y: float, look: style.Look, level: float, edges: tuple[float, float]
+) -> None:
+    found, reach = test.bias, NormalDist().inv_cdf(1 - level / 2)
+    face = look.colour if found.verdict != "accepted" else "white"
+    mark: dict[str, Any] = {
+        "marker": look.marker,
+        "markersize": 4.6,
+        "color": look.colour,
+        "markerfacecolor": face,
+        "zorder": 3,
+    }
+    if found.along_error is not None:
+        half = reach * found.along_error
+        left.plot([found.along - half, found.along + half], [y, y], color=look.colour, linewidth=1.2)
+    if found.bias_squared_error is not None:
+        top = math.sqrt(max(found.bias_squared + reach * found.bias_squared_error, 0.0))
+        low = math.sqrt(max(found.bias_squared - reach * found.bias_squared_error, 0.0))
+        right.plot([low, top], [y, y], color=look.colour, linewidth=1.2)
+    if found.detectable is not None and found.detectable_along is not None:
+        bar: dict[str, Any] = {
+            "marker": "|",
+            "markersize": 7,
+            "markeredgewidth": 1.5,
+            "linestyle": "none",
+            "color": look.colour,
+        }
+        right.plot([found.detectable], [y], **bar)
+        left.plot([-found.detectable_along, found.detectable_along], [y, y], **bar)
+    for axes, value, edge in ((left, found.along, edges[0]), (right, found.bias, edges[1])):
+        if abs(value) <= edge:
+            axes.plot([value], [y], linestyle="none", clip_on=False, **mark)
+        else:
+            _beyond(axes, value, y, edge, look.colour)
+
+
+def _beyond(axes: Axes, value: float, y: float, edge: float, colour: str) -> None:
+    side = math.copysign(1.0, value)
+    at = side * edge
+    axes.plot([at], [y], marker=">" if side > 0 else "<", markersize=5, color=colour, clip_on=False, zorder=3)
+    axes.annotate(
+        f"{value:.2g}",
+        (at, y),
+        xytext=(-6 * side, 0),
+        textcoords="offset points",
+        ha="right" if side > 0 else "left",
+        va="center",
+        color=colour,
+        fontsize=7,
+    )
+
+
+def _title(result: LayerTestResult, shown: int, total: int) -> str:
+    claims = [test for test in result.tests if test.unbiased]
+    rejected = sum(test.bias.verdict == "rejected" for test in claims)
+    which = f", {shown} of {total} layers shown" if shown < total else ""
+    return f"Bias on captured layers: {rejected} of {len(claims)} claims of no bias rejected at {result.level:.2g}{which}"
+
+
+def _legend(kinds: Sequence[tuple[str, str]], looks: dict[str, style.Look], bars: bool) -> list[Line2D]:
+    several = len({scores for _, scores in kinds}) > 1
+    handles = []
+    for estimator, scores in kinds:
+        look = looks[style.series(estimator)]
+        label = style.shorten(estimator, 60) + (f", {scores}" if several else "")
+        handles.append(
+            Line2D(
+                [], [], color=look.colour, marker=look.marker, markerfacecolor="white", label=label, linewidth=1.2
+            )
+        )
+    if bars:
+        bar: dict[str, Any] = {
+            "marker": "|",
+            "markersize": 7,
+            "markeredgewidth": 1.5,
+            "linestyle": "none",
+            "color": style.INK,
+        }
+        handles.append(Line2D([], [], label="would have been seen with 99 % power", **bar))
+    return handles
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry of `python -m wtacrs.figures.plots.layer_tests`."""
+    parser = command.parser("layer_tests", "Draw estimated biases from tests on captured layers.")
+    parser.add_argument("result", type=Path, help="JSON file of `wtacrs test`")
+    parser.add_argument("out", type=Path, help="PNG file to write")
+    given = parser.parse_args(arguments)
+    return command.run(lambda: draw(command.load(given.result, LayerTestResult), given.out))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""Mean squared error of the estimators against their budget, the bytes they store, or their multiplications.
+
+python -m wtacrs.figures.plots.variance_budget RESULT.json OUT.png [--against bytes | multiplications]
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from wtacrs.estimators import InputError
+from wtacrs.figures import command, style
+from wtacrs.figures.summary import LayerMedian, layer_medians
+from wtacrs.validation.records.results import ComparisonResult
+
+Axis = Literal["budget", "bytes", "multiplications"]
+SCORES = {
+    "row norms": "row-norm scores: ‖xᵢ‖",
+    "stale": "stale scores: ‖xᵢ‖‖yᵢ‖ of an earlier state",
+    "oracle": "oracle scores: ‖xᵢ‖‖yᵢ‖",
+}
+X_LABELS: dict[Axis, str] = {
+    "budget": "budget: rows kept / rows",
+    "bytes": "bytes stored / bytes of the exact activation",
+    "multiplications": "multiplications / those of the exact product (dotted: 1)",
+}
+
+
+def draw(result: ComparisonResult, path: Path, *, against: Axis = "budget") -> Path:
+    """Write the figure as PNG and return its path; arguments and errors as in `build`."""
+    return style.save(build(result, against=against), path)
+
+
+def build(result: ComparisonResult, *, against: Axis = "budget") -> Figure:
+    """The figure as an object: one panel per kind of scores, one line per estimator, log-log.
+
+    A line is the median over layers of E‖Ĝ − G‖² / ‖G‖² = variance + bias², its band the middle half of the
+    layers, an error bar two standard errors of Monte Carlo either way; a dashed line is mostly bias². An
+    estimator without a budget is a level line in the budget figure. What is exactly zero has no place on a log
+    axis and is named in the legend, as is an estimator that does not state its multiplications.
+
+    Args:
+        result: the comparison.
+        against: "budget" (fraction of rows kept), "bytes" (fraction of the exact activation's bytes) or
+            "multiplications" (fraction of the exact product's).
+
+    Raises:
+        InputError: if the result is of another kind or no error in it is positive and finite.
+    """
+    command.expect(result, ComparisonResult, "the argument result")
+    if against not in X_LABELS:
+        raise InputError(f"against={against!r} must be one of {', '.join(X_LABELS)}")
+    medians = _shown(layer_medians(result.rows), against)
+    if not any(_drawable(e, against) for e in medians):
+        raise style.NothingToDraw("the comparison has no row with a positive, finite mean squared error to draw")
+    kinds = [kind for kind in SCORES if any(e.scores == kind for e in medians)]
+    looks = style.looks(e.series for e in medians)
+    width = 4.1 * len(kinds) + 1.0
+    handles = _legend(medians, looks, against, _letters(width))
+    columns = 2 if max(len(str(h.get_label())) for h in handles) <= _letters(width / 2) else 1
+    with style.figure(width, 4.5 + 0.2 * math.ceil(len(looks) / columns)) as fig:
+        panels = fig.subplots(1, len(kinds), sharex=True, sharey=True, squeeze=False)[0]
+        for axes, kind in zip(panels, kinds, strict=True):
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            style.tag(axes, SCORES[kind])
+            _panel(axes, [e for e in medians if e.scores == kind], looks, against)
+            _ticks(axes, medians, against)
+            if against == "multiplications":
+                axes.axvline(1.0, color=style.GREY, linewidth=1.0, linestyle=style.DASHES[2], zorder=1)
+            axes.set_xlabel(X_LABELS[against])
+        panels[0].set_ylabel("E‖Ĝ − G‖² / ‖G‖²  (variance + bias²)")
+        fig.suptitle(_title(medians, against), x=0.01, ha="left")
+        fig.legend(handles=handles, loc="outside lower center", ncols=columns)
+    return fig
+
+
+def _shown(medians: list[LayerMedian], against: Axis) -> list[LayerMedian]:
+    """Against bytes what was fitted to the bytes, if there is any; otherwise what was asked for by rows."""
+    fitted = [e for e in medians if e.share is not None]
+    return fitted if against == "bytes" and fitted else [e for e in medians if e.share is None]
+
+
+def _x(entry: LayerMedian, against: Axis) -> float | None:
+    if against == "multiplications":
+        return entry.multiplication_fraction
+    return entry.byte_fraction if against == "bytes" else entry.row_fraction
+
+
+def _drawable(entry: LayerMedian, against: Axis) -> bool:
+    x = _x(entry, against)
+    return 0 < entry.mse < math.inf and (against == "budget" if x is None else 0 < x < math.inf)
+
+
+def _panel(axes: Axes, entries: list[LayerMedian], looks: dict[str, style.Look], against: Axis) -> None:
+    for name in dict.fromkeys(e.series for e in entries):
+        mine = sorted(
+            (e for e in entries if e.series == name and _drawable(e, against)), key=lambda e: _x(e, against) or 0
+        )
+        placed = [e for e in mine if _x(e, against) is not None]
+        for level in (e for e in mine if _x(e, against) is None):
+            axes.axhline(level.mse, color=looks[name].colour, linewidth=1.3, linestyle=style.DASHES[3])
+        if placed:
+            # large to small, so that markers on one spot all stay visible
+            size = max(8.0 - 0.6 * list(looks).index(name), 5.0)
+            _line(axes, placed, [_x(e, against) or 0.0 for e in placed], looks[name], size)
+
+
+def _line(axes: Axes, entries: list[LayerMedian], x: list[float], look: style.Look, size: float) -> None:
+    dash = style.DASHES[1] if _mostly_bias(entries) else "-"
+    middle = [e.mse for e in entries]
+    axes.plot(
+        x, middle, color=look.colour, marker=look.marker, markersize=size, linestyle=dash,
+        markeredgecolor="white", markeredgewidth=0.6, zorder=3,
+    )  # fmt: skip
+    low, high = [e.low for e in entries], [e.high for e in entries]
+    if len(x) > 1:
+        axes.fill_between(x, low, high, color=look.colour, alpha=0.13, linewidth=0, zorder=2)
+    else:
+        axes.vlines(x, low, high, color=look.colour, alpha=0.3, linewidth=5, zorder=2)
+    errors = [(at, e.mse, 2 * e.error) for at, e in zip(x, entries, strict=True) if e.error is not None]
+    if errors:
+        at, centre, half = zip(*errors, strict=True)
+        axes.errorbar(at, centre, yerr=half, fmt="none", ecolor=look.colour, elinewidth=1.1, capsize=3, zorder=4)
+
+
+def _mostly_bias(entries: list[LayerMedian]) -> bool:
+    return any(e.mostly_bias for e in entries)
+
+
+def _ticks(axes: Axes, entries: list[LayerMedian], against: Axis) -> None:
+    """Budgets are few and chosen by people: name them; the other axes get decades with readable numbers."""
+    budgets = sorted({x for e in entries if (x := _x(e, against)) is not None and _drawable(e, against)})
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    if against == "budget" and 0 < len(budgets) <= 8:
+        axes.set_xticks(budgets)
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.tick_params(axis="x", which="minor", length=0)
+    else:
+        axes.xaxis.set_minor_formatter(
+            FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "235" else "")
+        )
+    if len(budgets) == 1:
+        axes.set_xlim(budgets[0] / 2, budgets[0] * 2)
+
+
+def _title(entries: list[LayerMedian], against: Axis) -> str:
+    counts = {e.layers for e in entries}
+    number = f"{max(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    what = "stored bytes" if against == "bytes" else against
+    if max(counts) == 1:
+        return f"Error of the weight gradient against {what} (one layer)"
+    return f"Error of the weight gradient against {what} (median of {number} layers, band: their middle half)"
+
+
+def _letters(width: float) -> int:
+    """How long a label of the legend may be in a column of so many inches: 15 letters to one, beside a line of 0.65."""
+    return int((width - 0.65) * 15)
+
+
+def _legend(entries: list[LayerMedian], looks: dict[str, style.Look], against: Axis, letters: int) -> list[Line2D]:
+    handles = []
+    for name in dict.fromkeys(e.series for e in entries):
+        mine = [e for e in entries if e.series == name]
+        drawn = [e for e in mine if _drawable(e, against)]
+        notes = ["mostly bias²"] if _mostly_bias(drawn) else []
+        notes += _undrawn([e for e in mine if e not in drawn], bool(drawn), against)
+        note = f"  ({', '.join(notes)})" if notes else ""
+        dash: Any = style.DASHES[1] if _mostly_bias(drawn) else "-"
+        if drawn and all(_x(e, against) is None for e in drawn):
+            dash = style.DASHES[3]
+        handles.append(
+            Line2D(
+                [], [], color=looks[name].colour, marker=looks[name].marker, markeredgecolor="white",
+                markeredgewidth=0.6, linestyle=dash if drawn else "none",
+                label=style.shorten(name, min(60, max(letters - len(note), 20))) + note,
+            )
+        )  # fmt: skip
+    if any(e.error is not None for e in entries):
+        handles.append(Line2D([], [], color=style.GREY, marker="|", linestyle="none", markersize=9,
+                              label="± 2 standard errors (Monte Carlo)"))  # fmt: skip
+    return handles
+
+
+def _undrawn(entries: list[LayerMedian], some_drawn: bool, against: Axis) -> list[str]:
+    notes = []
+    for what, group in (
+        ("error 0, not on a log axis", [e for e in entries if e.mse == 0]),
+        ("not finite", [e for e in entries if not math.isfinite(e.mse)]),
+        ("multiplications not stated", [e for e in entries if against != "budget" and _x(e, against) is None]),
+    ):
+        budgets = dict.fromkeys(f"{e.budget:g}" for e in group if e.budget is not None)
+        if group:
+            notes.append(f"{what} at budget {', '.join(budgets)}" if some_drawn and budgets else what)
+    return notes
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry of `python -m wtacrs.figures.plots.variance_budget`."""
+    parser = command.parser("variance_budget", "Draw the error of estimators from a comparison result.")
+    parser.add_argument("result", type=Path, help="JSON file of a comparison")
+    parser.add_argument("out", type=Path, help="PNG file to write")
+    parser.add_argument("--against", choices=tuple(X_LABELS), default="budget", help="what the x axis shows")
+    given = parser.parse_args(arguments)
+    return command.run(
+        lambda: draw(command.load(given.result, ComparisonResult), given.out, against=given.against)
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

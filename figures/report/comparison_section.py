@@ -1,0 +1,130 @@
+"""The section of the report on comparisons: figures, medians over layers, every row folded away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from wtacrs.figures.plots import score_price, variance_budget
+from wtacrs.figures.report.page import (
+    Cell,
+    Markup,
+    code,
+    details,
+    heading,
+    number,
+    paragraph,
+    percent,
+    table,
+)
+from wtacrs.figures.report.section_parts import METHODS, Part, missing, numbers
+from wtacrs.figures.summary import (
+    LayerMedian,
+    layer_medians,
+    score_prices,
+    standard_error,
+)
+from wtacrs.validation.records.results import (
+    ComparisonResult,
+    ComparisonRow,
+)
+
+_SCORES = {"row norms": "row-norm scores", "stale": "stale scores", "oracle": "oracle scores"}
+_AXES: tuple[tuple[variance_budget.Axis, str], ...] = (
+    ("budget", "budget"),
+    ("bytes", "stored bytes"),
+    ("multiplications", "multiplications"),
+)
+
+
+def comparison(results: Sequence[tuple[str, ComparisonResult]]) -> Part:
+    """Medians over layers, figures against budget, bytes and multiplications, and all layers folded away."""
+    part = Part("Error of the estimators")
+    if not results:
+        part.add(missing("comparison"))
+    for file, result in results:
+        if len(results) > 1:
+            part.add(heading(file))
+        medians = layer_medians(result.rows)
+        if not medians:
+            part.add(paragraph(f"The comparison {file} has no rows.", "soft"))
+            continue
+        for against, what in _AXES:
+            part.draw(
+                partial(variance_budget.build, result, against=against),
+                f"Mean squared error against {what}",
+                f"Error of one gradient estimate, relative to ‖G‖², against {what}; lower is better. Lines are "
+                "medians over layers, bands their middle half; a dashed line is mostly bias², which does not "
+                "average out in training.",
+            )
+        if score_prices(result.rows):
+            part.draw(
+                partial(score_price.build, result),
+                "The price of not knowing dY",
+                "Variance with the scores at hand over the variance with the oracle's, the same estimator and budget: "
+                "what better scores would be worth. A dot is a layer.",
+            )
+        part.add(
+            _median_table(medians),
+            details(f"All {len(result.rows)} rows, layer by layer", _row_table(result.rows)),
+        )
+    return part
+
+
+def _median_table(medians: Sequence[LayerMedian]) -> Markup:
+    """One line per estimator and budget; the moments under each kind of scores."""
+    kinds = [kind for kind in _SCORES if any(e.scores == kind for e in medians)]
+    lines: dict[tuple[str, float | None, float | None, float | None], dict[str, LayerMedian]] = {}
+    for e in medians:
+        lines.setdefault((e.series, e.budget, e.share, e.row_fraction if e.share is None else None), {})[
+            e.scores
+        ] = e
+    rows = []
+    for (name, budget, share, _), found in lines.items():
+        any_one = next(iter(found.values()))
+        size = number(budget) if share is None else f"{share:.0%} of bytes"
+        row: list[Cell] = [code(name), size, percent(any_one.byte_fraction), _share(any_one)]
+        for kind in kinds:
+            at = found.get(kind)
+            moments: list[Cell] = (
+                [at.bias_squared, at.variance, number(at.mse, at.error), at.mse_of_mean] if at else []
+            )
+            row += moments or [None, None, "–", None]
+        methods = sorted({method for e in found.values() for method in e.methods})
+        rows.append([*row, ", ".join(METHODS[m] for m in methods), str(max(e.layers for e in found.values()))])
+    steps = medians[0].steps
+    per_kind = ["bias²", "variance", "MSE", f"MSE of {steps} steps"]
+    columns = ["estimator", "size", "bytes", "multiplications", *per_kind * len(kinds), "method", "layers"]
+    groups = [("", 4), *[(_SCORES[kind], 4) for kind in kinds], ("", 2)]
+    note = paragraph(
+        "Medians over layers, each column by itself, relative to ‖G‖². “Closed form” is exact up to rounding "
+        "(a bias² near 1e-30 is rounding); Monte Carlo is measured, ± one standard error. The MSE of "
+        f"{steps} steps is that of their mean: bias² stays in it, variance is divided by {steps}. A size in bytes is the "
+        "largest that fits this share of the bytes of bf16 rows, padding left out.",
+        "soft",
+    )
+    kinds_of_cells = [*["number"] * (3 + 4 * len(kinds))]
+    return Markup(table(columns, rows, groups=groups, kinds=["", *kinds_of_cells, "", "number"]) + note)
+
+
+def _share(entry: LayerMedian) -> str:
+    return "–" if entry.multiplication_fraction is None else percent(entry.multiplication_fraction)
+
+
+def _row_table(rows: Sequence[ComparisonRow]) -> Markup:
+    head = [
+        "layer", "estimator", "scores", "n", "d", "m", "bias²", "variance", "MSE", "cosine", "stored bytes",
+        "exact bytes", "multiplications", "exact multiplications", "method",
+    ]  # fmt: skip
+    body: list[list[Cell]] = [
+        [
+            row.layer, code(row.estimator), row.scores, f"{row.n}", f"{row.d}", f"{row.m}",
+            number(row.bias_squared, row.bias_squared_error), number(row.variance, row.variance_error),
+            number(row.mse, standard_error(row)), number(row.cosine, row.cosine_error),
+            f"{row.saved_bytes:,}", f"{row.exact_bytes:,}",
+            "–" if row.multiplications is None else f"{row.multiplications:,}", f"{row.exact_multiplications:,}",
+            METHODS[row.method] + (f", {row.draws:,} draws" if row.draws is not None else ""),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    return table(head, body, kinds=numbers(3, 14))

@@ -1,0 +1,1 @@
+"""What a layer may know of its forward pass: masks, seed, shared inputs."""

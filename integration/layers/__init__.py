@@ -1,0 +1,1 @@
+"""The autograd Function, the converted layers, and the conversion of a model."""

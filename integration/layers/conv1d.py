@@ -1,0 +1,47 @@
+"""`ApproxConv1D`: the linear layer of GPT-2, with the same parameters and state dict, whose dW is estimated.
+
+The module needs transformers; `wtacrs.integration.layers.convert` imports it where a model holds a `Conv1D`.
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+from transformers.pytorch_utils import Conv1D
+
+from wtacrs.estimators import Estimator, make
+from wtacrs.integration.layers.linear import MIN_ELEMENTS, EstimatedWeight
+
+
+class ApproxConv1D(EstimatedWeight, Conv1D):
+    """`Conv1D` of transformers, `x @ weight + bias` with `weight [d, m]`, with dW `[d, m]` estimated.
+
+    The estimate is that of `ApproxLinear` for the transposed weight; autograd transposes it back. In everything else it
+    is as `EstimatedWeight` says.
+
+    Args:
+        nf: m, the features written.
+        nx: d, the features read.
+        estimator: a spec such as `"wta_crs(budget=0.3)"` or an `Estimator`.
+        min_elements: inputs with fewer numbers than this take the exact path.
+
+    >>> import torch
+    >>> layer = ApproxConv1D(8, 64, estimator="wta_crs(budget=0.3)", min_elements=0)
+    >>> layer(torch.randn(2, 50, 64)).sum().backward()
+    >>> layer.weight.grad.shape
+    torch.Size([64, 8])
+    """
+
+    stock = Conv1D
+
+    def __init__(self, nf: int, nx: int, *, estimator: str | Estimator, min_elements: int = MIN_ELEMENTS) -> None:
+        super().__init__(nf, nx)
+        self.estimator = make(estimator)
+        self.min_elements = min_elements
+
+    def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch m"]:
+        """As `Conv1D.forward`."""
+        return self.forward_sampled(x, self.weight.t()) if self.samples(x) else Conv1D.forward(self, x)
+
+    def __repr__(self) -> str:
+        return f"ApproxConv1D(nf={self.nf}, nx={self.nx}, estimator={self.estimator!r})"

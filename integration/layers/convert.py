@@ -1,0 +1,175 @@
+"""`approximate_` and `restore_`: swap the linear layers of a model in place, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+
+from wtacrs.estimators import Estimator, InputError, make
+from wtacrs.integration.context.padding import RowMasks, flattens, stream_of
+from wtacrs.integration.layers.linear import MIN_ELEMENTS, ApproxLinear, EstimatedWeight
+from wtacrs.integration.layers.linear_layers import conv1d_class, is_linear_layer, reads_rank
+from wtacrs.integration.parallel.fsdp_classes import become, own_class, unwrapped
+from wtacrs.integration.score_memory.gradient_norms import GradientNorms
+from wtacrs.integration.score_memory.kinds import make_gradient_norms
+
+FilterFn = Callable[[str, Any], bool]
+
+_ATTRIBUTES = (
+    "estimator",
+    "min_elements",
+    "row_masks",
+    "stream",
+    "flattened",
+    "path",
+    "gradient_norms",
+    "share_inputs",
+)
+
+
+def approximate_(
+    model: nn.Module,
+    estimator: str | Estimator,
+    *,
+    filter_fn: FilterFn | None = None,
+    min_elements: int = MIN_ELEMENTS,
+    scores: str | GradientNorms = "row norms",
+    share_inputs: bool = True,
+) -> list[str]:
+    """Turn every linear layer of a model into one with an estimated dW, in place.
+
+    `nn.Linear` becomes `ApproxLinear`, and the `Conv1D` of transformers (GPT-2) becomes `ApproxConv1D`. Modules keep
+    their identity, parameters, hooks and state-dict keys: optimizers built before stay valid and checkpoints load into
+    the stock model. Subclasses of the two are left alone. Layers that are converted already get the new estimator. A
+    hook on `model` tells the layers which rows are padding (see `wtacrs.integration.context.padding`).
+
+    LoRA of peft: convert the model that `get_peft_model` returns, and A of every adapter, which reads the wide input, is
+    estimated. B stays exact unless `filter_fn` says otherwise: what it reads is r numbers wide. Base layers are frozen
+    and keep nothing, converted or not; converted before `get_peft_model`, they stay so, and their adapters are stock
+    layers until `approximate_` is called again. Where A is frozen too (LoRA-FA), nothing of the wide input is kept.
+
+    A model may be converted before or after `DistributedDataParallel` or `torch.distributed.fsdp.fully_shard`; names are
+    those within the wrapper. Every process draws rows of its own, even if all have been seeded alike.
+
+    `torch.compile` takes the step into one graph, and a second one once lengths vary. Compiled layers draw from torch's
+    default generator: seed it differently in every process. With `dynamic=True` floats such as a budget must not become
+    symbols (`torch._dynamo.config.specialize_float = True`).
+
+    Args:
+        model: any module; may itself be an `nn.Linear`.
+        estimator: a spec such as `"wta_crs(budget=0.3)"` or an `Estimator`.
+        filter_fn: called with each layer's name and the layer (`nn.Linear` or `Conv1D`); False leaves it exact.
+            Default: all but B of adapters.
+        min_elements: inputs with fewer numbers than this take the exact path (see `EstimatedWeight`).
+        scores: what rows are sampled by: "row norms", or these times what is remembered of gradient norms, "last seen"
+            (`LastSeenNorms`), "by token" (`TokenNorms`) or "by position" (`PositionNorms`), or such an object.
+        share_inputs: whether layers that read the very same tensor in one forward pass keep one copy (see
+            `SharedInputs`). The estimates stay unbiased and the sum of their variances the same; errors of layers that
+            share are dependent. Compiled layers do not share.
+
+    Returns:
+        Names of the converted layers, in the order of `model.named_modules()`.
+
+    Raises:
+        InputError: if the spec or the scores are unusable, if nothing can be converted, or if a layer's `forward` was
+            replaced on the instance (by an offloading hook, say), which would bypass the conversion. The model is
+            unchanged.
+
+    >>> model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> approximate_(model, "wta_crs(budget=0.3)", filter_fn=lambda name, layer: layer.out_features > 2)
+    ['0']
+    >>> restore_(model)
+    ['0']
+    """
+    chosen_estimator, model = make(estimator), unwrapped(model)
+    norms = make_gradient_norms(scores)
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if converted_class(module) is not None
+        and (not reads_rank(name) if filter_fn is None else filter_fn(name, module))
+    }
+    if not layers:
+        raise InputError(
+            f"model={type(model).__name__} has no linear layer "
+            + ("that filter_fn accepts" if filter_fn is not None else "to convert")
+        )
+    replaced = [name for name, layer in layers.items() if "forward" in layer.__dict__]
+    if replaced:
+        raise InputError(
+            f"layer {replaced[0]!r} has a forward of its own (an offloading hook?) which would bypass "
+            "the conversion; convert before hooks are installed, or leave it out with filter_fn"
+        )
+    if norms is not None:
+        norms.attach(model)
+    inside = [masks for module in model.modules() if (masks := RowMasks.on(module)) is not None]
+    masks = RowMasks.on(model) or RowMasks(model)
+    masks.sampled = True
+    for name, layer in layers.items():
+        kind = converted_class(layer)
+        assert kind is not None
+        if own_class(layer) is not kind:
+            become(layer, kind)
+        assert isinstance(layer, EstimatedWeight)
+        layer.estimator = chosen_estimator
+        layer.min_elements, layer.share_inputs = min_elements, share_inputs
+        layer.gradient_norms = norms
+        known = layer.row_masks
+        if known is None or known in inside or not known.hooked:  # else an enclosing model was converted first
+            layer.row_masks = known = masks
+            layer.stream, layer.path, layer.flattened = stream_of(model, name), name, flattens(model, name)
+        known.gradient_norms = norms
+    return list(layers)
+
+
+def converted_class(module: nn.Module) -> type[EstimatedWeight] | None:
+    """What `approximate_` makes of a module (of one converted already: the same again), or None.
+
+    Subclasses of `nn.Linear` and `Conv1D` have a `forward` of their own to lose, and are left alone.
+    """
+    kind = own_class(module)
+    if kind in (nn.Linear, ApproxLinear):
+        return ApproxLinear
+    if is_linear_layer(module) and issubclass(kind, EstimatedWeight) and "stock" in vars(kind):
+        return kind
+    if kind is not conv1d_class():
+        return None
+    from wtacrs.integration.layers.conv1d import ApproxConv1D
+
+    return ApproxConv1D
+
+
+def fitting_layers(model: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """Names of the linear layers that fit one of the patterns (`*`, `?`, `[]`).
+
+    Raises:
+        InputError: if a pattern fits none.
+    """
+    linears = [name for name, module in model.named_modules() if is_linear_layer(module)]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in linears):
+            some = f": {linears[0]} …" if linears else ""
+            raise InputError(f"layers={pattern!r} fits none of the {len(linears)} linear layers{some}")
+    return [name for name in linears if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def restore_(model: nn.Module) -> list[str]:
+    """Turn every converted layer of a model back into the `nn.Linear` or `Conv1D` it was, exactly.
+
+    Returns:
+        Names of the restored layers; empty if none was converted.
+    """
+    restored = []
+    for name, module in unwrapped(model).named_modules():
+        masks = RowMasks.on(module)
+        if masks is not None:
+            masks.remove()
+        if isinstance(module, EstimatedWeight):
+            for attribute in _ATTRIBUTES:
+                module.__dict__.pop(attribute, None)
+            become(module, module.stock)
+            restored.append(name)
+    return restored

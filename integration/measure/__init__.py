@@ -1,0 +1,1 @@
+"""What a model does, measured: captured activations, kept bytes, covered layers."""

@@ -1,0 +1,215 @@
+"""Capture `(x, dy, mask)` of every linear layer of a model on real batches, for study in `wtacrs.validation`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wtacrs.estimators import InputError, row_norms
+from wtacrs.integration.context.forward_pass import Stream
+from wtacrs.integration.context.padding import RowMasks, flattens, stream_of
+from wtacrs.integration.layers.linear_layers import is_linear_layer
+from wtacrs.validation.layers.captures import Captures, LayerCapture, load_captures, write_captures
+
+LossFn = Callable[[Any], Tensor]
+LayerFilter = Callable[[str, Any], bool]
+
+
+class _Recorder:
+    """Collects the inputs, masks and outputs of chosen layers during one forward pass."""
+
+    def __init__(
+        self, layers: Mapping[str, Any], places: Mapping[str, tuple[Stream | None, bool]], masks: RowMasks
+    ) -> None:
+        self._places = places
+        self._masks = masks
+        self.entries: dict[str, tuple[Tensor, Tensor]] = {}
+        self.outputs: dict[str, Tensor] = {}
+        self._calls: dict[str, int] = {}
+        self._handles = [
+            layer.register_forward_hook(lambda _, args, output, name=name: self._record(name, args[0], output))
+            for name, layer in layers.items()
+        ]
+
+    def _record(self, name: str, x: Tensor, output: Tensor) -> None:
+        if not output.requires_grad:
+            return
+        call = self._calls[name] = self._calls.get(name, -1) + 1
+        entry = name if call == 0 else f"{name}@{call}"
+        rows = x.detach().reshape(-1, x.shape[-1])
+        stream, flattened = self._places[name]
+        mask = self._masks.rows(stream, x, flattened=flattened)
+        if mask is None:
+            mask = torch.ones(rows.shape[0], dtype=torch.bool, device=x.device)
+        self.entries[entry] = (rows, mask)
+        self.outputs[entry] = output
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+class _Watched:
+    """A model whose chosen layers are recorded, batch by batch."""
+
+    def __init__(self, model: nn.Module, layers: Mapping[str, Any], masks: RowMasks, loss_fn: LossFn) -> None:
+        self._model, self._layers, self._masks, self._loss_fn = model, layers, masks, loss_fn
+        self._places = {name: (stream_of(model, name), flattens(model, name)) for name in layers}
+
+    def run(self, batch: Mapping[str, Any]) -> dict[str, LayerCapture]:
+        """What one forward and backward pass shows of every layer that gets a gradient."""
+        recorder = _Recorder(self._layers, self._places, self._masks)
+        try:
+            with torch.enable_grad():
+                loss = self._loss_fn(self._model(**batch))
+                gradients: Sequence[Tensor | None] = torch.autograd.grad(
+                    loss, list(recorder.outputs.values()), allow_unused=True
+                )
+        finally:
+            recorder.remove()
+        captured = {}
+        for (entry, (x, mask)), dy in zip(recorder.entries.items(), gradients, strict=True):
+            if dy is None:
+                continue
+            rows = dy.detach().reshape(-1, dy.shape[-1])
+            _check_gradient(entry, rows, mask)
+            captured[entry] = LayerCapture(x, rows, mask)
+        return captured
+
+
+def capture(
+    model: nn.Module,
+    batches: Iterable[Mapping[str, Any]],
+    path: str | Path,
+    *,
+    earlier: nn.Module | None = None,
+    filter_fn: LayerFilter | None = None,
+    loss_fn: LossFn | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Captures:
+    """Run batches through a model and write every linear layer's `x`, `dy` and padding mask to one file.
+
+    `dy` is the gradient of the loss by the layer's output, found with `torch.autograd.grad`: the parameters'
+    `.grad` stay as they were. The model keeps its mode (dropout included) and its parameters. Everything captured
+    is held in memory, on the model's device, until it is written.
+
+    With `earlier`, the same model at an earlier state of its training, the batches run through that one too, and the
+    row norms of its dY become the entries' `stale`: what a sampler knows that remembers the norms last seen. Its
+    dropout is drawn anew, as it was then, and leaves the random numbers of `model` as they were.
+
+    Args:
+        model: any module with linear layers (`nn.Linear`, `Conv1D`), converted or not.
+        batches: keyword arguments of the forward pass, one mapping per batch.
+        path: the safetensors file to write, atomically.
+        earlier: a model of the same structure on the same device.
+        filter_fn: called with each layer's name and the layer; False leaves it out. Default: all.
+        loss_fn: from the model's output to a scalar; default the output's `.loss`.
+        metadata: anything JSON can hold, kept in the file.
+        progress: called with the number of batches done.
+
+    Returns:
+        The file, opened lazily.
+
+    Raises:
+        InputError: if there is no batch, no layer, no loss, a layer's dY is not finite, gradient flows through
+            rows that the attention mask calls padding (a sampler told to leave them out would be biased), or
+            `earlier` has other layers than the model.
+    """
+    layers = _chosen_layers(model, filter_fn)
+    if not layers:
+        raise InputError(f"model={type(model).__name__} has no linear layer that filter_fn accepts")
+    before = None if earlier is None else _same_layers(earlier, layers, filter_fn)
+    captured: dict[str, LayerCapture] = {}
+    with ExitStack() as stack:
+        now = stack.enter_context(_watching(model, layers, loss_fn or _loss_of))
+        then = (
+            None
+            if earlier is None or before is None
+            else stack.enter_context(_watching(earlier, before, loss_fn or _loss_of))
+        )
+        for index, batch in enumerate(batches):
+            found = now.run(batch)
+            if then is not None:
+                found = _with_stale(found, _elsewhere_in_the_random_numbers(then, batch))
+            captured |= {f"{entry}#{index}": layer for entry, layer in found.items()}
+            if progress is not None:
+                progress(index + 1)
+    if not captured:
+        raise InputError("batches: no layer was captured; there is no batch, or no layer needs a gradient")
+    write_captures(Path(path), captured, {"model": type(model).__name__, **(metadata or {})})
+    return load_captures(path)
+
+
+@contextmanager
+def _watching(model: nn.Module, layers: Mapping[str, Any], loss_fn: LossFn) -> Iterator[_Watched]:
+    """The model with masks of its own where it has none yet."""
+    masks = RowMasks.on(model)
+    own = RowMasks(model) if masks is None else None
+    try:
+        yield _Watched(model, layers, masks or own, loss_fn)  # type: ignore[arg-type]
+    finally:
+        if own is not None:
+            own.remove()
+
+
+def _chosen_layers(model: nn.Module, filter_fn: LayerFilter | None) -> dict[str, Any]:
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if is_linear_layer(module) and (filter_fn is None or filter_fn(name, module))
+    }
+
+
+def _same_layers(earlier: nn.Module, layers: Mapping[str, Any], filter_fn: LayerFilter | None) -> dict[str, Any]:
+    """The chosen layers of the earlier model, which must be those of the model, in name and size."""
+    found = _chosen_layers(earlier, filter_fn)
+    for name in [*layers, *found]:
+        if name not in found or name not in layers:
+            has, lacks = ("model", "earlier one") if name in layers else ("earlier one", "model")
+            raise InputError(
+                f"earlier={type(earlier).__name__}: the {has} has a layer {name!r}, the {lacks} has not"
+            )
+        theirs, ours = list(found[name].weight.shape), list(layers[name].weight.shape)
+        if theirs != ours:
+            raise InputError(f"earlier={type(earlier).__name__}: the weight of {name!r} is {theirs}, not {ours}")
+    return found
+
+
+def _elsewhere_in_the_random_numbers(then: _Watched, batch: Mapping[str, Any]) -> dict[str, LayerCapture]:
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        return then.run(batch)
+
+
+def _with_stale(now: dict[str, LayerCapture], then: Mapping[str, LayerCapture]) -> dict[str, LayerCapture]:
+    for entry, layer in now.items():
+        if entry not in then or then[entry].dy.shape != layer.dy.shape:
+            raise InputError(f"earlier: layer {entry} gets no gradient there, or one of another shape")
+    return {
+        entry: dataclasses.replace(layer, stale=row_norms(then[entry].dy).float()) for entry, layer in now.items()
+    }
+
+
+def _loss_of(output: Any) -> Tensor:
+    loss = getattr(output, "loss", None)
+    if not isinstance(loss, Tensor):
+        raise InputError("the model's output has no loss: pass labels in the batches, or loss_fn")
+    return loss
+
+
+def _check_gradient(entry: str, dy: Tensor, mask: Tensor) -> None:
+    if not torch.isfinite(dy).all():
+        raise InputError(f"layer {entry}: the gradient by its output is NaN or infinite")
+    leaking = (dy[~mask] != 0).any(dim=1).sum().item()
+    if leaking:
+        raise InputError(
+            f"layer {entry}: the mask calls {int((~mask).sum())} rows padding, but {leaking} of them "
+            "have a gradient; the loss or the pooling ignores the attention mask"
+        )

@@ -1,0 +1,202 @@
+"""Which layers of a model `approximate_` makes estimate their dW, which are left exact, and for what reason."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from wtacrs.integration.layers.convert import FilterFn, converted_class
+from wtacrs.integration.layers.linear import MIN_ELEMENTS
+from wtacrs.integration.layers.linear_layers import is_linear_layer, reads_rank
+
+Gradient = Literal["estimated", "exact", "none"]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Modules of one kind: those whose names differ in numbers alone, and of which the same is true.
+
+    Attributes:
+        pattern: their name, `*` for a number; it fits `--layers` and `fitting_layers`.
+        modules: how many there are.
+        kind: their class, as it is unless converted.
+        shape: of the weight; empty for modules with several parameters and no weight.
+        parameters: numbers in all of them, biases included; a tensor that several modules hold counts for the first.
+        gradient: of the weight, after `approximate_`; "none" for frozen ones.
+        reason: why it is not estimated, or what is to be known of it if it is.
+    """
+
+    pattern: str
+    modules: int
+    kind: str
+    shape: tuple[int, ...]
+    parameters: int
+    gradient: Gradient
+    reason: str
+
+
+def coverage(
+    model: nn.Module,
+    batch: Mapping[str, Tensor] | None = None,
+    *,
+    filter_fn: FilterFn | None = None,
+    min_elements: int = MIN_ELEMENTS,
+) -> list[Coverage]:
+    """What `approximate_` would do with every module that has parameters of its own, or has done.
+
+    The model is looked at, and not changed. What only shows when it runs, a layer that is never called or that gets few
+    numbers, is told if there is a batch.
+
+    Args:
+        model: any module, converted or not.
+        batch: keyword arguments for a forward pass without gradients; None for none.
+        filter_fn: as in `approximate_`.
+        min_elements: as in `approximate_`.
+
+    Returns:
+        Groups in the order of `model.named_modules()`.
+    """
+    owners = _by_weight(model)
+    calls = None if batch is None else _largest_inputs(model, batch)
+    groups: dict[tuple[Any, ...], list[nn.Module]] = {}
+    for name, module in model.named_modules():
+        if not any(True for _ in module.parameters(recurse=False)):
+            continue
+        gradient, reason = _verdict(model, name, module, filter_fn)
+        if gradient == "estimated" and calls is not None:
+            gradient, reason = _as_called(calls.get(name), min_elements, reason)
+        if gradient == "estimated" and not reason:
+            reason = _tied(owners, name, module)
+        key = (pattern_of(name), _stock_name(module), _shape(module), gradient, reason)
+        groups.setdefault(key, []).append(module)
+    seen: set[int] = set()
+    return [
+        Coverage(pattern, len(found), kind, shape, _numbers(found, seen), gradient, reason)
+        for (pattern, kind, shape, gradient, reason), found in groups.items()
+    ]
+
+
+def pattern_of(name: str) -> str:
+    """The name with `*` for every part that is a number.
+
+    >>> pattern_of("encoder.block.0.layer.1.DenseReluDense.wi_0")
+    'encoder.block.*.layer.*.DenseReluDense.wi_0'
+    """
+    return re.sub(r"(?<![^.])\d+(?![^.])", "*", name)
+
+
+def estimated_share(found: Iterable[Coverage]) -> float:
+    """Share of the trained numbers that modules hold whose dW is estimated, biases among them."""
+    sizes: Counter[Gradient] = Counter()
+    for entry in found:
+        sizes[entry.gradient] += entry.parameters
+    trained = sizes["estimated"] + sizes["exact"]
+    return sizes["estimated"] / trained if trained else 0.0
+
+
+def _verdict(model: nn.Module, name: str, module: nn.Module, filter_fn: FilterFn | None) -> tuple[Gradient, str]:
+    if not any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
+        return "none", "frozen: nothing is kept for dW"
+    if not is_linear_layer(module):
+        return "exact", _other_kind(module)
+    if converted_class(module) is None:
+        return "exact", _subclass(model, name, module)
+    if not module.weight.requires_grad:
+        return "none", "the weight is frozen, a bias needs nothing of X"
+    if "forward" in vars(module):
+        return "exact", "its forward is replaced on the instance, so approximate_ refuses the model"
+    if filter_fn is not None and not filter_fn(name, module):
+        return "exact", "left out by the filter"
+    if filter_fn is None and reads_rank(name):
+        return "exact", "B of an adapter: its input is r numbers wide"
+    return "estimated", ""
+
+
+def _other_kind(module: nn.Module) -> str:
+    name = type(module).__name__
+    if isinstance(module, nn.Embedding):
+        return "a look-up: ids are kept, no X"
+    if "norm" in name.lower():
+        return "a norm: its dW is no product of matrices"
+    if isinstance(module, nn.modules.conv._ConvNd):
+        return "a convolution"
+    if isinstance(module, nn.MultiheadAttention):
+        return "hands its weights to a function, no layer is called"
+    return "no linear layer"
+
+
+def _subclass(model: nn.Module, name: str, module: nn.Module) -> str:
+    parent = model.get_submodule(name.rpartition(".")[0])
+    if isinstance(parent, nn.MultiheadAttention):
+        return "never called: its attention takes the weight alone"
+    base = "nn.Linear" if isinstance(module, nn.Linear) else "Conv1D"
+    return f"a subclass of {base}, whose own forward would be lost"
+
+
+def _as_called(largest: int | None, min_elements: int, reason: str) -> tuple[Gradient, str]:
+    if largest is None:
+        return "exact", "not called in this batch"
+    if largest < min_elements:
+        return "exact", f"at most {largest} numbers come in, fewer than min_elements={min_elements}"
+    return "estimated", reason
+
+
+def _by_weight(model: nn.Module) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        weight = module._parameters.get("weight")
+        if weight is not None:
+            found.setdefault(id(weight), []).append(name)
+    return found
+
+
+def _tied(owners: Mapping[int, list[str]], name: str, module: nn.Module) -> str:
+    others = [other for other in owners[id(module.weight)] if other != name]
+    return f"tied to {others[0]}, whose part of dW is exact" if others else ""
+
+
+def _largest_inputs(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, int]:
+    """The most numbers that came in at once, by linear layer that was called."""
+    found: dict[str, int] = {}
+
+    def note(name: str, x: Tensor) -> None:
+        found[name] = max(found.get(name, 0), x.numel())
+
+    handles = [
+        module.register_forward_pre_hook(lambda _, args, name=name: note(name, args[0]))
+        for name, module in model.named_modules()
+        if is_linear_layer(module)
+    ]
+    mode = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(**batch)
+    finally:
+        model.train(mode)
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _stock_name(module: nn.Module) -> str:
+    converted = converted_class(module)
+    return (type(module) if converted is None else converted.stock).__name__
+
+
+def _shape(module: nn.Module) -> tuple[int, ...]:
+    weight = module._parameters.get("weight")
+    return () if weight is None else tuple(weight.shape)
+
+
+def _numbers(modules: Iterable[nn.Module], seen: set[int]) -> int:
+    total = 0
+    for parameter in (p for module in modules for p in module.parameters(recurse=False)):
+        total += 0 if id(parameter) in seen else parameter.numel()
+        seen.add(id(parameter))
+    return total

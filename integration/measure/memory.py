@@ -1,0 +1,273 @@
+"""Bytes that a training step keeps for its backward pass, by type of layer, and the most that it has alive at once.
+
+Measured, not computed: a saved-tensor hook sees what autograd keeps, and what is still alive when the forward pass has
+ended is counted, every storage once. The hooks of modules say which of them was running. Storages that several types of
+modules keep are told apart from those that one keeps: a linear layer that keeps less of an input which a ReLU keeps as
+its output saves nothing, and exact query, key and value keep their one input once. Under autocast the casts of weights
+are kept as well, exact or not; they have a row of their own.
+
+What is not seen: buffers inside kernels, the allocator's rounding (on CUDA `peak` has it), and tensors that Python
+objects outside the graph hold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+from wtacrs.estimators.core.errors import InputError
+from wtacrs.integration.layers.convert import approximate_, fitting_layers, restore_
+from wtacrs.integration.layers.linear import MIN_ELEMENTS, EstimatedWeight
+from wtacrs.validation.properties.saved_for_backward import note_contexts
+from wtacrs.validation.records.memory import StepMemory, TypeBytes
+
+Batch = Mapping[str, Tensor]
+OUTSIDE = "outside modules"
+CASTS = "casts of weights"
+
+
+def step_memory(
+    model: nn.Module,
+    batch: Batch,
+    *,
+    estimator: str = "exact",
+    checkpointing: bool = False,
+    precision: str = "fp32",
+    layers: Sequence[str] | None = None,
+    min_elements: int = MIN_ELEMENTS,
+) -> StepMemory:
+    """Take two training steps without an update, one for what is saved and one for the peak.
+
+    The model is left as it was: stock, in its mode, with its gradients; so are torch's random numbers.
+
+    Args:
+        model: a stock transformers model, or a module whose output has a `loss`.
+        batch: keyword arguments of its forward pass, on its device, labels included.
+        estimator: a spec for the linear layers; "exact" converts none.
+        checkpointing: recompute activations, block by block.
+        precision: "fp32", or "bf16" for autocast.
+        layers: patterns of the names of the layers to convert; None for all.
+        min_elements: as in `approximate_`.
+
+    Raises:
+        InputError: on an unusable spec or pattern, and if the model cannot checkpoint, does so already, or gives no
+            loss.
+    """
+    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+        raise InputError(f"model={type(model).__name__}: its activation checkpointing is on already; turn it off")
+    gradients = {parameter: parameter.grad for parameter in model.parameters()}
+    mode = model.training
+    device = next(model.parameters()).device
+    devices = [device] if device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices), _without_cache(model), _checkpointing(model, checkpointing):
+            converted = _convert(model.train(), estimator, layers, min_elements)
+            saved = _saved(model, lambda: _loss(model, batch, precision), batch)
+            model.zero_grad(set_to_none=True)
+            peak = _peak(model, lambda: _loss(model, batch, precision).backward())
+    finally:
+        restore_(model)
+        model.train(mode)
+        for parameter, gradient in gradients.items():
+            parameter.grad = gradient
+    return StepMemory(
+        estimator=estimator, checkpointing=checkpointing, converted=converted, saved=saved, peak=peak
+    )
+
+
+def _convert(model: nn.Module, estimator: str, layers: Sequence[str] | None, min_elements: int) -> int:
+    if estimator == "exact":
+        return 0
+    chosen = None if layers is None else fitting_layers(model, layers)
+    accepted = None if chosen is None else lambda name, _: name in chosen
+    return len(approximate_(model, estimator, filter_fn=accepted, min_elements=min_elements))
+
+
+def _loss(model: nn.Module, batch: Batch, precision: str) -> Tensor:
+    device = next(iter(batch.values())).device.type
+    with torch.enable_grad(), torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+        loss = getattr(model(**batch), "loss", None)
+    if not isinstance(loss, Tensor):
+        raise InputError(f"batch: {type(model).__name__} gives no loss for {', '.join(batch)}; labels are needed")
+    return loss
+
+
+Keeper = tuple[nn.Module | None, str]
+"""A module, and what is told of it."""
+
+
+class _Ledger:
+    """Saved storages, and the modules that were running when they were saved."""
+
+    def __init__(self) -> None:
+        self.running: list[nn.Module] = []
+        self._entries: dict[StorageWeakRef, tuple[int, set[Keeper]]] = {}
+
+    def note(self, tensor: Tensor) -> Tensor:
+        """Enter a tensor, which is kept as it is."""
+        storage = tensor.untyped_storage()
+        _, keepers = self._entries.setdefault(StorageWeakRef(storage), (storage.nbytes(), set()))
+        module = self.running[-1] if self.running else None
+        keepers.add((module, CASTS if _is_cast(tensor, module) else _type_name(module)))
+        return tensor
+
+    def alive(self, known: set[StorageWeakRef]) -> Iterator[tuple[int, set[Keeper]]]:
+        """Bytes and keepers of what has not been freed and is not known otherwise."""
+        for storage, entry in self._entries.items():
+            if not storage.expired() and storage not in known:
+                yield entry
+
+
+def _saved(model: nn.Module, forward: Callable[[], Tensor], batch: Batch) -> list[TypeBytes]:
+    ledger = _Ledger()
+    with _noting_modules(model, ledger), torch.autograd.graph.saved_tensors_hooks(ledger.note, lambda kept: kept):
+        loss = forward()
+    note_contexts(loss.grad_fn, ledger.note)
+    apart = (*model.parameters(), *model.buffers(), *batch.values())
+    known = {StorageWeakRef(tensor.untyped_storage()) for tensor in apart}
+    sizes: Counter[tuple[str, ...]] = Counter()
+    keepers: dict[tuple[str, ...], set[nn.Module | None]] = {}
+    for size, found in ledger.alive(known):
+        types = tuple(sorted({name for _, name in found}))
+        sizes[types] += size
+        keepers.setdefault(types, set()).update(module for module, _ in found)
+    return [TypeBytes(types=types, modules=len(keepers[types]), bytes=size) for types, size in sizes.most_common()]
+
+
+def _type_name(module: nn.Module | None) -> str:
+    if module is None:
+        return OUTSIDE
+    return (module.stock if isinstance(module, EstimatedWeight) else type(module)).__name__
+
+
+def _is_cast(tensor: Tensor, module: nn.Module | None) -> bool:
+    """Whether a saved tensor is the weight of its layer in another dtype, by its values."""
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor) or tensor.dtype == weight.dtype or not tensor.is_floating_point():
+        return False
+    with torch.no_grad():
+        cast = weight.to(tensor.dtype)
+        return torch.equal(tensor, cast) or (cast.ndim == 2 and torch.equal(tensor, cast.T))
+
+
+@contextlib.contextmanager
+def _noting_modules(model: nn.Module, ledger: _Ledger) -> Iterator[None]:
+    def enter(module: nn.Module, _: Any) -> None:
+        ledger.running.append(module)
+
+    def leave(*_: Any) -> None:
+        ledger.running.pop()
+
+    handles = []
+    for module in model.modules():
+        handles.append(module.register_forward_pre_hook(enter))
+        handles.append(module.register_forward_hook(leave, always_call=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _peak(model: nn.Module, step: Callable[[], None]) -> int:
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        step()
+        return torch.cuda.max_memory_allocated(device) - before
+    with LiveBytes() as live:
+        step()
+    return live.peak
+
+
+class LiveBytes(TorchDispatchMode):
+    """Sums the storages that are made under it and not yet freed.
+
+    Seen is what operators return, in the thread that runs them; on the CPU the backward pass runs there too.
+
+    Attributes:
+        now: bytes alive.
+        peak: the largest sum so far.
+
+    >>> with LiveBytes() as live:
+    ...     x = torch.ones(1000)
+    ...     y = (x + 1).sum()
+    >>> live.now, live.peak
+    (4004, 8004)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known = WeakIdKeyDictionary()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operator; what it is given was there before, what it returns may be new."""
+        for storage in _storages((args, kwargs)):
+            self._known.setdefault(storage, None)
+        result = func(*args, **(kwargs or {}))
+        for storage in _storages(result):
+            if storage not in self._known:
+                self._known[storage] = None
+                self.now += storage.nbytes()
+                weakref.finalize(storage, self._free, storage.nbytes()).atexit = False
+        self.peak = max(self.peak, self.now)
+        return result
+
+    def _free(self, size: int) -> None:
+        self.now -= size
+
+
+def _storages(values: Any) -> Iterator[torch.UntypedStorage]:
+    return (leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
+
+
+@contextlib.contextmanager
+def _without_cache(model: nn.Module) -> Iterator[None]:
+    """Keys and values for generation are of no use in training, and checkpointing cannot keep them."""
+    found = {id(c): c for m in model.modules() if (c := getattr(m, "config", None)) is not None}
+    before = [(config, config.use_cache) for config in found.values() if hasattr(config, "use_cache")]
+    for config, _ in before:
+        config.use_cache = False
+    try:
+        yield
+    finally:
+        for config, value in before:
+            config.use_cache = value
+
+
+@contextlib.contextmanager
+def _checkpointing(model: nn.Module, on: bool) -> Iterator[None]:
+    if not on:
+        yield
+        return
+    if not can_checkpoint(model):
+        raise InputError(f"checkpointing: {type(model).__name__} does not support it")
+    # transformers 5 renames it on the way
+    name = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+    options = {f"{name}_checkpointing_kwargs": {"use_reentrant": False}}
+    getattr(model, f"{name}_checkpointing_enable")(**options)
+    try:
+        yield
+    finally:
+        getattr(model, f"{name}_checkpointing_disable")()
+        getattr(
+            model, "disable_input_require_grads", lambda: None
+        )()  # hooks on the embeddings that the library leaves
+
+
+def can_checkpoint(model: nn.Module) -> bool:
+    """Whether a model says that its blocks can be run again in the backward pass."""
+    return bool(getattr(model, "supports_gradient_checkpointing", False))

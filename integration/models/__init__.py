@@ -1,0 +1,1 @@
+"""Models: loading, small untrained ones, adapters."""

@@ -1,0 +1,1 @@
+"""Remembered gradient norms: scores that training itself provides."""

@@ -1,0 +1,1 @@
+"""Studies: one file per question, named as its command."""

@@ -1,0 +1,114 @@
+"""Estimators side by side on captured layers: result file and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from wtacrs.estimators import InputError
+from wtacrs.figures.plots import score_price, variance_budget
+from wtacrs.integration.studies.captured import chosen_entries, device_name, draw_or_remove, source_of
+from wtacrs.validation.layers.candidates import RECOMMENDED, sized
+from wtacrs.validation.layers.captures import Captures
+from wtacrs.validation.layers.compare import DRAWS, STEPS, Rival, compare, rivals_from
+from wtacrs.validation.layers.equal_bytes import BASELINE, DEFAULT_RIVALS
+from wtacrs.validation.records.base import ScoreKind, stamp
+from wtacrs.validation.records.results import ComparisonResult, ComparisonRow, write_result
+from wtacrs.validation.runner import Runner
+
+DEFAULT_ESTIMATORS = ("topk", "crs", "wta_crs", 'wta_crs(winners="optimal")', "systematic")
+DEFAULT_BUDGETS = (0.05, 0.1, 0.2, 0.3, 0.5)
+DEFAULT_SHARES = (0.1, 0.3)
+
+
+def rivals_of(
+    specs: Sequence[str] | None,
+    budgets: Sequence[int | float] | None,
+    shares: Sequence[float] | None,
+    at_shares: Sequence[str] = (),
+) -> list[Rival]:
+    """What to compare: the given estimators, or the usual ones, at equal rows, at equal bytes, or at both.
+
+    With neither budgets nor shares both have their defaults. At equal bytes the paper's WTA-CRS is always there, for
+    the others to be measured by.
+
+    Args:
+        specs: estimators; the usual ones if None.
+        budgets: for those without a budget of their own.
+        shares: of the bytes.
+        at_shares: estimators that are compared at equal bytes only.
+
+    Raises:
+        InputError: on an unusable spec, budget or share.
+    """
+    if not budgets and not shares:
+        budgets, shares = DEFAULT_BUDGETS, DEFAULT_SHARES
+    found: list[Rival] = []
+    if budgets:
+        found += [r for r in rivals_from(specs or DEFAULT_ESTIMATORS, budgets, shares or ()) if r.share is None]
+    if shares:
+        chosen = specs or DEFAULT_RIVALS
+        rivals = [
+            given for given in (*chosen, *at_shares) if given == RECOMMENDED or sized(given) != sized(BASELINE)
+        ]
+        found += rivals_from([BASELINE, *rivals], (), shares)
+    return list(dict.fromkeys(found))
+
+
+def comparison_study(
+    captures: Captures,
+    rivals: Sequence[Rival],
+    out: Path,
+    *,
+    layers: Sequence[str] | None = None,
+    scores: Sequence[ScoreKind] | None = None,
+    steps: int = STEPS,
+    draws: int = DRAWS,
+    seed: int = 0,
+    device: str = "cpu",
+    runner: Runner | None = None,
+) -> ComparisonResult:
+    """Compare estimators over captured layers: `comparison.json`, `variance_<axis>.png`, `score_price.png`.
+
+    Raises:
+        InputError: on an unusable estimator or layer; what is done is kept by the runner.
+    """
+    runner = Runner() if runner is None else runner
+    rows = compare(
+        captures,
+        rivals,
+        layers=chosen_entries(captures, layers),
+        scores=scores,
+        steps=steps,
+        draws=draws,
+        seed=seed,
+        device=device,
+        runner=runner,
+    )
+    if not rows:
+        raise InputError(
+            f"captures={captures.path}: no chosen layer has a product other than zero and rows enough for the bytes"
+        )
+    _tell_misfits(rivals, rows, runner)
+    result = ComparisonResult(
+        stamp=stamp(seed=seed, device=device_name(device), inputs=source_of(captures)), rows=rows
+    )
+    write_result(out / "comparison.json", result)
+    runner.forget()
+    for against in variance_budget.X_LABELS:
+        draw_or_remove(partial(variance_budget.draw, result, against=against), out / f"variance_{against}.png")
+    draw_or_remove(partial(score_price.draw, result), out / "score_price.png")
+    return result
+
+
+def _tell_misfits(rivals: Sequence[Rival], rows: Sequence[ComparisonRow], runner: Runner) -> None:
+    """Name the estimators that do not fit their share of the bytes, with the number of layers."""
+    layers = {row.layer for row in rows}
+    for rival in rivals:
+        if rival.share is None or runner.skipped is None:
+            continue
+        fitting = {row.layer for row in rows if (row.requested, row.bytes_share) == (rival.text, rival.share)}
+        if len(fitting) < len(layers):
+            told = f"{rival.text} does not fit {rival.share:.3g} of the bytes of"
+            runner.skipped(rival.text, f"{told} {len(layers) - len(fitting)} of {len(layers)} layers")

@@ -1,0 +1,99 @@
+"""Tests of estimators on captured layers: the result file and its figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from wtacrs.estimators import Estimator, InputError, make
+from wtacrs.estimators.core.registry import missing_fields
+from wtacrs.figures.plots import layer_tests as figure
+from wtacrs.integration.studies.captured import chosen_entries, device_name, draw_or_remove, source_of
+from wtacrs.validation.layers.candidates import budget_of
+from wtacrs.validation.layers.captures import Captures
+from wtacrs.validation.layers.compare import rivals_from
+from wtacrs.validation.layers.layer_tests import adjusted_for_families, examine_entry
+from wtacrs.validation.records.base import ScoreKind, stamp
+from wtacrs.validation.records.layer_tests import LayerTest, LayerTestResult
+from wtacrs.validation.records.results import write_result
+from wtacrs.validation.runner import Runner, Task, file_mark
+from wtacrs.validation.statistics.one_sample import check_sample
+from wtacrs.validation.statistics.variance_ratio import LEAST_DRAWS, Quantity
+
+BASELINE = "wta_crs"
+
+
+def layer_test_study(
+    captures: Captures,
+    specs: Sequence[str],
+    budgets: Sequence[int | float],
+    out: Path | None,
+    *,
+    against: str | None = BASELINE,
+    layers: Sequence[str] | None = None,
+    scores: Sequence[ScoreKind] = ("row norms",),
+    quantity: Quantity = "variance",
+    draws: int = 500,
+    level: float = 0.01,
+    seed: int = 0,
+    device: str = "cpu",
+    runner: Runner | None = None,
+) -> LayerTestResult:
+    """Test every estimator on every captured layer; writes `layer_tests.json` and `layer_tests.png`.
+
+    Args:
+        captures: opened file.
+        specs: estimators; one without a budget is taken at every budget.
+        budgets: fractions or numbers of rows.
+        out: folder for the files; nothing is written if None.
+        against: spec of the baseline; without a budget it takes that of the estimator. None for no comparison.
+        layers: patterns of entries; all if None.
+        scores: kinds of scores; an estimator that ignores them is tested under the first kind only.
+        quantity: what is compared with the baseline.
+        draws: per layer and estimator, fixed beforehand.
+        level: of each of the three families of tests over all layers and estimators.
+        seed: every layer and estimator draws from a seed derived from it.
+        device: where the products are computed.
+        runner: processes, machines, resumption and progress.
+
+    Raises:
+        InputError: on an unusable argument, or if every chosen layer has the product zero.
+    """
+    check_sample(draws, level, LEAST_DRAWS)
+    entries = chosen_entries(captures, layers)
+    estimators = [make(rival.estimator) for rival in rivals_from(specs, budgets)]
+    runner = Runner() if runner is None else runner
+    options = (draws, level, seed, quantity, device)
+    tasks = []
+    for entry in entries:
+        for estimator in estimators:
+            baseline = _baseline(estimator, against)
+            for kind in scores if estimator.traits.uses_scores else scores[:1]:
+                key = f"test {file_mark(captures.path)} {entry} {estimator} {baseline} {kind} {options}"
+                arguments = (captures.path, entry, estimator, baseline, kind, *options)
+                tasks.append(Task(key=key, work=examine_entry, arguments=arguments, label=entry))
+    tests = runner.run(LayerTest, tasks)
+    if not tests:
+        raise InputError(f"captures={captures.path}: the exact product is zero in every chosen layer")
+    inputs = source_of(captures) | {"draws": str(draws), "against": str(against), "quantity": quantity}
+    result = LayerTestResult(
+        stamp=stamp(seed=seed, device=device_name(device), inputs=inputs),
+        level=level,
+        tests=adjusted_for_families(tests, level),
+    )
+    if out is not None:
+        write_result(out / "layer_tests.json", result)
+        runner.forget()
+        draw_or_remove(partial(figure.draw, result), out / "layer_tests.png")
+    return result
+
+
+def _baseline(estimator: Estimator, against: str | None) -> Estimator | None:
+    """The baseline at the estimator's budget; None if it needs a budget and the estimator has none."""
+    if against is None:
+        return None
+    if "budget" not in missing_fields(against):
+        return make(against)
+    budget = budget_of(estimator)
+    return None if budget is None else make(against, budget=budget)

@@ -1,0 +1,80 @@
+"""Models opened by name and looked at: which of their layers are estimated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wtacrs.estimators import InputError
+from wtacrs.integration.layers.convert import fitting_layers
+from wtacrs.integration.measure.coverage import Coverage, coverage
+from wtacrs.integration.models.loading import is_text_to_text, model_name, small_t5, task_tokenizer
+from wtacrs.integration.models.lora import add_lora, require_peft
+from wtacrs.integration.models.small_models import NEW_MODELS, is_new, new_model
+from wtacrs.integration.studies.commands import check_model, open_model, task_batches
+from wtacrs.integration.tasks.tasks import TaskData, load_task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def coverage_command(
+    models: Sequence[str],
+    task_name: str,
+    data: Path | None,
+    *,
+    lora: int | None,
+    layers: Sequence[str] | None,
+    batch_size: int,
+    max_length: int,
+    seed: int,
+) -> Iterator[tuple[str, list[Coverage]]]:
+    """A model's name and its coverage in one batch of the task, one model after the other.
+
+    Args:
+        models: as `open_model` takes them; none for the small T5 and all of `NEW_MODELS`.
+        task_name: decides the heads, and gives the batch.
+        data: as in `load_task`.
+        lora: rank of adapters of peft on all linear layers; None for none.
+        layers: patterns of the names of the layers to convert; None for all.
+        batch_size: examples.
+        max_length: tokens of the longest input.
+        seed: of weights and batch.
+
+    Raises:
+        InputError: on anything that cannot be loaded or used.
+    """
+    chosen: list[str | None] = list(models) if models else [None, *NEW_MODELS]
+    for name in chosen:
+        check_model(name, None)
+    if lora is not None:
+        if lora < 1:
+            raise InputError(f"--lora-rank {lora} must be at least 1")
+        require_peft()
+    task = load_task(task_name, data=data)
+    vocabulary = cache(partial(task_tokenizer, task))  # one for all new models: to train it takes most of the time
+    for name in chosen:
+        model, tokenizer = _opened(name, task, vocabulary, seed)
+        title = model_name(model)
+        options = {"batches": 1, "batch_size": batch_size, "max_length": max_length, "seed": seed}
+        (batch,) = task_batches(task, tokenizer, text_to_text=is_text_to_text(model), **options)
+        adapted = model if lora is None else add_lora(model, lora, seed=seed)
+        kept = None if layers is None else set(fitting_layers(adapted, layers))
+        yield title, coverage(adapted, batch, filter_fn=None if kept is None else partial(_among, kept))
+
+
+def _opened(
+    name: str | None, task: TaskData, vocabulary: Callable[[], PreTrainedTokenizerBase], seed: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if name is not None and not is_new(name):
+        return open_model(name, None, task, seed)
+    if name is None:
+        return small_t5(vocabulary(), seed=seed), vocabulary()
+    return new_model(name, vocabulary(), task, seed=seed), vocabulary()
+
+
+def _among(names: set[str], name: str, layer: Any) -> bool:
+    del layer
+    return name in names

@@ -1,0 +1,136 @@
+"""What a training step keeps, exactly, with estimators, with activation checkpointing and with both: a result file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+from wtacrs.estimators import InputError, make
+from wtacrs.integration.measure.memory import can_checkpoint, step_memory
+from wtacrs.integration.models.loading import is_text_to_text, model_name
+from wtacrs.integration.models.lora import add_lora
+from wtacrs.integration.studies.commands import check_folder, check_model, open_model, task_batches
+from wtacrs.integration.tasks.tasks import TaskData, load_task
+from wtacrs.integration.training.config import FinetuneConfig
+from wtacrs.validation.records.base import stamp
+from wtacrs.validation.records.memory import MemoryResult
+from wtacrs.validation.records.results import write_result
+from wtacrs.validation.runner import Report
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Precision = Literal["fp32", "bf16"]
+
+
+def memory_study(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: TaskData,
+    estimators: Sequence[str],
+    out: Path,
+    *,
+    batch_size: int = 32,
+    max_length: int = 128,
+    precision: Precision = "fp32",
+    layers: Sequence[str] | None = None,
+    device: str = "cpu",
+    lora_rank: int | None = None,
+    lora_fa: bool = False,
+    seed: int = 0,
+    report: Report | None = None,
+) -> MemoryResult:
+    """Measure one batch of a task in every way, and write `memory.json`.
+
+    A model that cannot checkpoint is measured without. With a `lora_rank` the model gets adapters first (`add_lora`), by
+    `layers` those of the named layers.
+
+    Raises:
+        InputError: on an unusable spec or pattern, and on too few examples.
+    """
+    name, text_to_text = model_name(model), is_text_to_text(model)
+    if lora_rank is not None:
+        name = f"{name} with {'LoRA-FA' if lora_fa else 'LoRA'} {lora_rank}"
+        adapted = add_lora(model, lora_rank, layers=layers, frozen_a=lora_fa, seed=seed)
+        model, layers = cast("PreTrainedModel", adapted), None
+    specs = ["exact", *dict.fromkeys(repr(make(spec)) for spec in estimators)]
+    ways = [
+        (spec, on)
+        for spec in dict.fromkeys(specs)
+        for on in ((False, True) if can_checkpoint(model) else (False,))
+    ]
+    options = {"batches": 1, "batch_size": batch_size, "max_length": max_length, "seed": seed}
+    (batch,) = task_batches(task, tokenizer, text_to_text=text_to_text, **options)
+    model.to(device)
+    batch = {name: tensor.to(device) for name, tensor in batch.items()}
+    steps = []
+    for done, (spec, on) in enumerate(ways):
+        if report is not None:
+            report(spec, done, len(ways))
+        steps.append(
+            step_memory(model, batch, estimator=spec, checkpointing=on, precision=precision, layers=layers)
+        )
+    inputs = {"max_length": str(max_length)} | ({"layers": " ".join(layers)} if layers else {})
+    result = MemoryResult(
+        stamp=stamp(seed=seed, device=device, inputs=inputs),
+        model=name,
+        task=task.name,
+        batch_size=batch_size,
+        tokens=batch["input_ids"].shape[1],
+        precision=precision,
+        parameters=sum(p.numel() * p.element_size() for p in model.parameters()),
+        steps=steps,
+    )
+    write_result(out / "memory.json", result)
+    return result
+
+
+def memory_command(
+    estimators: Sequence[str],
+    task_name: str,
+    data: Path | None,
+    model_name: str | None,
+    tokenizer_name: str | None,
+    out: Path,
+    *,
+    batch_size: int,
+    max_length: int,
+    precision: str,
+    layers: Sequence[str] | None,
+    device: str,
+    lora_rank: int | None,
+    lora_fa: bool,
+    seed: int,
+    report: Report,
+) -> MemoryResult:
+    """Load task and model, and measure.
+
+    Raises:
+        InputError: on anything that cannot be loaded or used; what needs no loading is checked before.
+    """
+    if precision not in ("fp32", "bf16"):
+        raise InputError(f"--precision {precision!r} must be fp32 or bf16")
+    for spec in estimators:
+        make(spec)
+    FinetuneConfig(lora_rank=lora_rank, lora_fa=lora_fa)
+    check_folder("out", out)
+    check_model(model_name, tokenizer_name)
+    task = load_task(task_name, data=data)
+    model, tokenizer = open_model(model_name, tokenizer_name, task, seed)
+    return memory_study(
+        model,
+        tokenizer,
+        task,
+        estimators,
+        out,
+        batch_size=batch_size,
+        max_length=max_length,
+        precision="bf16" if precision == "bf16" else "fp32",
+        layers=layers,
+        device=device,
+        lora_rank=lora_rank,
+        lora_fa=lora_fa,
+        seed=seed,
+        report=report,
+    )

@@ -1,0 +1,144 @@
+"""A comparison as tables for the terminal: at equal rows and bytes, the price of the scores, ratios at equal bytes."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from wtacrs.figures.style import series
+from wtacrs.figures.summary import LayerMedian, layer_medians, score_prices
+from wtacrs.validation.layers.candidates import sizeless
+from wtacrs.validation.layers.equal_bytes import BASELINE, byte_ratios
+from wtacrs.validation.records.results import ComparisonResult
+
+_OPTIONAL = ("mults", "MSE", "bias²")
+"""Columns that a narrow terminal does without, the first one first."""
+_WIDTHS = {"estimator": 27, "size": 9, "found by": 14}
+_GAP, _NUMBER = 3, 8
+
+
+def comparison_table(result: ComparisonResult, width: int = 132) -> Table:
+    """Medians over layers: moments relative to ‖G‖², bytes and multiplications relative to exact.
+
+    Args:
+        result: the comparison.
+        width: of the terminal; a narrow one is shown fewer columns.
+    """
+    steps = result.rows[0].steps
+    mean = f"MSE of {steps} steps"
+    columns = ["estimator", "size", "bias²", "variance", "MSE", mean, "cosine", "bytes", "mults", "found by"]
+    for name in _OPTIONAL:
+        if sum(_WIDTHS.get(column, _NUMBER) + _GAP for column in columns) > max(width, 1):
+            columns.remove(name)
+    rest = sum(_WIDTHS.get(column, _NUMBER) + _GAP for column in columns[1:])
+    name_width = max(min(_WIDTHS["estimator"], width - rest), 12)
+    table = Table(
+        title=f"Median over {_cases(result)}, relative to ‖G‖². Bytes: of x as it was captured; at equal bytes: of bf16 "
+        "rows without padding. What ignores scores is listed once.",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for column in columns:
+        text = column in _WIDTHS
+        table.add_column(
+            column,
+            justify="left" if text else "right",
+            min_width=name_width if column == "estimator" else _WIDTHS.get(column, len("cosine")),
+            no_wrap=column not in ("estimator", mean),
+            overflow="fold",
+        )
+    before = None
+    for entry in layer_medians(result.rows):
+        group = f"[bold]equal {'rows' if entry.share is None else 'bytes'}, {entry.scores}[/bold]"
+        if group != before:
+            table.add_section()
+            table.add_row(group)
+        before = group
+        cells = {
+            "estimator": escape(entry.series),
+            "size": _size(entry),
+            "bias²": f"{entry.bias_squared:.2g}",
+            "variance": f"{entry.variance:.3g}",
+            "MSE": f"{entry.mse:.3g}",
+            mean: f"{entry.mse_of_mean:.3g}",
+            "cosine": f"{entry.cosine:.3f}",
+            "bytes": f"{entry.byte_fraction:.1%}",
+            "mults": _percent(entry.multiplication_fraction),
+            "found by": _method(entry),
+        }
+        table.add_row(*(cells[column] for column in columns))
+    if any(entry.error is not None for entry in layer_medians(result.rows)):
+        table.caption = "a sampled bias² has its own noise taken off, and may be below zero where there is none"
+        table.caption_justify = "left"
+    return table
+
+
+def _cases(result: ComparisonResult) -> str:
+    """Layers, and batches if there are several."""
+    entries = {row.layer for row in result.rows}
+    layers = {entry.rpartition("#")[0] or entry for entry in entries}
+    told = f"{len(layers)} layers" if len(layers) > 1 else "one layer"
+    return told if len(entries) == len(layers) else f"{told} in several batches ({len(entries)} captures)"
+
+
+def price_table(result: ComparisonResult) -> Table:
+    """What it costs not to know dY: variance over that with the oracle's scores."""
+    table = Table(
+        title="The price of not knowing dY: variance / variance with the oracle's scores, over layers",
+        title_justify="left",
+    )
+    for column in ("estimator", "size", "scores", "layers", "least", "median", "largest"):
+        table.add_column(column, justify="left" if column in ("estimator", "size", "scores") else "right")
+    for price in score_prices(result.rows):
+        size = f"{price.share:.0%} of bytes" if price.share is not None else _budget(price.budget)
+        values = [min(price.prices), median(price.prices), max(price.prices)]
+        table.add_row(
+            price.series, size, price.scores, str(len(price.prices)), *(f"{value:.3g}×" for value in values)
+        )
+    return table
+
+
+def ratio_table(result: ComparisonResult) -> Table:
+    """Variance over that of the paper's WTA-CRS at equal bytes, and what both multiply."""
+    table = Table(
+        title=f"Variance over that of {BASELINE} at equal bytes; multiplications relative to exact",
+        title_justify="left",
+    )
+    left = ("estimator", "scores")
+    columns = ("bytes", *left[::-1], "layers", "median ratio", "worst ratio", "mults", "mults, wta_crs")
+    for column in columns:
+        table.add_column(column, justify="left" if column in left else "right", overflow="fold")
+    for entry in byte_ratios(result.rows):
+        table.add_row(
+            f"{entry.share:.0%}",
+            entry.scores,
+            series(sizeless(entry.estimator)),
+            str(entry.layers),
+            f"{entry.median:.4f}",
+            f"{entry.worst:.4f}",
+            _percent(entry.multiplications),
+            _percent(entry.baseline_multiplications),
+        )
+    return table
+
+
+def _size(entry: LayerMedian) -> str:
+    return f"{entry.share:.0%} bytes" if entry.share is not None else _budget(entry.budget)
+
+
+def _budget(budget: float | None) -> str:
+    return "–" if budget is None else f"{budget:g}"
+
+
+def _method(entry: LayerMedian) -> str:
+    if entry.error is None or not entry.mse:
+        return "closed form"
+    return f"sampled ±{entry.error / entry.mse:.1%}"
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"

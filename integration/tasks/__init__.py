@@ -1,0 +1,1 @@
+"""Tasks: examples, encoding and metrics."""

@@ -1,0 +1,90 @@
+"""Examples to token ids, and token ids to padded batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from wtacrs.estimators.core.errors import InputError
+from wtacrs.integration.context.padding import EXAMPLE_IDS, IGNORED_LABEL
+from wtacrs.integration.tasks.tasks import Example
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One tokenized example: the tokenizer's features, each a list of as many numbers, and what to predict.
+
+    `target` holds token ids for text-to-text, else it is None and `label` is the label's index or number. `index` is the
+    example's position in what was encoded.
+    """
+
+    features: dict[str, list[int]]
+    target: list[int] | None
+    label: float
+    index: int = 0
+
+    def __len__(self) -> int:
+        return len(self.features["input_ids"])
+
+
+def encode(
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, text_to_text: bool, max_length: int
+) -> list[Encoded]:
+    """Tokenize examples, inputs cut to `max_length` tokens (the longer part of a pair first).
+
+    Text-to-text models get the prefixed text, others the bare parts. Raises `InputError` if `max_length` leaves
+    no room for text, or is more than a model with a classification head can read.
+    """
+    parts = 1 if text_to_text else len(examples[0].parts)
+    least = tokenizer.num_special_tokens_to_add(pair=parts == 2) + parts
+    # relative positions have no end, whatever the tokenizer of a text-to-text model says
+    most = None if text_to_text else tokenizer.model_max_length
+    if max_length < least or (most is not None and max_length > most):
+        known = f" to {most:,}, what the model reads" if most is not None and most < 1e9 else ""
+        raise InputError(f"max_length={max_length}: an integer from {least}{known} is needed")
+    columns = (
+        [[e.text for e in examples]] if text_to_text else [[e.parts[i] for e in examples] for i in range(parts)]
+    )
+    inputs = dict(tokenizer(*columns, truncation=True, max_length=max_length, return_attention_mask=True))
+    targets = tokenizer([e.target for e in examples])["input_ids"] if text_to_text else [None] * len(examples)
+    return [
+        Encoded({key: values[i] for key, values in inputs.items()}, targets[i], example.label, i)
+        for i, example in enumerate(examples)
+    ]
+
+
+def collate(
+    batch: Sequence[Encoded], tokenizer: PreTrainedTokenizerBase, *, regression: bool = False, ids: bool = False
+) -> dict[str, Tensor]:
+    """Pad a batch to its longest example, on the right.
+
+    Returns:
+        The tokenizer's features `[batch, length]` (int64) and `labels`: token ids `[batch, target length]` with
+        `IGNORED_LABEL` at padding for text-to-text, else `[batch]`, int64 or for regression float32. With `ids` also
+        `example_ids` `[batch]` (int64), which the hook of a converted model takes away before the model sees it.
+    """
+    tensors: dict[str, Tensor] = {}
+    for key in batch[0].features:
+        padding = tokenizer.pad_token_id if key == "input_ids" else 0
+        tensors[key] = _pad([e.features[key] for e in batch], padding)
+    targets = [e.target for e in batch if e.target is not None]
+    if targets:
+        tensors["labels"] = _pad(targets, IGNORED_LABEL)
+    else:
+        dtype = torch.float32 if regression else torch.int64
+        tensors["labels"] = torch.tensor([e.label for e in batch], dtype=dtype)
+    if ids:
+        tensors[EXAMPLE_IDS] = torch.tensor([e.index for e in batch])
+    return tensors
+
+
+def _pad(rows: Sequence[list[int]], value: int) -> Tensor:
+    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)

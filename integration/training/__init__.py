@@ -1,0 +1,1 @@
+"""Training: settings, loop, run, checkpoints, pre-training, callback."""

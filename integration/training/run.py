@@ -1,0 +1,366 @@
+"""Fine-tuning, exact or with an estimated weight gradient: one short loop for text-to-text and classification.
+
+A run is a function of (config, task, model) on a given device, and an interrupted run that is resumed gives the
+same result as one that was not. Several processes train together under torchrun or `accelerate launch`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from wtacrs.estimators.core.errors import InputError
+from wtacrs.integration.layers.convert import approximate_, fitting_layers, restore_
+from wtacrs.integration.models.loading import is_text_to_text, model_name
+from wtacrs.integration.models.lora import add_lora, stock_model, take_lora_off
+from wtacrs.integration.parallel.fsdp import is_sharded, load_whole, load_whole_optimizer, whole, whole_weights
+from wtacrs.integration.parallel.fsdp_classes import own_class
+from wtacrs.integration.parallel.processes import Processes
+from wtacrs.integration.progress import progress_display
+from wtacrs.integration.tasks.tasks import TaskData, digest
+from wtacrs.integration.training.checkpoints import (
+    load_state,
+    random_states,
+    remove_leftovers,
+    resume_random_states,
+    save_checkpoint,
+    save_state,
+)
+from wtacrs.integration.training.config import DEMO, FinetuneConfig
+from wtacrs.integration.training.evaluation import Evaluator
+from wtacrs.integration.training.event_log import FOLDER, EventLog
+from wtacrs.integration.training.loop import Trainer
+from wtacrs.validation.records.base import stamp
+from wtacrs.validation.records.results import write_text
+from wtacrs.validation.records.training import TrainingPoint, TrainingResult
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["DEMO", "FinetuneConfig", "finetune"]
+
+
+def finetune(
+    config: FinetuneConfig,
+    task: TaskData,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    progress: bool = False,
+    on_point: Callable[[TrainingPoint], None] | None = None,
+    observer: Observer | None = None,
+) -> TrainingResult:
+    """Train `model` in place and return its history; dev is evaluated at step 0, periodically and at the end.
+
+    A text-to-text model is evaluated by greedy generation: its answer counts if it is the label's text, letter for letter
+    but for case and spaces (`Evaluator`). No label is scored in its place.
+
+    With `config.out` the folder receives ``metrics.jsonl`` (a line per evaluation), ``best/`` (the model with the
+    best main metric, first one if tied), ``last/``, both loadable by stock transformers, ``state.pt`` to resume
+    from, ``result.json`` and on request ``tensorboard/``. The state is saved before the first step, so that a run that
+    is killed at any step can go on. torch's global generators are seeded with `config.seed`: dropout and the estimators
+    draw from them. The model ends on the training device, in eval mode and unconverted.
+
+    In several processes, which all must call this with the same arguments, each takes its share of every batch, so that
+    `batch_size` and steps mean what they mean in one, and each draws random numbers of its own. The first one writes,
+    into a folder that all must see, and calls `on_point`. ``state.pt`` can be resumed in another number of processes,
+    with other random numbers from there on, and in the same number bit by bit. With `config.fsdp` no process has all of
+    the model, which stays in pieces; what is written is as in one process.
+
+    Args:
+        config: how to train.
+        task: what to train on.
+        model: encoder–decoder or with a classification head; random or pre-trained.
+        tokenizer: the model's.
+        progress: show a progress line on stderr.
+        on_point: called after every evaluation.
+        observer: sees the gradients of every step.
+
+    Raises:
+        InputError: if the state to resume from does not fit, the tokenizer cannot spell the answers, or the
+            training loss is not finite (`lr` too large, say), or if scores are remembered in several processes.
+    """
+    trained = _prepared(model, config)
+    trainable = sum(parameter.numel() for parameter in trained.parameters() if parameter.requires_grad)
+    try:
+        converted = 0 if config.estimator is None else len(_convert(trained, config.estimator, config))
+        first = Processes.here().first
+        with progress_display(progress and first, title=f"{task.name} · {config.method}") as show:
+            run = _Run(config, task, trained, tokenizer, show, on_point, observer)
+            try:
+                run.train()
+            finally:
+                run.close()
+        restore_(trained)
+        run.processes.together(run.finish)
+    finally:
+        restore_(trained)
+        take_lora_off(trained)
+        model.eval()
+    metric = task.metrics[0]
+    values = [point.dev[metric] for point in run.history if point.step > 0]
+    result = TrainingResult(
+        stamp=stamp(seed=config.seed, device=run.accelerator.device.type, inputs=_inputs(config)),
+        task=task.name,
+        model=model_name(model),
+        estimator=config.estimator or "exact",
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        trainable=trainable,
+        converted=converted,
+        train_size=len(task.train),
+        dev_size=len(task.dev),
+        metric=metric,
+        majority=task.majority,
+        best=max(values),
+        final=values[-1],
+        history=run.history,
+        processes=run.processes.count,
+    )
+    if run.folder is not None:
+        write_text(run.folder / "result.json", result.model_dump_json(indent=2) + "\n")
+    return result
+
+
+class Observer(Protocol):
+    """What watches the gradients of a run."""
+
+    def started(self, model: nn.Module, step: int) -> None:
+        """The model is ready, converted layers included; `step` steps were taken before, more than 0 if resumed."""
+
+    def gradients(self, step: int) -> None:
+        """The gradients of the step, counted from 1, are complete and not yet clipped."""
+
+    def saving(self) -> None:
+        """The state is about to be saved: a resumed run will call `started` with a step from here on."""
+
+
+_FILES = ("best", "last", "state.pt", "metrics.jsonl", "result.json")
+_PROGRESS = ("step", "seconds", "examples", "learning_rate", "gradient_norm", "best", "losses", "lines")
+
+
+class _Run(Trainer):
+    """A run that is evaluated, saved, restored and observed; `folder` is None where nothing is to be written."""
+
+    def __init__(
+        self,
+        config: FinetuneConfig,
+        task: TaskData,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        show: Callable[..., None],
+        on_point: Callable[[TrainingPoint], None] | None,
+        observer: Observer | None,
+    ) -> None:
+        super().__init__(config, task, model, tokenizer)
+        self._show, self._on_point, self._observer = show, on_point, observer
+        self.evaluate = Evaluator(
+            task, tokenizer, text_to_text=is_text_to_text(stock_model(model)), max_length=config.max_length
+        )
+        self.best = -math.inf
+        self.lines: list[dict[str, Any]] = []
+        self.folder = config.out if self.processes.first else None
+        if config.resume:
+            self.processes.together(self._restore)
+        elif self.folder is not None:
+            for name in ("state.pt", "result.json"):
+                (self.folder / name).unlink(missing_ok=True)
+        if self.folder is not None:
+            remove_leftovers(self.folder, _FILES)
+        self._events: EventLog | None = None
+        if config.tensorboard and self.folder is not None:
+            self._events = EventLog(self.folder / FOLDER, after=self.step if config.resume else None)
+        if observer is not None:
+            observer.started(model, self.step)
+
+    @property
+    def history(self) -> list[TrainingPoint]:
+        """The evaluations so far."""
+        return [TrainingPoint(**{key: line[key] for key in TrainingPoint.model_fields}) for line in self.lines]
+
+    def train(self) -> None:
+        """Train to the last step, after an evaluation of the start."""
+        if not self.lines:
+            self._evaluate()
+            self._save()
+        super().train()
+
+    def close(self) -> None:
+        """End the event files, whatever happened."""
+        if self._events is not None:
+            self._events.close()
+
+    def finish(self) -> None:
+        """Write what remains once the model is stock again."""
+        self._save_model("last")
+
+    def before_update(self) -> None:
+        """Show the gradients to the observer."""
+        if self._observer is not None:
+            self._observer.gradients(self.step + 1)
+
+    def after_step(self) -> None:
+        """Evaluate and save when it is time to."""
+        self._show(step=self.step, total=self.total_steps, loss=self.losses[-1])
+        state = {"learning_rate": self.learning_rate, "gradient_norm": self.gradient_norm}
+        self._note("train", {"loss": self.losses[-1]} | state)
+        ended = self.step == self.total_steps
+        if ended or self.step % (self.config.eval_every or self.steps_per_epoch) == 0:
+            self._evaluate()
+        epoch_over = self.step % self.steps_per_epoch == 0
+        if ended or epoch_over or (self.config.save_every and self.step % self.config.save_every == 0):
+            self._save()
+
+    def _evaluate(self) -> None:
+        with self.accelerator.autocast():
+            dev = self.evaluate(self.model)
+        cuda = self.accelerator.device.type == "cuda"
+        self.lines.append(
+            {
+                "step": self.step,
+                "epoch": self.step / self.steps_per_epoch,
+                "train_loss": sum(self.losses) / len(self.losses) if self.losses else None,
+                "learning_rate": self.learning_rate if self.step else None,
+                "gradient_norm": self.gradient_norm if self.step else None,
+                "dev": dev,
+                "seconds": self.seconds,
+                "examples_per_second": self.examples / self.seconds if self.seconds else None,
+                "peak_memory_bytes": torch.cuda.max_memory_allocated() if cuda else None,
+            }
+        )
+        self.losses = []
+        self._write_lines()
+        self._note("dev", dev)
+        metric = self.task.metrics[0]
+        self._show(step=self.step, total=self.total_steps, metric=f"{metric} {dev[metric]:.3f}")
+        if self.step > 0 and dev[metric] > self.best:
+            self.best = dev[metric]
+            self._save_model("best")
+        if self._on_point is not None and self.processes.first:
+            self._on_point(self.history[-1])
+
+    def _save_model(self, name: str) -> None:
+        if self.config.out is None or not self.config.keep_weights:
+            return
+        weights = self._weights()
+        if self.folder is not None:
+            save_checkpoint(self.folder / name, self.model, self.tokenizer, weights=weights)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return whole_weights(self.model) if is_sharded(self.model) else self.model.state_dict()
+
+    def _write_lines(self) -> None:
+        if self.folder is not None:
+            write_text(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.lines))
+
+    def _note(self, part: str, values: dict[str, float]) -> None:
+        if self._events is not None:
+            self._events.add(self.step, {f"{part}/{name}": value for name, value in values.items()})
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "config": self.config.identity(),
+            "task": self.task.name,
+            "train": len(self.task.train),
+            "dev": len(self.task.dev),
+            "examples": digest(self.task),
+            "model": own_class(self.model).__name__,
+        }
+
+    def _save(self) -> None:
+        if self.config.out is None:
+            return
+        if self._observer is not None:
+            self._observer.saving()
+        if self._events is not None:
+            self._events.flush()
+        first, *others = self.processes.gathered(random_states(self.processes))
+        weights, optimizer = None, None
+        if self.config.keep_weights or self.step < self.total_steps:
+            weights, optimizer = self._weights(), whole(self.optimizer.state_dict())
+        if self.folder is None:
+            return
+        save_state(
+            self.folder / "state.pt",
+            {
+                "identity": self._identity(),
+                "progress": {name: getattr(self, name) for name in _PROGRESS},
+                "model": weights,
+                "optimizer": optimizer,
+                "scheduler": self.scheduler.state_dict(),
+                "random": first,
+                "random_others": others,
+                "gradient_norms": None if self.gradient_norms is None else self.gradient_norms.state_dict(),
+            },
+        )
+
+    def _restore(self) -> None:
+        path = Path(self.config.out or ".") / "state.pt"
+        state = load_state(path)
+        theirs, ours = state["identity"], self._identity()
+        for key, value in (("scores", "row norms"), ("lora_fa", False)):  # of a run from before there were others
+            theirs["config"].setdefault(key, value)
+        for mine, other, prefix in ((ours, theirs, ""), (ours["config"], theirs["config"], "config ")):
+            for key in mine:
+                if key != "config" and mine[key] != other.get(key):
+                    raise InputError(
+                        f"resume: {prefix}{key}={mine[key]!r}, but the run in {path.parent} had {other.get(key)!r}"
+                    )
+        if state["model"] is not None:
+            self._load_weights(state, path)
+        elif self.config.keep_weights:
+            raise InputError(
+                f"resume: the run in {path.parent} is over and kept no weights; only its result can be read"
+            )
+        self.scheduler.load_state_dict(state["scheduler"])
+        for name, value in state["progress"].items():
+            setattr(self, name, value)
+        saved = [state["random"], *state.get("random_others", [])]  # a run from before there were others has none
+        resume_random_states(saved, self.processes, self.config.seed, self.step)
+        if self.gradient_norms is not None:
+            self.gradient_norms.load_state_dict(state["gradient_norms"])
+        self._write_lines()
+
+    def _load_weights(self, state: dict[str, Any], path: Path) -> None:
+        try:
+            load_whole(self.model, state["model"])
+        except RuntimeError:
+            raise InputError(f"resume: the model of the run in {path.parent} had other layers or sizes") from None
+        load_whole_optimizer(self.optimizer, state["optimizer"])
+
+
+def _prepared(model: PreTrainedModel, config: FinetuneConfig) -> PreTrainedModel | PeftModel:
+    if config.lora_rank is None:
+        return model
+    return add_lora(
+        model,
+        config.lora_rank,
+        alpha=config.lora_alpha,
+        layers=config.layers,
+        frozen_a=config.lora_fa,
+        seed=config.seed,
+    )
+
+
+def _convert(model: nn.Module, estimator: str, config: FinetuneConfig) -> list[str]:
+    if config.layers is None or config.lora_rank is not None:
+        return approximate_(model, estimator, scores=config.scores)
+    chosen = fitting_layers(model, config.layers)
+    return approximate_(model, estimator, filter_fn=lambda name, _: name in chosen, scores=config.scores)
+
+
+def _inputs(config: FinetuneConfig) -> dict[str, str]:
+    left_out = [
+        ("layers", None),
+        ("scores", "row norms"),
+        ("lora_rank", None),
+        ("lora_alpha", None),
+        ("lora_fa", False),
+    ]
+    return {key: str(v) for key, v in config.identity().items() if key != "seed" and (key, v) not in left_out}

@@ -1,0 +1,238 @@
+"""Whole models: in place and back, stock checkpoints, padding never sampled, unbiased through a T5."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from support.models import bert_batch, sampled_rows, t5_batch, tiny_bert, tiny_t5
+from torch import Tensor, nn
+from transformers import T5ForConditionalGeneration
+
+from wtacrs.estimators import InputError
+from wtacrs.integration.context.padding import RowMasks, masks_from_arguments, stream_of
+from wtacrs.integration.layers.convert import approximate_, restore_
+from wtacrs.integration.layers.linear import ApproxLinear
+
+SPEC = "wta_crs(budget=0.3)"
+
+
+def test_conversion_in_place_and_back() -> None:
+    model = tiny_t5()
+    before = {name: dict(vars(module)) for name, module in model.named_modules()}
+    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    parameters, keys = list(model.parameters()), list(model.state_dict())
+    assert approximate_(model, SPEC) == linears
+    assert all(type(model.get_submodule(name)) is ApproxLinear for name in linears)
+    assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
+    assert list(model.state_dict()) == keys
+    assert restore_(model) == linears
+    assert restore_(model) == []
+    for name, module in model.named_modules():
+        assert type(module) is not ApproxLinear
+        assert vars(module).keys() == before[name].keys()
+    assert not model._forward_pre_hooks
+    assert not model._forward_hooks
+
+
+def test_filter_and_repeated_conversion() -> None:
+    model = tiny_t5()
+    names = approximate_(model, SPEC, filter_fn=lambda name, _: name.endswith(("wi", "wo")))
+    assert len(names) == 8
+    assert all(name.endswith(("wi", "wo")) for name in names)
+    again = approximate_(model, "crs(budget=0.1)")
+    assert len(again) > len(names)
+    assert model.lm_head.estimator == model.get_submodule(names[0]).estimator
+    assert len(model._forward_pre_hooks) == 1
+
+
+def test_what_cannot_be_converted_says_so_and_changes_nothing() -> None:
+    with pytest.raises(InputError, match=r"has no linear layer to convert"):
+        approximate_(nn.Sequential(nn.ReLU()), SPEC)
+    model = tiny_t5()
+    with pytest.raises(InputError, match="that filter_fn accepts"):
+        approximate_(model, SPEC, filter_fn=lambda name, layer: False)
+    with pytest.raises(InputError, match="unknown estimator"):
+        approximate_(model, "wta(budget=0.3)")
+    model.lm_head.forward = model.lm_head.forward  # as an offloading hook does
+    with pytest.raises(InputError, match="lm_head"):
+        approximate_(model, SPEC)
+    assert not any(type(module) is ApproxLinear for module in model.modules())
+    assert not model._forward_pre_hooks
+
+
+def test_subclasses_of_linear_are_left_alone() -> None:
+    class Special(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            return super().forward(input) * 2
+
+    model = nn.Sequential(Special(4, 4), nn.Linear(4, 4))
+    assert approximate_(model, SPEC) == ["1"]
+    attention = nn.MultiheadAttention(8, 2)
+    with pytest.raises(InputError):
+        approximate_(attention, SPEC)
+
+
+def test_a_checkpoint_of_a_converted_model_loads_into_stock_t5(tmp_path: Path) -> None:
+    model = tiny_t5()
+    approximate_(model, SPEC, min_elements=0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(**t5_batch()).loss.backward()
+    optimizer.step()
+    model.save_pretrained(tmp_path)
+    stock, report = T5ForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report.values())
+    assert all(type(module) is not ApproxLinear for module in stock.modules())
+    batch = t5_batch()
+    torch.testing.assert_close(stock.eval()(**batch).logits, model.eval()(**batch).logits)
+
+
+def test_everything_but_dw_is_exact_through_a_t5() -> None:
+    model, batch = tiny_t5(), t5_batch()
+    reference = model(**batch)
+    reference.loss.backward()
+    exact = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    converted = [model.get_submodule(name).weight for name in approximate_(model, SPEC, min_elements=0)]
+    output = model(**batch)
+    assert torch.equal(output.logits, reference.logits)
+    output.loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        if any(parameter is weight for weight in converted):  # the embedding too, where it is the output's weight
+            assert not torch.allclose(parameter.grad, exact[name]), name
+        else:
+            torch.testing.assert_close(parameter.grad, exact[name])
+
+
+def test_deep_copies_are_converted_models_of_their_own() -> None:
+    model = tiny_t5()
+    approximate_(model, SPEC, min_elements=0)
+    twin = copy.deepcopy(model)
+    assert twin.lm_head.row_masks is RowMasks.on(twin)
+    assert twin.lm_head.row_masks is not model.lm_head.row_masks
+    twin(**t5_batch()).loss.backward()
+    assert model.lm_head.weight.grad is None
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_activation_checkpointing_composes(reentrant: bool) -> None:
+    model = tiny_t5()
+    approximate_(model, SPEC, min_elements=0)
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+    model(**t5_batch()).loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("lengths", [(10, 7), (8, 8)])
+@pytest.mark.parametrize("spec", ["crs(budget=0.9)", "wta_crs(budget=0.9)", "topk(budget=0.9)"])
+def test_padding_is_never_sampled_in_encoder_and_decoder(spec: str, lengths: tuple[int, int]) -> None:
+    """Equal lengths too, where a mask that is told by its shape alone would be the wrong one."""
+    model, batch = tiny_t5(), t5_batch(*lengths)
+    approximate_(model, spec, min_elements=0, share_inputs=False)
+    source = set(batch["attention_mask"].flatten().nonzero().flatten().tolist())
+    target = set((batch["labels"] != -100).flatten().nonzero().flatten().tolist())
+    seen = sampled_rows(model, batch)
+    assert len(seen) == 33
+    for name, rows in seen.items():
+        reads_source = name.startswith("encoder") or name.endswith(("EncDecAttention.k", "EncDecAttention.v"))
+        assert rows <= (source if reads_source else target), name
+        assert len(rows) > 5
+
+
+def test_padding_is_never_sampled_in_bert_whose_pooler_has_no_padding() -> None:
+    model, batch = tiny_bert(), bert_batch()
+    approximate_(model, "crs(budget=0.9)", min_elements=0)
+    real = set(batch["attention_mask"].flatten().nonzero().flatten().tolist())
+    for name, rows in sampled_rows(model, batch).items():
+        assert rows <= ({0, 1, 2} if "pooler" in name or name == "classifier" else real), name
+
+
+def test_masks_given_by_hand() -> None:
+    model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
+    approximate_(model, "crs(budget=1.0)", min_elements=0)
+    masks = RowMasks.on(model)
+    assert masks is not None
+    x, mask = torch.randn(2, 5, 6), torch.tensor([[1, 1, 0, 0, 0], [1, 1, 1, 0, 0]]).bool()
+    with masks.given(source=mask):
+        for _ in range(2):  # a forward pass does not take them away
+            out = model(x)
+            kept = [t for t in _saved(out) if t.dtype == torch.int32]
+            assert kept
+            assert all(set(t.tolist()) <= {0, 1, 5, 6, 7} for t in kept)
+    assert masks.rows("source", x) is None
+
+
+def _saved(out: Tensor) -> list[Tensor]:
+    found, queue = [], [out.grad_fn]
+    while queue:
+        node = queue.pop()
+        if node is None:
+            continue
+        found += [t for t in getattr(node, "saved_tensors", ()) if t is not None]
+        queue += [parent for parent, _ in node.next_functions]
+    return found
+
+
+def test_masks_leave_with_the_forward_pass_even_if_it_fails() -> None:
+    model, batch = tiny_t5(), t5_batch()
+    approximate_(model, SPEC, min_elements=0)
+    masks = RowMasks.on(model)
+    assert masks is not None
+    model(**batch)
+    assert masks.current is not None
+    assert not masks.current.masks
+    with pytest.raises(IndexError):
+        model(**{**batch, "input_ids": batch["input_ids"] + 1000})
+    assert not masks.current.masks
+
+
+def test_masks_from_arguments() -> None:
+    attention = torch.tensor([[1, 1, 0, 0]])
+    labels = torch.tensor([[5, -100, 7, -100]])
+    both = masks_from_arguments(True, attention, None, labels)
+    assert both["source"].tolist() == [[True, True, False, False]]
+    assert both["target"].tolist() == [[True, True, True, False]]
+    decoder = torch.tensor([[1, 1, 0, 0]])
+    assert masks_from_arguments(True, None, decoder, None)["target"].tolist() == [[True, True, False, False]]
+    assert masks_from_arguments(True, None, decoder, labels)["target"].tolist() == [[True, True, True, False]]
+    # labelled padding of a causal language model carries a loss, from its own row or the one before
+    causal = masks_from_arguments(False, torch.tensor([[1, 0, 0, 0]]), None, torch.tensor([[4, 4, -100, 4]]))
+    assert causal["source"].tolist() == [[True, True, True, True]]
+    assert masks_from_arguments(False, torch.ones(1, 1, 4, 4), None, None) == {}
+
+
+def test_a_layer_in_doubt_gets_no_mask() -> None:
+    class Decoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.reads_encoder = nn.Linear(4, 4)
+
+    class Model(nn.Module):
+        config = type("Config", (), {"is_encoder_decoder": True})()
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.decoder = nn.Linear(4, 4), Decoder()
+
+    model = Model()
+    assert stream_of(model, "encoder") == "source"
+    assert stream_of(model, "decoder.reads_encoder") is None
+
+
+def test_parts_of_a_converted_model_keep_their_masks() -> None:
+    """Converting the decoder again must not make its cross-attention believe in the decoder's mask."""
+    model = tiny_t5()
+    approximate_(model, SPEC, min_elements=0)
+    approximate_(model.decoder, "crs(budget=0.9)", min_elements=0)
+    key = model.decoder.block[0].layer[1].EncDecAttention.k
+    assert (key.stream, key.row_masks) == ("source", RowMasks.on(model))
+    other = tiny_t5()
+    approximate_(other.decoder, SPEC)
+    approximate_(other, SPEC)
+    key = other.decoder.block[0].layer[1].EncDecAttention.k
+    assert (key.stream, key.row_masks) == ("source", RowMasks.on(other))
+    restore_(other)
+    assert not any(module._forward_pre_hooks for module in other.modules())

@@ -1,0 +1,166 @@
+"""Captured activations: what the backward pass really saw, on disk once, read lazily, refused when unusable."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from support.models import bert_batch, t5_batch, tiny_bert, tiny_t5
+from torch import nn
+
+from wtacrs.estimators import InputError
+from wtacrs.integration.layers.convert import approximate_
+from wtacrs.integration.measure.capture import capture
+from wtacrs.validation.layers.captures import Captures, LayerCapture, load_captures, write_captures
+
+
+@pytest.fixture(scope="module")
+def t5_captures(tmp_path_factory: pytest.TempPathFactory) -> Captures:
+    return capture(tiny_t5(), [t5_batch(), t5_batch(8, 8)], tmp_path_factory.mktemp("c") / "t5.safetensors")
+
+
+def test_the_pair_gives_the_layers_gradient(t5_captures: Captures) -> None:
+    model = tiny_t5()
+    model(**t5_batch()).loss.backward()
+    for entry in t5_captures:
+        layer, _, batch = entry.partition("#")
+        if batch == "0" and layer != "lm_head":  # the output's weight is tied to the embedding
+            pair = t5_captures[entry]
+            torch.testing.assert_close(
+                pair.dy.T @ pair.x, model.get_submodule(layer).weight.grad, atol=1e-6, rtol=1e-4
+            )
+
+
+def test_every_layer_and_batch_in_order_with_its_mask(t5_captures: Captures) -> None:
+    model = tiny_t5()
+    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    assert sorted(t5_captures.layers) == sorted(linears)
+    assert len(t5_captures) == 2 * len(linears)
+    encoder = t5_captures["encoder.block.0.layer.1.DenseReluDense.wi#0"]
+    assert encoder.mask.tolist() == t5_batch()["attention_mask"].bool().flatten().tolist()
+    decoder = t5_captures["decoder.block.0.layer.2.DenseReluDense.wi#0"]
+    assert decoder.mask.tolist() == (t5_batch()["labels"] != -100).flatten().tolist()
+    assert (encoder.dy[~encoder.mask] == 0).all()
+    assert (decoder.dy[~decoder.mask] == 0).all()
+
+
+def test_a_shared_input_is_stored_once(t5_captures: Captures) -> None:
+    q, k, v = (t5_captures[f"encoder.block.0.layer.0.SelfAttention.{name}#0"] for name in "qkv")
+    assert q.names["x"] == k.names["x"] == v.names["x"]
+    assert len({q.names["dy"], k.names["dy"], v.names["dy"]}) == 3
+    assert t5_captures["encoder.block.1.layer.0.SelfAttention.q#0"].names["x"] != q.names["x"]
+
+
+def test_capturing_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+    model = tiny_bert()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    capture(model, [bert_batch()], tmp_path / "bert.safetensors")
+    assert all(p.grad is None for p in model.parameters())
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert model.training
+
+
+def test_a_converted_model_is_captured_alike(tmp_path: Path, t5_captures: Captures) -> None:
+    model = tiny_t5()
+    approximate_(model, "wta_crs(budget=0.3)", min_elements=0)
+    found = capture(
+        model, [t5_batch()], tmp_path / "t5.safetensors", filter_fn=lambda name, _: name.endswith("wo")
+    )
+    assert len(found) == 4
+    for entry in found:
+        assert torch.equal(found[entry].x, t5_captures[entry].x)
+        assert torch.equal(found[entry].mask, t5_captures[entry].mask)
+
+
+def test_a_layer_called_twice_is_two_entries(tmp_path: Path) -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(self.layer(x).relu()).square().sum()
+
+    model = Twice()
+    found = capture(model, [{"x": torch.randn(5, 4)}], tmp_path / "c.safetensors", loss_fn=lambda output: output)
+    assert list(found) == ["layer#0", "layer@1#0"]
+
+
+def test_metadata_and_progress(tmp_path: Path) -> None:
+    done: list[int] = []
+    found = capture(
+        tiny_bert(), [bert_batch()] * 2, tmp_path / "c.safetensors", metadata={"task": "t"}, progress=done.append
+    )
+    assert found.metadata == {"model": "BertForSequenceClassification", "task": "t"}
+    assert done == [1, 2]
+
+
+class PooledOverPadding(nn.Module):
+    """Averages all positions, padding included: its mask lies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return self.layer(x).mean(1).square().sum()
+
+
+def test_a_mask_that_lies_is_refused(tmp_path: Path) -> None:
+    batch = {"x": torch.randn(2, 5, 4), "attention_mask": torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])}
+    with pytest.raises(InputError, match="calls 2 rows padding, but 2 of them have a gradient"):
+        capture(PooledOverPadding(), [batch], tmp_path / "c.safetensors", loss_fn=lambda output: output)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_captured(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    with pytest.raises(InputError, match="there is no batch"):
+        capture(tiny_bert(), [], path)
+    with pytest.raises(InputError, match="that filter_fn accepts"):
+        capture(tiny_bert(), [bert_batch()], path, filter_fn=lambda name, layer: False)
+    unlabelled = {key: value for key, value in bert_batch().items() if key != "labels"}
+    with pytest.raises(InputError, match="pass labels in the batches, or loss_fn"):
+        capture(tiny_bert(), [unlabelled], path)
+    broken = tiny_bert()
+    with torch.no_grad():
+        broken.classifier.weight.fill_(float("inf"))
+    with pytest.raises(InputError, match="NaN or infinite"):
+        capture(broken, [bert_batch()], path)
+    assert not path.exists()
+
+
+def test_files_that_are_no_captures(tmp_path: Path, t5_captures: Captures) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        load_captures(tmp_path / "missing.safetensors")
+    truncated = tmp_path / "truncated.safetensors"
+    truncated.write_bytes(t5_captures.path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="not a whole safetensors file"):
+        load_captures(truncated)
+    text = tmp_path / "text.safetensors"
+    text.write_text("hello")
+    with pytest.raises(InputError, match="not a whole safetensors file"):
+        load_captures(text)
+    from safetensors.torch import save_file
+
+    other = tmp_path / "other.safetensors"
+    save_file({"a": torch.ones(2)}, other)
+    with pytest.raises(InputError, match="not a file of captured activations"):
+        load_captures(other)
+    with pytest.raises(InputError, match="no layer to write"):
+        write_captures(tmp_path / "empty.safetensors", {}, {})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_round_trip_keeps_dtypes_and_views_apart(tmp_path: Path, dtype: torch.dtype) -> None:
+    whole = torch.randn(6, 8).to(dtype)
+    layer = LayerCapture(whole[:, :4], whole[:, 4:], torch.tensor([True] * 5 + [False]))
+    write_captures(tmp_path / "c.safetensors", {"a#0": layer, "b#0": dataclasses.replace(layer, dy=whole)}, {})
+    found = load_captures(tmp_path / "c.safetensors")
+    assert torch.equal(found["a#0"].x, whole[:, :4])
+    assert torch.equal(found["a#0"].dy, whole[:, 4:])
+    assert torch.equal(found["b#0"].dy, whole)
+    assert found["b#0"].mask.tolist() == [True] * 5 + [False]

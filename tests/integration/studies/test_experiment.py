@@ -1,0 +1,245 @@
+"""An experiment: one file in, runs that go on, one result out; bad files are one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from readme_numbers import experiments as numbers
+from support.paths import ROOT
+from support.runs_study import Colours
+
+from wtacrs.estimators import InputError
+from wtacrs.figures import style
+from wtacrs.figures.plots import experiment as figure
+from wtacrs.integration.cli import main
+from wtacrs.integration.studies import experiment as module
+from wtacrs.integration.studies.experiment import (
+    ExperimentConfig,
+    experiment_rows,
+    read_experiment,
+    run_experiment,
+    subject_of,
+)
+from wtacrs.integration.studies.runs import Subject
+from wtacrs.integration.tables.experiment import experiment_table
+from wtacrs.validation.records.experiment import ExperimentResult, ExperimentRun
+from wtacrs.validation.records.numbers import NumbersResult
+from wtacrs.validation.records.results import load_result, write_result
+from wtacrs.validation.records.training import TrainingResult
+from wtacrs.validation.statistics.equivalence import (
+    paired_equivalence,
+    pooled_spread,
+    seeds_needed,
+    without_verdict,
+)
+
+TEXT = """
+name = "tiny"
+seeds = [3, 5]
+margin = 0.2
+train_limit = 40
+dev_limit = 12
+model = "new:bert"
+
+[training]
+steps = 2
+batch_size = 8
+max_length = 16
+
+[methods]
+"half of the rows" = 'crs(budget=0.5)'
+"""
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ExperimentResult]:
+    folder = tmp_path_factory.mktemp("experiment")
+    file = folder / "tiny.toml"
+    file.write_text(TEXT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "subject_of", lambda *given: Colours())
+        return folder, run_experiment(read_experiment(file), folder / "out")
+
+
+def test_every_run_is_there_and_the_table_follows_from_them(done: tuple[Path, ExperimentResult]) -> None:
+    folder, result = done
+    assert load_result(folder / "out" / "experiment.json") == result
+    assert [(run.label, run.seed) for run in result.runs] == [
+        ("exact", 3), ("exact", 5), ("half of the rows", 3), ("half of the rows", 5)
+    ]  # fmt: skip
+    assert [run.result.estimator for run in result.runs] == ["exact", "exact", *["crs(budget=0.5)"] * 2]
+    exact, half = result.rows
+    finals = [run.result.final for run in result.runs]
+    assert exact.standing is None
+    expected = paired_equivalence(finals[2:], finals[:2], margin=0.2)
+    assert half.standing == without_verdict(expected)  # two steps teach nothing
+    assert half.mean == pytest.approx(sum(finals[2:]) / 2)
+    assert experiment_table(result).row_count == 2
+    assert (folder / "out" / "experiment.png").exists()
+    left = {path.name for path in (folder / "out" / "half-of-the-rows" / "seed-3").iterdir()}
+    assert left == {"state.pt", "metrics.jsonl", "result.json"}  # no weights
+
+
+def test_it_goes_on_where_it_stopped(done: tuple[Path, ExperimentResult], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, result = done
+    config = read_experiment(folder / "tiny.toml")
+    started = []
+    honest = module.train_in
+
+    def watched(run: Path, *arguments, **options) -> TrainingResult:
+        started.append((run / "state.pt").exists())
+        return honest(run, *arguments, **options)
+
+    monkeypatch.setattr(module, "train_in", watched)
+    monkeypatch.setattr(module, "subject_of", lambda *given: Colours())
+    again = run_experiment(config, folder / "out")
+    assert started == [True] * 4
+    assert [run.result.history[-1].dev for run in again.runs] == [
+        run.result.history[-1].dev for run in result.runs
+    ]
+
+
+def test_two_labels_are_corrected_together(done: tuple[Path, ExperimentResult]) -> None:
+    _, result = done
+    runs = list(result.runs)
+    finals = {3: 0.71, 5: 0.74}
+    for run in result.runs[2:]:
+        moved = run.result.model_copy(update={"final": finals[run.seed]})
+        runs.append(ExperimentRun(label="another", seed=run.seed, result=moved))
+    half, another = experiment_rows(runs, margin=0.5, level=0.05)[1:]
+    alone = paired_equivalence([0.71, 0.74], [r.result.final for r in result.runs[:2]], margin=0.5)
+    assert another.standing.equivalent >= alone.equivalent
+    assert {half.standing.level, another.standing.level} == {0.05}
+
+
+def test_methods_may_estimate_the_variance_together(done: tuple[Path, ExperimentResult]) -> None:
+    _, result = done
+    runs = list(result.runs)
+    for run, final in zip(result.runs[2:], (0.71, 0.74), strict=True):
+        moved = run.result.model_copy(update={"final": final})
+        runs.append(ExperimentRun(label="another", seed=run.seed, result=moved))
+    finals = [[run.result.final for run in runs[i : i + 2]] for i in (0, 2, 4)]
+    rows = experiment_rows(runs, margin=0.2, level=0.05, pooled=True)
+    spread = pooled_spread(finals)
+    assert [row.standing.freedom for row in rows[1:]] == [2, 2]
+    assert all(row.standing.error == pytest.approx(spread.deviation / 2**0.5) for row in rows[1:])
+
+
+@pytest.mark.parametrize(("majority", "learned"), [(0.55, True), (0.70, False)])
+def test_there_is_no_verdict_where_nothing_was_learned(
+    done: tuple[Path, ExperimentResult], majority: float, learned: bool
+) -> None:
+    _, result = done
+    finals = {"exact": (0.7, 0.72), "half of the rows": (0.7, 0.72)}
+    runs = [
+        ExperimentRun(
+            label=run.label,
+            seed=run.seed,
+            result=run.result.model_copy(update={"final": finals[run.label][i % 2], "majority": majority}),
+        )
+        for i, run in enumerate(result.runs)
+    ]
+    rows = experiment_rows(runs, margin=0.1, level=0.05)
+    assert rows[1].standing.verdict == ("equivalent" if learned else "nothing learned")
+    told = result.model_copy(update={"runs": runs, "rows": rows, "majority": majority})
+    assert ("nothing follows" in experiment_table(told).caption) != learned
+    assert style.png(figure.build(told)).startswith(b"\x89PNG")
+
+
+def test_the_seeds_needed_follow_from_what_the_runs_vary(done: tuple[Path, ExperimentResult]) -> None:
+    _, result = done
+    standing = result.rows[1].standing
+    wanted = seeds_needed(standing.error * 2**0.5, margin=0.2, level=0.05)
+    assert result.rows[1].seeds_needed == wanted
+    assert result.rows[0].seeds_needed is None
+
+
+def test_the_figure_draws_runs_intervals_and_the_margin(
+    done: tuple[Path, ExperimentResult], tmp_path: Path
+) -> None:
+    folder, result = done
+    fig = figure.build(result)
+    left, right = fig.axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["exact", "half of the rows"]
+    assert any(text.get_text() == result.rows[1].standing.verdict for text in right.texts)
+    assert style.png(fig).startswith(b"\x89PNG")
+    assert figure.main([str(folder / "out" / "experiment.json"), str(tmp_path / "o.png")]) == 0
+
+
+def test_the_experiments_of_the_project_can_be_read() -> None:
+    files = sorted((ROOT / "integration" / "experiments").glob("*.toml"))
+    assert files
+    for file in files:
+        assert read_experiment(file).name == file.stem
+
+
+def test_results_are_taken_over_into_the_readme(done: tuple[Path, ExperimentResult], tmp_path: Path) -> None:
+    _, nothing = done
+    rows = experiment_rows(nothing.runs, margin=0.2, level=0.05)
+    for row in rows[1:]:
+        assert row.standing.verdict == "nothing learned"
+    learned = paired_equivalence([0.7, 0.75], [0.7, 0.72], margin=0.2)
+    rows[1] = rows[1].model_copy(update={"standing": learned})
+    result = nothing.model_copy(update={"rows": rows})
+    assert numbers.experiment_numbers([nothing, result]).head[1:] == numbers.experiment_numbers([result]).head[1:]
+    (tmp_path / numbers.FOLDER).mkdir(parents=True)
+    write_result(tmp_path / "run" / "experiment.json", result)
+    write_result(tmp_path / numbers.NUMBERS, NumbersResult(stamp=result.stamp, tables=[]))
+    (tmp_path / "README.md").write_text("<!-- numbers: experiments -->\n<!-- end -->\n")
+    arguments = [str(tmp_path / "run"), "--root", str(tmp_path)]
+    assert numbers.main(arguments) == 2  # not one of the experiments there
+    (tmp_path / numbers.FOLDER / "tiny.toml").write_text(TEXT)
+    assert numbers.main(arguments) == 0
+    assert numbers.committed(tmp_path / numbers.FOLDER) == [result]
+    assert (tmp_path / numbers.GALLERY / "experiment_tiny.png").exists()
+    head, _, majority, exact, half = (tmp_path / "README.md").read_text().splitlines()[1:-1]
+    assert "tiny, accuracy, 2 seeds" in head
+    assert majority.endswith(f"{100 * result.majority:.1f} |")
+    assert exact.startswith(f"| exact | {100 * result.rows[0].mean:.1f} ± ")
+    assert half.endswith(f"{result.rows[1].standing.verdict} |")
+
+
+BAD = {
+    "no TOML": ("name = ", "is no TOML"),
+    "another key": (TEXT + "\ncolour = 1", "colour"),
+    "unknown estimator": (TEXT.replace("crs(", "csr("), "unknown estimator 'csr'"),
+    "exact named": (TEXT.replace('"half of the rows"', "exact"), "always run"),
+    "one seed": (TEXT.replace("[3, 5]", "[3]"), "seeds"),
+    "one seed twice": (TEXT.replace("[3, 5]", "[3, 3]"), "must be distinct"),
+    "negative margin": (TEXT.replace("0.2", "-0.2"), "margin"),
+    "training": (TEXT.replace("steps = 2", "stepps = 2"), "stepps"),
+    "a seed in training": (TEXT.replace("steps = 2", "seed = 2"), "training.seed is set by the experiment"),
+    "an estimator in training": (TEXT.replace("steps = 2", "estimator = 'crs'"), "is set by the methods"),
+    "a field of a method": (TEXT + "another = { rank = 2 }\n", "rank"),
+    "a seed in a method": (TEXT + "another = { seed = 2 }\n", "another.seed is set by the experiment"),
+    "one folder": (TEXT + "\"half-of the-rows\" = 'exact'\n", "would share a folder"),
+    "no method": (TEXT.replace("\"half of the rows\" = 'crs(budget=0.5)'", ""), "methods"),
+    "methods are no table": ('name = "x"\nmethods = 3', "methods"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_file_is_one_line(what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text, words = BAD[what]
+    file = tmp_path / "x.toml"
+    file.write_text(text)
+    assert main(["experiment", str(file), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert words in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_trained_is_what_the_file_says(tmp_path: Path) -> None:
+    file = tmp_path / "tiny.toml"
+    file.write_text(TEXT)
+    config = read_experiment(file)
+    assert subject_of(config, tmp_path, None) == Subject("docstrings", tmp_path, "new:bert", None, 40, 12)
+    assert subject_of(config, None, "here").model == "here"
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No such file"):
+        read_experiment(tmp_path / "missing.toml")
+    assert ExperimentConfig(name="x", methods={"a": "crs(budget=0.5)"}).seeds == (0, 1, 2)

@@ -1,0 +1,86 @@
+"""The README's numbers: its tables are those of the result file, and places and tables belong together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from readme_numbers.experiments import FOLDER, committed, experiment_numbers
+from readme_numbers.measure import RESULT
+from readme_numbers.readme import fill, filled, markdown, places
+from readme_numbers.tables import combination_numbers, price_numbers, timing_numbers, training_numbers
+from support.paths import ROOT
+
+from wtacrs.estimators import InputError
+from wtacrs.validation.records.numbers import NumbersResult, NumberTable
+from wtacrs.validation.records.results import load_result
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TABLE = NumberTable(name="a-table", commands=["make demo"], head=["", "one"], rows=[["x", "1"], ["y", "2"]])
+PLACE = "before\n<!-- numbers: a-table -->\nold\n<!-- end -->\nafter\n"
+
+
+def test_the_readme_shows_the_measured_numbers() -> None:
+    result = load_result(ROOT / RESULT)
+    assert isinstance(result, NumbersResult)
+    tables = [*result.tables, experiment_numbers(committed(ROOT / FOLDER))]
+    assert len(places(README)) == len(tables) >= 9
+    assert filled(README, tables) == README
+
+
+def test_a_place_is_filled_and_filled_again() -> None:
+    once = filled(PLACE, [TABLE])
+    assert once == f"before\n<!-- numbers: a-table -->\n{markdown(TABLE)}<!-- end -->\nafter\n"
+    assert filled(once, [TABLE]) == once
+    assert markdown(TABLE).splitlines() == ["|  | one |", "| --- | ---: |", "| x | 1 |", "| y | 2 |"]
+
+
+def test_places_and_tables_belong_together(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'a-table' is a place without a table"):
+        filled(PLACE, [])
+    with pytest.raises(InputError, match="'a-table' is without a place"):
+        filled("nothing", [TABLE])
+    with pytest.raises(InputError, match="No such file"):
+        fill(tmp_path / "missing.md", [TABLE])
+    file = tmp_path / "README.md"
+    file.write_text(PLACE)
+    with pytest.raises(InputError):
+        fill(file, [])
+    assert file.read_text() == PLACE
+    fill(file, [TABLE])
+    assert file.read_text() == filled(PLACE, [TABLE])
+
+
+def test_tables_are_made_of_results() -> None:
+    from support import figure_examples as examples
+    from support.captures import capture
+
+    from wtacrs.validation.layers.compare import compare, rivals_from
+    from wtacrs.validation.layers.equal_bytes import BASELINE, COMBINATIONS
+    from wtacrs.validation.records.base import stamp
+    from wtacrs.validation.records.results import ComparisonResult
+
+    run = examples.training("exact")
+    assert training_numbers([run]).rows == [["`exact`", f"{run.final:.3f}", "3"]]
+    rows = compare({"a": capture(0, 60, 16, 5)}, rivals_from([BASELINE, COMBINATIONS[0]], (0.3,), (0.5,)), draws=4)
+    result = ComparisonResult(stamp=stamp(seed=0), rows=rows)
+    (line,) = combination_numbers({"M": result}).rows
+    by = {(r.requested, r.scores): r.variance for r in rows if r.bytes_share}
+    ratio = by["systematic", "oracle"] / by[BASELINE, "oracle"]
+    assert line[0] == "`systematic`"
+    assert float(line[1].split(" / ")[0]) == pytest.approx(ratio, abs=0.006)
+    price = price_numbers({"M": result}).rows[0]
+    norms, best = (
+        next(r.variance for r in rows if r.scores == kind and r.bytes_share is None and "wta" in r.estimator)
+        for kind in ("row norms", "oracle")
+    )
+    assert price[1] == f"{norms / best:.3g} / –"
+
+
+def test_timing_has_a_row_for_every_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    from readme_numbers import tables as number_tables
+
+    monkeypatch.setattr(number_tables, "SHAPES", ((20, 4, 4), (30, 4, 4)))
+    table = timing_numbers(rounds=1)
+    assert [row[0] for row in table.rows] == ["20, 4", "30, 4"]
+    assert {len(row) for row in table.rows} == {len(table.head)}

@@ -1,0 +1,1 @@
+"""What measures the README's numbers and writes its tables; not installed."""

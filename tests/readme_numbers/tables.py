@@ -1,0 +1,191 @@
+"""From results to the tables of the README."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
+
+from wtacrs.estimators import make
+from wtacrs.figures.style import series
+from wtacrs.figures.summary import choice_summaries, score_prices
+from wtacrs.validation.benchmarks.timing import SHAPES, SPECS, time_ratios
+from wtacrs.validation.layers.candidates import RECOMMENDED, sizeless
+from wtacrs.validation.layers.equal_bytes import ByteRatio, byte_ratios
+from wtacrs.validation.records.noise import NoiseResult, in_percent
+from wtacrs.validation.records.numbers import NumberTable
+from wtacrs.validation.records.results import ComparisonResult, SweepResult
+from wtacrs.validation.records.scale import ScaleResult
+from wtacrs.validation.records.training import TrainingResult
+
+
+def training_numbers(runs: Iterable[TrainingResult]) -> NumberTable:
+    """The demo's two runs."""
+    rows = [[_code(run.estimator), f"{run.final:.3f}", f"{run.history[-1].seconds:.0f}"] for run in runs]
+    return NumberTable(
+        name="training", commands=["make demo"], head=["", "dev accuracy, last", "training seconds"], rows=rows
+    )
+
+
+def timing_numbers(rounds: int) -> NumberTable:
+    """Estimate over exact product, one thread, fp32."""
+    rows = []
+    for n, d, m in SHAPES:
+        _, ratios = time_ratios((n, d, m), [make(spec) for spec in SPECS], rounds=rounds)
+        rows.append([f"{n}, {d}", *(f"{ratio:.2f}" for ratio in ratios)])
+    return NumberTable(
+        name="timing",
+        commands=["python -m wtacrs.validation.benchmarks.timing"],
+        head=["n, d = m", *(f"{_code(spec.partition('(')[0])} {make(spec).budget}" for spec in SPECS)],  # type: ignore[attr-defined]
+        rows=rows,
+    )
+
+
+def bytes_numbers(models: Mapping[str, ComparisonResult]) -> NumberTable:
+    """`recommended` over the paper's WTA-CRS at equal bytes: median and worst layer of every model."""
+    found = {
+        model: {(r.share, r.scores): r for r in byte_ratios(result.rows) if r.estimator == RECOMMENDED}
+        for model, result in models.items()
+    }
+    cases = list(dict.fromkeys(case for ratios in found.values() for case in ratios))
+    rows = [
+        [
+            f"{share:.0%}",
+            scores,
+            *(text for ratios in found.values() for text in _median_and_worst(ratios[share, scores])),
+        ]
+        for share, scores in cases
+    ]
+    head = ["bytes", "scores", *(text for model in models for text in (f"{model}: median", "worst layer"))]
+    return NumberTable(
+        name="equal-bytes", commands=["wtacrs compare CAPTURES --bytes 0.1 --bytes 0.3"], head=head, rows=rows
+    )
+
+
+def _median_and_worst(ratio: ByteRatio) -> tuple[str, str]:
+    return _ratio(ratio.median), _ratio(ratio.worst)
+
+
+def combination_numbers(models: Mapping[str, ComparisonResult]) -> NumberTable:
+    """Every combination of parts over the paper's WTA-CRS at equal bytes, oracle / row norms."""
+    found = {
+        (model, r.share, r.estimator, r.scores): r.median
+        for model, result in models.items()
+        for r in byte_ratios(result.rows)
+    }
+    columns = sorted(
+        {(model, share) for model, share, _, _ in found}, key=lambda c: (list(models).index(c[0]), c[1])
+    )
+    rows = []
+    for estimator in dict.fromkeys(name for _, _, name, _ in found):
+        cells = [
+            " / ".join(_ratio(found[model, share, estimator, kind]) for kind in ("oracle", "row norms"))
+            if (model, share, estimator, "oracle") in found
+            else "–"
+            for model, share in columns
+        ]
+        rows.append([_code(series(sizeless(estimator))), *cells])
+    return NumberTable(
+        name="combinations",
+        commands=["wtacrs compare CAPTURES --combinations --bytes 0.1 --bytes 0.3 --draws 4"],
+        head=["combination", *(f"{model}, {share:.0%}" for model, share in columns)],
+        rows=rows,
+    )
+
+
+def price_numbers(models: Mapping[str, ComparisonResult]) -> NumberTable:
+    """Variance with row norms and with stale scores over that with the oracle's, median over layers."""
+    found = {
+        (model, p.series, p.budget, p.scores): f"{median(p.prices):.3g}"
+        for model, result in models.items()
+        for p in score_prices(result.rows)
+        if p.budget is not None and p.prices
+    }
+    cases = list(dict.fromkeys((name, budget) for _, name, budget, _ in found))
+    rows = [
+        [
+            f"{_code(name)} {budget:g}",
+            *(
+                " / ".join(found.get((m, name, budget, kind), "–") for kind in ("row norms", "stale"))
+                for m in models
+            ),
+        ]
+        for name, budget in cases
+    ]
+    return NumberTable(
+        name="score-price",
+        commands=["wtacrs capture --after STEPS --age A", "wtacrs compare CAPTURES --budget 0.1 --budget 0.3"],
+        head=["variance / oracle's: row norms / stale", *models],
+        rows=rows,
+    )
+
+
+def winner_numbers(result: SweepResult) -> NumberTable:
+    """|C|/k and regret of the paper's and the S_T² rule, by captured file, scores and budget."""
+    rows = []
+    for e in choice_summaries(result.sweeps):
+        best = "–" if e.best_fraction is None else f"{e.best_fraction:.2f}"
+        rows.append(
+            [
+                e.captures, e.scores, f"{e.budget:g}", f"{e.paper_fraction:.2f}", _two(e.paper_regrets),
+                f"{e.optimal_fraction:.2f}", _two(e.optimal_regrets), best,
+            ]
+        )  # fmt: skip
+    head = ["model", "scores", "budget", "paper's |C|/k", "cost", "S_T² rule's |C|/k", "cost", "best |C|/k"]
+    return NumberTable(
+        name="winners",
+        commands=["wtacrs sweep A B C --budget 0.1 --budget 0.3 --budget 0.5 --scores all"],
+        head=[cell.replace("|C|", "\\|C\\|") for cell in head],
+        rows=rows,
+    )
+
+
+def _two(regrets: Sequence[float]) -> str:
+    return f"{median(regrets):.2f} ({max(regrets):.3g})" if regrets else "–"
+
+
+def noise_numbers(results: Mapping[str, NoiseResult]) -> NumberTable:
+    """What an estimator adds to the noise of the minibatch, for the whole model, with its interval."""
+    found = {
+        (model, entry.estimator, entry.scores): _added(entry.ratio.value, entry.ratio.low, entry.ratio.high)
+        for model, result in results.items()
+        for entry in result.models
+    }
+    rows = [
+        [_code(estimator), scores, *(found.get((model, estimator, scores), "–") for model in results)]
+        for estimator, scores in dict.fromkeys((name, kind) for _, name, kind in found)
+    ]
+    return NumberTable(
+        name="noise", commands=["wtacrs noise CAPTURES"], head=["estimator", "scores", *results], rows=rows
+    )
+
+
+def _added(value: float, low: float | None, high: float | None) -> str:
+    told = in_percent(value)
+    return told if low is None or high is None else f"{told} [{in_percent(low)}, {in_percent(high)}]"
+
+
+def scale_numbers(result: ScaleResult) -> NumberTable:
+    """Seconds and peak memory on a layer of full size."""
+    rows = [
+        [
+            _code(RECOMMENDED if row.estimator.startswith("control_variate") else row.estimator),
+            row.method + ("" if row.draws is None else f", {row.draws} draws"),
+            f"{row.seconds:.0f}",
+            f"{row.process_bytes / 2**30:.1f}",
+        ]
+        for row in result.rows
+    ]
+    return NumberTable(
+        name="scale",
+        commands=["python -m wtacrs.validation.benchmarks.scale"],
+        head=["estimator", "found by", "seconds", "peak GiB"],
+        rows=rows,
+    )
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if value >= 0.195 else f"{value:.3f}" if value >= 0.00995 else f"{value:.4f}"
+
+
+def _code(text: str) -> str:
+    return f"`{text.replace('|', chr(92) + '|')}`"

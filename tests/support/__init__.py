@@ -1,0 +1,1 @@
+"""Helpers of the tests: slow twins, planted defects, small models."""

@@ -1,0 +1,136 @@
+"""At equal bytes: the largest size that fits and no larger, ratios to the baseline, and a table that ranks."""
+
+from __future__ import annotations
+
+from statistics import median
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+from support.captures import capture
+
+from wtacrs.estimators import InputError, make, saved_bytes
+from wtacrs.estimators.composites import recommended
+from wtacrs.integration.tables.compare import comparison_table, price_table, ratio_table
+from wtacrs.validation.layers.candidates import fitted, resized, size_of, sizeless, stored_bytes
+from wtacrs.validation.layers.captures import LayerCapture
+from wtacrs.validation.layers.compare import compare, rivals_from
+from wtacrs.validation.layers.equal_bytes import BASELINE, COMBINATIONS, byte_ratios
+from wtacrs.validation.records.base import stamp
+from wtacrs.validation.records.results import ComparisonResult, ComparisonRow
+
+SHARES = (0.2, 0.5)
+SIZED = (*COMBINATIONS, BASELINE, "rademacher_sketch", "prac", "low_rank", "mixed_precision_rows")
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[ComparisonRow]:
+    layers = {"a": capture(0, 80, 32, 12), "b": capture(1, 80, 16, 40), "c": capture(2, 60, 48, 6)}
+    return compare(layers, rivals_from([BASELINE, "systematic", "recommended"], (0.3,), SHARES), draws=4)
+
+
+@pytest.mark.parametrize("spec", SIZED)
+@settings(max_examples=4)
+@given(n=st.integers(2, 150), d=st.integers(2, 70), share=st.floats(0.02, 1.0))
+def test_the_largest_that_fits(spec: str, n: int, d: int, share: float) -> None:
+    allowed = int(share * n * d * 2)
+    found = fitted(spec, share, (n, d), torch.bfloat16)
+    if found is None:
+        size = 1
+    else:
+        assert saved_bytes(found.compress(torch.zeros(n, d, dtype=torch.bfloat16))) <= allowed
+        name, chosen = size_of(found)
+        size = int(chosen) + 1
+        if size > {"budget": n, "slots": 8 * n, "rank": min(n, d)}[name]:
+            return
+    smallest = make(spec, **{f: 1 for f in ("budget", "slots", "rank") if spec in PLAIN[f]})
+    assert stored_bytes(resized(smallest, size), (n, d), torch.bfloat16) > allowed
+
+
+PLAIN = {
+    "budget": ("systematic", BASELINE, "rademacher_sketch"),
+    "slots": ("mixed_precision_rows",),
+    "rank": ("prac", "low_rank"),
+}
+
+
+def test_what_has_no_size_fits_or_does_not() -> None:
+    assert fitted("fp8", 0.6, (64, 64), torch.bfloat16) == make("fp8")
+    assert fitted("fp8", 0.4, (64, 64), torch.bfloat16) is None
+    assert fitted("recommended", 0.3, (64, 64), torch.bfloat16) == recommended(bytes=0.3, shape=(64, 64))
+    with pytest.raises(InputError, match="no budget, slots or rank"):
+        resized(make("fp8"), 3)
+    with pytest.raises(InputError, match=r"bytes=0\.0 must be a share"):
+        fitted("crs", 0.0, (64, 64), torch.bfloat16)
+
+
+def test_names_without_sizes() -> None:
+    assert sizeless('wta_crs(budget=0.3, winners="paper")') == BASELINE
+    assert (
+        sizeless(COMBINATIONS[-2]) == "control_variate(rank=4, rows=hadamard_rotation(rows=mixed_precision_rows))"
+    )
+
+
+def test_all_stay_within_the_bytes_and_count_rows_without_padding(rows: list[ComparisonRow]) -> None:
+    at_shares = [row for row in rows if row.bytes_share is not None]
+    assert len(at_shares) == 3 * 3 * 2 * 2
+    for row in at_shares:
+        assert row.saved_bytes <= row.bytes_share * row.exact_bytes
+        assert row.n in (60, 45)
+        assert row.exact_multiplications == row.n * row.d * row.m
+
+
+def test_ratios_are_medians_over_layers(rows: list[ComparisonRow]) -> None:
+    found = byte_ratios(rows)
+    assert len(found) == 2 * 2 * 2
+    assert [entry.median for entry in found[:2]] == sorted(entry.median for entry in found[:2])
+    for entry in found:
+        mine = [r for r in rows if (r.bytes_share, r.scores) == (entry.share, entry.scores)]
+        theirs = [r for r in mine if r.requested == BASELINE]
+        ours = [r for r in mine if r.requested == entry.estimator]
+        ratios = [a.variance / b.variance for a, b in zip(ours, theirs, strict=True)]
+        assert entry.layers == 3
+        assert entry.median == median(ratios)
+        assert entry.worst == max(ratios)
+        assert entry.multiplications == median(r.multiplications / (r.n * r.d * r.m) for r in ours)
+        assert entry.baseline_multiplications == pytest.approx(median(r.budget / r.n for r in theirs))
+
+
+def test_bits_by_the_row_beat_whole_rows(generator: torch.Generator) -> None:
+    x, dy = torch.randn(200, 64, generator=generator) + 1, torch.randn(200, 8, generator=generator)
+    layers = {"layer": LayerCapture(x, dy, torch.ones(200, dtype=torch.bool))}
+    table = byte_ratios(
+        compare(layers, rivals_from([BASELINE, COMBINATIONS[0], COMBINATIONS[9]], (), (0.2,)), draws=16)
+    )
+    for kind in ("oracle", "row norms"):
+        by_name = {entry.estimator: entry.median for entry in table if entry.scores == kind}
+        assert by_name[COMBINATIONS[9]] < 0.5 * by_name[COMBINATIONS[0]]
+
+
+def test_the_tables_show_what_the_rows_say(rows: list[ComparisonRow]) -> None:
+    result = ComparisonResult(stamp=stamp(seed=0), rows=rows)
+    console = Console(width=200)
+    with console.capture() as shown:
+        for build in (comparison_table, price_table, ratio_table):
+            console.print(build(result))
+    text = shown.get()
+    for entry in byte_ratios(rows):
+        assert f"{entry.median:.4f}" in text
+        assert f"{entry.multiplications:.1%}" in text
+    for words in (
+        "equal rows, oracle",
+        "equal bytes, row norms",
+        "closed form",
+        "sampled ±",
+        "recommended",
+        "20% bytes",
+    ):
+        assert words in text
+    norms = [
+        r for r in rows if r.scores == "row norms" and r.bytes_share is None and r.requested.startswith("wta")
+    ]
+    best = [r for r in rows if r.scores == "oracle" and r.bytes_share is None and r.requested.startswith("wta")]
+    price = median(a.variance / b.variance for a, b in zip(norms, best, strict=True))
+    assert f"{price:.3g}×" in text

@@ -1,0 +1,305 @@
+"""Tests on captured layers: what is exact, what is sampled, one level for all, the file, the table and the figure."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from support.false_alarms import share
+from support.figure_examples import stamp
+from support.figure_parts import legend, points, visible
+
+from wtacrs.estimators import CRS, InputError, make
+from wtacrs.estimators.core import registry
+from wtacrs.figures import style
+from wtacrs.figures.plots import layer_tests as figure
+from wtacrs.integration.cli import main
+from wtacrs.integration.tables.layer_tests import layer_test_summary, layer_test_tables
+from wtacrs.validation.enumeration.exact_moments import enumerate_moments
+from wtacrs.validation.layers import layer_tests
+from wtacrs.validation.layers.captures import LayerCapture, load_captures, write_captures
+from wtacrs.validation.layers.layer_tests import adjusted_for_families, examine_entry, examine_layer
+from wtacrs.validation.problems import make_problem
+from wtacrs.validation.records.layer_tests import (
+    BiasFinding,
+    LayerTest,
+    LayerTestResult,
+    RatioFinding,
+    VarianceFinding,
+)
+from wtacrs.validation.records.results import load_result, write_result
+
+LEVEL = share("layer tests", 4)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def shrunk(monkeypatch):
+    """The defect under its name, for as long as a test takes."""
+    monkeypatch.setitem(registry._REGISTRY, Shrunk.name, Shrunk)
+
+
+class Shrunk(CRS):
+    """CRS times 0.7, which still says that it is unbiased; its own closed form is that of CRS."""
+
+    name = "shrunk"
+
+    def contract(self, saved, dy):
+        return super().contract(saved, dy) * 0.7
+
+
+@pytest.fixture(scope="module")
+def captures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    layers = {}
+    for name in ("block.0.wi#0", "block.1.wi#0"):
+        problem = make_problem("gaussian", 60, 6, 5, generator=seeded(len(layers)), dtype=torch.float32)
+        mask = torch.arange(60) < 50
+        layers[name] = LayerCapture(problem.x, problem.dy * mask.unsqueeze(1), mask)
+    small = make_problem("gaussian", 5, 3, 2, generator=seeded(7), dtype=torch.float32)
+    layers["head#0"] = LayerCapture(small.x, small.dy, torch.ones(5, dtype=torch.bool))
+    layers["dead#0"] = LayerCapture(torch.ones(4, 2), torch.zeros(4, 3), torch.ones(4, dtype=torch.bool))
+    return write_captures(tmp_path_factory.mktemp("layers") / "c.safetensors", layers, {"model": "m"})
+
+
+def examined(captures: Path, entry: str, estimator: str, against: str | None = None, **options) -> LayerTest:
+    arguments = {"scores": "row norms", "draws": 300, "level": LEVEL, "seed": 1} | options
+    baseline = None if against is None else make(against)
+    (found,) = examine_entry(captures, entry, make(estimator), baseline, **arguments).records
+    return found
+
+
+def test_a_sampled_layer(captures):
+    found = examined(captures, "block.0.wi#0", "crs(budget=0.3)", "wta_crs(budget=0.3)")
+    layer = load_captures(captures)["block.0.wi#0"]
+    assert (found.n, found.d, found.m, found.draws, found.unbiased) == (60, 6, 5, 300, True)
+    assert (found.bias.method, found.bias.verdict) == ("sampling", "accepted")
+    assert found.bias.detectable is not None
+    assert 0 < found.bias.detectable_along < found.bias.detectable
+    unit = float((layer.dy.double().T @ layer.x.double()).square().sum())
+    scores = torch.where(layer.mask, layer.x.double().norm(dim=1), 0.0)
+    specs = ("crs(budget=0.3)", "wta_crs(budget=0.3)")
+    own, other = (float(make(each).variance(layer.x, layer.dy, scores=scores)) for each in specs)
+    assert found.variance is not None
+    assert found.variance.stated == pytest.approx(own / unit)
+    assert found.variance.measured == pytest.approx(own / unit, rel=0.4)
+    assert found.variance.verdict == "accepted"
+    assert found.ratio is not None
+    assert found.ratio.ratio == pytest.approx(own / other)
+    assert (found.ratio.method, found.ratio.p_value) == ("closed form", None)
+
+
+@pytest.mark.usefixtures("shrunk")
+def test_a_small_layer_is_enumerated(captures):
+    found = examined(captures, "head#0", "crs(budget=2)", "priority(budget=2)")
+    layer = load_captures(captures)["head#0"]
+    exact = enumerate_moments(make("crs(budget=2)"), layer.x.double(), layer.dy.double())
+    unit = float((layer.dy.double().T @ layer.x.double()).square().sum())
+    assert (found.bias.method, found.draws, found.bias.p_value) == ("enumeration", 0, None)
+    assert found.bias.bias < found.bias.rounding
+    assert found.variance is not None
+    assert found.variance.measured == pytest.approx(exact.variance / unit)
+    assert found.variance.verdict == "accepted"
+    broken = examined(captures, "head#0", "shrunk(budget=2)")
+    assert broken.bias.verdict == "rejected"
+    assert broken.bias.bias == pytest.approx(0.3)
+    assert broken.bias.along == pytest.approx(-0.3)
+    assert broken.variance is not None
+    assert broken.variance.verdict == "rejected"
+
+
+def test_a_deterministic_estimator_is_exact_at_every_size(captures):
+    found = examined(captures, "block.0.wi#0", "topk(budget=0.3)", "wta_crs(budget=0.3)", quantity="mse")
+    assert (found.bias.method, found.bias.verdict) == ("enumeration", "biased, as declared")
+    layer = load_captures(captures)["block.0.wi#0"]
+    exact = layer.dy.double().T @ layer.x.double()
+    scores = torch.where(layer.mask, layer.x.double().norm(dim=1), 0.0)
+    error = make("topk(budget=0.3)").expectation(layer.x, layer.dy, scores=scores) - exact
+    assert found.bias.bias == pytest.approx(float(error.norm() / exact.norm()))
+    assert found.ratio is not None
+    variance = float(make("wta_crs(budget=0.3)").variance(layer.x, layer.dy, scores=scores))
+    assert found.ratio.ratio == pytest.approx(float(error.square().sum()) / variance)
+    assert examined(captures, "block.0.wi#0", "exact", "topk(budget=0.3)").ratio is None
+
+
+@pytest.mark.parametrize("quantity", ["variance", "mse"])
+def test_ratios_by_sampling_hold_the_truth(captures, quantity):
+    """A against B and B against A, where one of them has no closed form: reciprocal within the intervals."""
+    options = {"quantity": quantity, "level": 0.01}
+    over = examined(captures, "block.0.wi#0", "priority(budget=0.3)", "crs(budget=0.3)", **options).ratio
+    under = examined(captures, "block.0.wi#0", "crs(budget=0.3)", "priority(budget=0.3)", **options).ratio
+    assert over is not None
+    assert under is not None
+    assert over.method == under.method == "monte carlo"
+    assert over.low < 1 / under.ratio < over.high
+    assert over.verdict == "lower"
+    assert under.verdict == "higher"
+
+
+@pytest.mark.usefixtures("shrunk")
+def test_planted_bias_is_rejected_and_named(captures):
+    found = examined(captures, "block.1.wi#0", "shrunk(budget=0.5)", draws=600, level=1e-3)
+    assert found.bias.verdict == "rejected"
+    assert found.bias.along == pytest.approx(-0.3, abs=0.1)
+    assert found.variance is not None
+    assert found.variance.verdict == "rejected"
+
+
+def test_results_depend_on_the_arguments_alone(captures):
+    """Whatever was examined before, and after a trip through pickle, as by a runner with processes."""
+    estimators = (make("pivotal(budget=0.3)"), make("crs(budget=0.3)"))
+    arguments = (captures, "block.0.wi#0", *estimators, "row norms", 20, 0.01, 5)
+    first = examine_entry(*arguments)
+    examined(captures, "block.1.wi#0", "crs(budget=0.3)", draws=20)
+    function, again = pickle.loads(pickle.dumps((examine_entry, arguments)))
+    assert function(*again) == first
+    assert examine_entry(*arguments[:-1], 6) != first
+
+
+def test_a_layer_without_a_product_is_skipped(captures):
+    idle = examine_entry(captures, "dead#0", make("crs(budget=2)"), None, "row norms", 50, LEVEL, 0)
+    assert idle.records == ()
+    assert "dead#0" in idle.skipped
+    with pytest.raises(InputError, match="draws=3"):
+        examined(captures, "head#0", "crs(budget=2)", draws=3)
+
+
+def layer_test(layer: str, bias_p: float | None, variance_p: float | None, *, unbiased: bool = True) -> LayerTest:
+    bias = BiasFinding(
+        method="sampling" if bias_p is not None else "enumeration", bias_squared=0.01, along=0.0, rounding=0.0,
+        p_value=bias_p, verdict="accepted",
+    )  # fmt: skip
+    variance = VarianceFinding(method="sampling", measured=1.0, stated=1.0, p_value=variance_p, verdict="accepted")
+    ratio = RatioFinding(
+        against="crs(budget=2)", quantity="variance", ratio=0.5, low=0.4, high=0.6, method="monte carlo",
+        p_value=variance_p, verdict="no difference",
+    )  # fmt: skip
+    return LayerTest(
+        layer=layer, estimator="crs(budget=3)", unbiased=unbiased, scores="row norms", n=4, d=3, m=2, draws=10,
+        bias=bias, variance=variance, ratio=ratio,
+    )  # fmt: skip
+
+
+def test_each_family_has_one_level():
+    """Holm by hand; exact answers are in no family; what is declared biased is not a broken claim."""
+    tests = [
+        layer_test("a", 0.01, 0.04), layer_test("b", 0.02, 0.001), layer_test("c", 0.02, 0.5, unbiased=False),
+        layer_test("d", None, 0.5),
+    ]  # fmt: skip
+    found = adjusted_for_families(tests, 0.05)
+    assert [t.bias.adjusted for t in found] == [
+        pytest.approx(0.03),
+        pytest.approx(0.04),
+        pytest.approx(0.04),
+        None,
+    ]
+    assert [t.bias.verdict for t in found] == ["rejected", "rejected", "biased, as declared", "accepted"]
+    assert [t.variance.adjusted for t in found if t.variance] == pytest.approx([0.12, 0.004, 1.0, 1.0])
+    assert [t.variance.verdict for t in found if t.variance] == ["accepted", "rejected", "accepted", "accepted"]
+    assert [t.ratio.verdict for t in found if t.ratio] == ["no difference", "lower", *["no difference"] * 2]
+    result = LayerTestResult(stamp=stamp(seed=0), level=0.05, tests=found)
+    assert [t.layer for t in result.broken] == ["a", "b"]
+    assert layer_test_summary(result)[0].startswith("no bias: 2 of 3 claims rejected")
+
+
+@pytest.fixture(scope="module")
+def result(captures, tmp_path_factory) -> LayerTestResult:
+    out = tmp_path_factory.mktemp("out")
+    arguments = ["test", captures, "--estimator", "pivotal", "--estimator", "wta_crs", "--estimator", "topk"]
+    code = main([str(a) for a in [*arguments, "--draws", 60, "--level", LEVEL, "--out", out, "--scores", "both"]])
+    assert code == 0
+    assert (out / "layer_tests.png").read_bytes().startswith(b"\x89PNG")
+    found = load_result(out / "layer_tests.json")
+    assert isinstance(found, LayerTestResult)
+    return found
+
+
+def test_the_command_tests_every_layer_and_estimator(result):
+    assert len(result.tests) == 3 * 3 * 2
+    assert {t.layer for t in result.tests} == {"block.0.wi#0", "block.1.wi#0", "head#0"}
+    assert {t.ratio.against for t in result.tests if t.ratio} == {'wta_crs(budget=0.3, winners="paper")'}
+    assert result.broken == []
+    assert {t.bias.verdict for t in result.tests if t.estimator.startswith("topk")} == {"biased, as declared"}
+
+
+@pytest.mark.usefixtures("shrunk")
+def test_the_command_fails_on_a_broken_claim(captures, tmp_path, capsys):
+    arguments = [
+        "test",
+        captures,
+        "--estimator",
+        "shrunk",
+        "--budget",
+        0.5,
+        "--against",
+        "none",
+        "--draws",
+    ]
+    assert main([str(a) for a in [*arguments, 600, "--layers", "block.*", "--out", tmp_path]]) == 1
+    shown = capsys.readouterr().out
+    assert "no bias: 2 of 2 claims rejected at 0.01" in shown
+    assert "rejected" in shown
+    found = load_result(tmp_path / "layer_tests.json")
+    assert isinstance(found, LayerTestResult)
+    assert all(t.ratio is None for t in found.tests)
+    assert found.stamp.inputs["against"] == "None"
+
+
+def test_same_seed_same_file(captures, tmp_path):
+    for name in ("a", "b"):
+        arguments = ["test", captures, "--estimator", "pivotal", "--draws", 30, "--out", tmp_path / name]
+        assert main([str(a) for a in arguments]) == 0
+    assert (tmp_path / "a" / "layer_tests.json").read_bytes() == (tmp_path / "b" / "layer_tests.json").read_bytes()
+
+
+def test_tables_have_a_row_per_layer_and_a_line_that_says_it_all(result):
+    tables = layer_test_tables(result)
+    assert [t.row_count for t in tables] == [3] * 6
+    lines = layer_test_summary(result)
+    worst = max(t.bias.detectable or 0.0 for t in result.tests)
+    assert lines[0].startswith("no bias: 0 of 12 claims rejected")
+    assert f"a bias of {worst:.2g} ‖G‖ in any direction" in lines[0]
+    assert any(line.startswith("closed form of the variance: 0 of ") for line in lines)
+    assert any("pivotal" in line and "lower on" in line for line in lines)
+
+
+def test_figure_shows_what_the_result_holds(result, tmp_path):
+    fig = figure.build(result)
+    left, right = visible(fig)
+    mine = [t for t in result.tests if t.estimator.startswith("pivotal")]
+    look = style.looks(t.estimator for t in result.tests)[style.series(mine[0].estimator)]
+    assert {x for x, _ in points(left, look.colour, look.marker)} == {t.bias.along for t in mine}
+    assert {x for x, _ in points(right, look.colour, look.marker)} == {t.bias.bias for t in mine}
+    bars = {x for x, _ in points(right, look.colour, "|")}
+    assert bars == {t.bias.detectable for t in mine if t.bias.detectable}
+    assert "0 of 12 claims of no bias rejected" in fig.get_suptitle()
+    assert "would have been seen with 99 % power" in legend(fig)
+    path = tmp_path / "r.json"
+    write_result(path, result)
+    assert figure.main([str(path), str(tmp_path / "o.png")]) == 0
+    many = [t.model_copy(update={"layer": f"h.{i}"}) for i, t in enumerate(result.tests * 3)]
+    shown = figure.build(result.model_copy(update={"tests": many}))
+    assert "40 of 54 layers shown" in shown.get_suptitle()
+    with pytest.raises(style.NothingToDraw):
+        figure.build(result.model_copy(update={"tests": []}))
+
+
+def test_figure_of_exact_answers_and_of_biases_beyond_its_axes(result):
+    exact = [t for t in result.tests if t.bias.method == "enumeration"]
+    style.png(figure.build(result.model_copy(update={"tests": exact})))
+    far = result.tests[0]
+    far = far.model_copy(update={"bias": far.bias.model_copy(update={"along": -9.0, "bias_squared": 81.0})})
+    fig = figure.build(result.model_copy(update={"tests": [far]}))
+    assert [a.get_text() for axes in visible(fig) for a in axes.texts] == ["-9", "9"]
+
+
+def test_enumeration_gives_way_to_sampling_where_outcomes_are_many(monkeypatch):
+    problem = make_problem("gaussian", 5, 3, 2, generator=seeded(7))
+    monkeypatch.setattr(layer_tests, "_OUTCOMES", 3)
+    found = examine_layer("a", *problem, CRS(budget=2), draws=50, level=LEVEL, generator=seeded(1))
+    assert found.bias.method == "sampling"
+    assert found.draws == 50

@@ -1,0 +1,212 @@
+"""The law-book: sound estimators pass, every planted defect is caught by a law that names it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from support.false_alarms import share
+from support.planted import (
+    Absolute,
+    AlmostFull,
+    BiasedWithoutScores,
+    Blocking,
+    Careless,
+    Curious,
+    EpsilonAdded,
+    Forgetful,
+    HiddenBiasedWithoutScores,
+    Integers,
+    Misremembered,
+    MisrememberedHidden,
+    OwnScores,
+    Quadratic,
+    Ragged,
+    Secretive,
+    Singular,
+    Stuck,
+    TailDropped,
+    TailDroppedBehindHeavyWinners,
+    TailNotRenormalised,
+    Transposed,
+    Trusting,
+    UnweightedWithoutReplacement,
+    WeightOffByK,
+    WeightWithoutK,
+)
+
+from wtacrs.estimators import (
+    CRS,
+    WTACRS,
+    Estimator,
+    InputError,
+    TopK,
+    make,
+)
+from wtacrs.validation.properties import checks
+from wtacrs.validation.properties.checks import check_estimator, laws
+from wtacrs.validation.properties.property import LAWS, Law
+
+# the library's own refusals are under test here, not those of the signatures' checker
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+SOUND = (
+    "exact",
+    "topk(budget=0.3)",
+    "crs(budget=0.3)",
+    "wta_crs(budget=0.3)",
+    'wta_crs(budget=0.2, winners="optimal")',
+    "wta_crs(budget=0.3, winners=5)",
+    "wta_crs(budget=8, winners=0.5)",
+)
+
+ENUMERATION = "unbiased, by enumeration"
+SAMPLING = "unbiased, by sampling"
+CLOSED_FORMS = "closed forms, by enumeration"
+
+
+def failures(estimator: Estimator, **options) -> dict[str, str]:
+    return {v.law: v.detail for v in check_estimator(estimator, **options) if v.status == "fail"}
+
+
+@pytest.mark.parametrize("spec", SOUND)
+def test_sound_estimators_pass(spec):
+    verdicts = check_estimator(make(spec), level=share("checks: sound estimators", len(SOUND)))
+    assert [v.law for v in verdicts] == [name for name, _ in laws()]
+    assert [v for v in verdicts if v.status not in ("pass", "not applicable")] == []
+    assert all(v.detail for v in verdicts)
+
+
+@pytest.mark.parametrize(
+    ("spec", "silent"),
+    [
+        ("exact", {"zero scores are left out", SAMPLING, "closed forms, by sampling"}),
+        ("topk(budget=0.3)", {"only declared scores matter", ENUMERATION, SAMPLING, "closed forms, by sampling"}),
+        ("crs(budget=0.3)", {"only declared scores matter", "exact at full budget"}),
+        ("wta_crs(budget=8, winners=0.5)", {"only declared scores matter"}),
+    ],
+)
+def test_traits_select_the_laws(spec, silent):
+    assert {v.law for v in check_estimator(make(spec)) if v.status == "not applicable"} == silent
+
+
+PLANTED = (
+    (WeightWithoutK(budget=0.3), {ENUMERATION, SAMPLING, CLOSED_FORMS}),
+    (WeightOffByK(budget=0.3), {ENUMERATION, SAMPLING, CLOSED_FORMS}),
+    (TailNotRenormalised(budget=0.3, winners=0.5), {ENUMERATION, SAMPLING, CLOSED_FORMS}),
+    (TailDropped(budget=0.3, winners=0.5), {ENUMERATION, SAMPLING, CLOSED_FORMS}),
+    (TailDroppedBehindHeavyWinners(budget=0.3), {ENUMERATION, CLOSED_FORMS}),
+    (UnweightedWithoutReplacement(budget=0.3), {SAMPLING}),
+    (Stuck(budget=0.3), {"randomness is explicit", SAMPLING, "closed forms, by sampling"}),
+    (EpsilonAdded(budget=0.3), {ENUMERATION, CLOSED_FORMS}),
+    (BiasedWithoutScores(budget=0.3), {ENUMERATION, SAMPLING, CLOSED_FORMS}),
+    (HiddenBiasedWithoutScores(budget=0.3), {SAMPLING}),
+)
+
+
+@pytest.mark.parametrize(("estimator", "laws_broken"), PLANTED, ids=lambda v: getattr(v, "name", ""))
+def test_planted_bias_is_caught(estimator, laws_broken):
+    broken = failures(estimator)
+    assert laws_broken <= set(broken), broken
+
+
+MECHANICAL = (
+    (Integers(budget=0.3), "shape and dtype"),
+    (Transposed(budget=0.3), "shape and dtype"),
+    (Singular(budget=0.3), "huge and tiny values"),
+    (Quadratic(budget=0.3), "linear in dy"),
+    (Ragged(budget=0.3), "saved shapes ignore values"),
+    (Careless(budget=0.3), "inputs not modified"),
+    (Secretive(budget=0.3), "randomness is explicit"),
+    (Ragged(budget=0.3), "no look at the values"),
+    (Blocking(budget=0.3), "no look at the values"),
+    (Trusting(), "refuses bad scores"),
+    (Trusting(), "refuses bad shapes"),
+    (Trusting(), "saved bytes"),
+    (Curious(budget=0.3), "zero scores are left out"),
+    (Absolute(budget=0.3), "scale of the scores"),
+    (OwnScores(budget=0.3), "matmul"),
+    (AlmostFull(budget=0.3), "exact at full budget"),
+    (Misremembered(budget=0.3), CLOSED_FORMS),
+    (MisrememberedHidden(budget=0.3), "closed forms, by sampling"),
+)
+
+
+@pytest.mark.parametrize(("estimator", "broken"), MECHANICAL, ids=lambda v: getattr(v, "name", v))
+def test_every_law_catches_its_defect(estimator, broken, monkeypatch):
+    only(monkeypatch, broken)
+    assert set(failures(estimator)) == {broken}
+
+
+def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    monkeypatch.setattr(checks, "LAWS", {name: entry for name, entry in LAWS.items() if name in names})
+
+
+class Nameless(CRS):
+    """Not registered."""
+
+    name = "nameless"
+
+
+def test_wrong_cuts_are_a_failure_with_the_reason(monkeypatch):
+    only(monkeypatch, ENUMERATION)
+    assert "changes between two cuts" in failures(Forgetful(budget=0.3))[ENUMERATION]
+
+
+def test_an_unregistered_estimator_is_checked_all_the_same(monkeypatch):
+    only(monkeypatch, "spec round trip", ENUMERATION)
+    round_trip, unbiased = check_estimator(Nameless(budget=0.3))
+    assert (round_trip.status, unbiased.status) == ("not applicable", "pass")
+    assert "not registered" in round_trip.detail
+
+
+def test_an_exception_is_a_failed_law_and_the_others_are_still_checked(monkeypatch):
+    only(monkeypatch, "shape and dtype", "spec round trip")
+
+    class Exploding(CRS):
+        name = "exploding"
+
+        def compress(self, x, *, scores=None, generator=None):
+            raise ZeroDivisionError("boom")
+
+    by_law = {v.law: v for v in check_estimator(Exploding(budget=0.3))}
+    assert by_law["shape and dtype"].status == "fail"
+    assert by_law["shape and dtype"].detail == "ZeroDivisionError: boom"
+    assert by_law["spec round trip"].status == "not applicable"
+
+
+def test_expected_failures_carry_their_reason_and_must_happen(monkeypatch):
+    only(monkeypatch, "linear in dy", "spec round trip")
+    excuses = {"linear in dy": "normalised on purpose"}
+    verdict = {v.law: v for v in check_estimator(Quadratic(budget=0.3), expected_failures=excuses)}["linear in dy"]
+    assert verdict.status == "expected failure"
+    assert verdict.detail.startswith("normalised on purpose (relative difference")
+    stale = failures(TopK(budget=0.3), expected_failures=excuses)
+    assert "but the law holds" in stale["linear in dy"]
+
+
+def test_laws_have_names_and_one_line_descriptions():
+    listed = laws()
+    assert len({name for name, _ in listed}) == len(listed) == len(LAWS)
+    assert all(text and "\n" not in text for _, text in listed)
+    assert all(isinstance(entry, Law) for entry in LAWS.values())
+
+
+def test_verdicts_are_a_function_of_the_seed():
+    assert check_estimator(CRS(budget=0.3), seed=4) == check_estimator(CRS(budget=0.3), seed=4)
+
+
+def test_the_callers_random_state_is_left_alone(monkeypatch):
+    only(monkeypatch, "randomness is explicit", "no look at the values", "shape and dtype")
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    check_estimator(WTACRS(budget=0.3))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_misuse_names_the_argument():
+    with pytest.raises(InputError, match="no law is called 'linearity'"):
+        check_estimator(CRS(budget=0.3), expected_failures={"linearity": "?"})
+    with pytest.raises(InputError, match="got str"):
+        check_estimator("crs(budget=0.3)")
+    with pytest.raises(InputError, match=r"level=2"):
+        check_estimator(CRS(budget=0.3), level=2)

@@ -1,0 +1,270 @@
+"""What is not ours before the law-book: published defects are found by name, sound pieces pass."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from support.false_alarms import share
+from support.paths import SUPPORT
+from torch import nn
+
+from wtacrs.estimators import InputError
+from wtacrs.integration.cli import main
+from wtacrs.validation.layers.captures import LayerCapture, write_captures
+from wtacrs.validation.problems import Problem, make_problem
+from wtacrs.validation.properties.checks import check_outsider
+from wtacrs.validation.properties.external import OUTSIDER_LAWS, outsider_tests
+from wtacrs.validation.properties.external_code import OutsideLinear, OutsideProduct, prepared, seeded
+from wtacrs.validation.properties.external_kinds import outsider_from
+from wtacrs.validation.properties.mean_report import Watched
+from wtacrs.validation.properties.saved_for_backward import bytes_for_backward
+from wtacrs.validation.records.results import CheckResult, load_result
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+DEFECTS = SUPPORT / "published_defects.py"
+
+HEAVY, DOMINATING, EQUAL = "mean: heavy-tailed rows", "mean: one dominating row", "mean: equal rows"
+WARM, STALE, DEEP, ZERO = (
+    "mean: after warm-up",
+    "mean: after rows without gradient",
+    "mean: 3-D input",
+    "mean: zero rows",
+)
+ALL_MEANS = {HEAVY, DOMINATING, EQUAL, ZERO}
+
+SOUND = ("ExactLinear", "SoundCRSLinear", "SoundCachedLinear", "sound_product", "sound_transposed")
+SOUND += ("sound_winner_take_all", "cosine_sketch")
+
+# of one run of the law-book that must not raise an alarm, or none but those of a defect; there are fewer than 32
+LEVEL = repr(share("checks: outsiders", 32))
+
+
+def verdicts(out: Path, name: str, *options: str) -> tuple[int, dict[str, tuple[str, str]]]:
+    """Exit code, and status and detail of every law, from the command line."""
+    code = main(["check", f"{DEFECTS}:{name}", "--out", str(out), *options])
+    (path,) = out.glob("check-*.json")
+    result = load_result(path)
+    assert isinstance(result, CheckResult)
+    return code, {v.law: (v.status, v.detail) for v in result.verdicts}
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_what_is_sound_passes_every_law(name: str, tmp_path: Path) -> None:
+    code, found = verdicts(tmp_path, name, "--level", LEVEL)
+    assert code == 0
+    assert list(found) == list(OUTSIDER_LAWS)
+    expected = {"pass"} if "Linear" in name else {"pass", "not applicable"}
+    assert {status for status, _ in found.values()} == expected
+
+
+BROKEN = (
+    ("ColdCacheLinear", ALL_MEANS | {DEEP, STALE}, HEAVY, "0.29 ± 0.02 × the exact product"),
+    ("unweighted_without_winners", {EQUAL}, EQUAL, "rows kept without their weights would give k/n"),
+    ("drops_the_tail", {DOMINATING}, DOMINATING, "the rows beside the dominating one come out at 0 × theirs"),
+    ("adds_epsilon", {DOMINATING}, DOMINATING, "the mean is 0.9959"),
+    ("cosine_sketch_off_by_k_squared", ALL_MEANS, EQUAL, "× the exact product"),
+    ("DeterministicMask", ALL_MEANS | {DEEP, WARM, STALE, "the draw advances"}, "the draw advances", "are equal"),
+)
+
+
+@pytest.mark.parametrize(("name", "laws", "named", "words"), BROKEN, ids=lambda v: v if isinstance(v, str) else "")
+def test_a_published_defect_is_found_by_its_law(
+    name: str, laws: set[str], named: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, found = verdicts(tmp_path, name, "--level", LEVEL)
+    assert code == 1
+    assert {law for law, (status, _) in found.items() if status == "fail"} == laws
+    assert words in found[named][1]
+    rows = [line.split("│") for line in capsys.readouterr().out.splitlines() if line.count("│") == 4]
+    assert {cells[1].strip() for cells in rows if cells[2].strip() == "fail"} == laws
+
+
+def test_a_wrong_variance_is_found_by_its_law(tmp_path: Path) -> None:
+    """At a level at which 1200 draws can tell the two variances apart: they differ by a twelfth."""
+    code, found = verdicts(tmp_path, "WrongSignSketch", "--level", "1e-3")
+    assert code == 1
+    assert found["closed forms, by sampling"][0] == "fail"
+    assert "stated" in found["closed forms, by sampling"][1]
+
+
+# --- laws that no published defect breaks -----------------------------------------------------------------------------
+
+
+class _Bent(torch.autograd.Function):
+    """Scales what comes back by the given factors for dX, dW and db."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, factors):
+        ctx.save_for_backward(x, weight)
+        ctx.factors = factors
+        return factors[3] * nn.functional.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, weight = ctx.saved_tensors
+        dx, dw, db, _ = ctx.factors
+        return dx * dy @ weight, dw * dy.flatten(0, -2).T @ x.flatten(0, -2), db * dy.flatten(0, -2).sum(0), None
+
+
+def bent(factors: tuple[float, float, float, float]):
+    return lambda x, weight, bias: _Bent.apply(x, weight, bias, factors)
+
+
+def flat_only(x, weight, bias):
+    assert x.ndim == 2
+    return nn.functional.linear(x, weight, bias)
+
+
+def scaled_in_place(x, dy):
+    product = dy.T @ x
+    x.mul_(0.5)
+    return product
+
+
+def from_elsewhere(x, dy):
+    stream = torch.Generator()
+    stream.seed()
+    return torch.randn(1, generator=stream).to(x.dtype) * (dy.T @ x)
+
+
+def beside_its_generator(x, dy, generator=None):
+    del generator
+    return torch.randn(1).to(x.dtype) * (dy.T @ x)
+
+
+def divides_by_zero(x, dy):
+    p = x.norm(dim=1) / x.norm(dim=1).sum()
+    return dy.T @ (x * p.unsqueeze(1) / p.unsqueeze(1))
+
+
+def wrong_dtype(x, dy):
+    return (dy.T @ x).double()
+
+
+def wrong_shape(x, dy):
+    return (dy.T @ x).flatten()
+
+
+PLANTED = (
+    (bent((2.0, 1.0, 1.0, 1.0)), {"input gradient"}),
+    (bent((1.0, 1.0, 2.0, 1.0)), {"bias gradient"}),
+    (bent((1.0, 1.0, 1.0, 2.0)), {"forward"}),
+    (flat_only, {DEEP}),
+    (scaled_in_place, {"inputs not modified"}),
+    (from_elsewhere, {"the draw is reproducible"}),
+    (beside_its_generator, {"the draw is reproducible"}),
+    (divides_by_zero, {"zero scores"}),
+    (wrong_dtype, {"shape and dtype"}),
+    (wrong_shape, {"shape and dtype"}),
+)
+
+
+@pytest.mark.parametrize(("call", "broken"), PLANTED)
+def test_every_law_catches_its_defect(call, broken: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    mechanical = {
+        name: entry for name, entry in OUTSIDER_LAWS.items() if not name.startswith("mean") or name == DEEP
+    }
+    monkeypatch.setattr("wtacrs.validation.properties.checks.OUTSIDER_LAWS", mechanical)
+    outsider = outsider_from(reference(call)) if call.__name__ != "<lambda>" else linear(call)
+    failed = {v.law for v in check_outsider(outsider, level=float(LEVEL)) if v.status == "fail"}
+    assert broken <= failed
+    assert call in (wrong_shape, scaled_in_place) or failed == broken
+
+
+def reference(call) -> str:
+    """Every function of this file under its own name, without importing the file twice."""
+    sys.modules.setdefault("outsiders_under_test", sys.modules[__name__])
+    return f"outsiders_under_test:{call.__name__}"
+
+
+def linear(call) -> OutsideLinear:
+    from wtacrs.validation.properties.external_code import FunctionLinear
+
+    made = prepared(OutsideLinear("bent", lambda d, m: FunctionLinear(call, d, m, bias=True)))
+    assert isinstance(made, OutsideLinear)
+    return made
+
+
+def test_real_sizes_by_captures(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, dy = make_problem("heavy_tailed", 40, 6, 6, generator=generator, dtype=torch.float32)
+    path = write_captures(
+        tmp_path / "c.safetensors",
+        {"layer#0": LayerCapture(x, dy, torch.ones(40, dtype=torch.bool))},
+        {"model": "m"},
+    )
+    options = ("--captures", str(path), "--draws", "200")
+    code, found = verdicts(tmp_path / "out", "cosine_sketch_off_by_k_squared", *options)
+    assert code == 1
+    assert "× the exact product" in found["mean on layer#0"][1]
+
+
+# --- the parts ------------------------------------------------------------------------------------------------------
+
+
+def test_a_square_product_keeps_the_layout_that_it_was_seen_to_have() -> None:
+    outsider = prepared(OutsideProduct("transposed", lambda x, dy: x.T @ dy))
+    x, dy = make_problem("gaussian", 9, 3, 3, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(outsider.contract(outsider.compress(x), dy), dy.T @ x)
+
+
+def test_the_mean_in_words_is_that_of_the_draws() -> None:
+    x = torch.eye(4, dtype=torch.float64)
+    dy = torch.eye(4, dtype=torch.float64)[:, :2]
+    part = Problem(x[:1], dy[:1])
+
+    def halved(x, dy):
+        product = dy.T @ x
+        product[0] *= 0.5
+        return product
+
+    watched = Watched(OutsideProduct("halved", halved), Problem(x, dy), part, "the first row")
+    for _ in range(5):
+        watched.contract(watched.compress(x), dy)
+    assert watched.scale == (0.75, 0.0)
+    assert watched.in_words() == ("the mean is 0.75 × the exact product, the first row come out at 0.5 × theirs")
+    assert watched.beside == pytest.approx(0.5 * 2**0.5 / 2)
+
+
+def test_bytes_kept_for_the_backward_pass() -> None:
+    x = torch.randn(32, 8, generator=torch.Generator().manual_seed(0))
+    assert bytes_for_backward(nn.Linear(8, 4), x) == x.numel() * 4
+
+    class OnContext(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.hidden = [x[:16].clone()]
+            return x.sum(1)
+
+        @staticmethod
+        def backward(ctx, dy):
+            return None
+
+    class Hiding(nn.Module):
+        def forward(self, x):
+            return OnContext.apply(x)
+
+    assert bytes_for_backward(Hiding(), x) == 16 * 8 * 4
+
+
+def test_the_callers_random_state_is_left_alone() -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    outsider = outsider_from(f"{DEFECTS}:SoundCRSLinear")
+    x, dy = make_problem("gaussian", 8, 4, 3, generator=torch.Generator().manual_seed(0))
+    outsider.contract(outsider.compress(x, generator=torch.Generator().manual_seed(0)), dy)
+    with seeded(9):
+        torch.rand(1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_level_is_divided_among_the_tests_that_are_made() -> None:
+    means = [name for name in OUTSIDER_LAWS if name.startswith("mean")]
+    assert outsider_tests(OutsideLinear("l", nn.Linear)) == len(means)
+    assert outsider_tests(OutsideProduct("p", torch.mm)) == len(ALL_MEANS)
+    with pytest.raises(InputError, match="level=2"):
+        check_outsider(OutsideProduct("p", torch.mm), level=2)

@@ -1,0 +1,1 @@
+"""Exact moments by listing every outcome of a draw."""

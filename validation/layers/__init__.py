@@ -1,0 +1,1 @@
+"""Estimators on captured layers: comparison, noise, tests, |C| sweeps."""

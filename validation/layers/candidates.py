@@ -1,0 +1,159 @@
+"""The size of an estimator: how many rows, slots or directions it keeps, and the largest that fits some bytes.
+
+A composite has the size of what it wraps. `saved` has shapes that depend on the shape of x alone, so the bytes of an
+estimator are found on tensors without values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from functools import lru_cache
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from wtacrs.estimators import Estimator, InputError, make, saved_bytes
+from wtacrs.estimators.composites import recommended
+from wtacrs.estimators.core.registry import missing_fields
+
+RECOMMENDED = "recommended"
+_SIZES = ("budget", "slots", "rank")
+
+
+def size_of(estimator: Estimator) -> tuple[str, int | float] | None:
+    """The field that sets the size, and its value: `budget` or `slots` of the innermost that has one, else `rank`."""
+    for names in (_SIZES[:2], _SIZES[2:]):
+        for inner in _nested(estimator):
+            for name in names:
+                if isinstance(value := getattr(inner, name, None), (int, float)):
+                    return name, value
+    return None
+
+
+def budget_of(estimator: Estimator) -> int | float | None:
+    """The budget of the estimator, or of the one that it wraps."""
+    found = size_of(estimator)
+    return found[1] if found is not None and found[0] == "budget" else None
+
+
+def resized(estimator: Estimator, size: int | float) -> Estimator:
+    """The same with another size.
+
+    Raises:
+        InputError: if it has no size, or refuses this one.
+    """
+    found = size_of(estimator)
+    if found is None:
+        raise InputError(f"{estimator!r} has no budget, slots or rank to change")
+    return _replaced(estimator, found[0], size)
+
+
+@lru_cache(maxsize=4096)  # the layers of a model have few shapes
+def stored_bytes(estimator: Estimator, shape: tuple[int, int], dtype: torch.dtype) -> int:
+    """Bytes that the estimator keeps of an x of this shape and dtype."""
+    with FakeTensorMode():
+        return saved_bytes(estimator.compress(torch.empty(shape, dtype=dtype)))
+
+
+def fitted(spec: str | Estimator, share: float, shape: tuple[int, int], dtype: torch.dtype) -> Estimator | None:
+    """The estimator in its largest size whose stored bytes stay within a share of the bytes of x.
+
+    Args:
+        spec: an estimator or its spec; a budget in it is replaced. "recommended" is `estimators.recommended`.
+        share: of the bytes of x, in (0, 1].
+        shape: `[n, d]` of x.
+        dtype: of x.
+
+    Returns:
+        None if not even the smallest fits. One without a size is returned as it is, if it fits.
+
+    Raises:
+        InputError: on an unusable spec or share.
+    """
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0.0 < share <= 1.0:
+        raise InputError(f"bytes={share!r} must be a share of the bytes in (0, 1]")
+    allowed = int(share * shape[0] * shape[1] * dtype.itemsize)
+    if spec == RECOMMENDED:
+        try:
+            return recommended(bytes=share, shape=shape, dtype=dtype)
+        except InputError:  # not a single slot fits
+            return None
+    estimator = sized(spec)
+    if size_of(estimator) is None:
+        return estimator if stored_bytes(estimator, shape, dtype) <= allowed else None
+    size = _largest_within(estimator, allowed, shape, dtype)
+    return resized(estimator, size) if size else None
+
+
+def _largest_within(estimator: Estimator, allowed: int, shape: tuple[int, int], dtype: torch.dtype) -> int:
+    """The largest size whose bytes are allowed, 0 if there is none; few trials, since bytes grow evenly with size."""
+
+    def over(size: int) -> int:
+        return stored_bytes(resized(estimator, size), shape, dtype) - allowed
+
+    low, high = 1, _largest(estimator, shape)
+    excess_low, excess_high = over(low), over(high)
+    if excess_low > 0:
+        return 0
+    if excess_high <= 0:
+        return high
+    while high - low > 1:  # low fits, high does not
+        guess = low + (high - low) * -excess_low // (excess_high - excess_low)
+        guess = min(max(guess, low + 1), high - 1)
+        found = over(guess)
+        if found <= 0:
+            low, excess_low = guess, found
+            if high - low > 1 and (above := over(low + 1)) > 0:
+                high, excess_high = low + 1, above
+        else:
+            high, excess_high = guess, found
+            if high - low > 1 and (below := over(high - 1)) <= 0:
+                low, excess_low = high - 1, below
+    return low
+
+
+def sized(spec: str | Estimator) -> Estimator:
+    """An estimator from a spec that may leave out its budget, slots or rank; these are then 1.
+
+    Raises:
+        InputError: on an unusable spec.
+    """
+    if isinstance(spec, Estimator):
+        return spec
+    return make(spec, **dict.fromkeys([name for name in missing_fields(spec) if name in _SIZES], 1))
+
+
+def sizeless(spec: str) -> str:
+    """A spec without what sets its size: what it has in common at all sizes.
+
+    >>> sizeless('control_variate(base="mean", rows=quantized_rows(bits=4, rows=systematic(budget=32)))')
+    'control_variate(base="mean", rows=quantized_rows(bits=4, rows=systematic))'
+    >>> sizeless("prac(rank=16)")
+    'prac'
+    """
+    names = "budget|slots" if re.search(r"\b(budget|slots)=", spec) else "rank"
+    without = re.sub(rf"\b({names})=[^,()]*,? ?", "", spec)
+    return without.replace(", )", ")").replace("()", "")
+
+
+def _largest(estimator: Estimator, shape: tuple[int, int]) -> int:
+    found = size_of(estimator)
+    assert found is not None
+    n, d = shape
+    return {"budget": n, "slots": 8 * n, "rank": min(n, d)}[found[0]]
+
+
+def _nested(estimator: Estimator) -> list[Estimator]:
+    """The innermost first."""
+    fields = dataclasses.fields(estimator)  # type: ignore[arg-type]
+    inner = [value for f in fields if isinstance(value := getattr(estimator, f.name), Estimator)]
+    return [one for value in inner for one in _nested(value)] + [estimator]
+
+
+def _replaced(estimator: Estimator, name: str, size: int | float) -> Estimator:
+    for f in dataclasses.fields(estimator):  # type: ignore[arg-type]
+        value = getattr(estimator, f.name)
+        if isinstance(value, Estimator) and any(hasattr(inner, name) for inner in _nested(value)):
+            return dataclasses.replace(estimator, **{f.name: _replaced(value, name, size)})  # type: ignore[type-var]
+    return dataclasses.replace(estimator, **{name: size})  # type: ignore[type-var]

@@ -1,0 +1,388 @@
+"""Estimators side by side on real layers, at equal rows and at equal bytes.
+
+Moments are relative to ‖G‖². Beside bias², variance and mean squared error of one step stand two numbers that tell what
+they mean for training: the error of the mean of T steps, `bias² + variance / T`, in which the bias stays, and the cosine
+with the exact gradient, `⟨EĜ, G⟩ / (‖G‖ (E‖Ĝ‖²)^½)`, a ratio of moments and so in closed form wherever they are.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from wtacrs.estimators import Estimator, InputError, make, saved_bytes, spec
+from wtacrs.estimators.core.products import double_product
+from wtacrs.estimators.core.registry import missing_fields
+from wtacrs.estimators.core.scores import check_rows_agree
+from wtacrs.validation.layers.candidates import RECOMMENDED, budget_of, fitted, sizeless, stored_bytes
+from wtacrs.validation.layers.captures import Captures, LayerCapture, on_device
+from wtacrs.validation.layers.scores import LayerLike, default_scores, layer_scores
+from wtacrs.validation.records.base import ScoreKind
+from wtacrs.validation.records.results import ComparisonRow
+from wtacrs.validation.runner import Part, Runner, Task, file_mark, generator_for
+from wtacrs.validation.statistics.monte_carlo import monte_carlo
+
+STEPS = 100
+DRAWS = 32
+_LARGE = 2**22
+
+
+class ZeroProduct(InputError):
+    """The exact product is zero, so that nothing can be expressed relative to it."""
+
+
+def exact_product(layer: str, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"]) -> Float64[Tensor, "m d"]:
+    """`dy.T @ x` in fp64, fit to be the unit of relative moments.
+
+    Raises:
+        ZeroProduct: if it is zero.
+        InputError: if it is not finite.
+    """
+    check_rows_agree(x, dy)
+    product = double_product(x, dy)
+    size = float(product.norm())
+    if not math.isfinite(size):
+        raise InputError(f"layer {layer!r}: x or dy holds NaN or infinite values")
+    if size == 0.0:
+        raise ZeroProduct(f"layer {layer!r}: the exact product is zero, nothing can be measured relative to it")
+    return product
+
+
+@dataclass(frozen=True)
+class Rival:
+    """One row of the table before it is filled: an estimator, and the share of the bytes it was fitted to.
+
+    Without a share padding keeps its rows and gets score 0, as in training. With one, padding is left out and x is
+    stored in bf16, so that no rival gains by what it leaves out.
+    """
+
+    estimator: str | Estimator
+    share: float | None = None
+
+    @property
+    def text(self) -> str:
+        """The estimator as it was asked for."""
+        return self.estimator if isinstance(self.estimator, str) else spec(self.estimator)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How every rival is measured.
+
+    Attributes:
+        scores: kinds of scores.
+        steps: T of the error of the mean of T steps.
+        draws: Monte Carlo draws where there is no closed form, ≥ 3.
+        seed: of the draws.
+        device: where the products are computed.
+    """
+
+    scores: tuple[ScoreKind, ...]
+    steps: int = STEPS
+    draws: int = DRAWS
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if not self.scores:
+            raise InputError("scores must name at least one kind of scores")
+        for name, least in (("steps", 1), ("draws", 3)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InputError(f"{name}={value!r} must be an integer ≥ {least}")
+
+
+class _Moments(NamedTuple):
+    """In the unit of the product; `inner` is ⟨EĜ, G⟩. The errors are None for a closed form."""
+
+    bias_squared: float
+    variance: float
+    mse: float
+    inner: float
+    draws: int | None = None
+    bias_squared_error: float | None = None
+    variance_error: float | None = None
+    mse_error: float | None = None
+    inner_error: float | None = None
+
+
+def _moments(
+    estimator: Estimator,
+    x: Tensor,
+    dy: Tensor,
+    scores: Tensor,
+    exact: Tensor,
+    draws: int,
+    generator: torch.Generator,
+) -> _Moments:
+    try:
+        variance = float(estimator.variance(x, dy, scores=scores))
+        mean = estimator.expectation(x, dy, scores=scores)
+    except NotImplementedError:  # NoClosedForm, or a row design without moments
+        found = monte_carlo(estimator, x, dy, draws=draws, scores=scores, generator=generator, target=exact)
+        return _Moments(
+            found.bias_squared, found.variance, found.mse, found.inner, draws,
+            found.bias_squared_error, found.variance_error, found.mse_error, found.inner_error,
+        )  # fmt: skip
+    bias_squared = float((mean - exact).square().sum())
+    return _Moments(bias_squared, variance, bias_squared + variance, float((mean * exact).sum()))
+
+
+def _error_of_mean(estimator: Estimator, found: _Moments, steps: int) -> float:
+    """`bias² + variance / steps`; a measured bias² is noise where the estimator is unbiased, and can be negative."""
+    measured = found.draws is not None
+    bias_squared = 0.0 if measured and estimator.traits.unbiased else max(found.bias_squared, 0.0)
+    return bias_squared + found.variance / steps
+
+
+def _cosine(found: _Moments, unit: float) -> tuple[float, float | None]:
+    """Cosine of moments and at most its standard error: `E‖Ĝ‖² = MSE + 2⟨EĜ, G⟩ − ‖G‖²`."""
+    second = max(found.mse + 2 * found.inner - unit, 0.0)
+    if second == 0.0:
+        return 0.0, None if found.mse_error is None else 0.0
+    cosine = found.inner / math.sqrt(unit * second)
+    if found.mse_error is None or found.inner_error is None:
+        return cosine, None
+    by_inner = abs(1 / math.sqrt(unit * second) - cosine / second) * found.inner_error
+    return cosine, by_inner + abs(cosine) / (2 * second) * found.mse_error
+
+
+@torch.no_grad()
+def compare_layer(
+    layer: str, capture: LayerLike, rivals: Iterable[Rival | Estimator | str], plan: Plan
+) -> list[ComparisonRow]:
+    """Moments relative to ‖G‖², stored bytes and multiplications of every rival, for every kind of scores.
+
+    A rival that ignores scores is listed once, under the first kind; one that does not fit its bytes not at all. The
+    numbers of a row depend on the layer, the rival, the scores and the plan, not on the other rows. Memory: x and dy, a
+    few matrices of the size of the product, and what the estimator takes.
+
+    Args:
+        layer: name for the table and the messages.
+        capture: x, dy, mask, and for stale scores the earlier norms.
+        rivals: an estimator or its spec, or a `Rival`.
+        plan: how they are measured.
+
+    Raises:
+        ZeroProduct: if the exact product is zero.
+        InputError: on unusable input or specs.
+    """
+    whole = on_device(capture, plan.device)
+    unpadded: LayerCapture | None = None
+    rows: list[ComparisonRow] = []
+    products: dict[bool, Tensor] = {}
+    for given in rivals:
+        rival = _rival(given)
+        if rival.share is not None and unpadded is None:
+            unpadded = _without_padding(whole)
+        data = whole if rival.share is None or unpadded is None else unpadded
+        estimator = _estimator(rival, data)
+        if estimator is None:
+            continue
+        exact = products.get(rival.share is None)
+        if exact is None:
+            exact = products[rival.share is None] = exact_product(layer, data.x, data.dy)
+        for kind in plan.scores if estimator.traits.uses_scores else plan.scores[:1]:
+            rows.append(_row(layer, data, estimator, rival, kind, exact, plan))
+    return rows
+
+
+def _row(
+    layer: str,
+    data: LayerCapture,
+    estimator: Estimator,
+    rival: Rival,
+    kind: ScoreKind,
+    exact: Float64[Tensor, "m d"],
+    plan: Plan,
+) -> ComparisonRow:
+    x, dy = data.x, data.dy
+    n, d, m = *x.shape, dy.shape[1]
+    name = spec(estimator)
+    scores = layer_scores(kind, x, dy, data.mask, data.stale, layer=layer)
+    generator = generator_for(plan.seed, f"{layer} {name} {kind} {rival.share}", x.device)
+    found = _moments(estimator, x, dy, scores, exact, plan.draws, generator)
+    unit = float(exact.square().sum())
+    cosine, cosine_error = _cosine(found, unit)
+    return ComparisonRow(
+        layer=layer,
+        estimator=name,
+        requested=rival.text,
+        bytes_share=rival.share,
+        budget=budget_of(estimator),
+        scores=kind,
+        n=n,
+        d=d,
+        m=m,
+        bias_squared=found.bias_squared / unit,
+        variance=found.variance / unit,
+        mse=found.mse / unit,
+        steps=plan.steps,
+        mse_of_mean=_error_of_mean(estimator, found, plan.steps) / unit,
+        cosine=cosine,
+        method="closed form" if found.draws is None else "monte carlo",
+        draws=found.draws,
+        bias_squared_error=_relative(found.bias_squared_error, unit),
+        variance_error=_relative(found.variance_error, unit),
+        mse_error=_relative(found.mse_error, unit),
+        cosine_error=cosine_error,
+        saved_bytes=_bytes(estimator, x),
+        exact_bytes=x.numel() * x.element_size(),
+        multiplications=_multiplications(estimator, n, d, m),
+        exact_multiplications=n * d * m,
+    )
+
+
+def _estimator(rival: Rival, data: LayerCapture) -> Estimator | None:
+    if rival.share is None:
+        return make(rival.estimator)
+    n, d = data.x.shape
+    return fitted(rival.estimator, rival.share, (n, d), data.x.dtype) if n else None
+
+
+def _without_padding(capture: LayerCapture) -> LayerCapture:
+    kept = capture.mask
+    stale = None if capture.stale is None else capture.stale[kept]
+    return LayerCapture(capture.x[kept].to(torch.bfloat16), capture.dy[kept], kept[kept], stale)
+
+
+def _bytes(estimator: Estimator, x: Float[Tensor, "n d"]) -> int:
+    """Bytes kept of x: its shape alone decides; a large x is not compressed for that."""
+    if x.numel() > _LARGE:
+        return stored_bytes(estimator, (x.shape[0], x.shape[1]), x.dtype)
+    return saved_bytes(estimator.compress(x, generator=torch.Generator(x.device).manual_seed(0)))
+
+
+def _multiplications(estimator: Estimator, n: int, d: int, m: int) -> int | None:
+    try:
+        return estimator.multiplications(n, d, m)
+    except NotImplementedError:  # an outsider need not state them
+        return None
+
+
+def _relative(value: float | None, unit: float) -> float | None:
+    return None if value is None else value / unit
+
+
+def median_multiplications(rows: Iterable[ComparisonRow]) -> float | None:
+    """Median of the multiplications relative to exact, over the rows that state them; None if none does."""
+    stated = [share for row in rows if (share := row.relative_multiplications) is not None]
+    return median(stated) if stated else None
+
+
+def rivals_from(
+    specs: Iterable[str | Estimator], budgets: Sequence[int | float], shares: Sequence[float] = ()
+) -> list[Rival]:
+    """Every estimator at every budget and at every share of the bytes.
+
+    A spec without a budget is taken at every budget; one with a budget, or that needs none, as it is. For a share of the
+    bytes the budget, slots or rank of the innermost estimator is set to the largest that fits; "recommended" stands for
+    `estimators.recommended`, at shares only.
+
+    Raises:
+        InputError: on an unusable spec, budget or share.
+    """
+    found: dict[Rival, None] = {}
+    for given in specs:
+        if given == RECOMMENDED:
+            if not shares:
+                raise InputError('estimator="recommended" is made for a share of the bytes: name one')
+            continue
+        if isinstance(given, str) and missing_fields(given) == ("budget",):
+            choices = [make(given, budget=b) for b in budgets]
+        else:
+            choices = [make(given)] if budgets else []
+        found.update(dict.fromkeys(Rival(choice) for choice in choices))
+    for share in shares:
+        for given in specs:
+            fitted(given, share, (64, 64), torch.bfloat16)  # refuses now what no layer could take
+            found[Rival(given, share)] = None
+    if not found:
+        raise InputError("estimators must name at least one, with a budget or a share of the bytes to take it at")
+    return list(found)
+
+
+def compare(
+    captures: Mapping[str, LayerLike],
+    rivals: Iterable[Rival | Estimator | str],
+    *,
+    layers: Sequence[str] | None = None,
+    scores: Sequence[ScoreKind] | None = None,
+    steps: int = STEPS,
+    draws: int = DRAWS,
+    seed: int = 0,
+    device: str = "cpu",
+    runner: Runner | None = None,
+) -> list[ComparisonRow]:
+    """`compare_layer` over captured layers.
+
+    Args:
+        captures: layer name to x, dy and mask.
+        rivals: estimators, their specs, or what `rivals_from` makes of them.
+        layers: which layers; all if None.
+        scores: kinds of scores; `default_scores` of the chosen layers if None.
+        steps: T of the error of the mean of T steps.
+        draws: Monte Carlo draws where there is no closed form.
+        seed: of the draws.
+        device: where the products are computed.
+        runner: processes, machines, resumption and progress; a layer whose exact product is zero is skipped.
+
+    Raises:
+        InputError: on an unknown layer, unusable input or specs.
+    """
+    chosen = list(captures) if layers is None else list(layers)
+    for layer in chosen:
+        if layer not in captures:
+            raise InputError(f"layer {layer!r} is not among the captured layers: {', '.join(captures)}")
+    kinds = tuple(default_scores(captures, chosen) if scores is None else scores)
+    plan = Plan(kinds, steps, draws, seed, device)
+    groups = _by_estimator([_rival(given) for given in rivals])
+    runner = Runner(skipped=_warn) if runner is None else runner
+    return runner.run(ComparisonRow, [_task(captures, layer, group, plan) for layer in chosen for group in groups])
+
+
+def _rival(given: Rival | Estimator | str) -> Rival:
+    return given if isinstance(given, Rival) else Rival(make(given))
+
+
+def _by_estimator(rivals: Sequence[Rival]) -> list[list[Rival]]:
+    """Pieces small enough to go on from, large enough to share the exact product: one per estimator."""
+    groups: dict[str, list[Rival]] = {}
+    for rival in rivals:
+        groups.setdefault(sizeless(rival.text), []).append(rival)
+    return list(groups.values())
+
+
+def _task(
+    captures: Mapping[str, LayerLike], layer: str, rivals: Sequence[Rival], plan: Plan
+) -> Task[ComparisonRow]:
+    source: Mapping[str, LayerLike] = captures if isinstance(captures, Captures) else {layer: captures[layer]}
+    mark = file_mark(captures.path) if isinstance(captures, Captures) else "memory"
+    return Task(
+        key=f"compare {mark} {layer} {plan} {[(rival.text, rival.share) for rival in rivals]}",
+        work=_compared,
+        arguments=(source, layer, tuple(rivals), plan),
+        label=layer,
+    )
+
+
+def _compared(
+    captures: Mapping[str, LayerLike], layer: str, rivals: Sequence[Rival], plan: Plan
+) -> Part[ComparisonRow]:
+    try:
+        return Part(records=tuple(compare_layer(layer, captures[layer], rivals, plan)))
+    except ZeroProduct as reason:
+        return Part(skipped=str(reason))
+
+
+def _warn(layer: str, reason: str) -> None:
+    del layer
+    warnings.warn(f"skipped: {reason}", stacklevel=2)

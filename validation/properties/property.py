@@ -1,0 +1,235 @@
+"""The form of a law: a named check that holds, is broken, or does not apply, and the bench it is checked on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from wtacrs.estimators import Estimator, InputError, RowEstimator, joint_norms, make, sampling_scores
+from wtacrs.estimators.core.seeded import SeededEstimator
+from wtacrs.validation.enumeration.exact_moments import ExactMoments, can_enumerate, enumerate_moments
+from wtacrs.validation.problems import PROBLEMS, Problem, make_problem
+
+# (n, k): small ones for every design, then a few with one or two free slots for designs that fix many rows
+_SMALL = ((5, 2), (6, 3))
+_SMALL_KEYED = ((4, 2), (5, 3))  # a random order multiplies the outcomes by n!
+_SMALLEST = ((3, 2), (4, 1))  # numbers for every row, every entry of an operator, or every rounded number
+_NEARLY_FULL = ((7, 6), (19, 17), (67, 65))
+_OUTCOMES = 3000
+
+SEEDED = ("all zero", "fewer positive than rows kept", "one dominating", "ties and zeros", "unrelated to the rows")
+
+
+class LawBroken(Exception):
+    """The estimator breaks the law; the message says by how much."""
+
+
+class NotApplicable(Exception):
+    """The law says nothing about this estimator; the message says why."""
+
+
+class Case(NamedTuple):
+    """One problem whose outcomes have all been listed."""
+
+    label: str
+    estimator: Estimator
+    problem: Problem
+    scores: Tensor | None
+    moments: ExactMoments
+
+    @property
+    def reachable_product(self) -> Tensor:
+        """Exact product of the rows of positive score, the mean of every unbiased estimator."""
+        x, dy = self.problem
+        reachable = (
+            sampling_scores(x, self.scores) > 0 if self.estimator.traits.leaves_out_zeros else x.new_ones(len(x))
+        )
+        return (dy * reachable.unsqueeze(1)).T @ x
+
+    @property
+    def size(self) -> float:
+        """`Σ w`, the scale of the rounding errors of a product."""
+        return float(joint_norms(*self.problem).sum())
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """One estimator under examination, and the problems it is examined on.
+
+    Args:
+        estimator: as given by the user.
+        level: false-alarm probability of one statistical test.
+        seed: of every problem and every draw.
+    """
+
+    estimator: Estimator
+    level: float
+    seed: int
+
+    def stream(self, offset: int = 0) -> torch.Generator:
+        """A fresh generator; equal offsets give equal streams."""
+        return torch.Generator().manual_seed(self.seed + offset)
+
+    def problem(
+        self, name: str, n: int, d: int = 4, m: int = 3, dtype: torch.dtype = torch.float64, offset: int = 0
+    ) -> Problem:
+        """A problem of a named family, always the same for the same arguments."""
+        return make_problem(name, n, d, m, generator=self.stream(1_000_003 + offset), dtype=dtype)
+
+    def rows(self, at_least: int) -> int:
+        """A number of rows of which the estimator under its own budget can keep some and leave some."""
+        design = _with_budget(self.estimator)
+        budget = getattr(design, "budget", None)
+        if isinstance(budget, int):
+            return max(at_least, 2 * budget)
+        winners = getattr(design, "winners", None)
+        if isinstance(budget, float) and isinstance(winners, int):
+            return max(at_least, round((winners + 2) / budget) + 1)
+        return at_least
+
+    def at_budget(self, k: int) -> Estimator:
+        """The estimator, or the row design inside it, keeping k rows.
+
+        Raises:
+            NotApplicable: if it has no budget.
+        """
+        if _with_budget(self.estimator) is None:
+            raise NotApplicable("the estimator has no budget")
+        return _at_budget(self.estimator, k)
+
+    def scores(self, kind: str, n: int) -> Tensor:
+        """Scores of one awkward kind (`SEEDED`)."""
+        scores = 0.1 + torch.rand(n, dtype=torch.float64, generator=self.stream(2_000_003))
+        rank = torch.arange(n)
+        if kind == "all zero":
+            return torch.zeros_like(scores)
+        if kind == "fewer positive than rows kept":
+            return torch.where(rank == n - 1, scores, 0.0)
+        if kind == "one dominating":
+            return torch.where(rank == n // 2, 1e4, scores)
+        if kind == "ties and zeros":
+            return (rank % 3).double()
+        return scores
+
+    @cached_property
+    def enumerated(self) -> list[Case]:
+        """Every small problem whose outcomes can be listed."""
+        return list(self._enumerate())
+
+    def _enumerate(self) -> Iterator[Case]:
+        reason = can_enumerate(self.estimator)
+        if reason is not None:
+            raise NotApplicable(reason)
+        sizes = list(self._sizes())
+        for position, (estimator, n) in enumerate(sizes):
+            # the larger size is costly and repeats little: the families differ in rows, not in plans
+            names: Iterable[str] = PROBLEMS if position == 0 else ("gaussian",)
+            for name in names:
+                yield from self._case(estimator, name, n, "row norms", None)
+            for kind in SEEDED if position == 0 else ("all zero", "ties and zeros"):
+                yield from self._case(estimator, "gaussian", n, kind, self.scores(kind, n))
+
+    def _case(self, estimator: Estimator, name: str, n: int, kind: str, scores: Tensor | None) -> Iterator[Case]:
+        problem = self.problem(name, n)
+        moments = enumerate_moments(estimator, *problem, scores=scores, limit=_OUTCOMES)
+        yield Case(f"{estimator!r} on {name}, n={n}, scores {kind}", estimator, problem, scores, moments)
+
+    def _sizes(self) -> Iterator[tuple[Estimator, int]]:
+        """The estimator at small sizes which it accepts and whose outcomes are few enough."""
+        design = _with_budget(self.estimator)
+        if design is None:
+            yield from ((self.estimator, n) for n, _ in _SMALLEST if self._fits(self.estimator, n))
+            return
+        found = 0
+        keyed = isinstance(design, RowEstimator) and design.keys(2) > 0
+        many = isinstance(design, SeededEstimator) or design is not self.estimator
+        small = _SMALLEST if many else _SMALL_KEYED if keyed else _SMALL
+        for n, k in small + _NEARLY_FULL:
+            try:
+                estimator = self.at_budget(k)
+            except InputError:  # its other fields exclude so few rows
+                continue
+            if found < 2 and self._fits(estimator, n):
+                found += 1
+                yield estimator, n
+
+    def _fits(self, estimator: Estimator, n: int) -> bool:
+        try:
+            enumerate_moments(estimator, *self.problem("ties", n), limit=_OUTCOMES)
+        except InputError:
+            return False
+        return True
+
+
+def _with_budget(estimator: Estimator) -> Estimator | None:
+    """The estimator itself or the one inside it that has a budget."""
+    names = [field.name for field in dataclasses.fields(estimator)]  # type: ignore[arg-type]
+    if "budget" in names:
+        return estimator
+    inside = [value for name in names if isinstance(value := getattr(estimator, name), Estimator)]
+    return next((found for inner in inside if (found := _with_budget(inner)) is not None), None)
+
+
+def _at_budget(estimator: Estimator, k: int) -> Estimator:
+    if _with_budget(estimator) is estimator:
+        return make(estimator, budget=k)
+    fields = {field.name: getattr(estimator, field.name) for field in dataclasses.fields(estimator)}  # type: ignore[arg-type]
+    inside = {
+        name: _at_budget(value, k)
+        for name, value in fields.items()
+        if isinstance(value, Estimator) and _with_budget(value) is not None
+    }
+    return dataclasses.replace(estimator, **inside)  # type: ignore[type-var]
+
+
+Check = Callable[[Bench], str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Law:
+    """A law of the protocol: `check` returns what was seen, or raises `LawBroken` or `NotApplicable`."""
+
+    name: str
+    description: str
+    check: Check
+
+
+LAWS: dict[str, Law] = {}
+
+
+def law(name: str) -> Callable[[Check], Check]:
+    """Enter a check into the law-book; the first line of its docstring is the law's description."""
+
+    def enter(check: Check) -> Check:
+        LAWS[name] = Law(name, (check.__doc__ or "").strip().splitlines()[0], check)
+        return check
+
+    return enter
+
+
+def demand(condition: bool, message: str) -> None:
+    """Raise `LawBroken(message)` unless the condition holds."""
+    if not condition:
+        raise LawBroken(message)
+
+
+def estimate(
+    estimator: Estimator, problem: Problem, scores: Tensor | None = None, generator: torch.Generator | None = None
+) -> Tensor:
+    """One compression and contraction."""
+    return estimator.contract(estimator.compress(problem.x, scores=scores, generator=generator), problem.dy)
+
+
+def same_saved(a: tuple[object, ...], b: tuple[object, ...]) -> bool:
+    """Whether two compressed activations are equal bit for bit."""
+    if len(a) != len(b):
+        return False
+    return all(
+        torch.equal(u, v) if isinstance(u, Tensor) and isinstance(v, Tensor) else u == v
+        for u, v in zip(a, b, strict=True)
+    )

@@ -1,0 +1,1 @@
+"""Results as data: one typed, versioned JSON schema. Imports no statistics."""

@@ -1,0 +1,47 @@
+"""An experiment as data: what was asked for, every run, and how each estimator stands beside exact training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from wtacrs.validation.records.base import Record, Stamp
+from wtacrs.validation.records.training import TrainingResult
+from wtacrs.validation.statistics.equivalence import Equivalence
+
+
+class ExperimentRun(Record):
+    """One run: the label it has in the experiment, its seed, and its result."""
+
+    label: str
+    seed: int
+    result: TrainingResult
+
+
+class ExperimentRow(Record):
+    """One label over the seeds: mean metric, seconds relative to exact, and how it stands beside exact training.
+
+    `seeds_needed` would show, with probability 0.8, that a method whose results vary as these do and which is as good as
+    exact is equivalent, all labels together (Bonferroni); None if more than 10,000, and for exact.
+    """
+
+    label: str
+    estimator: str
+    mean: float
+    error: float | None
+    seconds: float
+    standing: Equivalence | None
+    seeds_needed: int | None = None
+
+
+class ExperimentResult(Record):
+    """All runs of an experiment, and the table that follows; `config` is the file that asked for them."""
+
+    kind: Literal["experiment"] = "experiment"
+    stamp: Stamp
+    config: dict[str, Any]
+    metric: str
+    majority: float
+    dev_size: int
+    runs: Sequence[ExperimentRun]
+    rows: Sequence[ExperimentRow]

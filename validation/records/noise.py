@@ -1,0 +1,128 @@
+"""What an estimator adds to the noise that a minibatch's gradient has anyway, as data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from wtacrs.validation.records.base import Record, ScoreKind, Stamp
+
+
+class NoiseRatio(Record):
+    """A squared error over the minibatch variance, with the ends of its interval; they are None with two batches."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+    def __str__(self) -> str:
+        ends = (
+            "" if self.low is None or self.high is None else f" [{in_percent(self.low)}, {in_percent(self.high)}]"
+        )
+        return f"{in_percent(self.value)}{ends}"
+
+
+class _Noise(Record):
+    """What one estimator with one kind of scores adds.
+
+    `row_fraction` is the budget as a fraction of the rows, None without a budget. `ratio` is that of the whole squared
+    error of one microbatch, variance and bias², over the minibatch variance, and `bias_ratio` the part of it that is
+    bias²: 0 for an unbiased estimator. Most of that differs between microbatches and averages out with them;
+    `persistent_ratio` estimates the part that no number of microbatches averages out, `‖E(EĜ_b − G_b)‖²`, without
+    bias, so that it may be negative. `method` says how variances were found; `ratio_error` is the standard error that
+    finitely many draws give the variance, in the unit of the ratio, None for closed forms. The interval of `ratio` has it
+    in already.
+    """
+
+    estimator: str
+    budget: int | float | None
+    row_fraction: float | None
+    scores: ScoreKind
+    method: Literal["closed form", "monte carlo"]
+    ratio: NoiseRatio
+    bias_ratio: float
+    persistent_ratio: float
+    ratio_error: float | None
+
+    @property
+    def mostly_bias(self) -> bool:
+        """More than half of the squared error of one microbatch is bias²."""
+        return 2 * self.bias_ratio > self.ratio.value
+
+
+class LayerNoise(_Noise):
+    """One layer; every list has a number for each batch, in squared units of the gradient.
+
+    `deviations` are ‖G_b − Ḡ‖², whose sum over B − 1 is the minibatch variance; `variances` are the estimator's, summed
+    over the layer's calls, with the standard errors `variance_errors` where they were found by `draws` draws;
+    `biases_squared` are ‖EĜ_b − G_b‖².
+    """
+
+    layer: str
+    deviations: Annotated[Sequence[float], Field(min_length=2)]
+    variances: Sequence[float]
+    variance_errors: Sequence[float] | None
+    biases_squared: Sequence[float]
+    draws: int | None
+
+
+class ModelNoise(_Noise):
+    """All measured layers together: sums over layers before the division. `worst` is the layer of largest ratio."""
+
+    layers: int
+    batches: int
+    worst: str
+    worst_ratio: NoiseRatio
+
+    @property
+    def equivalent_batch(self) -> float:
+        """How large a batch, relative to the one in use, has the same variance in exact arithmetic: 1/(1 + ratio)."""
+        return 1.0 / (1.0 + max(self.ratio.value, 0.0))
+
+    @property
+    def _persists(self) -> str:
+        if self.persistent_ratio <= 0.0:
+            return f"in {self.batches} microbatches no part of the bias is seen that would not average out"
+        part = in_percent(self.persistent_ratio)
+        return f"the bias that no number of microbatches averages out is {part} of that noise"
+
+    @property
+    def verdict(self) -> str:
+        """What it means for training, in one sentence."""
+        name = f"{self.estimator}, {self.scores}"
+        if self.ratio.value == 0.0:
+            return f"{name}: adds nothing to the gradient noise you already have"
+        worst = f"worst layer {self.worst}: {self.worst_ratio}"
+        if self.bias_ratio > 0.0:
+            return (
+                f"{name}: its squared error is {self.ratio} of the gradient noise you already have, "
+                f"{in_percent(self.bias_ratio)} as bias²; {self._persists}; {worst}"
+            )
+        size = f"{self.equivalent_batch:.3g}"
+        batch = "the batch you have" if size == "1" else f"a batch {size} times as large"
+        return f"{name}: adds {self.ratio} to the gradient noise you already have; equivalent to {batch}; {worst}"
+
+
+class NoiseResult(Record):
+    """Estimators against the minibatch's own noise; `level` is that of the intervals."""
+
+    kind: Literal["noise"] = "noise"
+    stamp: Stamp
+    level: float
+    models: Sequence[ModelNoise]
+    layers: Sequence[LayerNoise]
+
+
+def in_percent(ratio: float) -> str:
+    """A ratio in percent with two digits, or whole percents where these are more.
+
+    >>> in_percent(0.0361), in_percent(0.04), in_percent(12.345), in_percent(0.000021), in_percent(0.0)
+    ('3.6 %', '4 %', '1,234 %', '0.0021 %', '0 %')
+    """
+    if not math.isfinite(ratio):
+        return "∞" if ratio > 0 else str(ratio)
+    percent = 100 * ratio
+    return f"{percent:,.0f} %" if abs(percent) >= 9.95 or percent == 0 else f"{percent:.2g} %"

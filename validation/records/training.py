@@ -1,0 +1,42 @@
+"""Fine-tuning runs as data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from wtacrs.validation.records.base import Record, Stamp
+
+
+class TrainingPoint(Record):
+    """One evaluation: mean training loss since the last one, dev metrics, seconds of training so far."""
+
+    step: int
+    epoch: float
+    train_loss: float | None
+    dev: dict[str, float]
+    seconds: float
+
+
+class TrainingResult(Record):
+    """One fine-tuning run; `majority` is what predicting the most frequent training label scores on dev.
+
+    `processes` trained together, each on its share of every batch.
+    """
+
+    kind: Literal["training"] = "training"
+    stamp: Stamp
+    task: str
+    model: str
+    estimator: str
+    parameters: int
+    trainable: int | None = None
+    converted: int
+    train_size: int
+    dev_size: int
+    metric: str
+    majority: float
+    best: float
+    final: float
+    history: Sequence[TrainingPoint]
+    processes: int = 1

@@ -1,0 +1,1 @@
+"""Claims of the theory, true or only seemingly so, with exact numbers."""
