@@ -11,7 +11,7 @@ import numpy
 
 from wtacrs.figures.style import budget_in_rows, series
 from wtacrs.validation.layers.candidates import sizeless
-from wtacrs.validation.layers.compare import median_multiplications
+from wtacrs.validation.layers.compare import median_macs
 from wtacrs.validation.records.results import ComparisonRow, WinnerSweep
 
 
@@ -22,7 +22,7 @@ class LayerMedian:
     `share` is the share of the bytes its size was fitted to, None at equal rows. `bias_squared`, `variance`, `mse` and
     `mse_of_mean` (over `steps` steps) are medians relative to ‖G‖², each by itself, as is the cosine; `low` and `high`
     are the quartiles of the mean squared error; `error` is the median standard error of the Monte-Carlo rows, None if
-    all rows are closed forms. `row_fraction` (None without a budget), `byte_fraction` and `multiplication_fraction`
+    all rows are closed forms. `row_fraction` (None without a budget), `byte_fraction` and `mac_fraction`
     (None where no row states them) are medians of rows kept, bytes stored and scalar multiplications, as fractions of
     exact.
     """
@@ -34,7 +34,7 @@ class LayerMedian:
     layers: int
     row_fraction: float | None
     byte_fraction: float
-    multiplication_fraction: float | None
+    mac_fraction: float | None
     bias_squared: float
     variance: float
     mse: float
@@ -75,7 +75,7 @@ def label(row: ComparisonRow) -> str:
 
 
 @dataclass(frozen=True)
-class ScorePrice:
+class OracleRatio:
     """The price of not knowing dY: an estimator's variance with these scores over that with the oracle's.
 
     `prices` holds one number per layer; layers without variance under the oracle's scores are left out.
@@ -88,7 +88,7 @@ class ScorePrice:
     prices: tuple[float, ...]
 
 
-def score_prices(rows: Iterable[ComparisonRow]) -> list[ScorePrice]:
+def oracle_ratios(rows: Iterable[ComparisonRow]) -> list[OracleRatio]:
     """One entry per (scores other than the oracle's, estimator, budget or share of the bytes)."""
     held = list(rows)
     oracle = {_same(row): row.variance for row in held if row.scores == "oracle"}
@@ -99,7 +99,7 @@ def score_prices(rows: Iterable[ComparisonRow]) -> list[ScorePrice]:
             size = (row.budget, None) if row.bytes_share is None else (None, row.bytes_share)
             groups.setdefault((label(row), row.scores, *size), []).append(row.variance / best)
     return [
-        ScorePrice(name, scores, budget, share, tuple(p)) for (name, scores, budget, share), p in groups.items()
+        OracleRatio(name, scores, budget, share, tuple(p)) for (name, scores, budget, share), p in groups.items()
     ]
 
 
@@ -246,7 +246,7 @@ def _median(
         layers=len({row.layer for row in rows}),
         row_fraction=median(fractions) if fractions else None,
         byte_fraction=median(ratio(row.saved_bytes, row.exact_bytes) for row in rows),
-        multiplication_fraction=median_multiplications(rows),
+        mac_fraction=median_macs(rows),
         bias_squared=median(row.bias_squared for row in rows),
         variance=median(row.variance for row in rows),
         mse=median(row.mse for row in rows),

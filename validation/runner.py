@@ -33,7 +33,7 @@ _PARTS = ".parts"
 
 
 @dataclass(frozen=True)
-class Part(Generic[RecordT]):
+class TaskOutput(Generic[RecordT]):
     """What one task found; `skipped` says why there was nothing to find, as for a layer whose product is zero."""
 
     records: tuple[RecordT, ...] = ()
@@ -52,7 +52,7 @@ class Task(Generic[RecordT]):
     """
 
     key: str
-    work: Callable[..., Part[RecordT]]
+    work: Callable[..., TaskOutput[RecordT]]
     arguments: tuple[Any, ...]
     label: str = ""
 
@@ -111,7 +111,7 @@ class Runner:
         if self.folder is not None:
             shutil.rmtree(self.folder / _PARTS, ignore_errors=True)
 
-    def _outcomes(self, tasks: Sequence[Task[RecordT]]) -> Iterator[tuple[Task[RecordT], Part[RecordT]]]:
+    def _outcomes(self, tasks: Sequence[Task[RecordT]]) -> Iterator[tuple[Task[RecordT], TaskOutput[RecordT]]]:
         threads = max(torch.get_num_threads() // self.jobs, 1) if self.jobs > 1 or self.scheduler else None
         calls = [joblib.delayed(_call)(index, task, threads) for index, task in enumerate(tasks)]
         with ExitStack() as stack:
@@ -125,7 +125,7 @@ class Runner:
                     raise InputError(_named(tasks[index], str(outcome)))
                 yield tasks[index], outcome
 
-    def _tell(self, task: Task[RecordT], part: Part[RecordT], done: int, total: int) -> None:
+    def _tell(self, task: Task[RecordT], part: TaskOutput[RecordT], done: int, total: int) -> None:
         label = task.label or task.key
         if part.skipped is not None and self.skipped is not None:
             self.skipped(label, part.skipped)
@@ -142,17 +142,17 @@ class Runner:
             return None
         return self.folder / _PARTS / f"{hashlib.sha256(f'{SCHEMA_VERSION} {key}'.encode()).hexdigest()}.json"
 
-    def _kept(self, record: type[RecordT], key: str) -> Part[RecordT] | None:
+    def _kept(self, record: type[RecordT], key: str) -> TaskOutput[RecordT] | None:
         path = self._path(key)
         if path is None or not path.exists():
             return None
         try:
             stored = json.loads(path.read_bytes())
-            return Part(tuple(record.model_validate(one) for one in stored["records"]), stored["skipped"])
+            return TaskOutput(tuple(record.model_validate(one) for one in stored["records"]), stored["skipped"])
         except (ValueError, KeyError, TypeError, OSError):  # of an older version, or damaged: done anew
             return None
 
-    def _keep(self, key: str, part: Part[RecordT]) -> None:
+    def _keep(self, key: str, part: TaskOutput[RecordT]) -> None:
         path = self._path(key)
         if path is not None:
             with replacing(path) as partial:
@@ -178,7 +178,7 @@ def file_mark(path: Path) -> str:
     return f"{path.resolve()} {found.st_size} {found.st_mtime_ns}"
 
 
-def _call(index: int, task: Task[RecordT], threads: int | None) -> tuple[int, Part[RecordT] | InputError]:
+def _call(index: int, task: Task[RecordT], threads: int | None) -> tuple[int, TaskOutput[RecordT] | InputError]:
     """Run one task; a refusal comes back as a value, for the others to be finished and kept."""
     if threads is not None:
         torch.set_num_threads(threads)

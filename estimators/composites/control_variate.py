@@ -34,7 +34,7 @@ class Base(NamedTuple):
     codes: UInt8[Tensor, "r n"]
     steps: Float[Tensor, "r 1"]
     mask: UInt8[Tensor, " bytes"]
-    frame: Float[Tensor, "n 0"]  # no bytes: carries n and the dtype of x
+    shape_carrier: Float[Tensor, "n 0"]  # no bytes: carries n and the dtype of x
 
 
 @register("control_variate")
@@ -120,9 +120,9 @@ class ControlVariate(Estimator[Any]):
     def contract(self, saved: Any, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
         """`dYᵀ B` and the inner estimate."""
         base = Base(*saved[: len(Base._fields)])
-        check_length(base.frame, dy)
+        check_length(base.shape_carrier, dy)
         inner = self.rows.contract(type(saved).inner(*saved[len(Base._fields) :]), dy)
-        return base_product(base, dy) + inner.to(product_dtype(base.frame, dy))
+        return base_product(base, dy) + inner.to(product_dtype(base.shape_carrier, dy))
 
     def make_basis(
         self,
@@ -166,12 +166,12 @@ class ControlVariate(Estimator[Any]):
         if basis.device != x.device:
             raise InputError(f"basis must be on the device of x ({x.device}), got {basis.device}")
 
-    def multiplications(self, n: int, d: int, m: int) -> int:
+    def macs(self, n: int, d: int, m: int) -> int:
         """Those of the inner estimator, and of the base with V found anew."""
         rank = 0 if self.base == "mean" else min(self.rank, n, d)
         mean = 0 if self.base == "lowrank" else n * d
         passes = 2 * _ITERATIONS + 2  # over x: to find V, for A, and for B
-        return self.rows.multiplications(n, d, m) + mean + (passes * n * d + n * m + m * d) * rank
+        return self.rows.macs(n, d, m) + mean + (passes * n * d + n * m + m * d) * rank
 
     def expectation(
         self,
@@ -250,9 +250,9 @@ class ControlVariate(Estimator[Any]):
 
 def base_product(base: Base, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
     """`dYᵀ B` from the stored base, without forming B."""
-    dtype = product_dtype(base.frame, dy)
+    dtype = product_dtype(base.shape_carrier, dy)
     working = torch.float32 if dtype == torch.float16 else dtype
-    dy = dy.to(working) * unpack_bits(base.mask, base.frame.shape[0]).to(working)[:, None]
+    dy = dy.to(working) * unpack_bits(base.mask, base.shape_carrier.shape[0]).to(working)[:, None]
     product = torch.outer(dy.sum(0), base.mean.to(working))
     if base.basis.shape[1]:
         product = product + (dy.T @ _coefficients(base, working)) @ base.basis.to(working).T
@@ -262,11 +262,11 @@ def base_product(base: Base, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
 def stored_base(base: Base, dtype: torch.dtype) -> Float[Tensor, "n d"]:
     """B itself, from the stored base."""
     whole = base.mean.to(dtype) + _coefficients(base, dtype) @ base.basis.to(dtype).T
-    return whole * unpack_bits(base.mask, base.frame.shape[0])[:, None].to(dtype)
+    return whole * unpack_bits(base.mask, base.shape_carrier.shape[0])[:, None].to(dtype)
 
 
 def _coefficients(base: Base, dtype: torch.dtype) -> Float[Tensor, "n r"]:
-    return unpack(Packed(base.codes, base.steps), base.frame.shape[0], _COEFFICIENT_BITS, None, dtype).T
+    return unpack(Packed(base.codes, base.steps), base.shape_carrier.shape[0], _COEFFICIENT_BITS, None, dtype).T
 
 
 def _proxies(x: Float[Tensor, "n d"], scores: Shaped[Tensor, " n"] | None) -> Float64[Tensor, " n"]:

@@ -86,11 +86,11 @@ class HadamardRotation(Estimator[Any]):
         inner = self.rows.contract(saved, dy)
         return rotate_back(inner.to(working_dtype(inner.dtype))).to(inner.dtype)
 
-    def multiplications(self, n: int, d: int, m: int) -> int:
+    def macs(self, n: int, d: int, m: int) -> int:
         """Those of the inner estimator, and of the small dense transforms of n rows and of m."""
         block = largest_block(d)
         one = block * sum(factors(block))
-        return self.rows.multiplications(n, d, m) + (n + m) * one * (1 if block == d else 2)
+        return self.rows.macs(n, d, m) + (n + m) * one * (1 if block == d else 2)
 
     def expectation(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None

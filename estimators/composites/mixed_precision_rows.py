@@ -10,7 +10,14 @@ import torch
 from jaxtyping import Float, Float64, Int, Int64, Shaped, UInt8
 from torch import Tensor
 
-from wtacrs.estimators.composites.slots import BITS_PER_SLOT, MOST_SLOTS, Allotment, allot, relative_error, spreads
+from wtacrs.estimators.composites.slots import (
+    BITS_PER_SLOT,
+    MOST_SLOTS,
+    Allotment,
+    allot,
+    peak_to_rms,
+    relative_error,
+)
 from wtacrs.estimators.core.base import Estimator, Traits, product_dtype
 from wtacrs.estimators.core.counter_rng import CounterStream, Uniforms, new_seed, uniform_numbers
 from wtacrs.estimators.core.errors import InputError, NoClosedForm
@@ -46,7 +53,7 @@ class SavedSlots(NamedTuple):
     steps: Float[Tensor, "k groups"]
     counts: UInt8[Tensor, " b"]
     seed: Int64[Tensor, " 1"]
-    frame: Float[Tensor, "n 0"]  # no bytes: carry n, d and the dtype of x
+    shape_carrier: Float[Tensor, "n 0"]  # no bytes: carry n, d and the dtype of x
     columns: Float[Tensor, "d 0"]
 
 
@@ -131,7 +138,7 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
 
     def allot(self, x: Float[Tensor, "n d"], scores: Float64[Tensor, " n"]) -> Allotment:
         """Inclusion probabilities and slots for checked scores."""
-        return allot(scores, spreads(x, self.group), self.slots_for(x.shape[0]))
+        return allot(scores, peak_to_rms(x, self.group), self.slots_for(x.shape[0]))
 
     def plan(self, allotment: Allotment, uniforms: Float64[Tensor, " q"]) -> SlotPlan:
         """Slots and weights from `rows_design(n).uniforms(n)` numbers in [0, 1)."""
@@ -185,7 +192,7 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
             steps=steps,
             counts=to_bytes(plan.slots.to(torch.uint8).unsqueeze(0), _COUNT_BITS).squeeze(0),
             seed=seed,
-            frame=x.new_empty((n, 0)),
+            shape_carrier=x.new_empty((n, 0)),
             columns=x.new_empty((d, 0)),
         )
 
@@ -235,12 +242,12 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
 
     def contract(self, saved: SavedSlots, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
         """Put the digits together and sum the pairs (see `Estimator.contract`)."""
-        check_length(saved.frame, dy)
+        check_length(saved.shape_carrier, dy)
         return self.finish(saved, dy, CounterStream(saved.seed))
 
     def finish(self, saved: SavedSlots, dy: Float[Tensor, "n m"], source: Uniforms) -> Float[Tensor, "m d"]:
         """What `contract` returns, with the dither from a source."""
-        n, d = saved.frame.shape[0], saved.columns.shape[0]
+        n, d = saved.shape_carrier.shape[0], saved.columns.shape[0]
         dtype = product_dtype(saved.columns, dy)
         working = torch.float32 if dtype == torch.float16 else dtype
         counts = from_bytes(saved.counts.unsqueeze(0), _COUNT_BITS)[0, :n].to(torch.int64)
@@ -259,10 +266,10 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
             found.append(left @ torch.where((layout.slots > 0).unsqueeze(1), values, 0.0).to(working))
         return torch.cat(found, dim=1).to(dtype)
 
-    def multiplications(self, n: int, d: int, m: int) -> int:
+    def macs(self, n: int, d: int, m: int) -> int:
         """Those of the design, `min(S, n)·d·m` and what it needs itself, and `n` per group for the spreads."""
         groups = 1 if self.group is None else -(-d // self.group)
-        return self.rows_design(n).multiplications(n, d, m) + n * groups
+        return self.rows_design(n).macs(n, d, m) + n * groups
 
     def expectation(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
@@ -298,7 +305,7 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
 
     def rounding_errors(self, x: Float[Tensor, "n d"], allotment: Allotment) -> Float64[Tensor, " n"]:
         """`E‖Q_t(x_i) − x_i‖²` of every row that is kept."""
-        error = relative_error(spreads(x, self.group), 1 + allotment.refinements)
+        error = relative_error(peak_to_rms(x, self.group), 1 + allotment.refinements)
         return error * row_norms(x).square()
 
 

@@ -35,7 +35,7 @@ class SavedPackedRows(NamedTuple):
     steps: Float[Tensor, "k groups"]
     indices: Int[Tensor, " k"]
     seed: Int64[Tensor, " s"]
-    frame: Float[Tensor, "n 0"]  # no bytes: carry n, d and the dtype of x
+    shape_carrier: Float[Tensor, "n 0"]  # no bytes: carry n, d and the dtype of x
     columns: Float[Tensor, "d 0"]
 
 
@@ -121,7 +121,7 @@ class QuantizedRows(Estimator[SavedPackedRows]):
             *pack(weighted, self.bits, self.group, uniforms),
             indices=plan.indices.to(torch.int16 if x.shape[0] <= 2**15 else torch.int32),
             seed=seed,
-            frame=x.new_empty((x.shape[0], 0)),
+            shape_carrier=x.new_empty((x.shape[0], 0)),
             columns=x.new_empty((x.shape[1], 0)),
         )
 
@@ -131,7 +131,7 @@ class QuantizedRows(Estimator[SavedPackedRows]):
 
     def finish(self, saved: SavedPackedRows, dy: Float[Tensor, "n m"], source: Uniforms) -> Float[Tensor, "m d"]:
         """What `contract` returns; a dither comes from the source once more."""
-        check_length(saved.frame, dy)
+        check_length(saved.shape_carrier, dy)
         dtype = product_dtype(saved.columns, dy)
         working = torch.float32 if dtype == torch.float16 else dtype
         d = saved.columns.shape[0]
@@ -145,9 +145,9 @@ class QuantizedRows(Estimator[SavedPackedRows]):
         """Numbers p such that entry p with uniform number u has the code ⌊p + u⌋: for enumeration."""
         return grid_places(_weighted(x, plan), self.bits, self.group)
 
-    def multiplications(self, n: int, d: int, m: int) -> int:
+    def macs(self, n: int, d: int, m: int) -> int:
         """Those of the row design."""
-        return self.rows.multiplications(n, d, m)
+        return self.rows.macs(n, d, m)
 
     def expectation(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None

@@ -55,7 +55,7 @@ def allot(scores: Float64[Tensor, " n"], spread: Float64[Tensor, " n"], slots: i
 
     Args:
         scores: checked scores, the assumed sizes w of the pairs.
-        spread: m of every row, `spreads(x, group)`.
+        spread: m of every row, `peak_to_rms(x, group)`.
         slots: S ≥ 1.
     """
     n = scores.shape[0]
@@ -80,7 +80,7 @@ def relative_error(spread: Float64[Tensor, "*n"], slots: int | Int[Tensor, "*n"]
     return spread / (3.0 * (4.0**slots - 1.0) ** 2)
 
 
-def spreads(x: Float[Tensor, "n d"], group: int | None) -> Float64[Tensor, " n"]:
+def peak_to_rms(x: Float[Tensor, "n d"], group: int | None) -> Float64[Tensor, " n"]:
     """`m_i = Σ_g size_g max_g² / ‖x_i‖²`: 1 for numbers of equal size, d where one number outshines the others."""
     largest = grouped(x.abs(), group).amax(2).double()
     ends = torch.arange(1, largest.shape[1] + 1, device=x.device) * (x.shape[1] if group is None else group)

@@ -4,7 +4,7 @@ The weight gradient of a linear layer is `G = dYᵀ X` (`[m, d]`, the layout of 
 n column-row pairs `y_i x_iᵀ`. `X [n, d]` is in hand in the forward, `dY [n, m]` only in the backward; what
 `compress` returns is all that may live in between.
 
-Laws, checked by `wtacrs.validation.properties.checks` for every registered estimator:
+Properties, checked by `wtacrs.validation.properties.checks` for every registered estimator:
 
 1. `contract(compress(x), dy)` has shape `[m, d]` and the dtype of the exact product.
 2. It is linear in `dy` for a fixed `saved`.
@@ -13,7 +13,7 @@ Laws, checked by `wtacrs.validation.properties.checks` for every registered esti
    state, device) alone and the generator advances.
 5. If `traits.exact_at_full_budget`, keeping all rows gives the exact product.
 6. The shapes of `saved` depend on the shape of `x` only, never on its values.
-7. `multiplications(n, d, m)`, where it is stated, is what the matrix products of both verbs run.
+7. `macs(n, d, m)`, where it is stated, is what the matrix products of both verbs run.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SavedT = TypeVar("SavedT", bound=tuple[Any, ...])
 
 @dataclass(frozen=True)
 class Traits:
-    """What an estimator promises; the laws that are checked follow from it.
+    """What an estimator promises; the properties that are checked follow from it.
 
     Attributes:
         family: "exact", "rows", "sketch", "projection", "rounding" or "composite".
@@ -125,7 +125,7 @@ class Estimator(ABC, Generic[SavedT]):
             scores = joint_norms(b, a.T)
         return self.contract(self.compress(b, scores=scores, generator=generator), a.T)
 
-    def multiplications(self, n: int, d: int, m: int) -> int:
+    def macs(self, n: int, d: int, m: int) -> int:
         """Scalar multiplications inside the matrix products of one `compress` and one `contract`.
 
         The exact product has `n·d·m`. Counted are the products of two matrices and of a matrix with a vector, a complex

@@ -80,7 +80,7 @@ class SeededEstimator(Estimator[SavedT]):
         return double_product(x, dy, sampling_scores(x, scores) > 0)
 
 
-def only(matrix: Float[Tensor, "n c"], support: Bool[Tensor, " n"]) -> Float[Tensor, "n c"]:
+def mask_rows(matrix: Float[Tensor, "n c"], support: Bool[Tensor, " n"]) -> Float[Tensor, "n c"]:
     """The matrix with all rows outside the support set to zero."""
     return torch.where(support.unsqueeze(1), matrix, 0.0)
 
@@ -89,7 +89,7 @@ def scaled_rows(
     x: Float[Tensor, "n d"], support: Bool[Tensor, " n"]
 ) -> tuple[Float[Tensor, "n d"], Float[Tensor, " 1"]]:
     """The supported rows as every method here starts from them: in working precision, within ±1, and their scale."""
-    return normalised(only(x.to(working_dtype(x.dtype)), support))
+    return normalised(mask_rows(x.to(working_dtype(x.dtype)), support))
 
 
 def product_with(coefficients: Float[Tensor, "n r"], dy: Float[Tensor, "n2 m"]) -> Float[Tensor, "m r"]:

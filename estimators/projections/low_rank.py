@@ -18,7 +18,7 @@ from wtacrs.estimators.projections.subspace import (
     check_rank,
     principal_directions,
     rank_for,
-    search_multiplications,
+    search_macs,
 )
 
 
@@ -91,10 +91,10 @@ class LowRank(Estimator[SavedLowRank]):
         product = inner @ saved.directions.to(inner.dtype).T * saved.scale.to(inner.dtype)
         return product.to(product_dtype(saved.coefficients, dy))
 
-    def multiplications(self, n: int, d: int, m: int) -> int:
+    def macs(self, n: int, d: int, m: int) -> int:
         """`6 n·d·r` for V, `n·d·r` for X V, `(n + d)·m·r` for the product."""
         r = rank_for(self.rank, d)
-        return search_multiplications(n, d, r) + (n * d + n * m + m * d) * r
+        return search_macs(n, d, r) + (n * d + n * m + m * d) * r
 
     def expectation(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None

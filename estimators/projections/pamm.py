@@ -15,7 +15,7 @@ from wtacrs.estimators.core.errors import InputError, NoClosedForm
 from wtacrs.estimators.core.packing import working_dtype
 from wtacrs.estimators.core.registry import register
 from wtacrs.estimators.core.scores import check_rows_agree, row_norms, sampling_scores
-from wtacrs.estimators.core.seeded import BLOCK, SeededEstimator, only
+from wtacrs.estimators.core.seeded import BLOCK, SeededEstimator, mask_rows
 from wtacrs.estimators.core.sizing import check_budget, rows_for
 from wtacrs.estimators.rows.row_estimator import check_length
 
@@ -95,7 +95,7 @@ class PAMM(SeededEstimator[SavedPoints]):
         """Choose representatives, then assign and scale every row."""
         n = x.shape[0]
         chosen = source.subset(_CHOICE, support, rows_for(self.budget, n))
-        x = only(x, support)
+        x = mask_rows(x, support)
         units, norms = _units(x)
         place, cosine = _nearest(units, chosen)
         norm = norms[chosen][place]
@@ -118,7 +118,7 @@ class PAMM(SeededEstimator[SavedPoints]):
         """`contract`: nothing is drawn in it."""
         return self.contract(saved, dy)
 
-    def multiplications(self, n: int, d: int, m: int) -> int:
+    def macs(self, n: int, d: int, m: int) -> int:
         """`n·k·d` for the cosines, `k·d·m` for the product."""
         return rows_for(self.budget, n) * d * (n + m)
 
@@ -134,12 +134,12 @@ class PAMM(SeededEstimator[SavedPoints]):
             raise NoClosedForm(f"{self!r}: the factor β depends on the draw; use enumeration or Monte Carlo")
         check_rows_agree(x, dy)
         support = sampling_scores(x, scores) > 0
-        units, norms = _units(only(x.double(), support))
+        units, norms = _units(mask_rows(x.double(), support))
         cosine = units @ units.T
         # rows that cannot represent come last, with probability 0
         order = torch.where(support, cosine.abs(), -1.0).argsort(dim=1, descending=True, stable=True)
         weights = cosine * torch.zeros_like(cosine).scatter(1, order, self._ranked(support).expand_as(order))
-        return (only(dy.double(), support) * norms.unsqueeze(1)).T @ (weights @ units)
+        return (mask_rows(dy.double(), support) * norms.unsqueeze(1)).T @ (weights @ units)
 
     def _ranked(self, support: Bool[Tensor, " n"]) -> Float64[Tensor, " n"]:
         """The probability that the row at rank t is chosen and none of those before it."""

@@ -23,7 +23,7 @@ from wtacrs.estimators.projections.subspace import (
     principal_directions,
     random_matrix,
     rank_for,
-    search_multiplications,
+    search_macs,
 )
 
 
@@ -131,10 +131,10 @@ class PRAC(SeededEstimator[SavedPrac]):
         product = inner @ directions.T * saved.scale.to(inner.dtype)
         return product.to(product_dtype(saved.coefficients, dy))
 
-    def multiplications(self, n: int, d: int, m: int) -> int:
+    def macs(self, n: int, d: int, m: int) -> int:
         """`6 n·d·r₁` for P, `n·d·r` for the coefficients, `(n + d)·m·r` for the product."""
         first, second = self.ranks(d)
-        return search_multiplications(n, d, first) + (n * d + n * m + m * d) * (first + second)
+        return search_macs(n, d, first) + (n * d + n * m + m * d) * (first + second)
 
     def variance(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None

@@ -32,7 +32,7 @@ class SavedProjection(NamedTuple):
     coefficients: Float[Tensor, "n r"]
     scale: Float[Tensor, " 1"]
     seed: Int64[Tensor, " 1"]
-    frame: Float[Tensor, "0 d"]  # no bytes: carries d
+    shape_carrier: Float[Tensor, "0 d"]  # no bytes: carries d
 
 
 @register("random_projection")
@@ -105,11 +105,11 @@ class RandomProjection(SeededEstimator[SavedProjection]):
         """`(dYᵀ X R) Rᵀ`."""
         r = saved.coefficients.shape[1]
         inner = product_with(saved.coefficients, dy) / max(r, 1) ** 0.5
-        blocks = operator_blocks(self.kind, source, DIRECTIONS, saved.frame.shape[1], r, inner)
+        blocks = operator_blocks(self.kind, source, DIRECTIONS, saved.shape_carrier.shape[1], r, inner)
         product = torch.cat([inner @ block.T for _, block in blocks], dim=1)
         return (product * saved.scale.to(inner.dtype)).to(product_dtype(saved.coefficients, dy))
 
-    def multiplications(self, n: int, d: int, m: int) -> int:
+    def macs(self, n: int, d: int, m: int) -> int:
         """`n·d·r` for X R, `n·m·r` for its product with dY, `m·d·r` for the way back."""
         return (n * d + n * m + m * d) * rank_for(self.rank, d)
 

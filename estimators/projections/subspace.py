@@ -70,7 +70,7 @@ def principal_directions(
     return directions
 
 
-def search_multiplications(n: int, d: int, rank: int) -> int:
+def search_macs(n: int, d: int, rank: int) -> int:
     """Of `principal_directions`, in matrix products: two passes over the rows in each iteration."""
     return 2 * _ITERATIONS * n * d * rank
 

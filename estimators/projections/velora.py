@@ -23,7 +23,7 @@ class SavedPieces(NamedTuple):
     coordinates: Float[Tensor, "n g"]
     direction: Float[Tensor, " s"]
     scale: Float[Tensor, " 1"]
-    frame: Float[Tensor, "0 d"]  # no bytes: carries d
+    shape_carrier: Float[Tensor, "0 d"]  # no bytes: carries d
 
 
 @register("velora")
@@ -85,10 +85,10 @@ class VeLoRA(Estimator[SavedPieces]):
     def contract(self, saved: SavedPieces, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
         """`dYᵀ` times the coordinates, every one of them spread along the direction."""
         inner = product_with(saved.coordinates, dy)
-        product = _spread(inner, saved.direction.to(inner.dtype))[:, : saved.frame.shape[1]]
+        product = _spread(inner, saved.direction.to(inner.dtype))[:, : saved.shape_carrier.shape[1]]
         return (product * saved.scale.to(inner.dtype)).to(product_dtype(saved.coordinates, dy))
 
-    def multiplications(self, n: int, d: int, m: int) -> int:
+    def macs(self, n: int, d: int, m: int) -> int:
         """`n·g·⌈d/g⌉` for the coordinates, `n·g·m` for the product."""
         return n * self.groups * (-(-d // self.groups) + m)
 

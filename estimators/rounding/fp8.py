@@ -26,7 +26,7 @@ class SavedFp8(NamedTuple):
 
     values: Float[Tensor, "n d"]
     scales: Float[Tensor, " n"]
-    frame: Float[Tensor, "n 0"]  # no bytes: carries n and the dtype of x
+    shape_carrier: Float[Tensor, "n 0"]  # no bytes: carries n and the dtype of x
 
 
 @register("fp8")
@@ -65,8 +65,8 @@ class FP8(RoundingEstimator[SavedFp8]):
 
     def contract(self, saved: SavedFp8, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
         """`dYᵀ Q(X)`."""
-        check_length(saved.frame, dy)
-        dtype = product_dtype(saved.frame, dy)
+        check_length(saved.shape_carrier, dy)
+        dtype = product_dtype(saved.shape_carrier, dy)
         working = working_dtype(dtype)
         rows = saved.values.to(working) * saved.scales.to(working)[:, None]
         return dy.to(dtype).T @ rows.to(dtype)

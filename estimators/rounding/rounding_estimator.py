@@ -51,13 +51,13 @@ class RoundingEstimator(Estimator[SavedT]):
     ) -> SavedT:
         """Round every number (see `Estimator.compress`)."""
         check_matrix("x", x)
-        return self.keep(counted(x, scores), FreshNumbers(generator, working_dtype(x.dtype)))
+        return self.keep(zero_unscored_rows(x, scores), FreshNumbers(generator, working_dtype(x.dtype)))
 
     @abstractmethod
     def errors(self, x: Float[Tensor, "n d"]) -> Float64[Tensor, " n"]:
         """`E‖Q(x_i) − x_i‖²` of every row."""
 
-    def multiplications(self, n: int, d: int, m: int) -> int:
+    def macs(self, n: int, d: int, m: int) -> int:
         """`n·d·m`, as exact."""
         return n * d * m
 
@@ -73,11 +73,11 @@ class RoundingEstimator(Estimator[SavedT]):
     ) -> Float64[Tensor, ""]:
         """`Σ_i ‖y_i‖² E‖Q(x_i) − x_i‖²` over the rows of positive score."""
         check_rows_agree(x, dy)
-        x = counted(x, scores)
+        x = zero_unscored_rows(x, scores)
         errors = torch.cat([self.errors(rows) for rows in x.split(block_rows(4 * x.shape[1]))])
         return (errors * row_norms(dy).square()).sum()
 
 
-def counted(x: Float[Tensor, "n d"], scores: Shaped[Tensor, " n"] | None) -> Float[Tensor, "n d"]:
+def zero_unscored_rows(x: Float[Tensor, "n d"], scores: Shaped[Tensor, " n"] | None) -> Float[Tensor, "n d"]:
     """`x` with zeros in the rows of score 0."""
     return torch.where(sampling_scores(x, scores)[:, None] > 0, x, 0.0)

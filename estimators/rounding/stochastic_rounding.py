@@ -21,7 +21,7 @@ class SavedRounded(NamedTuple):
 
     codes: UInt8[Tensor, "n bytes"]
     steps: Float[Tensor, "n groups"]
-    frame: Float[Tensor, "n 0"]  # no bytes: carry n, d and the dtype of x
+    shape_carrier: Float[Tensor, "n 0"]  # no bytes: carry n, d and the dtype of x
     columns: Float[Tensor, "d 0"]
 
 
@@ -65,7 +65,7 @@ class StochasticRounding(RoundingEstimator[SavedRounded]):
 
     def contract(self, saved: SavedRounded, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
         """`dYᵀ Q(X)`."""
-        check_length(saved.frame, dy)
+        check_length(saved.shape_carrier, dy)
         dtype = product_dtype(saved.columns, dy)
         packed, d = Packed(saved.codes, saved.steps), saved.columns.shape[0]
         return dy.to(dtype).T @ unpack(packed, d, self.bits, self.group, dtype)

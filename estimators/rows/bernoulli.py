@@ -121,7 +121,7 @@ class Bernoulli(RowEstimator):
         weight = torch.where(taken, 1.0, thinned / target.probabilities[row])
         return RowPlan(row, torch.where(used, weight, 0.0))
 
-    def multiplications(self, n: int, d: int, m: int) -> int:
+    def macs(self, n: int, d: int, m: int) -> int:
         """That of all slots, used or not."""
         return self.slots(n) * d * m
 

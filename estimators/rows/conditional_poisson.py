@@ -86,10 +86,10 @@ class ConditionalPoisson(FixedSizeEstimator):
         sampled, _ = pass_through(inclusion_table(present, absent, k), wanted, uniforms)
         return in_slots(sampled, target.taken, k)
 
-    def multiplications(self, n: int, d: int, m: int) -> int:
+    def macs(self, n: int, d: int, m: int) -> int:
         """`k·d·m`, and two products with n × (2.5·√n + 11) complex numbers in each step of the search for p."""
         searched = 0 if rows_for(self.budget, n) == n else 2 * _STEPS * n * frequencies(n)
-        return super().multiplications(n, d, m) + searched
+        return super().macs(n, d, m) + searched
 
     def cuts(self, scores: Float64[Tensor, " n"], chosen: Float64[Tensor, " j"]) -> Float64[Tensor, " c"]:
         """The inclusion probability of the row that this number decides, given how many are still wanted."""

@@ -59,7 +59,7 @@ class Exact(Estimator[SavedExact]):
         dtype = product_dtype(saved.x, dy)
         return dy.to(dtype).T @ saved.x.to(dtype)
 
-    def multiplications(self, n: int, d: int, m: int) -> int:
+    def macs(self, n: int, d: int, m: int) -> int:
         """`n·d·m`."""
         return n * d * m
 

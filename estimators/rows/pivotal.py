@@ -17,7 +17,7 @@ from wtacrs.estimators.rows.fixed_size import OrderedEstimator, in_slots
 from wtacrs.estimators.rows.inclusion import Inclusion, inclusion
 
 
-class Fights(NamedTuple):
+class PivotalContest(NamedTuple):
     """The fights of one round, one per pair of neighbours; none of it depends on how earlier fights ended.
 
     Attributes:
@@ -189,7 +189,7 @@ def _padded(residual: Float64[Tensor, " n"]) -> Float64[Tensor, " m"]:
     return torch.nn.functional.pad(residual, (0, _leaves(residual.shape[0]) - residual.shape[0]))
 
 
-def _rounds(residual: Float64[Tensor, " m"]) -> Iterator[Fights]:
+def _rounds(residual: Float64[Tensor, " m"]) -> Iterator[PivotalContest]:
     """The rounds of a tournament between neighbours, from the leaves to the root."""
     while residual.shape[0] > 1:
         fights = _fights(residual[0::2], residual[1::2])
@@ -197,17 +197,17 @@ def _rounds(residual: Float64[Tensor, " m"]) -> Iterator[Fights]:
         residual = fights.residual
 
 
-def _fights(a: Float64[Tensor, " f"], b: Float64[Tensor, " f"]) -> Fights:
+def _fights(a: Float64[Tensor, " f"], b: Float64[Tensor, " f"]) -> PivotalContest:
     total = a + b
     settled = total > 1
     # 1 − a and 1 − b vanish together at a = b = 1: whoever wins, both are sampled
     part, whole = torch.where(settled, 1 - b, a), torch.where(settled, (1 - a) + (1 - b), total)
     left = torch.where(whole > 0, part / torch.where(whole > 0, whole, 1.0), 0.0)
-    return Fights(settled, left, torch.where(settled, total - 1, total))
+    return PivotalContest(settled, left, torch.where(settled, total - 1, total))
 
 
 def _fates(
-    fights: Fights, leaf: Int[Tensor, " m"], level: int
+    fights: PivotalContest, leaf: Int[Tensor, " m"], level: int
 ) -> tuple[Float64[Tensor, " m"], Float64[Tensor, " m"]]:
     """For every leaf, the probabilities that the one from its side is sampled, and that it goes on."""
     fight = leaf >> (level + 1)

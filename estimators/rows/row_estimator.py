@@ -55,7 +55,7 @@ class SavedRows(NamedTuple):
     rows: Float[Tensor, "k d"]
     indices: Int[Tensor, " k"]
     weights: Float[Tensor, " k"]
-    frame: Float[Tensor, "n 0"]  # no bytes: carries n, so that a dY of another length is refused
+    shape_carrier: Float[Tensor, "n 0"]  # no bytes: carries n, so that a dY of another length is refused
 
 
 @dataclass(frozen=True, repr=False)
@@ -118,10 +118,10 @@ class RowEstimator(Estimator[SavedRows]):
 
     def contract(self, saved: SavedRows, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
         """`Σ_j weight_j · y_(i_j) x_(i_j)ᵀ` over the kept rows (see `Estimator.contract`)."""
-        check_length(saved.frame, dy)
+        check_length(saved.shape_carrier, dy)
         return weighted_product(saved.rows, saved.indices, saved.weights, dy)
 
-    def multiplications(self, n: int, d: int, m: int) -> int:
+    def macs(self, n: int, d: int, m: int) -> int:
         """`k·d·m`; a design with other than k slots, or with matrix products in its draw, says so itself."""
         return rows_for(self.budget, n) * d * m
 
@@ -194,7 +194,7 @@ def keep_rows(x: Float[Tensor, "n d"], plan: RowPlan) -> SavedRows:
         rows=x.index_select(0, plan.indices),
         indices=plan.indices.to(torch.int32),
         weights=plan.weights.to(weight_dtype),
-        frame=x.new_empty((x.shape[0], 0)),
+        shape_carrier=x.new_empty((x.shape[0], 0)),
     )
 
 

@@ -82,10 +82,10 @@ class Sampford(FixedSizeEstimator):
         sampled, _ = pass_through(table, wanted, uniforms[1:])
         return in_slots(sampled.index_fill(0, special, True), target.taken, k)
 
-    def multiplications(self, n: int, d: int, m: int) -> int:
+    def macs(self, n: int, d: int, m: int) -> int:
         """`k·d·m`, and one product with n × (2.5·√n + 11) complex numbers for the special row."""
         drawn = 0 if rows_for(self.budget, n) == n else n * frequencies(n)
-        return super().multiplications(n, d, m) + drawn
+        return super().macs(n, d, m) + drawn
 
     def cuts(self, scores: Float64[Tensor, " n"], chosen: Float64[Tensor, " j"]) -> Float64[Tensor, " c"]:
         """The distribution of the special row, then that row's inclusion probability given the rows before it."""

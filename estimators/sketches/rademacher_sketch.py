@@ -42,9 +42,9 @@ class RademacherSketch(Sketch):
         """`S @ matrix`, block by block."""
         return dense_sketch("rademacher", matrix, k, source)
 
-    def multiplications(self, n: int, d: int, m: int) -> int:
+    def macs(self, n: int, d: int, m: int) -> int:
         """`k·n·(d + m)` for both sketches, `k·d·m` for their product."""
-        return rows_for(self.budget, n) * n * (d + m) + super().multiplications(n, d, m)
+        return rows_for(self.budget, n) * n * (d + m) + super().macs(n, d, m)
 
     def variance(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None

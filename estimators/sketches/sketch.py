@@ -60,7 +60,7 @@ class SavedSketch(NamedTuple):
     scale: Float[Tensor, " 1"]
     seed: Int64[Tensor, " 1"]
     support: UInt8[Tensor, " b"]
-    frame: Float[Tensor, "n 0"]  # no bytes: carries n
+    shape_carrier: Float[Tensor, "n 0"]  # no bytes: carries n
 
 
 @dataclass(frozen=True, repr=False)
@@ -97,14 +97,14 @@ class Sketch(SeededEstimator[SavedSketch]):
 
     def finish(self, saved: SavedSketch, dy: Float[Tensor, "n m"], source: Source) -> Float[Tensor, "m d"]:
         """`(S dY)ᵀ (S X)`."""
-        check_length(saved.frame, dy)
+        check_length(saved.shape_carrier, dy)
         dtype = product_dtype(saved.sketch, dy)
         working = working_dtype(dtype)
         rows, scale = scaled_rows(dy.to(working), unpack_bits(saved.support, dy.shape[0]))
         product = self.apply(rows, saved.sketch.shape[0], source).T @ saved.sketch.to(working)
         return (product * saved.scale.to(working) * scale).to(dtype)
 
-    def multiplications(self, n: int, d: int, m: int) -> int:
+    def macs(self, n: int, d: int, m: int) -> int:
         """`k·d·m`; sketches that are matrix products themselves add them."""
         return rows_for(self.budget, n) * d * m
 

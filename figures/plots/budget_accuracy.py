@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 from wtacrs.figures import command, style
 from wtacrs.validation.records.studies import BudgetsResult, Scores
 
-VARIANCES = {"oracle": ("-", "oracle scores"), "row norms": (style.DASHES[1], "row-norm scores")}
+VARIANCES = {"oracle": ("-", "oracle scores"), "row-norms": (style.DASHES[1], "row-norm scores")}
 
 
 def draw(result: BudgetsResult, path: Path) -> Path:

@@ -24,7 +24,7 @@ from wtacrs.validation.records.noise import LayerNoise, ModelNoise, NoiseResult
 _KINDS: dict[str, tuple[Any, bool, float]] = {
     "oracle": ("-", True, 1 / 1.07),
     "stale": (style.DASHES[3], True, 1.0),
-    "row norms": (style.DASHES[1], False, 1.07),
+    "row-norms": (style.DASHES[1], False, 1.07),
 }
 _NAMES = {kind: label for kind, (_, label) in CURVES.items()}
 _NEGLIGIBLE = 1e-4

@@ -20,7 +20,7 @@ from wtacrs.estimators import InputError
 from wtacrs.figures import command, style
 from wtacrs.validation.records.studies import TransferPair, TransferResult
 
-_KINDS = {"row norms": "row-norm scores", "stale": "stale scores", "oracle": "oracle scores"}
+_KINDS = {"row-norms": "row-norm scores", "stale": "stale scores", "oracle": "oracle scores"}
 
 
 def draw(result: TransferResult, path: Path, *, files: Sequence[str] | None = None) -> Path:

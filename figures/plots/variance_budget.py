@@ -23,7 +23,7 @@ from wtacrs.validation.records.results import ComparisonResult
 
 Axis = Literal["budget", "bytes", "multiplications"]
 SCORES = {
-    "row norms": "row-norm scores: ‖xᵢ‖",
+    "row-norms": "row-norm scores: ‖xᵢ‖",
     "stale": "stale scores: ‖xᵢ‖‖yᵢ‖ of an earlier state",
     "oracle": "oracle scores: ‖xᵢ‖‖yᵢ‖",
 }
@@ -91,7 +91,7 @@ def _shown(medians: list[LayerMedian], against: Axis) -> list[LayerMedian]:
 
 def _x(entry: LayerMedian, against: Axis) -> float | None:
     if against == "multiplications":
-        return entry.multiplication_fraction
+        return entry.mac_fraction
     return entry.byte_fraction if against == "bytes" else entry.row_fraction
 
 

@@ -26,7 +26,7 @@ PAPER, OPTIMAL, CRS = 'wta_crs(winners="paper")', 'wta_crs(winners="optimal")', 
 CURVES: dict[str, tuple[Any, str]] = {
     "oracle": ("-", "oracle scores"),
     "stale": (style.DASHES[3], "stale scores"),
-    "row norms": (style.DASHES[1], "row-norm scores"),
+    "row-norms": (style.DASHES[1], "row-norm scores"),
 }
 
 Scale = Literal["crs", "gradient"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from wtacrs.figures.plots import score_price, variance_budget
+from wtacrs.figures.plots import oracle_ratio, variance_budget
 from wtacrs.figures.report.page import (
     Cell,
     Markup,
@@ -17,11 +17,11 @@ from wtacrs.figures.report.page import (
     percent,
     table,
 )
-from wtacrs.figures.report.section_parts import METHODS, Part, missing, numbers
+from wtacrs.figures.report.section_parts import METHODS, Section, missing, numbers
 from wtacrs.figures.summary import (
     LayerMedian,
     layer_medians,
-    score_prices,
+    oracle_ratios,
     standard_error,
 )
 from wtacrs.validation.records.results import (
@@ -29,7 +29,7 @@ from wtacrs.validation.records.results import (
     ComparisonRow,
 )
 
-_SCORES = {"row norms": "row-norm scores", "stale": "stale scores", "oracle": "oracle scores"}
+_SCORES = {"row-norms": "row-norm scores", "stale": "stale scores", "oracle": "oracle scores"}
 _AXES: tuple[tuple[variance_budget.Axis, str], ...] = (
     ("budget", "budget"),
     ("bytes", "stored bytes"),
@@ -37,38 +37,38 @@ _AXES: tuple[tuple[variance_budget.Axis, str], ...] = (
 )
 
 
-def comparison(results: Sequence[tuple[str, ComparisonResult]]) -> Part:
+def comparison(results: Sequence[tuple[str, ComparisonResult]]) -> Section:
     """Medians over layers, figures against budget, bytes and multiplications, and all layers folded away."""
-    part = Part("Error of the estimators")
+    section = Section("Error of the estimators")
     if not results:
-        part.add(missing("comparison"))
+        section.add(missing("comparison"))
     for file, result in results:
         if len(results) > 1:
-            part.add(heading(file))
+            section.add(heading(file))
         medians = layer_medians(result.rows)
         if not medians:
-            part.add(paragraph(f"The comparison {file} has no rows.", "soft"))
+            section.add(paragraph(f"The comparison {file} has no rows.", "soft"))
             continue
         for against, what in _AXES:
-            part.draw(
+            section.draw(
                 partial(variance_budget.build, result, against=against),
                 f"Mean squared error against {what}",
                 f"Error of one gradient estimate, relative to ‖G‖², against {what}; lower is better. Lines are "
                 "medians over layers, bands their middle half; a dashed line is mostly bias², which does not "
                 "average out in training.",
             )
-        if score_prices(result.rows):
-            part.draw(
-                partial(score_price.build, result),
+        if oracle_ratios(result.rows):
+            section.draw(
+                partial(oracle_ratio.build, result),
                 "The price of not knowing dY",
                 "Variance with the scores at hand over the variance with the oracle's, the same estimator and budget: "
                 "what better scores would be worth. A dot is a layer.",
             )
-        part.add(
+        section.add(
             _median_table(medians),
             details(f"All {len(result.rows)} rows, layer by layer", _row_table(result.rows)),
         )
-    return part
+    return section
 
 
 def _median_table(medians: Sequence[LayerMedian]) -> Markup:
@@ -108,7 +108,7 @@ def _median_table(medians: Sequence[LayerMedian]) -> Markup:
 
 
 def _share(entry: LayerMedian) -> str:
-    return "–" if entry.multiplication_fraction is None else percent(entry.multiplication_fraction)
+    return "–" if entry.mac_fraction is None else percent(entry.mac_fraction)
 
 
 def _row_table(rows: Sequence[ComparisonRow]) -> Markup:
@@ -122,7 +122,7 @@ def _row_table(rows: Sequence[ComparisonRow]) -> Markup:
             number(row.bias_squared, row.bias_squared_error), number(row.variance, row.variance_error),
             number(row.mse, standard_error(row)), number(row.cosine, row.cosine_error),
             f"{row.saved_bytes:,}", f"{row.exact_bytes:,}",
-            "–" if row.multiplications is None else f"{row.multiplications:,}", f"{row.exact_multiplications:,}",
+            "–" if row.macs is None else f"{row.macs:,}", f"{row.exact_macs:,}",
             METHODS[row.method] + (f", {row.draws:,} draws" if row.draws is not None else ""),
         ]
         for row in rows

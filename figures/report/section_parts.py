@@ -32,7 +32,7 @@ class Named(NamedTuple):
 
 
 @dataclass
-class Part:
+class Section:
     """A section under way: its title, its HTML pieces, and the PNG files among them."""
 
     title: str

@@ -19,7 +19,7 @@ from wtacrs.figures.report.page import (
     paragraph,
     table,
 )
-from wtacrs.figures.report.section_parts import METHODS, Part, missing, numbers
+from wtacrs.figures.report.section_parts import METHODS, Section, missing, numbers
 from wtacrs.figures.summary import (
     choice_summaries,
     choice_variance,
@@ -34,17 +34,17 @@ from wtacrs.validation.records.training import TrainingResult
 ResultT = TypeVar("ResultT")
 
 
-def training(runs: Sequence[tuple[str, TrainingResult]]) -> Part:
+def training(runs: Sequence[tuple[str, TrainingResult]]) -> Section:
     """Table of all runs; curves per task, model and metric."""
-    part = Part("Training")
+    section = Section("Training")
     if not runs:
-        part.add(missing("training run"))
-        return part
+        section.add(missing("training run"))
+        return section
     head = [
         "task", "model", "estimator", "seed", "train", "dev", "metric", "majority", "best", "final", "seconds",
         "converted layers", "parameters",
     ]  # fmt: skip
-    part.add(table(head, [_training_row(run) for _, run in runs], kinds=numbers(3, 13, keep=(6,))))
+    section.add(table(head, [_training_row(run) for _, run in runs], kinds=numbers(3, 13, keep=(6,))))
     groups: dict[tuple[str, str, str], list[TrainingResult]] = {}
     for _, run in runs:
         groups.setdefault((run.task, run.model, run.metric), []).append(run)
@@ -54,19 +54,19 @@ def training(runs: Sequence[tuple[str, TrainingResult]]) -> Part:
             "dashed line, the score of always answering with the most frequent class. Right: training loss. An "
             "estimator does no harm where its line stays with that of exact."
         )
-        part.draw(partial(training_curves.build, group), f"Training curves, {model} on {task}", caption)
-    return part
+        section.draw(partial(training_curves.build, group), f"Training curves, {model} on {task}", caption)
+    return section
 
 
-def sweeps(results: Sequence[tuple[str, SweepResult]]) -> Part:
+def sweeps(results: Sequence[tuple[str, SweepResult]]) -> Section:
     """The |C| figure, the regrets of the two rules, and every layer folded away."""
-    part = Part("How many winners: |C|")
+    section = Section("How many winners: |C|")
     if not results:
-        part.add(missing("|C| sweep"))
+        section.add(missing("|C| sweep"))
     for file, result in results:
         if len(results) > 1:
-            part.add(heading(file))
-        part.draw(
+            section.add(heading(file))
+        section.draw(
             partial(winner_sweep.build, result),
             "Variance against the number of winners",
             f"{_what(result)} of WTA-CRS against |C| at one budget, relative to plain CRS with the same scores and k, "
@@ -74,27 +74,27 @@ def sweeps(results: Sequence[tuple[str, SweepResult]]) -> Part:
             "P_T / (k − |C|), the exact-variance rule S_T² / (k − |C|), with P_T the tail's share of the scores, "
             "S_T their sum.",
         )
-        part.draw(
+        section.draw(
             partial(winner_regret.build, result),
             "Regret of the rules for the number of winners",
             "Variance at a rule's |C| over that at the best |C|, against the budget: median over layers, their middle "
             "half, and the worst layer. 1 is perfect.",
         )
-        part.add(
+        section.add(
             *(paragraph(sentence) for sentence in which_winners(result.sweeps)),
             _regret_table(result.sweeps),
             details("All layers", _sweep_table(result.sweeps)),
         )
-    return part
+    return section
 
 
-def noise(results: Sequence[tuple[str, NoiseResult]]) -> Part:
+def noise(results: Sequence[tuple[str, NoiseResult]]) -> Section:
     """What the estimators add to the minibatch's own noise: a sentence each, the figure, all layers folded away."""
-    part = Part("Against the noise that is there anyway")
+    section = Section("Against the noise that is there anyway")
     for file, result in results:
         if len(results) > 1:
-            part.add(heading(file))
-        part.draw(
+            section.add(heading(file))
+        section.draw(
             partial(gradient_noise.build, result),
             "Estimators against the noise of the minibatch",
             "Squared error of an estimator over the variance that the gradient has between microbatches anyway, for one "
@@ -102,21 +102,21 @@ def noise(results: Sequence[tuple[str, NoiseResult]]) -> Part:
             "it. Of a biased one the persistent part of the bias², told below, is not. A dot is a layer, a line all "
             f"layers together, a bar its {result.level:.0%} interval (jackknife over microbatches).",
         )
-        part.add(
+        section.add(
             *(paragraph(f"{model.verdict}.") for model in result.models),
             details(f"All {len(result.layers)} rows, layer by layer", _noise_table(result.layers)),
         )
-    return part
+    return section
 
 
-def checks(results: Sequence[tuple[str, CheckResult]]) -> Part:
-    """Verdicts of the law-book: one line per estimator, every law folded away."""
-    part = Part("Laws")
+def checks(results: Sequence[tuple[str, CheckResult]]) -> Section:
+    """Verdicts of the list of properties: one line per estimator, every property folded away."""
+    section = Section("Properties")
     if not results:
-        part.add(missing("law check"))
-        return part
-    part.add(paragraph(
-        "Every estimator is held to the laws that its traits promise; an expected failure was declared "
+        section.add(missing("law check"))
+        return section
+    section.add(paragraph(
+        "Every estimator is held to the properties that its traits promise; an expected failure was declared "
         "beforehand, with its reason."
     ))  # fmt: skip
     states = ("pass", "fail", "expected failure", "not applicable")
@@ -124,32 +124,32 @@ def checks(results: Sequence[tuple[str, CheckResult]]) -> Part:
     for _, result in results:
         counts = [str(sum(v.status == state for v in result.verdicts)) for state in states]
         rows.append([code(result.estimator), _verdict("pass" if result.passed else "fail"), *counts])
-    part.add(table(["estimator", "verdict", *states], rows, kinds=["", "", *["number"] * 4]))
+    section.add(table(["estimator", "verdict", *states], rows, kinds=["", "", *["number"] * 4]))
     for _, result in results:
-        laws = [[v.law, _verdict(v.status), v.detail] for v in result.verdicts]
-        part.add(details(result.estimator, table(["law", "status", "detail"], laws)))
-    return part
+        properties = [[v.name, _verdict(v.status), v.detail] for v in result.verdicts]
+        section.add(details(result.estimator, table(["property", "status", "detail"], properties)))
+    return section
 
 
-def theory(results: Sequence[tuple[str, TheoryResult]]) -> Part:
+def theory(results: Sequence[tuple[str, TheoryResult]]) -> Section:
     """One line and one figure per claim."""
-    part = Part("What is true, and what only looks true")
+    section = Section("What is true, and what only looks true")
     for file, result in results:
         if len(results) > 1:
-            part.add(heading(file))
+            section.add(heading(file))
         rows: list[list[Cell]] = [
             [claim.title, Markup(f'<span class="{"good" if claim.holds else "bad"}">{claim.verdict}</span>'),
              "; ".join(claim.broken) or f"{len(claim.requirements)} met", claim.method, claim.source]
             for claim in result.claims
         ]  # fmt: skip
-        part.add(table(["claim", "verdict", "what was required of the numbers", "found by", "source"], rows))
+        section.add(table(["claim", "verdict", "what was required of the numbers", "found by", "source"], rows))
         for claim in result.claims:
-            part.draw(
+            section.draw(
                 partial(theory_figures.build, claim),
                 f"{theory_figures.heading(claim)}: {claim.title}",
                 claim.statement,
             )
-    return part
+    return section
 
 
 def _noise_table(rows: Sequence[LayerNoise]) -> Markup:

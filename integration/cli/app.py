@@ -14,7 +14,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from wtacrs.estimators import InputError
-from wtacrs.integration.parallel.processes import launched, speaks
+from wtacrs.integration.parallel.processes import env_world_size, is_main_process
 from wtacrs.integration.progress import count_bar
 
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ class _Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """The command that was asked for."""
         name, command, rest = super().resolve_command(ctx, args)
-        if launched() > 1 and name != "finetune":
+        if env_world_size() > 1 and name != "finetune":
             raise InputError(
-                f"WORLD_SIZE={launched()}: only `wtacrs finetune` runs in several processes; start `wtacrs {name}` in one"
+                f"WORLD_SIZE={env_world_size()}: only `wtacrs finetune` runs in several processes; start `wtacrs {name}` in one"
             )
         return name, command, rest
 
@@ -66,10 +66,10 @@ progress_bar = partial(count_bar, console)
 
 _SCORE_OPTIONS: dict[str, tuple[ScoreKind, ...]] = {
     "oracle": ("oracle",),
-    "row-norms": ("row norms",),
+    "row-norms": ("row-norms",),
     "stale": ("stale",),
-    "both": ("oracle", "row norms"),
-    "all": ("oracle", "row norms", "stale"),
+    "both": ("oracle", "row-norms"),
+    "all": ("oracle", "row-norms", "stale"),
 }
 
 CapturesArgument = Annotated[Path, typer.Argument(metavar="CAPTURES", help="File written by `wtacrs capture`.")]
@@ -136,13 +136,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _stopped(message: str) -> int:
-    if speaks():
+    if is_main_process():
         print(message, file=sys.stderr)
     return 130
 
 
 def _refuse(message: str, code: int = 2) -> int:
-    if speaks():
+    if is_main_process():
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return code
 

@@ -38,9 +38,9 @@ def check(
     ] = None,
     seed: SeedOption = 0,
 ) -> int:
-    """Check an estimator, or a product or a linear layer that is not ours; exit code 1 if it breaks a law.
+    """Check an estimator, or a product or a linear layer that is not ours; exit code 1 if it breaks a property.
 
-    A SPEC is checked against every law its traits promise. PATH.py:NAME imports the file, which runs it, and takes
+    A SPEC is checked against every property its traits promise. PATH.py:NAME imports the file, which runs it, and takes
     NAME for one of these:
 
     estimator: an Estimator, its class, or a function without arguments that returns one.
@@ -58,13 +58,13 @@ def check(
     from wtacrs.integration.studies.check import check_study, result_file
     from wtacrs.integration.tables.tables import check_table
     from wtacrs.validation.layers.captures import load_captures
-    from wtacrs.validation.properties.external_kinds import KINDS, outsider_from
+    from wtacrs.validation.properties.external_kinds import KINDS, external_from
     from wtacrs.validation.properties.import_object import is_reference
 
     if kind not in KINDS:
         raise InputError(f"--kind {kind!r} must be one of {', '.join(KINDS)}")
     if is_reference(spec):
-        estimator = outsider_from(spec, kind)
+        estimator = external_from(spec, kind)
     elif kind != "auto":
         raise InputError(f"--kind {kind} is for what is not ours, PATH.py:NAME; {spec!r} is a spec")
     else:

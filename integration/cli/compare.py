@@ -70,8 +70,8 @@ def compare(
     until the result is whole: the same command goes on where it was stopped.
     """
     from wtacrs.integration.studies.commands import check_folder
-    from wtacrs.integration.studies.compare import comparison_study, rivals_of
-    from wtacrs.integration.tables.compare import comparison_table, price_table, ratio_table
+    from wtacrs.integration.studies.compare import candidates_of, comparison_study
+    from wtacrs.integration.tables.compare import comparison_table, oracle_ratio_table, ratio_table
     from wtacrs.validation.layers.captures import load_captures
     from wtacrs.validation.layers.equal_bytes import COMBINATIONS
     from wtacrs.validation.runner import Runner
@@ -80,13 +80,13 @@ def compare(
         raise InputError(
             "--combinations are compared at equal bytes: name a share with --bytes, as in --bytes 0.1"
         )
-    rivals = rivals_of(estimator, budgets_from(budget or []), share, COMBINATIONS if combinations else ())
+    candidates = candidates_of(estimator, budgets_from(budget or []), share, COMBINATIONS if combinations else ())
     opened = load_captures(captures)
     check_folder("out", out)
     with progress_bar("comparing") as report:
         result = comparison_study(
             opened,
-            rivals,
+            candidates,
             out,
             layers=layers,
             scores=scores_from(scores),
@@ -96,8 +96,8 @@ def compare(
             device=device_from(device),
             runner=Runner(jobs, scheduler, out, report, warn_skipped),
         )
-    for table in (comparison_table(result, console.width), price_table(result), ratio_table(result)):
+    for table in (comparison_table(result, console.width), oracle_ratio_table(result), ratio_table(result)):
         if table.row_count:
             console.print(table)
-    figures = ("variance_budget", "variance_bytes", "variance_multiplications", "score_price")
+    figures = ("variance_budget", "variance_bytes", "variance_multiplications", "oracle_ratio")
     wrote(out / "comparison.json", *(out / f"{name}.png" for name in figures))

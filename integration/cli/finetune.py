@@ -29,10 +29,10 @@ def finetune(
         str,
         typer.Option(
             metavar="KIND",
-            help="What rows are sampled by: 'row norms', or these times gradient norms 'last seen' for the same example "
-            "and token, or their running average 'by token' or 'by position'.",
+            help="What rows are sampled by: 'row-norms', or these times gradient norms 'last-seen' for the same example "
+            "and token, or their running average 'by-token' or 'by-position'.",
         ),
-    ] = "row norms",
+    ] = "row-norms",
     task: TaskOption = "docstrings",
     data: DataOption = None,
     model: ModelOption = None,
@@ -80,7 +80,7 @@ def finetune(
     Under torchrun or accelerate launch (torchrun --nproc-per-node 2 -m wtacrs.integration.cli finetune …) several
     processes share every batch: --batch-size and --steps mean what they mean in one.
     """
-    from wtacrs.integration.parallel.processes import speaks
+    from wtacrs.integration.parallel.processes import is_main_process
     from wtacrs.integration.studies.commands import finetune_command
     from wtacrs.integration.tables.tables import training_table
     from wtacrs.integration.training.config import FinetuneConfig
@@ -121,6 +121,6 @@ def finetune(
         dev_limit=dev_limit,
         overwrite=overwrite,
     )
-    if speaks():
+    if is_main_process():
         console.print(training_table([result]))
         wrote(out / "result.json", out / "metrics.jsonl", out / "best")

@@ -82,7 +82,7 @@ def layer_tests(
             out,
             against=None if against == "none" else against,
             layers=layers,
-            scores=scores_from(scores) or ("row norms",),
+            scores=scores_from(scores) or ("row-norms",),
             quantity=quantity,  # type: ignore[arg-type]
             draws=draws,
             level=level,

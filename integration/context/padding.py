@@ -23,7 +23,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from wtacrs.integration.context.forward_pass import NOT_COMPILED, ForwardPass, Stream, tensors_with_gradient
-from wtacrs.integration.context.readout_rows import Answers
+from wtacrs.integration.context.readout_rows import ReadoutRows
 from wtacrs.integration.layers.linear_layers import projection_name
 from wtacrs.integration.parallel.processes import own_seed
 from wtacrs.integration.score_memory.gradient_norms import GradientNorms
@@ -68,7 +68,7 @@ class RowMasks:
         self._outside: ForwardPass | None = None
         self._ids: Tensor | None = None
         self._encoder_decoder = is_encoder_decoder(model)
-        self._answers = Answers(model, encoder_decoder=self._encoder_decoder)
+        self._readout_rows = ReadoutRows(model, encoder_decoder=self._encoder_decoder)
         # their layers read a table of positions too, which has the shape of one example
         self._shared_with_positions = any(getattr(m, "share_att_key", False) for m in model.modules())
         self._names = _argument_names(model)
@@ -153,7 +153,7 @@ class RowMasks:
     def _begin(self, arguments: dict[str, Any], ids: Tensor | None) -> None:
         attention, decoder_attention, labels = (arguments.get(name) for name in _ARGUMENTS)
         found = masks_from_arguments(self._encoder_decoder, attention, decoder_attention, labels)
-        found = self._answers.added_to(found, arguments)
+        found = self._readout_rows.added_to(found, arguments)
         tokens = tokens_from_arguments(self._encoder_decoder, arguments)
         if self._shared_with_positions:
             found, tokens = _but_for_one_example(found), _but_for_one_example(tokens)

@@ -33,7 +33,7 @@ from wtacrs.integration.context.forward_pass import Stream
 _UNMASKED = {"fnet", "led", "longformer", "mra", "nystromformer", "reformer", "rwkv", "xlnet", "yoso"}
 
 
-class Answers:
+class ReadoutRows:
     """Where a model reads its answer from, as far as its classes and its arguments tell.
 
     A class finds its answer by token id if its `forward` names `pad_token_id` (or `eos_token_id`): transformers' own

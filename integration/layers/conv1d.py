@@ -10,14 +10,14 @@ from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from wtacrs.estimators import Estimator, make
-from wtacrs.integration.layers.linear import MIN_ELEMENTS, EstimatedWeight
+from wtacrs.integration.layers.linear import MIN_ELEMENTS, EstimatedWeightGrad
 
 
-class ApproxConv1D(EstimatedWeight, Conv1D):
+class ApproxConv1D(EstimatedWeightGrad, Conv1D):
     """`Conv1D` of transformers, `x @ weight + bias` with `weight [d, m]`, with dW `[d, m]` estimated.
 
     The estimate is that of `ApproxLinear` for the transposed weight; autograd transposes it back. In everything else it
-    is as `EstimatedWeight` says.
+    is as `EstimatedWeightGrad` says.
 
     Args:
         nf: m, the features written.

@@ -10,9 +10,9 @@ from torch import nn
 
 from wtacrs.estimators import Estimator, InputError, make
 from wtacrs.integration.context.padding import RowMasks, flattens, stream_of
-from wtacrs.integration.layers.linear import MIN_ELEMENTS, ApproxLinear, EstimatedWeight
+from wtacrs.integration.layers.linear import MIN_ELEMENTS, ApproxLinear, EstimatedWeightGrad
 from wtacrs.integration.layers.linear_layers import conv1d_class, is_linear_layer, reads_rank
-from wtacrs.integration.parallel.fsdp_classes import become, own_class, unwrapped
+from wtacrs.integration.parallel.fsdp_classes import own_class, set_class, unwrapped
 from wtacrs.integration.score_memory.gradient_norms import GradientNorms
 from wtacrs.integration.score_memory.kinds import make_gradient_norms
 
@@ -36,7 +36,7 @@ def approximate_(
     *,
     filter_fn: FilterFn | None = None,
     min_elements: int = MIN_ELEMENTS,
-    scores: str | GradientNorms = "row norms",
+    scores: str | GradientNorms = "row-norms",
     share_inputs: bool = True,
 ) -> list[str]:
     """Turn every linear layer of a model into one with an estimated dW, in place.
@@ -63,9 +63,9 @@ def approximate_(
         estimator: a spec such as `"wta_crs(budget=0.3)"` or an `Estimator`.
         filter_fn: called with each layer's name and the layer (`nn.Linear` or `Conv1D`); False leaves it exact.
             Default: all but B of adapters.
-        min_elements: inputs with fewer numbers than this take the exact path (see `EstimatedWeight`).
-        scores: what rows are sampled by: "row norms", or these times what is remembered of gradient norms, "last seen"
-            (`LastSeenNorms`), "by token" (`TokenNorms`) or "by position" (`PositionNorms`), or such an object.
+        min_elements: inputs with fewer numbers than this take the exact path (see `EstimatedWeightGrad`).
+        scores: what rows are sampled by: "row-norms", or these times what is remembered of gradient norms, "last-seen"
+            (`LastSeenNorms`), "by-token" (`TokenNorms`) or "by-position" (`PositionNorms`), or such an object.
         share_inputs: whether layers that read the very same tensor in one forward pass keep one copy (see
             `SharedInputs`). The estimates stay unbiased and the sum of their variances the same; errors of layers that
             share are dependent. Compiled layers do not share.
@@ -112,8 +112,8 @@ def approximate_(
         kind = converted_class(layer)
         assert kind is not None
         if own_class(layer) is not kind:
-            become(layer, kind)
-        assert isinstance(layer, EstimatedWeight)
+            set_class(layer, kind)
+        assert isinstance(layer, EstimatedWeightGrad)
         layer.estimator = chosen_estimator
         layer.min_elements, layer.share_inputs = min_elements, share_inputs
         layer.gradient_norms = norms
@@ -125,7 +125,7 @@ def approximate_(
     return list(layers)
 
 
-def converted_class(module: nn.Module) -> type[EstimatedWeight] | None:
+def converted_class(module: nn.Module) -> type[EstimatedWeightGrad] | None:
     """What `approximate_` makes of a module (of one converted already: the same again), or None.
 
     Subclasses of `nn.Linear` and `Conv1D` have a `forward` of their own to lose, and are left alone.
@@ -133,7 +133,7 @@ def converted_class(module: nn.Module) -> type[EstimatedWeight] | None:
     kind = own_class(module)
     if kind in (nn.Linear, ApproxLinear):
         return ApproxLinear
-    if is_linear_layer(module) and issubclass(kind, EstimatedWeight) and "stock" in vars(kind):
+    if is_linear_layer(module) and issubclass(kind, EstimatedWeightGrad) and "stock" in vars(kind):
         return kind
     if kind is not conv1d_class():
         return None
@@ -167,9 +167,9 @@ def restore_(model: nn.Module) -> list[str]:
         masks = RowMasks.on(module)
         if masks is not None:
             masks.remove()
-        if isinstance(module, EstimatedWeight):
+        if isinstance(module, EstimatedWeightGrad):
             for attribute in _ATTRIBUTES:
                 module.__dict__.pop(attribute, None)
-            become(module, module.stock)
+            set_class(module, module.stock)
             restored.append(name)
     return restored

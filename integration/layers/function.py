@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from wtacrs.estimators import Estimator, InputError
 
-Watch = Callable[[Tensor], None]
+GradRowsHook = Callable[[Tensor], None]
 
 
 class SampledLinear(torch.autograd.Function):
@@ -31,7 +31,7 @@ class SampledLinear(torch.autograd.Function):
         scores: Shaped[Tensor, " n"] | None,
         estimator: Estimator,
         kept: tuple[Any, ...] | None,
-        watch: Watch | None,
+        watch: GradRowsHook | None,
     ) -> Float[Tensor, "*batch m"]:
         """`x @ weight.T + bias`, by the same kernel as `nn.Linear`."""
         return F.linear(x, weight, bias)
@@ -71,7 +71,7 @@ def sampled_linear(
     *,
     scores: Shaped[Tensor, " n"] | None = None,
     kept: tuple[Any, ...] | None = None,
-    watch: Watch | None = None,
+    watch: GradRowsHook | None = None,
 ) -> Float[Tensor, "*batch m"]:
     """`F.linear(x, weight, bias)` with an estimated weight gradient, under autocast as `F.linear` itself.
 

@@ -1,6 +1,6 @@
 """`ApproxLinear`: an `nn.Linear` with the same parameters and state dict whose dW is estimated.
 
-What it adds is in `EstimatedWeight`, which `ApproxConv1D` (`wtacrs.integration.layers.conv1d`) shares.
+What it adds is in `EstimatedWeightGrad`, which `ApproxConv1D` (`wtacrs.integration.layers.conv1d`) shares.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from wtacrs.estimators import Estimator, make, row_norms
 from wtacrs.integration.context.forward_pass import NOT_COMPILED, ForwardPass, Stream
 from wtacrs.integration.context.padding import RowMasks
 from wtacrs.integration.context.shared_inputs import Sample, can_share
-from wtacrs.integration.layers.function import Watch, as_autocast, sampled_linear
+from wtacrs.integration.layers.function import GradRowsHook, as_autocast, sampled_linear
 from wtacrs.integration.score_memory.gradient_norms import GradientNorms
 
 MIN_ELEMENTS = 16_384
 
 
-class EstimatedWeight(nn.Module):
+class EstimatedWeightGrad(nn.Module):
     """What a linear layer gains by conversion: an estimator, what it knows of padding, and the choice of the exact path.
 
     The ordinary path is taken, and nothing beyond what it keeps is kept, in eval mode, without gradients, with a frozen
@@ -94,7 +94,7 @@ class EstimatedWeight(nn.Module):
         """What must be equal, besides the input, for layers to keep one copy; x as autocast makes it."""
         return self.estimator, self.stream, x.dtype
 
-    def _watch(self, current: ForwardPass, leader: str, x: Tensor) -> Watch | None:
+    def _watch(self, current: ForwardPass, leader: str, x: Tensor) -> GradRowsHook | None:
         if self.gradient_norms is None or not current.known:
             return None
         return self.gradient_norms.watcher(current, leader, self.stream, self._by_example(current, x).shape[:-1])
@@ -127,10 +127,10 @@ class EstimatedWeight(nn.Module):
         )
 
 
-class ApproxLinear(EstimatedWeight, nn.Linear):
+class ApproxLinear(EstimatedWeightGrad, nn.Linear):
     """Linear layer with an exact output, exact dX and db, and dW estimated from a compressed input.
 
-    When the path of `nn.Linear` is taken instead, `EstimatedWeight` tells.
+    When the path of `nn.Linear` is taken instead, `EstimatedWeightGrad` tells.
 
     Args:
         in_features: d.

@@ -55,7 +55,7 @@ class _Recorder:
             handle.remove()
 
 
-class _Watched:
+class _RecordedModel:
     """A model whose chosen layers are recorded, batch by batch."""
 
     def __init__(self, model: nn.Module, layers: Mapping[str, Any], masks: RowMasks, loss_fn: LossFn) -> None:
@@ -148,12 +148,12 @@ def capture(
 
 
 @contextmanager
-def _watching(model: nn.Module, layers: Mapping[str, Any], loss_fn: LossFn) -> Iterator[_Watched]:
+def _watching(model: nn.Module, layers: Mapping[str, Any], loss_fn: LossFn) -> Iterator[_RecordedModel]:
     """The model with masks of its own where it has none yet."""
     masks = RowMasks.on(model)
     own = RowMasks(model) if masks is None else None
     try:
-        yield _Watched(model, layers, masks or own, loss_fn)  # type: ignore[arg-type]
+        yield _RecordedModel(model, layers, masks or own, loss_fn)  # type: ignore[arg-type]
     finally:
         if own is not None:
             own.remove()
@@ -182,7 +182,7 @@ def _same_layers(earlier: nn.Module, layers: Mapping[str, Any], filter_fn: Layer
     return found
 
 
-def _elsewhere_in_the_random_numbers(then: _Watched, batch: Mapping[str, Any]) -> dict[str, LayerCapture]:
+def _elsewhere_in_the_random_numbers(then: _RecordedModel, batch: Mapping[str, Any]) -> dict[str, LayerCapture]:
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
         return then.run(batch)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from wtacrs.integration.layers.linear import EstimatedWeight
+from wtacrs.integration.layers.linear import EstimatedWeightGrad
 
 _SEED = 0
 
@@ -30,11 +30,11 @@ class LayerBytes:
     exact_alone: int = 0
 
 
-def stored_bytes(layer: EstimatedWeight, x: Tensor) -> tuple[int, int]:
+def stored_bytes(layer: EstimatedWeightGrad, x: Tensor) -> tuple[int, int]:
     """Bytes that a layer keeps of an input for the backward pass, and that the stock layer would keep.
 
     Random numbers come from a generator of its own: the run's are left as they are. What is counted depends on the
-    shape of `x` alone (law 6 of `wtacrs.estimators.core.base`).
+    shape of `x` alone (property 6 of `wtacrs.estimators.core.base`).
 
     Args:
         layer: a converted layer, in the mode and under the autocast that it will run in.
@@ -65,7 +65,7 @@ def tensors_in(saved: Any) -> Iterator[Tensor]:
             yield from tensors_in(part)
 
 
-class LayerWatch:
+class LayerBytesProbe:
     """Measures every converted layer of a model during its next forward pass, and then leaves.
 
     Args:
@@ -79,7 +79,7 @@ class LayerWatch:
         self._handles = [
             layer.register_forward_pre_hook(self._hook(name))
             for name, layer in model.named_modules()
-            if isinstance(layer, EstimatedWeight)
+            if isinstance(layer, EstimatedWeightGrad)
         ]
         self._handles.append(model.register_forward_hook(self._leave, always_call=True))
 
@@ -91,7 +91,7 @@ class LayerWatch:
     def _hook(self, name: str) -> Any:
         entry = self.layers.setdefault(name, LayerBytes())
 
-        def measure(layer: EstimatedWeight, args: tuple[Any, ...]) -> None:
+        def measure(layer: EstimatedWeightGrad, args: tuple[Any, ...]) -> None:
             if not torch.is_grad_enabled():
                 return
             stored, exact = stored_bytes(layer, args[0])

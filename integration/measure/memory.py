@@ -27,7 +27,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.layers.convert import approximate_, fitting_layers, restore_
-from wtacrs.integration.layers.linear import MIN_ELEMENTS, EstimatedWeight
+from wtacrs.integration.layers.linear import MIN_ELEMENTS, EstimatedWeightGrad
 from wtacrs.validation.properties.saved_for_backward import note_contexts
 from wtacrs.validation.records.memory import StepMemory, TypeBytes
 
@@ -147,7 +147,7 @@ def _saved(model: nn.Module, forward: Callable[[], Tensor], batch: Batch) -> lis
 def _type_name(module: nn.Module | None) -> str:
     if module is None:
         return OUTSIDE
-    return (module.stock if isinstance(module, EstimatedWeight) else type(module)).__name__
+    return (module.stock if isinstance(module, EstimatedWeightGrad) else type(module)).__name__
 
 
 def _is_cast(tensor: Tensor, module: nn.Module | None) -> bool:

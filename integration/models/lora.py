@@ -48,7 +48,7 @@ def add_lora(
     generator is left as it was.
 
     Args:
-        model: the model; `take_lora_off` makes it stock again.
+        model: the model; `merge_lora` makes it stock again.
         rank: r, at least 1.
         alpha: adapters count `alpha / rank`; default 2 · rank.
         layers: patterns of the names of layers that get adapters; None for all but the output layer.
@@ -81,7 +81,7 @@ def add_lora(
     return wrapped
 
 
-def take_lora_off(model: nn.Module) -> None:
+def merge_lora(model: nn.Module) -> None:
     """Add the adapters to the weights, in place, so that the model inside peft's wrapper is a stock one again."""
     if is_lora(model):
         model.merge_and_unload()  # type: ignore[operator]

@@ -25,23 +25,23 @@ def is_sharded(model: nn.Module) -> bool:
     return isinstance(model, FSDPModule)
 
 
-def add_up(model: nn.Module, *, alone: bool) -> None:
+def set_gradient_sync(model: nn.Module, *, alone: bool) -> None:
     """Whether gradients of the next backward pass stay with the process that computed them."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(not alone)
 
 
-def whole(state: Any) -> Any:
+def full_state_dict(state: Any) -> Any:
     """Nested dicts and lists with every tensor whole, on the CPU if it was in pieces; all processes must ask."""
-    return _whole(state, {})
+    return _full(state, {})
 
 
-def whole_weights(model: nn.Module) -> dict[str, Tensor]:
+def full_weights(model: nn.Module) -> dict[str, Tensor]:
     """The state dict with every tensor whole; what is tied under several names stays tied."""
-    return whole(model.state_dict(keep_vars=True))
+    return full_state_dict(model.state_dict(keep_vars=True))
 
 
-def load_whole(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+def load_full(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load the state dict of the model in one process, whether it is in pieces here or not.
 
     Raises:
@@ -52,7 +52,7 @@ def load_whole(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     model.load_state_dict(fit)
 
 
-def load_whole_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+def load_full_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Load the state dict of an optimizer in one process, whether its parameters are in pieces here or not."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     placed = {
@@ -62,7 +62,7 @@ def load_whole_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]
     optimizer.load_state_dict(state | {"state": placed})
 
 
-def _whole(state: Any, known: dict[int, Tensor]) -> Any:
+def _full(state: Any, known: dict[int, Tensor]) -> Any:
     if isinstance(state, DTensor):
         if id(state) not in known:
             known[id(state)] = state.full_tensor().detach().cpu()
@@ -70,9 +70,9 @@ def _whole(state: Any, known: dict[int, Tensor]) -> Any:
     if isinstance(state, Tensor):
         return state.detach()
     if isinstance(state, Mapping):
-        return {key: _whole(value, known) for key, value in state.items()}
+        return {key: _full(value, known) for key, value in state.items()}
     if isinstance(state, list):
-        return [_whole(value, known) for value in state]
+        return [_full(value, known) for value in state]
     return state
 
 

@@ -32,7 +32,7 @@ def own_class(module: nn.Module) -> type[nn.Module]:
     return kind if _marker(kind) is None else kind.__bases__[1]
 
 
-def become(module: nn.Module, kind: type[nn.Module]) -> None:
+def set_class(module: nn.Module, kind: type[nn.Module]) -> None:
     """Change the class of a module in place. One that is sharded by `fully_shard` stays sharded."""
     before = type(module)
     marker = _marker(before)

@@ -16,12 +16,12 @@ from wtacrs.estimators.core.errors import InputError
 T = TypeVar("T")
 
 
-def launched() -> int:
+def env_world_size() -> int:
     """How many processes torchrun or `accelerate launch` started, this one among them; 1 without either."""
     return _number("WORLD_SIZE", 1)
 
 
-def speaks() -> bool:
+def is_main_process() -> bool:
     """Whether this process is the one that talks to the terminal."""
     return _number("RANK", 0) == 0
 
@@ -58,7 +58,7 @@ class Processes:
         Raises:
             InputError: if they cannot find each other.
         """
-        if launched() > 1 and not distributed.is_initialized():
+        if env_world_size() > 1 and not distributed.is_initialized():
             from accelerate import PartialState
 
             try:
@@ -66,7 +66,7 @@ class Processes:
             except (ValueError, RuntimeError) as error:
                 reason = str(error).splitlines()[0]
                 raise InputError(
-                    f"WORLD_SIZE={launched()}: the processes do not find each other: {reason}"
+                    f"WORLD_SIZE={env_world_size()}: the processes do not find each other: {reason}"
                 ) from None
         return Processes.here()
 
@@ -102,7 +102,7 @@ class Processes:
         distributed.all_gather_object(found, value)
         return found
 
-    def together(self, work: Callable[[], T]) -> T:
+    def run_on_all(self, work: Callable[[], T]) -> T:
         """Do the same in every process; what one of them refuses, all of them refuse.
 
         Raises:

@@ -15,12 +15,12 @@ _KINDS: dict[str, Callable[[], GradientNorms]] = {
     TokenNorms.kind: TokenNorms,
     PositionNorms.kind: PositionNorms,
 }
-TRAINING_SCORES = ("row norms", *_KINDS)
+TRAINING_SCORES = ("row-norms", *_KINDS)
 """Names that `approximate_` and `wtacrs finetune --scores` take."""
 
 
 def make_gradient_norms(scores: str | GradientNorms) -> GradientNorms | None:
-    """A new memory of the named kind, or the given one; None for "row norms", which remember nothing.
+    """A new memory of the named kind, or the given one; None for "row-norms", which remember nothing.
 
     Raises:
         InputError: on another name.

@@ -39,7 +39,7 @@ class LastSeenNorms(GradientNorms):
         floor: share of the probability that is spread evenly.
     """
 
-    kind: ClassVar[str] = "last seen"
+    kind: ClassVar[str] = "last-seen"
     needs_ids: ClassVar[bool] = True
 
     def __init__(self, folder: Path | None = None, *, floor: float = FLOOR) -> None:
@@ -106,7 +106,7 @@ class LastSeenNorms(GradientNorms):
         ids = current.ids
         if ids is None:
             raise InputError(
-                "scores='last seen' need to know the examples: give the model example_ids=, their positions in the "
+                "scores='last-seen' need to know the examples: give the model example_ids=, their positions in the "
                 "data set, or run it within LastSeenNorms.given(ids)"
             )
         if ids.ndim != 1 or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:

@@ -23,7 +23,7 @@ class PositionNorms(RunningNorms):
         floor: share of the probability that is spread evenly.
     """
 
-    kind: ClassVar[str] = "by position"
+    kind: ClassVar[str] = "by-position"
 
     def __init__(self, longest: int = 512, *, decay: float = DECAY, floor: float = FLOOR) -> None:
         super().__init__(decay=decay, floor=floor)

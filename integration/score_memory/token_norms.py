@@ -24,7 +24,7 @@ class TokenNorms(RunningNorms):
         floor: share of the probability that is spread evenly.
     """
 
-    kind: ClassVar[str] = "by token"
+    kind: ClassVar[str] = "by-token"
 
     def __init__(self, vocabulary: int | None = None, *, decay: float = DECAY, floor: float = FLOOR) -> None:
         super().__init__(decay=decay, floor=floor)
@@ -47,7 +47,7 @@ class TokenNorms(RunningNorms):
             self._vocabulary = getattr(getattr(model, "config", None), "vocab_size", None)
         if self._vocabulary is None:
             raise InputError(
-                f"scores='by token': {type(model).__name__} has no config.vocab_size; use TokenNorms(vocabulary=…)"
+                f"scores='by-token': {type(model).__name__} has no config.vocab_size; use TokenNorms(vocabulary=…)"
             )
 
     def _places(

@@ -1,4 +1,4 @@
-"""The law-book, and the test of the mean on captured layers."""
+"""The list of properties, and the test of the mean on captured layers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from wtacrs.integration.studies.captured import chosen_entries, source_of
 from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.layers.scores import layer_scores
 from wtacrs.validation.problems import Problem
-from wtacrs.validation.properties.checks import check_estimator, check_outsider
-from wtacrs.validation.properties.external_code import OutsideLinear, OutsideProduct
+from wtacrs.validation.properties.checks import check_estimator, check_external
+from wtacrs.validation.properties.external_code import ExternalLinear, ExternalProduct
 from wtacrs.validation.properties.external_kinds import file_stem
-from wtacrs.validation.properties.mean_report import Watched
+from wtacrs.validation.properties.mean_report import MeanTracker
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.results import CheckResult, Verdict, write_result
 from wtacrs.validation.runner import Report
@@ -33,9 +33,9 @@ def check_study(
     seed: int = 0,
     report: Report | None = None,
 ) -> CheckResult:
-    """The law-book, and on captured layers a test of the mean at their real size; writes `check-<name>.json`.
+    """The list of properties, and on captured layers a test of the mean at their real size; writes `check-<name>.json`.
 
-    A product or a linear layer from outside meets the law-book of its kind.
+    A product or a linear layer from outside meets the list of properties of its kind.
 
     With captures, each half of the verdicts gets half of the level; that half is shared evenly by the layers.
 
@@ -44,8 +44,8 @@ def check_study(
     """
     entries = [] if captures is None else chosen_entries(captures, layers)
     share = level / 2 if entries else level
-    if isinstance(estimator, (OutsideProduct, OutsideLinear)):
-        verdicts = check_outsider(estimator, level=share, seed=seed)
+    if isinstance(estimator, (ExternalProduct, ExternalLinear)):
+        verdicts = check_external(estimator, level=share, seed=seed)
     else:
         verdicts = check_estimator(estimator, level=share, seed=seed)
     generator = torch.Generator().manual_seed(seed)
@@ -69,15 +69,15 @@ def result_file(out: Path, estimator: Estimator) -> Path:
 def _layer_verdict(
     estimator: Estimator, captures: Captures, entry: str, draws: int, level: float, generator: torch.Generator
 ) -> Verdict:
-    law = f"mean on {entry}"
+    name = f"mean on {entry}"
     if not estimator.traits.unbiased:
-        return Verdict(law=law, status="not applicable", detail="the estimator does not claim to be unbiased")
+        return Verdict(name=name, status="not applicable", detail="the estimator does not claim to be unbiased")
     layer = captures[entry]
-    scores = layer_scores("row norms", layer.x, layer.dy, layer.mask)
-    watched = Watched(estimator, Problem(layer.x, layer.dy))
+    scores = layer_scores("row-norms", layer.x, layer.dy, layer.mask)
+    watched = MeanTracker(estimator, Problem(layer.x, layer.dy))
     found = mean_test(watched, layer.x, layer.dy, draws=draws, level=level, scores=scores, generator=generator)
     detail = (
         f"{watched.in_words()}; p = {found.p_value:.2g} at level {level:.1g} over {draws} draws; seen with 99 % power "
         f"would be a bias of {found.detectable:.2g} ‖G‖ in any direction, or of {found.detectable_along:.2g} ‖G‖ along G"
     )
-    return Verdict(law=law, status="fail" if found.rejected else "pass", detail=detail)
+    return Verdict(name=name, status="fail" if found.rejected else "pass", detail=detail)

@@ -272,7 +272,7 @@ def finetune_command(
         load = partial(
             _load, config, task_name, data, model_name, tokenizer_name, train_limit, dev_limit, overwrite
         )
-        task, model, tokenizer = processes.together(load)
+        task, model, tokenizer = processes.run_on_all(load)
         tell = None if sys.stderr.isatty() else _tell
         return finetune(config, task, model, tokenizer, progress=True, on_point=tell)
     finally:

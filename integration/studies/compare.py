@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 
 from wtacrs.estimators import InputError
-from wtacrs.figures.plots import score_price, variance_budget
+from wtacrs.figures.plots import oracle_ratio, variance_budget
 from wtacrs.integration.studies.captured import chosen_entries, device_name, draw_or_remove, source_of
 from wtacrs.validation.layers.candidates import RECOMMENDED, sized
 from wtacrs.validation.layers.captures import Captures
-from wtacrs.validation.layers.compare import DRAWS, STEPS, Rival, compare, rivals_from
+from wtacrs.validation.layers.compare import DRAWS, STEPS, Candidate, candidates_from, compare
 from wtacrs.validation.layers.equal_bytes import BASELINE, DEFAULT_RIVALS
 from wtacrs.validation.records.base import ScoreKind, stamp
 from wtacrs.validation.records.results import ComparisonResult, ComparisonRow, write_result
@@ -22,12 +22,12 @@ DEFAULT_BUDGETS = (0.05, 0.1, 0.2, 0.3, 0.5)
 DEFAULT_SHARES = (0.1, 0.3)
 
 
-def rivals_of(
+def candidates_of(
     specs: Sequence[str] | None,
     budgets: Sequence[int | float] | None,
     shares: Sequence[float] | None,
     at_shares: Sequence[str] = (),
-) -> list[Rival]:
+) -> list[Candidate]:
     """What to compare: the given estimators, or the usual ones, at equal rows, at equal bytes, or at both.
 
     With neither budgets nor shares both have their defaults. At equal bytes the paper's WTA-CRS is always there, for
@@ -44,21 +44,23 @@ def rivals_of(
     """
     if not budgets and not shares:
         budgets, shares = DEFAULT_BUDGETS, DEFAULT_SHARES
-    found: list[Rival] = []
+    found: list[Candidate] = []
     if budgets:
-        found += [r for r in rivals_from(specs or DEFAULT_ESTIMATORS, budgets, shares or ()) if r.share is None]
+        found += [
+            r for r in candidates_from(specs or DEFAULT_ESTIMATORS, budgets, shares or ()) if r.share is None
+        ]
     if shares:
         chosen = specs or DEFAULT_RIVALS
-        rivals = [
+        candidates = [
             given for given in (*chosen, *at_shares) if given == RECOMMENDED or sized(given) != sized(BASELINE)
         ]
-        found += rivals_from([BASELINE, *rivals], (), shares)
+        found += candidates_from([BASELINE, *candidates], (), shares)
     return list(dict.fromkeys(found))
 
 
 def comparison_study(
     captures: Captures,
-    rivals: Sequence[Rival],
+    candidates: Sequence[Candidate],
     out: Path,
     *,
     layers: Sequence[str] | None = None,
@@ -69,7 +71,7 @@ def comparison_study(
     device: str = "cpu",
     runner: Runner | None = None,
 ) -> ComparisonResult:
-    """Compare estimators over captured layers: `comparison.json`, `variance_<axis>.png`, `score_price.png`.
+    """Compare estimators over captured layers: `comparison.json`, `variance_<axis>.png`, `oracle_ratio.png`.
 
     Raises:
         InputError: on an unusable estimator or layer; what is done is kept by the runner.
@@ -77,7 +79,7 @@ def comparison_study(
     runner = Runner() if runner is None else runner
     rows = compare(
         captures,
-        rivals,
+        candidates,
         layers=chosen_entries(captures, layers),
         scores=scores,
         steps=steps,
@@ -90,7 +92,7 @@ def comparison_study(
         raise InputError(
             f"captures={captures.path}: no chosen layer has a product other than zero and rows enough for the bytes"
         )
-    _tell_misfits(rivals, rows, runner)
+    _tell_misfits(candidates, rows, runner)
     result = ComparisonResult(
         stamp=stamp(seed=seed, device=device_name(device), inputs=source_of(captures)), rows=rows
     )
@@ -98,17 +100,19 @@ def comparison_study(
     runner.forget()
     for against in variance_budget.X_LABELS:
         draw_or_remove(partial(variance_budget.draw, result, against=against), out / f"variance_{against}.png")
-    draw_or_remove(partial(score_price.draw, result), out / "score_price.png")
+    draw_or_remove(partial(oracle_ratio.draw, result), out / "oracle_ratio.png")
     return result
 
 
-def _tell_misfits(rivals: Sequence[Rival], rows: Sequence[ComparisonRow], runner: Runner) -> None:
+def _tell_misfits(candidates: Sequence[Candidate], rows: Sequence[ComparisonRow], runner: Runner) -> None:
     """Name the estimators that do not fit their share of the bytes, with the number of layers."""
     layers = {row.layer for row in rows}
-    for rival in rivals:
-        if rival.share is None or runner.skipped is None:
+    for candidate in candidates:
+        if candidate.share is None or runner.skipped is None:
             continue
-        fitting = {row.layer for row in rows if (row.requested, row.bytes_share) == (rival.text, rival.share)}
+        fitting = {
+            row.layer for row in rows if (row.requested, row.bytes_share) == (candidate.text, candidate.share)
+        }
         if len(fitting) < len(layers):
-            told = f"{rival.text} does not fit {rival.share:.3g} of the bytes of"
-            runner.skipped(rival.text, f"{told} {len(layers) - len(fitting)} of {len(layers)} layers")
+            told = f"{candidate.text} does not fit {candidate.share:.3g} of the bytes of"
+            runner.skipped(candidate.text, f"{told} {len(layers) - len(fitting)} of {len(layers)} layers")

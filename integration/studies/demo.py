@@ -17,7 +17,7 @@ from wtacrs.figures.summary import which_winners
 from wtacrs.integration.models.loading import SMALL_T5, load_model, small_t5, task_tokenizer
 from wtacrs.integration.studies.check import check_study
 from wtacrs.integration.studies.commands import capture_task
-from wtacrs.integration.studies.compare import DEFAULT_ESTIMATORS, comparison_study, rivals_of
+from wtacrs.integration.studies.compare import DEFAULT_ESTIMATORS, candidates_of, comparison_study
 from wtacrs.integration.studies.sweep import DEFAULT_BUDGETS, sweep_study
 from wtacrs.integration.tables.compare import comparison_table
 from wtacrs.integration.tables.tables import check_summary, training_table
@@ -70,7 +70,7 @@ def _steps(out: Path, seed: int, console: Console) -> Path:
     with say("compare", f"bias, variance and bytes on {len(captures.layers)} layers, in closed form"):
         comparison = comparison_study(
             captures,
-            rivals_of(["exact", *DEFAULT_ESTIMATORS], BUDGETS, None),
+            candidates_of(["exact", *DEFAULT_ESTIMATORS], BUDGETS, None),
             out,
             seed=seed,
             runner=Runner(folder=out),
@@ -80,7 +80,7 @@ def _steps(out: Path, seed: int, console: Console) -> Path:
         sweep = sweep_study([captures], DEFAULT_BUDGETS, out)
     for sentence in which_winners(sweep.sweeps):
         console.print(f"  {sentence}", highlight=False)
-    with say("check", "every law that the estimators promise, by enumeration and by sampling"):
+    with say("check", "every property that the estimators promise, by enumeration and by sampling"):
         checks = [check_study(make(spec), out, seed=seed) for spec in CHECKED]
     for result in checks:
         console.print(f"  {check_summary(result)}", highlight=False)

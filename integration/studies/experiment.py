@@ -42,7 +42,7 @@ from wtacrs.validation.statistics.equivalence import (
     adjusted,
     nothing_learned,
     paired_equivalence,
-    pooled_spread,
+    pooled_std,
     seeds_needed,
     without_verdict,
 )
@@ -218,9 +218,9 @@ def experiment_rows(
         by_label.setdefault(run.label, []).append(run.result)
     exact = by_label[EXACT]
     labels = [label for label in by_label if label != EXACT]
-    spread = pooled_spread([_finals(found) for found in by_label.values()]) if pooled else None
+    std = pooled_std([_finals(found) for found in by_label.values()]) if pooled else None
     tests = [
-        paired_equivalence(_finals(by_label[label]), _finals(exact), margin=margin, level=level, spread=spread)
+        paired_equivalence(_finals(by_label[label]), _finals(exact), margin=margin, level=level, std=std)
         for label in labels
     ]
     judged = adjusted(tests)

@@ -12,7 +12,7 @@ from wtacrs.figures.plots import layer_tests as figure
 from wtacrs.integration.studies.captured import chosen_entries, device_name, draw_or_remove, source_of
 from wtacrs.validation.layers.candidates import budget_of
 from wtacrs.validation.layers.captures import Captures
-from wtacrs.validation.layers.compare import rivals_from
+from wtacrs.validation.layers.compare import candidates_from
 from wtacrs.validation.layers.layer_tests import adjusted_for_families, examine_entry
 from wtacrs.validation.records.base import ScoreKind, stamp
 from wtacrs.validation.records.layer_tests import LayerTest, LayerTestResult
@@ -32,7 +32,7 @@ def layer_test_study(
     *,
     against: str | None = BASELINE,
     layers: Sequence[str] | None = None,
-    scores: Sequence[ScoreKind] = ("row norms",),
+    scores: Sequence[ScoreKind] = ("row-norms",),
     quantity: Quantity = "variance",
     draws: int = 500,
     level: float = 0.01,
@@ -62,7 +62,7 @@ def layer_test_study(
     """
     check_sample(draws, level, LEAST_DRAWS)
     entries = chosen_entries(captures, layers)
-    estimators = [make(rival.estimator) for rival in rivals_from(specs, budgets)]
+    estimators = [make(candidate.estimator) for candidate in candidates_from(specs, budgets)]
     runner = Runner() if runner is None else runner
     options = (draws, level, seed, quantity, device)
     tasks = []

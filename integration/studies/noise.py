@@ -11,7 +11,7 @@ from wtacrs.estimators import InputError, make
 from wtacrs.figures.plots import gradient_noise as noise_figure
 from wtacrs.integration.studies.captured import device_name, draw_or_remove, source_of
 from wtacrs.validation.layers.captures import Captures
-from wtacrs.validation.layers.compare import rivals_from
+from wtacrs.validation.layers.compare import candidates_from
 from wtacrs.validation.layers.noise import LEVEL, layer_entries, model_noise, noise_of_layer
 from wtacrs.validation.layers.scores import default_scores
 from wtacrs.validation.records.base import ScoreKind, stamp
@@ -52,7 +52,7 @@ def noise_study(
         )
     chosen = _chosen(list(entries), layers)
     runner = Runner() if runner is None else runner
-    estimators = [make(rival.estimator) for rival in rivals_from(specs, budgets)]
+    estimators = [make(candidate.estimator) for candidate in candidates_from(specs, budgets)]
     kinds = default_scores(captures) if scores is None else scores
     tasks = [
         Task(

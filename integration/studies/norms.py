@@ -14,7 +14,7 @@ from wtacrs.estimators import Estimator, make
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.figures.plots import gradient_norms
 from wtacrs.integration.layers.convert import converted_class, fitting_layers
-from wtacrs.integration.layers.linear import EstimatedWeight
+from wtacrs.integration.layers.linear import EstimatedWeightGrad
 from wtacrs.integration.studies.captured import draw_or_remove
 from wtacrs.integration.studies.runs import Subject, train_in
 from wtacrs.integration.training.config import FinetuneConfig
@@ -155,7 +155,7 @@ class NormRecorder:
     def started(self, model: nn.Module, step: int) -> None:
         """Watch the layer; points of steps that a resumed run will take again are dropped."""
         layer = model.get_submodule(self._name)
-        if isinstance(layer, EstimatedWeight):
+        if isinstance(layer, EstimatedWeightGrad):
             layer.min_elements = 0  # short batches are sampled too, so that one law holds for all steps
         self.points = [point for point in _read(self._path) if point.step <= step] if step else []
         if len(self.points) != step:
@@ -169,7 +169,7 @@ class NormRecorder:
         used = self._layer.weight.grad
         assert used is not None
         exact = sum((_exact(seen) for seen in self._seen), start=torch.zeros((), dtype=torch.float64))
-        estimator = self._layer.estimator if isinstance(self._layer, EstimatedWeight) else None
+        estimator = self._layer.estimator if isinstance(self._layer, EstimatedWeightGrad) else None
         size = float(exact.norm())
         self.points.append(
             NormPoint(
@@ -190,7 +190,7 @@ class NormRecorder:
             return
         x = args[0].detach()
         # the masks of padding are known during the forward pass alone
-        scores = layer.scores_of(x) if isinstance(layer, EstimatedWeight) else None
+        scores = layer.scores_of(x) if isinstance(layer, EstimatedWeightGrad) else None
         rows = x.reshape(-1, x.shape[-1])
         output.register_hook(
             lambda dy: self._seen.append(_Seen(rows, dy.detach().reshape(-1, dy.shape[-1]), scores))

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from wtacrs.figures.style import series
-from wtacrs.figures.summary import LayerMedian, layer_medians, score_prices
+from wtacrs.figures.summary import LayerMedian, layer_medians, oracle_ratios
 from wtacrs.validation.layers.candidates import sizeless
 from wtacrs.validation.layers.equal_bytes import BASELINE, byte_ratios
 from wtacrs.validation.records.results import ComparisonResult
@@ -67,7 +67,7 @@ def comparison_table(result: ComparisonResult, width: int = 132) -> Table:
             mean: f"{entry.mse_of_mean:.3g}",
             "cosine": f"{entry.cosine:.3f}",
             "bytes": f"{entry.byte_fraction:.1%}",
-            "mults": _percent(entry.multiplication_fraction),
+            "mults": _percent(entry.mac_fraction),
             "found by": _method(entry),
         }
         table.add_row(*(cells[column] for column in columns))
@@ -85,7 +85,7 @@ def _cases(result: ComparisonResult) -> str:
     return told if len(entries) == len(layers) else f"{told} in several batches ({len(entries)} captures)"
 
 
-def price_table(result: ComparisonResult) -> Table:
+def oracle_ratio_table(result: ComparisonResult) -> Table:
     """What it costs not to know dY: variance over that with the oracle's scores."""
     table = Table(
         title="The price of not knowing dY: variance / variance with the oracle's scores, over layers",
@@ -93,7 +93,7 @@ def price_table(result: ComparisonResult) -> Table:
     )
     for column in ("estimator", "size", "scores", "layers", "least", "median", "largest"):
         table.add_column(column, justify="left" if column in ("estimator", "size", "scores") else "right")
-    for price in score_prices(result.rows):
+    for price in oracle_ratios(result.rows):
         size = f"{price.share:.0%} of bytes" if price.share is not None else _budget(price.budget)
         values = [min(price.prices), median(price.prices), max(price.prices)]
         table.add_row(
@@ -120,8 +120,8 @@ def ratio_table(result: ComparisonResult) -> Table:
             str(entry.layers),
             f"{entry.median:.4f}",
             f"{entry.worst:.4f}",
-            _percent(entry.multiplications),
-            _percent(entry.baseline_multiplications),
+            _percent(entry.macs),
+            _percent(entry.baseline_macs),
         )
     return table
 

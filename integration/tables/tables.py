@@ -70,22 +70,22 @@ def _costs(regrets: Sequence[float]) -> tuple[str, str]:
 
 
 def check_table(result: CheckResult) -> Table:
-    """One verdict per law."""
+    """One verdict per property."""
     table = Table(title=escape(result.estimator), title_justify="left")
-    table.add_column("law")
+    table.add_column("property")
     table.add_column("verdict")
     table.add_column("what was found", overflow="fold")
     for verdict in result.verdicts:
         style = _STATUS_STYLE[verdict.status]
-        table.add_row(verdict.law, f"[{style}]{verdict.status}[/{style}]", escape(verdict.detail))
+        table.add_row(verdict.name, f"[{style}]{verdict.status}[/{style}]", escape(verdict.detail))
     return table
 
 
 def check_summary(result: CheckResult) -> str:
-    """One line: how many laws hold, and which are broken."""
+    """One line: how many properties hold, and which are broken."""
     counts = Counter(verdict.status for verdict in result.verdicts)
-    broken = [verdict.law for verdict in result.verdicts if verdict.status == "fail"]
-    told = f"{result.estimator}: {counts['pass']} laws hold, {counts['not applicable']} do not apply"
+    broken = [verdict.name for verdict in result.verdicts if verdict.status == "fail"]
+    told = f"{result.estimator}: {counts['pass']} properties hold, {counts['not applicable']} do not apply"
     return f"{told}; broken: {', '.join(broken)}" if broken else told
 
 

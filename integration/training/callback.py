@@ -30,8 +30,8 @@ from transformers.trainer_callback import ExportableState
 
 from wtacrs.estimators import Estimator, InputError, make
 from wtacrs.integration.layers.convert import approximate_, fitting_layers, restore_
-from wtacrs.integration.layers.linear import MIN_ELEMENTS, EstimatedWeight
-from wtacrs.integration.measure.layer_bytes import LayerBytes, LayerWatch
+from wtacrs.integration.layers.linear import MIN_ELEMENTS, EstimatedWeightGrad
+from wtacrs.integration.measure.layer_bytes import LayerBytes, LayerBytesProbe
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         estimator: a spec such as `"wta_crs(budget=0.3)"`, or None for a model that `approximate_` has converted already,
             each layer perhaps in its own way.
         layers: patterns of the names of the layers that are converted (`*`, `?`, `[]`); None for all.
-        min_elements: inputs with fewer numbers than this take the exact path (see `EstimatedWeight`).
+        min_elements: inputs with fewer numbers than this take the exact path (see `EstimatedWeightGrad`).
         measure_every: steps between measurements; None for none.
 
     Attributes:
@@ -89,7 +89,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         self.measure_every = measure_every
         self.conversion: Conversion = {}
         self.measured: dict[str, LayerBytes] = {}
-        self._watch: LayerWatch | None = None
+        self._watch: LayerBytesProbe | None = None
         self._converted = False
         self._to_log: dict[str, float] = {}
 
@@ -121,7 +121,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         """Convert again after an evaluation or a checkpoint, and measure when it is time to."""
         self._convert(kwargs["model"])
         if self.measure_every is not None and state.global_step % self.measure_every == 0:
-            self._watch = LayerWatch(kwargs["model"])
+            self._watch = LayerBytesProbe(kwargs["model"])
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -174,7 +174,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         self.conversion = {
             name: (repr(layer.estimator), layer.min_elements)
             for name, layer in model.named_modules()
-            if isinstance(layer, EstimatedWeight)
+            if isinstance(layer, EstimatedWeightGrad)
         }
         if not self.conversion:
             raise InputError(

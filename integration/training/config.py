@@ -50,7 +50,7 @@ class FinetuneConfig(BaseModel):
     precision: Literal["fp32", "bf16"] = "fp32"
     max_length: int = 128
     estimator: str | None = None
-    scores: str = "row norms"
+    scores: str = "row-norms"
     layers: tuple[str, ...] | None = None
     lora_rank: int | None = None
     lora_alpha: float | None = None
@@ -116,7 +116,7 @@ class FinetuneConfig(BaseModel):
 
     @model_validator(mode="after")
     def _scores_need_an_estimator(self) -> FinetuneConfig:
-        if self.scores != "row norms" and self.estimator is None:
+        if self.scores != "row-norms" and self.estimator is None:
             raise ValueError(
                 f"scores={self.scores!r} need an estimator that samples by them; exact training has none"
             )

@@ -21,7 +21,7 @@ from wtacrs.integration.context.padding import gradient_norms_of
 from wtacrs.integration.models.loading import is_text_to_text
 from wtacrs.integration.models.lora import stock_model
 from wtacrs.integration.parallel.ddp import replicated
-from wtacrs.integration.parallel.fsdp import add_up, shard, whole
+from wtacrs.integration.parallel.fsdp import full_state_dict, set_gradient_sync, shard
 from wtacrs.integration.parallel.processes import Processes
 from wtacrs.integration.tasks.encoding import Encoded, collate, encode
 from wtacrs.integration.tasks.tasks import TaskData
@@ -35,7 +35,7 @@ _POOL_BATCHES = 50
 """Length bucketing sorts within pools of so many batches, so that batches still mix the whole epoch."""
 
 
-class Trainer:
+class TrainingLoop:
     """Model, AdamW, schedule and position of one run; torch's global generators are seeded with `config.seed`.
 
     Of several processes each seeds its generators differently, and takes its share of every batch. A loss is the sum over
@@ -113,7 +113,7 @@ class Trainer:
         for number, examples in enumerate(batches, start=1):
             share = self.processes.share(examples)
             weight = self.processes.count * _counted(share) / _counted(examples)
-            add_up(self.model, alone=number < len(batches))
+            set_gradient_sync(self.model, alone=number < len(batches))
             with self._adding_up() if number < len(batches) else nullcontext():
                 # all processes take part in what is averaged, one without examples too
                 loss = self._loss(self._replica, share or examples[:1]) * weight
@@ -151,9 +151,11 @@ class Trainer:
     def _clip(self) -> float:
         """Clip the gradients, if wanted, and return what their norm was."""
         if self.config.clip is not None:
-            return float(whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)))
+            return float(
+                full_state_dict(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip))
+            )
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        return float(whole(torch.nn.utils.get_total_norm(gradients)))
+        return float(full_state_dict(torch.nn.utils.get_total_norm(gradients)))
 
 
 def epoch_steps(data: Sequence[Encoded], config: FinetuneConfig, epoch: int) -> list[list[list[Encoded]]]:
@@ -205,8 +207,8 @@ def _check_processes(config: FinetuneConfig, processes: Processes) -> None:
     """Every process would remember what its own share of the batches showed, which is another one in every epoch."""
     if config.fsdp and processes.count == 1:
         raise InputError("fsdp=True: needs several processes; start them with torchrun or accelerate launch")
-    if processes.count > 1 and config.scores != "row norms":
+    if processes.count > 1 and config.scores != "row-norms":
         raise InputError(
             f"scores={config.scores!r} in {processes.count} processes: each sees the gradients of its own share only, "
-            "and what is remembered would not be one state to resume from; use 'row norms' or one process"
+            "and what is remembered would not be one state to resume from; use 'row-norms' or one process"
         )

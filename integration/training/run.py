@@ -18,8 +18,14 @@ from torch import Tensor, nn
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.layers.convert import approximate_, fitting_layers, restore_
 from wtacrs.integration.models.loading import is_text_to_text, model_name
-from wtacrs.integration.models.lora import add_lora, stock_model, take_lora_off
-from wtacrs.integration.parallel.fsdp import is_sharded, load_whole, load_whole_optimizer, whole, whole_weights
+from wtacrs.integration.models.lora import add_lora, merge_lora, stock_model
+from wtacrs.integration.parallel.fsdp import (
+    full_state_dict,
+    full_weights,
+    is_sharded,
+    load_full,
+    load_full_optimizer,
+)
 from wtacrs.integration.parallel.fsdp_classes import own_class
 from wtacrs.integration.parallel.processes import Processes
 from wtacrs.integration.progress import progress_display
@@ -35,7 +41,7 @@ from wtacrs.integration.training.checkpoints import (
 from wtacrs.integration.training.config import DEMO, FinetuneConfig
 from wtacrs.integration.training.evaluation import Evaluator
 from wtacrs.integration.training.event_log import FOLDER, EventLog
-from wtacrs.integration.training.loop import Trainer
+from wtacrs.integration.training.loop import TrainingLoop
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.results import write_text
 from wtacrs.validation.records.training import TrainingPoint, TrainingResult
@@ -99,10 +105,10 @@ def finetune(
             finally:
                 run.close()
         restore_(trained)
-        run.processes.together(run.finish)
+        run.processes.run_on_all(run.finish)
     finally:
         restore_(trained)
-        take_lora_off(trained)
+        merge_lora(trained)
         model.eval()
     metric = task.metrics[0]
     values = [point.dev[metric] for point in run.history if point.step > 0]
@@ -145,7 +151,7 @@ _FILES = ("best", "last", "state.pt", "metrics.jsonl", "result.json")
 _PROGRESS = ("step", "seconds", "examples", "learning_rate", "gradient_norm", "best", "losses", "lines")
 
 
-class _Run(Trainer):
+class _Run(TrainingLoop):
     """A run that is evaluated, saved, restored and observed; `folder` is None where nothing is to be written."""
 
     def __init__(
@@ -167,7 +173,7 @@ class _Run(Trainer):
         self.lines: list[dict[str, Any]] = []
         self.folder = config.out if self.processes.first else None
         if config.resume:
-            self.processes.together(self._restore)
+            self.processes.run_on_all(self._restore)
         elif self.folder is not None:
             for name in ("state.pt", "result.json"):
                 (self.folder / name).unlink(missing_ok=True)
@@ -253,7 +259,7 @@ class _Run(Trainer):
             save_checkpoint(self.folder / name, self.model, self.tokenizer, weights=weights)
 
     def _weights(self) -> dict[str, Tensor]:
-        return whole_weights(self.model) if is_sharded(self.model) else self.model.state_dict()
+        return full_weights(self.model) if is_sharded(self.model) else self.model.state_dict()
 
     def _write_lines(self) -> None:
         if self.folder is not None:
@@ -283,7 +289,7 @@ class _Run(Trainer):
         first, *others = self.processes.gathered(random_states(self.processes))
         weights, optimizer = None, None
         if self.config.keep_weights or self.step < self.total_steps:
-            weights, optimizer = self._weights(), whole(self.optimizer.state_dict())
+            weights, optimizer = self._weights(), full_state_dict(self.optimizer.state_dict())
         if self.folder is None:
             return
         save_state(
@@ -304,7 +310,7 @@ class _Run(Trainer):
         path = Path(self.config.out or ".") / "state.pt"
         state = load_state(path)
         theirs, ours = state["identity"], self._identity()
-        for key, value in (("scores", "row norms"), ("lora_fa", False)):  # of a run from before there were others
+        for key, value in (("scores", "row-norms"), ("lora_fa", False)):  # of a run from before there were others
             theirs["config"].setdefault(key, value)
         for mine, other, prefix in ((ours, theirs, ""), (ours["config"], theirs["config"], "config ")):
             for key in mine:
@@ -329,10 +335,10 @@ class _Run(Trainer):
 
     def _load_weights(self, state: dict[str, Any], path: Path) -> None:
         try:
-            load_whole(self.model, state["model"])
+            load_full(self.model, state["model"])
         except RuntimeError:
             raise InputError(f"resume: the model of the run in {path.parent} had other layers or sizes") from None
-        load_whole_optimizer(self.optimizer, state["optimizer"])
+        load_full_optimizer(self.optimizer, state["optimizer"])
 
 
 def _prepared(model: PreTrainedModel, config: FinetuneConfig) -> PreTrainedModel | PeftModel:
@@ -358,7 +364,7 @@ def _convert(model: nn.Module, estimator: str, config: FinetuneConfig) -> list[s
 def _inputs(config: FinetuneConfig) -> dict[str, str]:
     left_out = [
         ("layers", None),
-        ("scores", "row norms"),
+        ("scores", "row-norms"),
         ("lora_rank", None),
         ("lora_alpha", None),
         ("lora_fa", False),

@@ -10,7 +10,7 @@ from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.progress import progress_display
 from wtacrs.integration.tasks.tasks import TaskData
 from wtacrs.integration.training.config import FinetuneConfig
-from wtacrs.integration.training.loop import Trainer
+from wtacrs.integration.training.loop import TrainingLoop
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -80,7 +80,7 @@ def train_for_capture(
     return run.earlier
 
 
-class _Remembering(Trainer):
+class _Remembering(TrainingLoop):
     """Training that keeps a copy of the model `age` steps before the end."""
 
     def __init__(

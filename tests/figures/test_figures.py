@@ -179,7 +179,7 @@ def mse(result: ComparisonResult, name: str, budget: float, kind: str) -> list[f
 def test_error_lines_are_the_medians_over_layers(comparison: ComparisonResult, against: str) -> None:
     fig = variance_budget.build(comparison, against=against)  # type: ignore[arg-type]
     assert [axes.get_title(loc="left")[:3] for axes in fig.axes] == ["row", "ora"]
-    for axes, kind in zip(fig.axes, ("row norms", "oracle"), strict=True):
+    for axes, kind in zip(fig.axes, ("row-norms", "oracle"), strict=True):
         assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
         for name in examples.SPECS[1:]:
             look = style.look(name)
@@ -232,7 +232,7 @@ def test_quartiles_and_fractions_of_the_medians(comparison: ComparisonResult) ->
 
 def test_budgets_in_rows_are_placed_at_their_fraction(comparison: ComparisonResult) -> None:
     one, four = (
-        examples.comparison_row("a", 0, examples.configured("crs", k), float(k), "row norms") for k in (1, 4)
+        examples.comparison_row("a", 0, examples.configured("crs", k), float(k), "row-norms") for k in (1, 4)
     )
     fig = variance_budget.build(comparison.model_copy(update={"rows": [one, four]}))
     look = style.look("crs")
@@ -248,21 +248,21 @@ def test_an_estimator_without_budget_is_a_level_line(comparison: ComparisonResul
     colour = style.look("rounding(bits=8)").colour
     levels = [line for line in fig.axes[0].get_lines() if line.get_color() == colour]
     assert [list(line.get_xdata()) for line in levels] == [[0, 1]]  # from edge to edge
-    assert levels[0].get_ydata()[0] == median(mse(comparison, "crs", 0.5, "row norms"))
+    assert levels[0].get_ydata()[0] == median(mse(comparison, "crs", 0.5, "row-norms"))
 
 
 def test_an_estimator_that_does_not_state_its_multiplications_is_named(comparison: ComparisonResult) -> None:
     fig = variance_budget.build(comparison, against="multiplications")
     assert "shrunk  (multiplications not stated)" in legend(fig)
     assert style.look("shrunk").colour not in {line.get_color() for line in fig.axes[0].get_lines()}
-    only = [row for row in comparison.rows if row.multiplications is None]
+    only = [row for row in comparison.rows if row.macs is None]
     with pytest.raises(style.NothingToDraw):
         variance_budget.build(comparison.model_copy(update={"rows": only}), against="multiplications")
 
 
 def test_more_multiplications_than_exact_lie_beyond_the_mark(comparison: ComparisonResult) -> None:
     rows = [
-        examples.comparison_row("a", 0, make(f"gaussian_sketch(budget={k})"), float(k), "row norms")
+        examples.comparison_row("a", 0, make(f"gaussian_sketch(budget={k})"), float(k), "row-norms")
         for k in (4, 20)
     ]
     fig = variance_budget.build(comparison.model_copy(update={"rows": rows}), against="multiplications")
@@ -272,7 +272,7 @@ def test_more_multiplications_than_exact_lie_beyond_the_mark(comparison: Compari
     assert [line.get_xdata()[0] for line in fig.axes[0].get_lines() if line.get_color() == style.GREY] == [1.0]
 
 
-@pytest.mark.parametrize("kinds", [("row norms", "oracle"), ("oracle",)])
+@pytest.mark.parametrize("kinds", [("row-norms", "oracle"), ("oracle",)])
 def test_long_names_stay_inside_the_figure(comparison: ComparisonResult, kinds: tuple[str, ...]) -> None:
     name = 'control_variate(rows=quantized_rows(rows=crs(budget=0.3), bits=2), base="mean+lowrank", rank=8)'
     unstated = [

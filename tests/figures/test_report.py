@@ -131,7 +131,7 @@ def test_comparison_table_holds_the_medians(outline: Outline) -> None:
     rows = examples.comparison((NASTY, *examples.LAYERS[:3])).rows
     for name, budget in (("crs", 0.3), ("topk", 0.1), ('wta_crs(winners="optimal")', 0.5)):
         wanted = [name, f"{budget:g}"]
-        for kind in ("row norms", "oracle"):
+        for kind in ("row-norms", "oracle"):
             mine = [r for r in rows if (style.series(r.estimator), r.budget, r.scores) == (name, budget, kind)]
             assert len(mine) == 4
             for moment in ("bias_squared", "variance", "mse", "mse_of_mean"):
@@ -140,7 +140,7 @@ def test_comparison_table_holds_the_medians(outline: Outline) -> None:
         (row,) = [r for r in outline.rows if r[:2] == wanted[:2]]
         assert row[:2] + row[4:12] == wanted
         assert row[2] == f"{100 * mine[0].saved_bytes / mine[0].exact_bytes:.1f} %"
-        assert row[3] == f"{100 * mine[0].multiplications / (40 * 6 * 5):.1f} %"
+        assert row[3] == f"{100 * mine[0].macs / (40 * 6 * 5):.1f} %"
         assert row[12:] == ["closed form", "4"]
     (measured,) = [r for r in outline.rows if r[:2] == ["shrunk", "0.1"]]
     assert measured[3] == "–"
@@ -154,9 +154,9 @@ def test_every_comparison_row_is_in_the_details(page: str, outline: Outline) -> 
     listed = [tuple(r[:3]) for r in outline.rows]
     for row in rows:
         assert (row.layer, row.estimator, row.scores) in listed
-    full = [r for r in outline.rows if r[:3] == [NASTY, "shrunk(budget=0.3)", "row norms"]]
+    full = [r for r in outline.rows if r[:3] == [NASTY, "shrunk(budget=0.3)", "row-norms"]]
     assert full[0][-3:] == ["–", "1,200", "Monte Carlo, 50 draws"]
-    kept = [r for r in outline.rows if r[:3] == [NASTY, "crs(budget=0.3)", "row norms"]]
+    kept = [r for r in outline.rows if r[:3] == [NASTY, "crs(budget=0.3)", "row-norms"]]
     assert kept[0][-3:] == ["360", "1,200", "closed form"]
 
 
@@ -197,7 +197,7 @@ def test_missing_kinds_are_named(tmp_path: Path) -> None:
     page = write_report(tmp_path).read_text(encoding="utf-8")
     for what in ("training run", "comparison", "|C| sweep"):
         assert f"The folder holds no {what}." in page
-    assert "The folder holds no law check." not in page
+    assert "The folder holds no property check." not in page
 
 
 def test_a_failed_law_is_a_failed_verdict(tmp_path: Path) -> None:

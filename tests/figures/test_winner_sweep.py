@@ -104,7 +104,7 @@ def test_sweep_without_products_has_no_true_minimum() -> None:
 
 
 def test_sweep_marks_without_variance_sit_on_the_lower_edge() -> None:
-    one = examples.winner_sweep("a", 2, "row norms")
+    one = examples.winner_sweep("a", 2, "row-norms")
     assert max(one.variance) > 10 * min(one.variance)
     # with all n rows as winners nothing is drawn: |C| = k is one past the end of the list
     certain = one.model_copy(update={"paper": one.k, "optimal": one.k, "best": one.k})

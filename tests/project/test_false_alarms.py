@@ -9,7 +9,7 @@ from support.paths import TESTS
 
 
 def claims() -> list[str]:
-    sources = (path.read_text(encoding="utf-8") for path in TESTS.rglob("test_*.py"))
+    sources = (path.read_text(encoding="utf-8") for path in TESTS.rglob("*.py"))
     return [name for source in sources for name in re.findall(r'\bshare\(\s*"([^"]+)"', source)]
 
 

@@ -8,7 +8,7 @@ import pytest
 from readme_numbers.experiments import FOLDER, committed, experiment_numbers
 from readme_numbers.measure import RESULT
 from readme_numbers.readme import fill, filled, markdown, places
-from readme_numbers.tables import combination_numbers, price_numbers, timing_numbers, training_numbers
+from readme_numbers.tables import combination_numbers, oracle_ratio_numbers, timing_numbers, training_numbers
 from support.paths import ROOT
 
 from wtacrs.estimators import InputError
@@ -55,24 +55,26 @@ def test_tables_are_made_of_results() -> None:
     from support import figure_examples as examples
     from support.captures import capture
 
-    from wtacrs.validation.layers.compare import compare, rivals_from
+    from wtacrs.validation.layers.compare import candidates_from, compare
     from wtacrs.validation.layers.equal_bytes import BASELINE, COMBINATIONS
     from wtacrs.validation.records.base import stamp
     from wtacrs.validation.records.results import ComparisonResult
 
     run = examples.training("exact")
     assert training_numbers([run]).rows == [["`exact`", f"{run.final:.3f}", "3"]]
-    rows = compare({"a": capture(0, 60, 16, 5)}, rivals_from([BASELINE, COMBINATIONS[0]], (0.3,), (0.5,)), draws=4)
+    rows = compare(
+        {"a": capture(0, 60, 16, 5)}, candidates_from([BASELINE, COMBINATIONS[0]], (0.3,), (0.5,)), draws=4
+    )
     result = ComparisonResult(stamp=stamp(seed=0), rows=rows)
     (line,) = combination_numbers({"M": result}).rows
     by = {(r.requested, r.scores): r.variance for r in rows if r.bytes_share}
     ratio = by["systematic", "oracle"] / by[BASELINE, "oracle"]
     assert line[0] == "`systematic`"
     assert float(line[1].split(" / ")[0]) == pytest.approx(ratio, abs=0.006)
-    price = price_numbers({"M": result}).rows[0]
+    price = oracle_ratio_numbers({"M": result}).rows[0]
     norms, best = (
         next(r.variance for r in rows if r.scores == kind and r.bytes_share is None and "wta" in r.estimator)
-        for kind in ("row norms", "oracle")
+        for kind in ("row-norms", "oracle")
     )
     assert price[1] == f"{norms / best:.3g} / –"
 

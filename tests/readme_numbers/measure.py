@@ -23,11 +23,11 @@ from readme_numbers.readme import fill
 from wtacrs.estimators import InputError
 from wtacrs.integration.progress import count_bar
 from wtacrs.integration.studies.commands import capture_command, check_folder
-from wtacrs.integration.studies.compare import comparison_study, rivals_of
+from wtacrs.integration.studies.compare import candidates_of, comparison_study
 from wtacrs.integration.studies.demo import run_demo
 from wtacrs.integration.studies.noise import noise_study
 from wtacrs.integration.studies.sweep import sweep_study
-from wtacrs.validation.benchmarks.scale import RIVALS, scale
+from wtacrs.validation.benchmarks.scale import CANDIDATES, scale
 from wtacrs.validation.layers.captures import Captures, load_captures
 from wtacrs.validation.layers.equal_bytes import BASELINE, COMBINATIONS
 from wtacrs.validation.records.base import Record, stamp
@@ -136,8 +136,8 @@ def _bytes(
     captures: Captures, layers: Sequence[str] | None, specs: Sequence[str], draws: int
 ) -> Callable[[Path, Runner], ComparisonResult]:
     return lambda folder, runner: comparison_study(
-        captures, rivals_of(specs, None, SHARES), folder, layers=layers,
-        scores=("oracle", "row norms"), draws=draws, runner=runner,
+        captures, candidates_of(specs, None, SHARES), folder, layers=layers,
+        scores=("oracle", "row-norms"), draws=draws, runner=runner,
     )  # fmt: skip
 
 
@@ -161,17 +161,17 @@ def _over_batches(work: Work) -> list[NumberTable]:
         "sweep",
         lambda folder, runner: sweep_study(
             list(models.values()), (0.1, 0.3, 0.5), folder, layers=FIRST_BATCH,
-            scores=("oracle", "stale", "row norms"), runner=runner,
+            scores=("oracle", "stale", "row-norms"), runner=runner,
         ),
     )  # fmt: skip
     return [
-        number_tables.price_numbers(prices), number_tables.noise_numbers(noises), number_tables.winner_numbers(sweep)
+        number_tables.oracle_ratio_numbers(prices), number_tables.noise_numbers(noises), number_tables.winner_numbers(sweep)
     ]  # fmt: skip
 
 
 def _prices(captures: Captures) -> Callable[[Path, Runner], ComparisonResult]:
     return lambda folder, runner: comparison_study(
-        captures, rivals_of(ADAPTIVE, BUDGETS, None), folder, layers=FIRST_BATCH, draws=16, runner=runner
+        captures, candidates_of(ADAPTIVE, BUDGETS, None), folder, layers=FIRST_BATCH, draws=16, runner=runner
     )
 
 
@@ -183,11 +183,11 @@ def _noise(captures: Captures) -> Callable[[Path, Runner], NoiseResult]:
 
 def _scale(work: Work) -> ScaleResult:
     rows: list[ScaleRow] = []
-    for place, rival in enumerate(RIVALS):
+    for place, candidate in enumerate(CANDIDATES):
         path = work.out / f"scale-{place}.json"
         if not path.exists():
-            work.console.print(f"[bold]scale[/bold] {rival}", highlight=False)
-            write_result(path, scale([rival], 65_536, 4_096, 4_096))
+            work.console.print(f"[bold]scale[/bold] {candidate}", highlight=False)
+            write_result(path, scale([candidate], 65_536, 4_096, 4_096))
         rows += cast(ScaleResult, load_result(path)).rows
     return ScaleResult(stamp=stamp(seed=0), rows=rows)
 

@@ -7,7 +7,7 @@ from statistics import median
 
 from wtacrs.estimators import make
 from wtacrs.figures.style import series
-from wtacrs.figures.summary import choice_summaries, score_prices
+from wtacrs.figures.summary import choice_summaries, oracle_ratios
 from wtacrs.validation.benchmarks.timing import SHAPES, SPECS, time_ratios
 from wtacrs.validation.layers.candidates import RECOMMENDED, sizeless
 from wtacrs.validation.layers.equal_bytes import ByteRatio, byte_ratios
@@ -78,7 +78,7 @@ def combination_numbers(models: Mapping[str, ComparisonResult]) -> NumberTable:
     rows = []
     for estimator in dict.fromkeys(name for _, _, name, _ in found):
         cells = [
-            " / ".join(_ratio(found[model, share, estimator, kind]) for kind in ("oracle", "row norms"))
+            " / ".join(_ratio(found[model, share, estimator, kind]) for kind in ("oracle", "row-norms"))
             if (model, share, estimator, "oracle") in found
             else "–"
             for model, share in columns
@@ -92,12 +92,12 @@ def combination_numbers(models: Mapping[str, ComparisonResult]) -> NumberTable:
     )
 
 
-def price_numbers(models: Mapping[str, ComparisonResult]) -> NumberTable:
+def oracle_ratio_numbers(models: Mapping[str, ComparisonResult]) -> NumberTable:
     """Variance with row norms and with stale scores over that with the oracle's, median over layers."""
     found = {
         (model, p.series, p.budget, p.scores): f"{median(p.prices):.3g}"
         for model, result in models.items()
-        for p in score_prices(result.rows)
+        for p in oracle_ratios(result.rows)
         if p.budget is not None and p.prices
     }
     cases = list(dict.fromkeys((name, budget) for _, name, budget, _ in found))
@@ -105,7 +105,7 @@ def price_numbers(models: Mapping[str, ComparisonResult]) -> NumberTable:
         [
             f"{_code(name)} {budget:g}",
             *(
-                " / ".join(found.get((m, name, budget, kind), "–") for kind in ("row norms", "stale"))
+                " / ".join(found.get((m, name, budget, kind), "–") for kind in ("row-norms", "stale"))
                 for m in models
             ),
         ]

@@ -50,7 +50,7 @@ def comparison_row(layer: str, seed: int, estimator: Estimator, budget: float | 
     """One row from the closed forms."""
     x, dy = problem(seed)
     exact = dy.T @ x
-    scores = row_norms(x) if kind == "row norms" else joint_norms(x, dy)
+    scores = row_norms(x) if kind == "row-norms" else joint_norms(x, dy)
     size = exact.square().sum().item()
     variance = estimator.variance(x, dy, scores=scores).item() / size
     mean = estimator.expectation(x, dy, scores=scores)
@@ -62,7 +62,7 @@ def comparison_row(layer: str, seed: int, estimator: Estimator, budget: float | 
         mse_of_mean=bias + variance / 100, cosine=(mean * exact).sum().item() / size / second**0.5,
         method="closed form",
         saved_bytes=saved_bytes(estimator.compress(x, scores=scores)), exact_bytes=x.numel() * x.element_size(),
-        multiplications=estimator.multiplications(N, D, M), exact_multiplications=N * D * M,
+        macs=estimator.macs(N, D, M), exact_macs=N * D * M,
     )  # fmt: skip
 
 
@@ -76,12 +76,12 @@ def sampled_row(layer: str, seed: int, budget: float, draws: int = 50) -> Compar
     bias = ((estimates.mean(0) - exact).square().sum() / size).item()
     return ComparisonRow(
         layer=layer, estimator=f"shrunk(budget={budget})", requested=f"shrunk(budget={budget})", bytes_share=None,
-        budget=budget, scores="row norms", n=N, d=D, m=M, bias_squared=bias, variance=errors.mean().item(),
+        budget=budget, scores="row-norms", n=N, d=D, m=M, bias_squared=bias, variance=errors.mean().item(),
         mse=bias + errors.mean().item(), steps=100, mse_of_mean=bias + errors.mean().item() / 100,
         cosine=torch.nn.functional.cosine_similarity(estimates.mean(0).flatten(), exact.flatten(), dim=0).item(),
         method="monte carlo", draws=draws, variance_error=(errors.std() / draws**0.5).item(),
         mse_error=(errors.std() / draws**0.5).item(), saved_bytes=saved_bytes(crs.compress(x)),
-        exact_bytes=x.numel() * x.element_size(), multiplications=None, exact_multiplications=N * D * M,
+        exact_bytes=x.numel() * x.element_size(), macs=None, exact_macs=N * D * M,
     )  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def comparison(layers: tuple[str, ...] = LAYERS) -> ComparisonResult:
     rows = [
         comparison_row(layer, seed, configured(text, budget), budget, kind)
         for seed, layer in enumerate(layers)
-        for kind in ("row norms", "oracle")
+        for kind in ("row-norms", "oracle")
         for text in SPECS
         for budget in ((None,) if text == "exact" else BUDGETS)
     ]
@@ -101,7 +101,7 @@ def comparison(layers: tuple[str, ...] = LAYERS) -> ComparisonResult:
 def winner_sweep(layer: str, seed: int, kind: str, captures: str = "small") -> WinnerSweep:
     """The exact variance at every |C|."""
     x, dy = problem(seed)
-    scores = row_norms(x) if kind == "row norms" else joint_norms(x, dy)
+    scores = row_norms(x) if kind == "row-norms" else joint_norms(x, dy)
     size = (dy.T @ x).square().sum().item()
     variance = [WTACRS(budget=K, winners=c).variance(x, dy, scores=scores).item() / size for c in range(K)]
     ranking = rank_rows(scores.double())
@@ -119,7 +119,7 @@ def sweep(layers: tuple[str, ...] = LAYERS) -> SweepResult:
     """Sweeps with both kinds of scores."""
     return SweepResult(
         stamp=stamp(seed=0),
-        sweeps=[winner_sweep(x, seed, kind) for seed, x in enumerate(layers) for kind in ("row norms", "oracle")],
+        sweeps=[winner_sweep(x, seed, kind) for seed, x in enumerate(layers) for kind in ("row-norms", "oracle")],
     )
 
 
@@ -166,15 +166,15 @@ def training(text: str, seed: int = 0, task: str = "planes") -> TrainingResult:
 
 
 def check() -> CheckResult:
-    """Two laws held against top-k by its closed forms."""
+    """Two properties held against top-k by its closed forms."""
     x, dy = problem(0)
     topk = make("topk(budget=0.3)")
     bias = (topk.expectation(x, dy) - dy.T @ x).norm().item()
     full = make("topk(budget=1.0)")
     kept = torch.allclose(full.contract(full.compress(x), dy), dy.T @ x)
     verdicts = [
-        Verdict(law="full budget", status="pass" if kept else "fail", detail="k = n"),
-        Verdict(law="mean", status="expected failure", detail=f"off by {bias:.3g}"),
+        Verdict(name="full budget", status="pass" if kept else "fail", detail="k = n"),
+        Verdict(name="mean", status="expected failure", detail=f"off by {bias:.3g}"),
     ]
     return CheckResult(stamp=stamp(seed=0), estimator=spec(topk), verdicts=verdicts)
 

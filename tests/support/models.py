@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification, T5Config, T5ForConditionalGeneration
 
-from wtacrs.integration.layers.linear import EstimatedWeight
+from wtacrs.integration.layers.linear import EstimatedWeightGrad
 
 VOCABULARY = 64
 
@@ -81,7 +81,7 @@ def sampled_rows(model: nn.Module, batch: dict[str, Tensor], times: int = 3) -> 
             return self.estimator.contract(saved, dy)
 
     for name, module in model.named_modules():
-        if isinstance(module, EstimatedWeight):
+        if isinstance(module, EstimatedWeightGrad):
             by_estimator[name] = module.estimator
             module.estimator = Spy(name, module.estimator)
     for _ in range(times):

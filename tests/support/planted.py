@@ -1,4 +1,4 @@
-"""Estimators with one defect each, for the laws and for enumeration to find."""
+"""Estimators with one defect each, for the properties and for enumeration to find."""
 
 from __future__ import annotations
 

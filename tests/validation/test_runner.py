@@ -12,10 +12,10 @@ import torch
 
 from wtacrs.estimators import InputError
 from wtacrs.validation.layers.captures import LayerCapture, load_captures, write_captures
-from wtacrs.validation.layers.compare import compare, rivals_from
+from wtacrs.validation.layers.compare import candidates_from, compare
 from wtacrs.validation.problems import make_problem
 from wtacrs.validation.records.base import Record
-from wtacrs.validation.runner import Part, Runner, Task, generator_for, task_seed
+from wtacrs.validation.runner import Runner, Task, TaskOutput, generator_for, task_seed
 
 
 class Number(Record):
@@ -23,24 +23,24 @@ class Number(Record):
     value: float
 
 
-def drawn(key: str, seed: int) -> Part[Number]:
-    return Part((Number(key=key, value=float(torch.rand((), generator=generator_for(seed, key)))),))
+def drawn(key: str, seed: int) -> TaskOutput[Number]:
+    return TaskOutput((Number(key=key, value=float(torch.rand((), generator=generator_for(seed, key)))),))
 
 
-def counted(key: str, log: str) -> Part[Number]:
+def counted(key: str, log: str) -> TaskOutput[Number]:
     with open(log, "a") as file:
         file.write(f"{key}\n")
-    return Part((Number(key=key, value=math.inf),))
+    return TaskOutput((Number(key=key, value=math.inf),))
 
 
-def refusing(key: str, log: str) -> Part[Number]:
+def refusing(key: str, log: str) -> TaskOutput[Number]:
     if key == "bad":
         raise InputError("layer bad: x or dy holds NaN or infinite values")
     return counted(key, log)
 
 
-def idle(key: str) -> Part[Number]:
-    return Part(skipped=f"{key} has nothing")
+def idle(key: str) -> TaskOutput[Number]:
+    return TaskOutput(skipped=f"{key} has nothing")
 
 
 def tasks(names, work, *arguments) -> list[Task[Number]]:
@@ -65,11 +65,11 @@ def captures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_captures(tmp_path_factory.mktemp("runner") / "c.safetensors", layers, {"model": "m"})
 
 
-RIVALS = rivals_from(["crs", "systematic"], (0.2, 0.5))
+CANDIDATES = candidates_from(["crs", "systematic"], (0.2, 0.5))
 
 
 def compared(path: Path, runner: Runner) -> list[Record]:
-    return list(compare(load_captures(path), RIVALS, draws=8, seed=5, runner=runner))
+    return list(compare(load_captures(path), CANDIDATES, draws=8, seed=5, runner=runner))
 
 
 @pytest.mark.usefixtures("unchecked")

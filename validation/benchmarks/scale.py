@@ -21,11 +21,11 @@ import torch
 
 from wtacrs.estimators import InputError
 from wtacrs.validation.layers.captures import LayerCapture, load_captures, write_captures
-from wtacrs.validation.layers.compare import Plan, Rival, compare_layer
+from wtacrs.validation.layers.compare import Candidate, ComparisonConfig, compare_layer
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.scale import ScaleResult, ScaleRow
 
-RIVALS = (
+CANDIDATES = (
     'wta_crs(budget=0.3, winners="paper")',
     "crs(budget=0.3)",
     "count_sketch(budget=0.3)",
@@ -46,11 +46,14 @@ def full_layer(n: int, d: int, m: int, *, seed: int) -> LayerCapture:
     return LayerCapture(x, dy, torch.ones(n, dtype=torch.bool))
 
 
-def measure(captures: Path, rival: Rival, *, draws: int, seed: int, device: str) -> ScaleRow:
+def measure(captures: Path, candidate: Candidate, *, draws: int, seed: int, device: str) -> ScaleRow:
     """One estimator, measured in this process."""
     started = time.perf_counter()
     (row,) = compare_layer(
-        LAYER, load_captures(captures)[LAYER], [rival], Plan(("oracle",), draws=draws, seed=seed, device=device)
+        LAYER,
+        load_captures(captures)[LAYER],
+        [candidate],
+        ComparisonConfig(("oracle",), draws=draws, seed=seed, device=device),
     )
     on_cuda = device.startswith("cuda")
     return ScaleRow(
@@ -69,17 +72,17 @@ def measure(captures: Path, rival: Rival, *, draws: int, seed: int, device: str)
     )
 
 
-def rival_from(text: str) -> Rival:
+def candidate_from(text: str) -> Candidate:
     """`SPEC`, or `SPEC at S` for a share of the bytes."""
     spec, _, share = text.partition(" at ")
     try:
-        return Rival(spec, float(share) if share else None)
+        return Candidate(spec, float(share) if share else None)
     except ValueError:
         raise InputError(f"estimator={text!r}: what follows ' at ' must be a share such as 0.3") from None
 
 
 def scale(
-    rivals: Sequence[str], n: int, d: int, m: int, *, draws: int = 3, seed: int = 0, device: str = "cpu"
+    candidates: Sequence[str], n: int, d: int, m: int, *, draws: int = 3, seed: int = 0, device: str = "cpu"
 ) -> ScaleResult:
     """Every estimator in a process of its own, in turn.
 
@@ -90,8 +93,14 @@ def scale(
     with tempfile.TemporaryDirectory() as folder:
         captures = Path(folder) / "layer.safetensors"
         write_captures(captures, {LAYER: full_layer(n, d, m, seed=seed)}, {"model": "random rows"})
-        for text in rivals:
-            options = {"captures": str(captures), "rival": text, "draws": draws, "seed": seed, "device": device}
+        for text in candidates:
+            options = {
+                "captures": str(captures),
+                "candidate": text,
+                "draws": draws,
+                "seed": seed,
+                "device": device,
+            }
             command = [sys.executable, "-m", "wtacrs.validation.benchmarks.scale", "--one", json.dumps(options)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
@@ -113,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=65_536)
     parser.add_argument("--features", type=int, default=4_096)
     parser.add_argument("--outputs", type=int, default=4_096)
-    parser.add_argument("--estimators", nargs="+", default=list(RIVALS), help="SPEC, or 'SPEC at SHARE'")
+    parser.add_argument("--estimators", nargs="+", default=list(CANDIDATES), help="SPEC, or 'SPEC at SHARE'")
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -121,8 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given.one is not None:
             options = json.loads(given.one)
-            rival = rival_from(options.pop("rival"))
-            print(measure(Path(options.pop("captures")), rival, **options).model_dump_json())
+            candidate = candidate_from(options.pop("candidate"))
+            print(measure(Path(options.pop("captures")), candidate, **options).model_dump_json())
             return 0
         result = scale(
             given.estimators, given.rows, given.features, given.outputs, draws=given.draws, device=given.device

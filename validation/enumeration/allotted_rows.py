@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wtacrs.estimators import MixedPrecisionRows, RowEstimator, RowPlan, Traits
 from wtacrs.estimators.composites.mixed_precision_rows import SlotPlan
-from wtacrs.estimators.composites.slots import Allotment, allot, relative_error, spreads
+from wtacrs.estimators.composites.slots import Allotment, allot, peak_to_rms, relative_error
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,7 +35,7 @@ class AllottedRows(RowEstimator):
     @classmethod
     def of(cls, estimator: MixedPrecisionRows, x: Float[Tensor, "n d"]) -> AllottedRows:
         """The design for these rows."""
-        return cls(budget=1, estimator=estimator, spread=tuple(spreads(x, estimator.group).tolist()))
+        return cls(budget=1, estimator=estimator, spread=tuple(peak_to_rms(x, estimator.group).tolist()))
 
     def allotment(self, scores: Float64[Tensor, " n"]) -> Allotment:
         """That of the estimator."""

@@ -36,7 +36,7 @@ from wtacrs.estimators import (
     sampling_scores,
 )
 from wtacrs.estimators.core.seeded import SeededEstimator
-from wtacrs.estimators.rounding.rounding_estimator import RoundingEstimator, counted
+from wtacrs.estimators.rounding.rounding_estimator import RoundingEstimator, zero_unscored_rows
 from wtacrs.estimators.rows.row_estimator import keep_rows
 from wtacrs.validation.enumeration.allotted_rows import AllottedRows
 from wtacrs.validation.enumeration.plans import WrongCuts
@@ -78,13 +78,13 @@ class Listed(Estimator[Any]):
             source.places = inner.places(x, plan)
             return inner.keep(x, plan, seed, source)
         if isinstance(inner, MixedPrecisionRows):
-            x = counted(x, scores)
+            x = zero_unscored_rows(x, scores)
             design = AllottedRows.of(inner, x)
             slots = design.slot_plan(ready, source.plan(design, ready))
             source.places = inner.places(x, slots)
             return inner.keep(x, slots, seed, source)
         if isinstance(inner, RoundingEstimator):
-            rows = counted(x, scores)
+            rows = zero_unscored_rows(x, scores)
             source.places = inner.places(rows)
             return inner.keep(rows, source)
         if isinstance(inner, RowEstimator):

@@ -21,18 +21,18 @@ class WeightedMoments:
         """One value, or the mean of several and their total variance `within` themselves."""
         if self.weight == 0.0:
             self.mean = torch.zeros_like(value)
-            self.spread = value.new_zeros(value.numel(), value.numel()) if self.full else value.new_zeros(())
+            self.scatter = value.new_zeros(value.numel(), value.numel()) if self.full else value.new_zeros(())
         self.weight += probability
         before = value - self.mean
         self.mean = self.mean + before * (probability / self.weight)
         after = value - self.mean
         product = torch.outer(before, after) if self.full else (before * after).sum() + within
-        self.spread += probability * product
+        self.scatter += probability * product
 
     def total_variance(self) -> float:
         """Sum of the variances of all entries."""
-        return max(float(self.spread) / self.weight, 0.0)
+        return max(float(self.scatter) / self.weight, 0.0)
 
     def matrix(self) -> Tensor:
         """Full covariance."""
-        return (self.spread + self.spread.T) / (2 * self.weight)
+        return (self.scatter + self.scatter.T) / (2 * self.weight)

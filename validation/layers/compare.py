@@ -27,7 +27,7 @@ from wtacrs.validation.layers.captures import Captures, LayerCapture, on_device
 from wtacrs.validation.layers.scores import LayerLike, default_scores, layer_scores
 from wtacrs.validation.records.base import ScoreKind
 from wtacrs.validation.records.results import ComparisonRow
-from wtacrs.validation.runner import Part, Runner, Task, file_mark, generator_for
+from wtacrs.validation.runner import Runner, Task, TaskOutput, file_mark, generator_for
 from wtacrs.validation.statistics.monte_carlo import monte_carlo
 
 STEPS = 100
@@ -57,11 +57,11 @@ def exact_product(layer: str, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"])
 
 
 @dataclass(frozen=True)
-class Rival:
+class Candidate:
     """One row of the table before it is filled: an estimator, and the share of the bytes it was fitted to.
 
     Without a share padding keeps its rows and gets score 0, as in training. With one, padding is left out and x is
-    stored in bf16, so that no rival gains by what it leaves out.
+    stored in bf16, so that no candidate gains by what it leaves out.
     """
 
     estimator: str | Estimator
@@ -74,8 +74,8 @@ class Rival:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How every rival is measured.
+class ComparisonConfig:
+    """How every candidate is measured.
 
     Attributes:
         scores: kinds of scores.
@@ -157,18 +157,18 @@ def _cosine(found: _Moments, unit: float) -> tuple[float, float | None]:
 
 @torch.no_grad()
 def compare_layer(
-    layer: str, capture: LayerLike, rivals: Iterable[Rival | Estimator | str], plan: Plan
+    layer: str, capture: LayerLike, candidates: Iterable[Candidate | Estimator | str], plan: ComparisonConfig
 ) -> list[ComparisonRow]:
-    """Moments relative to ‖G‖², stored bytes and multiplications of every rival, for every kind of scores.
+    """Moments relative to ‖G‖², stored bytes and multiplications of every candidate, for every kind of scores.
 
-    A rival that ignores scores is listed once, under the first kind; one that does not fit its bytes not at all. The
-    numbers of a row depend on the layer, the rival, the scores and the plan, not on the other rows. Memory: x and dy, a
+    A candidate that ignores scores is listed once, under the first kind; one that does not fit its bytes not at all. The
+    numbers of a row depend on the layer, the candidate, the scores and the plan, not on the other rows. Memory: x and dy, a
     few matrices of the size of the product, and what the estimator takes.
 
     Args:
         layer: name for the table and the messages.
         capture: x, dy, mask, and for stale scores the earlier norms.
-        rivals: an estimator or its spec, or a `Rival`.
+        candidates: an estimator or its spec, or a `Candidate`.
         plan: how they are measured.
 
     Raises:
@@ -179,19 +179,19 @@ def compare_layer(
     unpadded: LayerCapture | None = None
     rows: list[ComparisonRow] = []
     products: dict[bool, Tensor] = {}
-    for given in rivals:
-        rival = _rival(given)
-        if rival.share is not None and unpadded is None:
+    for given in candidates:
+        candidate = _candidate(given)
+        if candidate.share is not None and unpadded is None:
             unpadded = _without_padding(whole)
-        data = whole if rival.share is None or unpadded is None else unpadded
-        estimator = _estimator(rival, data)
+        data = whole if candidate.share is None or unpadded is None else unpadded
+        estimator = _estimator(candidate, data)
         if estimator is None:
             continue
-        exact = products.get(rival.share is None)
+        exact = products.get(candidate.share is None)
         if exact is None:
-            exact = products[rival.share is None] = exact_product(layer, data.x, data.dy)
+            exact = products[candidate.share is None] = exact_product(layer, data.x, data.dy)
         for kind in plan.scores if estimator.traits.uses_scores else plan.scores[:1]:
-            rows.append(_row(layer, data, estimator, rival, kind, exact, plan))
+            rows.append(_row(layer, data, estimator, candidate, kind, exact, plan))
     return rows
 
 
@@ -199,24 +199,24 @@ def _row(
     layer: str,
     data: LayerCapture,
     estimator: Estimator,
-    rival: Rival,
+    candidate: Candidate,
     kind: ScoreKind,
     exact: Float64[Tensor, "m d"],
-    plan: Plan,
+    plan: ComparisonConfig,
 ) -> ComparisonRow:
     x, dy = data.x, data.dy
     n, d, m = *x.shape, dy.shape[1]
     name = spec(estimator)
     scores = layer_scores(kind, x, dy, data.mask, data.stale, layer=layer)
-    generator = generator_for(plan.seed, f"{layer} {name} {kind} {rival.share}", x.device)
+    generator = generator_for(plan.seed, f"{layer} {name} {kind} {candidate.share}", x.device)
     found = _moments(estimator, x, dy, scores, exact, plan.draws, generator)
     unit = float(exact.square().sum())
     cosine, cosine_error = _cosine(found, unit)
     return ComparisonRow(
         layer=layer,
         estimator=name,
-        requested=rival.text,
-        bytes_share=rival.share,
+        requested=candidate.text,
+        bytes_share=candidate.share,
         budget=budget_of(estimator),
         scores=kind,
         n=n,
@@ -236,16 +236,16 @@ def _row(
         cosine_error=cosine_error,
         saved_bytes=_bytes(estimator, x),
         exact_bytes=x.numel() * x.element_size(),
-        multiplications=_multiplications(estimator, n, d, m),
-        exact_multiplications=n * d * m,
+        macs=_macs(estimator, n, d, m),
+        exact_macs=n * d * m,
     )
 
 
-def _estimator(rival: Rival, data: LayerCapture) -> Estimator | None:
-    if rival.share is None:
-        return make(rival.estimator)
+def _estimator(candidate: Candidate, data: LayerCapture) -> Estimator | None:
+    if candidate.share is None:
+        return make(candidate.estimator)
     n, d = data.x.shape
-    return fitted(rival.estimator, rival.share, (n, d), data.x.dtype) if n else None
+    return fitted(candidate.estimator, candidate.share, (n, d), data.x.dtype) if n else None
 
 
 def _without_padding(capture: LayerCapture) -> LayerCapture:
@@ -261,9 +261,9 @@ def _bytes(estimator: Estimator, x: Float[Tensor, "n d"]) -> int:
     return saved_bytes(estimator.compress(x, generator=torch.Generator(x.device).manual_seed(0)))
 
 
-def _multiplications(estimator: Estimator, n: int, d: int, m: int) -> int | None:
+def _macs(estimator: Estimator, n: int, d: int, m: int) -> int | None:
     try:
-        return estimator.multiplications(n, d, m)
+        return estimator.macs(n, d, m)
     except NotImplementedError:  # an outsider need not state them
         return None
 
@@ -272,15 +272,15 @@ def _relative(value: float | None, unit: float) -> float | None:
     return None if value is None else value / unit
 
 
-def median_multiplications(rows: Iterable[ComparisonRow]) -> float | None:
+def median_macs(rows: Iterable[ComparisonRow]) -> float | None:
     """Median of the multiplications relative to exact, over the rows that state them; None if none does."""
-    stated = [share for row in rows if (share := row.relative_multiplications) is not None]
+    stated = [share for row in rows if (share := row.relative_macs) is not None]
     return median(stated) if stated else None
 
 
-def rivals_from(
+def candidates_from(
     specs: Iterable[str | Estimator], budgets: Sequence[int | float], shares: Sequence[float] = ()
-) -> list[Rival]:
+) -> list[Candidate]:
     """Every estimator at every budget and at every share of the bytes.
 
     A spec without a budget is taken at every budget; one with a budget, or that needs none, as it is. For a share of the
@@ -290,7 +290,7 @@ def rivals_from(
     Raises:
         InputError: on an unusable spec, budget or share.
     """
-    found: dict[Rival, None] = {}
+    found: dict[Candidate, None] = {}
     for given in specs:
         if given == RECOMMENDED:
             if not shares:
@@ -300,11 +300,11 @@ def rivals_from(
             choices = [make(given, budget=b) for b in budgets]
         else:
             choices = [make(given)] if budgets else []
-        found.update(dict.fromkeys(Rival(choice) for choice in choices))
+        found.update(dict.fromkeys(Candidate(choice) for choice in choices))
     for share in shares:
         for given in specs:
             fitted(given, share, (64, 64), torch.bfloat16)  # refuses now what no layer could take
-            found[Rival(given, share)] = None
+            found[Candidate(given, share)] = None
     if not found:
         raise InputError("estimators must name at least one, with a budget or a share of the bytes to take it at")
     return list(found)
@@ -312,7 +312,7 @@ def rivals_from(
 
 def compare(
     captures: Mapping[str, LayerLike],
-    rivals: Iterable[Rival | Estimator | str],
+    candidates: Iterable[Candidate | Estimator | str],
     *,
     layers: Sequence[str] | None = None,
     scores: Sequence[ScoreKind] | None = None,
@@ -326,7 +326,7 @@ def compare(
 
     Args:
         captures: layer name to x, dy and mask.
-        rivals: estimators, their specs, or what `rivals_from` makes of them.
+        candidates: estimators, their specs, or what `candidates_from` makes of them.
         layers: which layers; all if None.
         scores: kinds of scores; `default_scores` of the chosen layers if None.
         steps: T of the error of the mean of T steps.
@@ -343,44 +343,44 @@ def compare(
         if layer not in captures:
             raise InputError(f"layer {layer!r} is not among the captured layers: {', '.join(captures)}")
     kinds = tuple(default_scores(captures, chosen) if scores is None else scores)
-    plan = Plan(kinds, steps, draws, seed, device)
-    groups = _by_estimator([_rival(given) for given in rivals])
+    plan = ComparisonConfig(kinds, steps, draws, seed, device)
+    groups = _by_estimator([_candidate(given) for given in candidates])
     runner = Runner(skipped=_warn) if runner is None else runner
     return runner.run(ComparisonRow, [_task(captures, layer, group, plan) for layer in chosen for group in groups])
 
 
-def _rival(given: Rival | Estimator | str) -> Rival:
-    return given if isinstance(given, Rival) else Rival(make(given))
+def _candidate(given: Candidate | Estimator | str) -> Candidate:
+    return given if isinstance(given, Candidate) else Candidate(make(given))
 
 
-def _by_estimator(rivals: Sequence[Rival]) -> list[list[Rival]]:
+def _by_estimator(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
     """Pieces small enough to go on from, large enough to share the exact product: one per estimator."""
-    groups: dict[str, list[Rival]] = {}
-    for rival in rivals:
-        groups.setdefault(sizeless(rival.text), []).append(rival)
+    groups: dict[str, list[Candidate]] = {}
+    for candidate in candidates:
+        groups.setdefault(sizeless(candidate.text), []).append(candidate)
     return list(groups.values())
 
 
 def _task(
-    captures: Mapping[str, LayerLike], layer: str, rivals: Sequence[Rival], plan: Plan
+    captures: Mapping[str, LayerLike], layer: str, candidates: Sequence[Candidate], plan: ComparisonConfig
 ) -> Task[ComparisonRow]:
     source: Mapping[str, LayerLike] = captures if isinstance(captures, Captures) else {layer: captures[layer]}
     mark = file_mark(captures.path) if isinstance(captures, Captures) else "memory"
     return Task(
-        key=f"compare {mark} {layer} {plan} {[(rival.text, rival.share) for rival in rivals]}",
+        key=f"compare {mark} {layer} {plan} {[(candidate.text, candidate.share) for candidate in candidates]}",
         work=_compared,
-        arguments=(source, layer, tuple(rivals), plan),
+        arguments=(source, layer, tuple(candidates), plan),
         label=layer,
     )
 
 
 def _compared(
-    captures: Mapping[str, LayerLike], layer: str, rivals: Sequence[Rival], plan: Plan
-) -> Part[ComparisonRow]:
+    captures: Mapping[str, LayerLike], layer: str, candidates: Sequence[Candidate], plan: ComparisonConfig
+) -> TaskOutput[ComparisonRow]:
     try:
-        return Part(records=tuple(compare_layer(layer, captures[layer], rivals, plan)))
+        return TaskOutput(records=tuple(compare_layer(layer, captures[layer], candidates, plan)))
     except ZeroProduct as reason:
-        return Part(skipped=str(reason))
+        return TaskOutput(skipped=str(reason))
 
 
 def _warn(layer: str, reason: str) -> None:

@@ -11,7 +11,7 @@ from statistics import median
 from typing import NamedTuple
 
 from wtacrs.validation.layers.candidates import RECOMMENDED
-from wtacrs.validation.layers.compare import median_multiplications
+from wtacrs.validation.layers.compare import median_macs
 from wtacrs.validation.records.base import ScoreKind
 from wtacrs.validation.records.results import ComparisonRow
 
@@ -39,7 +39,7 @@ class ByteRatio(NamedTuple):
     """Variance of an estimator over that of the baseline, over layers, at one share of the bytes.
 
     `worst` is the largest ratio among the layers whose baseline variance exceeds 1e-4 ‖G‖². More rows per byte cost
-    more multiplications: `multiplications` and `baseline_multiplications` are the medians of both rivals, relative
+    more multiplications: `macs` and `baseline_macs` are the medians of both candidates, relative
     to the exact product.
     """
 
@@ -49,8 +49,8 @@ class ByteRatio(NamedTuple):
     layers: int
     median: float
     worst: float
-    multiplications: float | None
-    baseline_multiplications: float | None
+    macs: float | None
+    baseline_macs: float | None
 
 
 def byte_ratios(rows: Iterable[ComparisonRow]) -> list[ByteRatio]:
@@ -89,8 +89,8 @@ def _ratio(
         layers=len(pairs),
         median=median(ratios),
         worst=max(worst, default=0.0),
-        multiplications=median_multiplications(mine),
-        baseline_multiplications=median_multiplications(baseline),
+        macs=median_macs(mine),
+        baseline_macs=median_macs(baseline),
     )
 
 

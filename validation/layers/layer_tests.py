@@ -24,7 +24,7 @@ from wtacrs.validation.records.layer_tests import (
     RatioFinding,
     VarianceFinding,
 )
-from wtacrs.validation.runner import Part, generator_for
+from wtacrs.validation.runner import TaskOutput, generator_for
 from wtacrs.validation.statistics.monte_carlo import estimates
 from wtacrs.validation.statistics.one_sample import check_sample, holm
 from wtacrs.validation.statistics.significance import (
@@ -61,7 +61,7 @@ def examine_entry(
     seed: int,
     quantity: Quantity = "variance",
     device: str = "cpu",
-) -> Part[LayerTest]:
+) -> TaskOutput[LayerTest]:
     """`examine_layer` on one entry of a captured file, with a stream of its own: one piece of a study.
 
     A layer whose exact product is zero is skipped.
@@ -98,8 +98,8 @@ def examine_entry(
             quantity=quantity,
         )
     except ZeroProduct as reason:
-        return Part(skipped=str(reason))
-    return Part((found,))
+        return TaskOutput(skipped=str(reason))
+    return TaskOutput((found,))
 
 
 @torch.no_grad()
@@ -112,7 +112,7 @@ def examine_layer(
     *,
     mask: Bool[Tensor, " n"] | None = None,
     stale: Float[Tensor, " n"] | None = None,
-    scores: ScoreKind = "row norms",
+    scores: ScoreKind = "row-norms",
     draws: int,
     level: float,
     generator: torch.Generator | None = None,

@@ -46,7 +46,7 @@ from wtacrs.validation.layers.captures import OnDevice, entry_name, load_capture
 from wtacrs.validation.layers.scores import LayerLike, layer_scores
 from wtacrs.validation.records.base import ScoreKind
 from wtacrs.validation.records.noise import LayerNoise, ModelNoise, NoiseRatio
-from wtacrs.validation.runner import Part, generator_for
+from wtacrs.validation.runner import TaskOutput, generator_for
 from wtacrs.validation.statistics.monte_carlo import estimates, streaming_moments
 
 LEVEL = 0.95
@@ -78,7 +78,7 @@ def noise_of_layer(
     draws: int,
     seed: int,
     device: str = "cpu",
-) -> Part[LayerNoise]:
+) -> TaskOutput[LayerNoise]:
     """`layer_noise` of one layer of a captured file: one piece of a study.
 
     A layer that was not captured in every batch of the file, or whose gradient does not differ, is skipped.
@@ -91,12 +91,14 @@ def noise_of_layer(
     batches = dict.fromkeys(batch for found in entries.values() for batch in found)
     missing = [batch for batch in batches if batch not in entries[layer]]
     if missing:
-        return Part(skipped=f"layer {layer!r}: not captured in batch {missing[0]}")
+        return TaskOutput(skipped=f"layer {layer!r}: not captured in batch {missing[0]}")
     groups = [entries[layer][batch] for batch in batches]
     try:
-        return Part(tuple(layer_noise(layer, captures, groups, estimators, scores=scores, draws=draws, seed=seed)))
+        return TaskOutput(
+            tuple(layer_noise(layer, captures, groups, estimators, scores=scores, draws=draws, seed=seed))
+        )
     except NoNoise as reason:
-        return Part(skipped=str(reason))
+        return TaskOutput(skipped=str(reason))
 
 
 @torch.no_grad()
@@ -106,7 +108,7 @@ def layer_noise(
     batches: Sequence[Sequence[str]],
     estimators: Sequence[Estimator | str],
     *,
-    scores: Sequence[ScoreKind] = ("oracle", "row norms"),
+    scores: Sequence[ScoreKind] = ("oracle", "row-norms"),
     draws: int = 64,
     seed: int = 0,
 ) -> list[LayerNoise]:

@@ -15,7 +15,7 @@ from wtacrs.validation.records.base import ScoreKind
 
 __all__ = ["SCORE_KINDS", "STALE_FLOOR", "LayerLike", "default_scores", "layer_scores"]
 
-SCORE_KINDS: tuple[ScoreKind, ...] = ("oracle", "row norms")
+SCORE_KINDS: tuple[ScoreKind, ...] = ("oracle", "row-norms")
 """What every capture has; "stale" needs the norms of an earlier state."""
 
 
@@ -45,7 +45,7 @@ def layer_scores(
     *,
     layer: str | None = None,
 ) -> Float64[Tensor, " n"]:
-    """Scores of one kind, zero at masked rows: "oracle" `‖x_i‖‖y_i‖`, "row norms" `‖x_i‖`, "stale" (below).
+    """Scores of one kind, zero at masked rows: "oracle" `‖x_i‖‖y_i‖`, "row-norms" `‖x_i‖`, "stale" (below).
 
     The stale scores are `floored_scores` of the stale norms, with ε = `STALE_FLOOR`: a row whose gradient was zero then
     may carry one now, and must stay reachable for the estimate to be unbiased.

@@ -29,7 +29,7 @@ from wtacrs.validation.layers.compare import ZeroProduct
 from wtacrs.validation.layers.scores import layer_scores
 from wtacrs.validation.records.base import ScoreKind
 from wtacrs.validation.records.results import WinnerSweep
-from wtacrs.validation.runner import Part
+from wtacrs.validation.runner import TaskOutput
 
 MOST_POINTS = 200
 """A longer curve is thinned to at most so many points."""
@@ -122,7 +122,7 @@ def sweep_entry(
     scores: Sequence[ScoreKind],
     products: bool,
     device: str = "cpu",
-) -> Part[WinnerSweep]:
+) -> TaskOutput[WinnerSweep]:
     """`sweep_winners` of one entry of a captured file, for every kind of scores: one piece of a study.
 
     Raises:
@@ -146,8 +146,8 @@ def sweep_entry(
             )
         ]
     except ZeroProduct as reason:
-        return Part(skipped=str(reason))
-    return Part(tuple(found))
+        return TaskOutput(skipped=str(reason))
+    return TaskOutput(tuple(found))
 
 
 def _check_finite(layer: str, x: Tensor, dy: Tensor) -> None:

@@ -1,26 +1,26 @@
-"""The law-book of the zoo, open to estimators from outside: `check_estimator(your_estimator)`.
+"""The list of properties of the zoo, open to estimators from outside: `check_estimator(your_estimator)`.
 
-The laws are those of `wtacrs.estimators.core.base`; which of them apply follows from the estimator's `traits`.
+The properties are those of `wtacrs.estimators.core.base`; which of them apply follows from the estimator's `traits`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-# importing the modules enters their laws into the book
+# importing the modules enters their properties into the book
 import wtacrs.validation.properties.mechanics
 import wtacrs.validation.properties.moments  # noqa: F401
 from wtacrs.estimators import Estimator, InputError
-from wtacrs.validation.properties.external import OUTSIDER_LAWS, OutsiderBench, outsider_tests
-from wtacrs.validation.properties.external_code import OutsideLinear, OutsideProduct
+from wtacrs.validation.properties.external import EXTERNAL_PROPERTIES, ExternalCheckContext, external_tests
+from wtacrs.validation.properties.external_code import ExternalLinear, ExternalProduct
 from wtacrs.validation.properties.moments import STATISTICAL_TESTS
-from wtacrs.validation.properties.property import LAWS, Bench, Law, LawBroken, NotApplicable
+from wtacrs.validation.properties.property import PROPERTIES, CheckContext, NotApplicable, Property, PropertyBroken
 from wtacrs.validation.records.results import Verdict
 
 
-def laws() -> tuple[tuple[str, str], ...]:
-    """Name and one-line description of every law, in the order they are checked."""
-    return tuple((entry.name, entry.description) for entry in LAWS.values())
+def properties() -> tuple[tuple[str, str], ...]:
+    """Name and one-line description of every property, in the order they are checked."""
+    return tuple((entry.name, entry.description) for entry in PROPERTIES.values())
 
 
 def check_estimator(
@@ -30,36 +30,38 @@ def check_estimator(
     level: float = 1e-6,
     seed: int = 0,
 ) -> list[Verdict]:
-    """Check one estimator against every law; takes a few seconds.
+    """Check one estimator against every property; takes a few seconds.
 
     Args:
         estimator: any `Estimator`, registered or not.
-        expected_failures: law name to the reason why this estimator breaks it. Such a failure becomes an
+        expected_failures: property name to the reason why this estimator breaks it. Such a failure becomes an
             "expected failure"; a declared failure that does not happen is a "fail", so that reasons stay true.
-        level: probability that a sound estimator fails any of the statistical laws.
+        level: probability that a sound estimator fails any of the statistical properties.
         seed: of all problems and draws.
 
     Returns:
-        One verdict per law. An unexpected exception inside a law is a "fail" with its text.
+        One verdict per property. An unexpected exception inside a property is a "fail" with its text.
 
     Raises:
-        InputError: if `estimator` is no Estimator, a law's name is unknown, or the level is no probability.
+        InputError: if `estimator` is no Estimator, a property's name is unknown, or the level is no probability.
     """
     if not isinstance(estimator, Estimator):
         raise InputError(f"estimator must be a wtacrs.estimators.Estimator, got {type(estimator).__name__}")
     _check_level(level)
     expected = dict(expected_failures or {})
-    unknown = [name for name in expected if name not in LAWS]
+    unknown = [name for name in expected if name not in PROPERTIES]
     if unknown:
-        raise InputError(f"expected_failures: no law is called {unknown[0]!r}; the laws are: {', '.join(LAWS)}")
-    bench = Bench(estimator, level / STATISTICAL_TESTS, seed)
-    return [_verdict(entry, bench, expected.get(entry.name)) for entry in LAWS.values()]
+        raise InputError(
+            f"expected_failures: no property is called {unknown[0]!r}; the properties are: {', '.join(PROPERTIES)}"
+        )
+    context = CheckContext(estimator, level / STATISTICAL_TESTS, seed)
+    return [_verdict(entry, context, expected.get(entry.name)) for entry in PROPERTIES.values()]
 
 
-def check_outsider(
-    outsider: OutsideProduct | OutsideLinear, *, level: float = 1e-6, seed: int = 0
+def check_external(
+    outsider: ExternalProduct | ExternalLinear, *, level: float = 1e-6, seed: int = 0
 ) -> list[Verdict]:
-    """Check a product or a linear layer that is not ours against the laws of its kind; takes a few seconds.
+    """Check a product or a linear layer that is not ours against the properties of its kind; takes a few seconds.
 
     Args:
         outsider: as `wtacrs.validation.properties.external_code.prepared` returns it.
@@ -67,14 +69,14 @@ def check_outsider(
         seed: of all problems and draws.
 
     Returns:
-        One verdict per law. An exception inside a law is a "fail" with its text.
+        One verdict per property. An exception inside a property is a "fail" with its text.
 
     Raises:
         InputError: if the level is no probability.
     """
     _check_level(level)
-    bench = OutsiderBench(outsider, level / outsider_tests(outsider), seed)
-    return [_verdict(entry, bench, None) for entry in OUTSIDER_LAWS.values()]
+    context = ExternalCheckContext(outsider, level / external_tests(outsider), seed)
+    return [_verdict(entry, context, None) for entry in EXTERNAL_PROPERTIES.values()]
 
 
 def _check_level(level: float) -> None:
@@ -82,24 +84,24 @@ def _check_level(level: float) -> None:
         raise InputError(f"level={level!r} must be a probability in (0, 1)")
 
 
-def _verdict(entry: Law, bench: Bench, excuse: str | None) -> Verdict:
+def _verdict(entry: Property, context: CheckContext, excuse: str | None) -> Verdict:
     try:
-        detail = entry.check(bench)
+        detail = entry.check(context)
     except NotApplicable as reason:
-        return Verdict(law=entry.name, status="not applicable", detail=str(reason))
-    except LawBroken as failure:
+        return Verdict(name=entry.name, status="not applicable", detail=str(reason))
+    except PropertyBroken as failure:
         return _failure(entry.name, str(failure), excuse)
     except (
         Exception
-    ) as error:  # an estimator from outside may raise anything; the other laws are still of interest
+    ) as error:  # an estimator from outside may raise anything; the other properties are still of interest
         return _failure(entry.name, f"{type(error).__name__}: {error}", excuse)
     if excuse is not None:
-        detail = f"declared as an expected failure ({excuse}), but the law holds: {detail}"
-        return Verdict(law=entry.name, status="fail", detail=detail)
-    return Verdict(law=entry.name, status="pass", detail=detail)
+        detail = f"declared as an expected failure ({excuse}), but the property holds: {detail}"
+        return Verdict(name=entry.name, status="fail", detail=detail)
+    return Verdict(name=entry.name, status="pass", detail=detail)
 
 
 def _failure(name: str, detail: str, excuse: str | None) -> Verdict:
     if excuse is None:
-        return Verdict(law=name, status="fail", detail=detail)
-    return Verdict(law=name, status="expected failure", detail=f"{excuse} ({detail})")
+        return Verdict(name=name, status="fail", detail=detail)
+    return Verdict(name=name, status="expected failure", detail=f"{excuse} ({detail})")

@@ -1,4 +1,4 @@
-"""The law-book of outsiders: products and linear layers that are not ours."""
+"""The list of properties of outsiders: products and linear layers that are not ours."""
 
 from __future__ import annotations
 
@@ -11,22 +11,29 @@ from torch import Tensor
 from wtacrs.estimators import joint_norms
 from wtacrs.validation.problems import Problem
 from wtacrs.validation.properties.external_code import (
-    OutsideLinear,
-    OutsideProduct,
+    ExternalLinear,
+    ExternalProduct,
     Step,
     TrainedLinear,
     seeded,
     step,
 )
-from wtacrs.validation.properties.mean_report import Watched
+from wtacrs.validation.properties.mean_report import MeanTracker
 from wtacrs.validation.properties.mechanics import inputs_not_modified
-from wtacrs.validation.properties.property import Bench, Law, LawBroken, NotApplicable, demand, estimate
+from wtacrs.validation.properties.property import (
+    CheckContext,
+    NotApplicable,
+    Property,
+    PropertyBroken,
+    estimate,
+    require,
+)
 from wtacrs.validation.properties.saved_for_backward import bytes_for_backward
 from wtacrs.validation.statistics.significance import mean_test
 
-Outside = OutsideProduct | OutsideLinear
+Outside = ExternalProduct | ExternalLinear
 
-# laws that test a mean: those of every outsider, and those of a layer alone
+# properties that test a mean: those of every outsider, and those of a layer alone
 _MEANS, _LAYER_MEANS = 4, 3
 
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -41,28 +48,28 @@ _SIDE_MASS = 9e-4
 _RARE = 100.0
 
 
-def outsider_tests(outsider: Outside) -> int:
+def external_tests(outsider: Outside) -> int:
     """How many tests of the mean one run makes."""
-    return _MEANS + (_LAYER_MEANS if isinstance(outsider, OutsideLinear) else 0)
+    return _MEANS + (_LAYER_MEANS if isinstance(outsider, ExternalLinear) else 0)
 
 
-class OutsiderBench(Bench):
+class ExternalCheckContext(CheckContext):
     """A bench whose problems come in the widest precision that the outsider works in."""
 
     @property
     def outsider(self) -> Outside:
         """The outsider under examination."""
-        assert isinstance(self.estimator, (OutsideProduct, OutsideLinear))
+        assert isinstance(self.estimator, (ExternalProduct, ExternalLinear))
         return self.estimator
 
     @property
-    def linear(self) -> OutsideLinear:
+    def linear(self) -> ExternalLinear:
         """The outsider as a linear layer.
 
         Raises:
             NotApplicable: if it is a product.
         """
-        if not isinstance(self.estimator, OutsideLinear):
+        if not isinstance(self.estimator, ExternalLinear):
             raise NotApplicable("a product, no layer")
         return self.estimator
 
@@ -104,22 +111,22 @@ class OutsiderBench(Bench):
         Raises:
             LawBroken: if it is not the exact product.
         """
-        watched = Watched(outsider, problem, part, part_name)
+        watched = MeanTracker(outsider, problem, part, part_name)
         level = self.level if level is None else level
         test = mean_test(watched, *problem, draws=draws, level=level, generator=self.stream(1))
         words = watched.in_words()
         if not test.rejected:
             return f"{words}; p = {test.p_value:.2g} in {draws} draws"
         hint = _unweighted(watched, outsider, problem.x.shape[0])
-        raise LawBroken(f"{words}{hint}; p = {test.p_value:.2g} in {draws} draws, level {level:.1g}")
+        raise PropertyBroken(f"{words}{hint}; p = {test.p_value:.2g} in {draws} draws, level {level:.1g}")
 
 
-def _unweighted(watched: Watched, outsider: Outside, n: int) -> str:
+def _unweighted(watched: MeanTracker, outsider: Outside, n: int) -> str:
     """What a mean below the exact product may come from."""
     scale, error = watched.scale
     if watched.beside is not None:
         return ""
-    k = outsider.rows(n) if isinstance(outsider, OutsideProduct) else None
+    k = outsider.rows(n) if isinstance(outsider, ExternalProduct) else None
     if k is not None and abs(scale - k / n) <= 4 * error:
         return f" (rows kept without their weights give k/n = {k / n:.3g})"
     if k is None and scale - 4 * error > 0.0 and scale + 4 * error < 0.95:
@@ -127,241 +134,241 @@ def _unweighted(watched: Watched, outsider: Outside, n: int) -> str:
     return ""
 
 
-Check = Callable[[OutsiderBench], str]
-OUTSIDER_LAWS: dict[str, Law] = {}
+Check = Callable[[ExternalCheckContext], str]
+EXTERNAL_PROPERTIES: dict[str, Property] = {}
 
 
-def law(name: str) -> Callable[[Check], Check]:
-    """Enter a check into the outsiders' law-book."""
+def register_property(name: str) -> Callable[[Check], Check]:
+    """Enter a check into the outsiders' list of properties."""
 
     def enter(check: Check) -> Check:
-        OUTSIDER_LAWS[name] = Law(name, (check.__doc__ or "").strip().splitlines()[0], check)  # type: ignore[arg-type]
+        EXTERNAL_PROPERTIES[name] = Property(name, (check.__doc__ or "").strip().splitlines()[0], check)  # type: ignore[arg-type]
         return check
 
     return enter
 
 
-@law("shape and dtype")
-def shape_and_dtype(bench: OutsiderBench) -> str:
+@register_property("shape and dtype")
+def shape_and_dtype(context: ExternalCheckContext) -> str:
     """The estimate is `[m, d]`, finite and of the dtype of the input; single precision must work."""
     works, raises = [], []
     for dtype in _DTYPES:
-        problem = bench.problem("gaussian", _ROWS, dtype=dtype)
+        problem = context.problem("gaussian", _ROWS, dtype=dtype)
         short = str(dtype).removeprefix("torch.")
         try:
-            got = estimate(bench.outsider, problem, generator=bench.stream())
+            got = estimate(context.outsider, problem, generator=context.stream())
         except Exception as error:
             if dtype == torch.float32:
                 raise
             raises.append(f"{short} raises {type(error).__name__}")
             continue
-        demand(list(got.shape) == [3, 4], f"{short}: shape {list(got.shape)}, expected [m, d] = [3, 4]")
-        demand(got.dtype == dtype, f"{short} in, {str(got.dtype).removeprefix('torch.')} out")
-        demand(bool(got.isfinite().all()), f"{short}: NaN or infinite values")
+        require(list(got.shape) == [3, 4], f"{short}: shape {list(got.shape)}, expected [m, d] = [3, 4]")
+        require(got.dtype == dtype, f"{short} in, {str(got.dtype).removeprefix('torch.')} out")
+        require(bool(got.isfinite().all()), f"{short}: NaN or infinite values")
         works.append(short)
-    turned = isinstance(bench.outsider, OutsideProduct) and bench.outsider.transposed
+    turned = isinstance(context.outsider, ExternalProduct) and context.outsider.transposed
     told = ["returns [d, m] = xᵀdy, read as its transpose"] if turned else []
     return "; ".join([f"works in {', '.join(works)}", *raises, *told])
 
 
-law("inputs not modified")(inputs_not_modified)
+register_property("inputs not modified")(inputs_not_modified)
 
 
-@law("the draw advances")
-def draw_advances(bench: OutsiderBench) -> str:
+@register_property("the draw advances")
+def draw_advances(context: ExternalCheckContext) -> str:
     """Successive calls, and successive steps of one layer, draw anew, unless the product is exact."""
-    x, dy = bench.problem("gaussian", _ROWS)
+    x, dy = context.problem("gaussian", _ROWS)
     exact = dy.double().T @ x.double()
-    with seeded(bench.seed):
-        drawn = [call() for call in [_caller(bench, x, dy)] * 8]
+    with seeded(context.seed):
+        drawn = [call() for call in [_caller(context, x, dy)] * 8]
     varies = any(not torch.equal(drawn[0], other) for other in drawn[1:])
     error = float((drawn[0].double() - exact).norm() / exact.norm())
-    demand(
+    require(
         varies or error < 1e-5, f"eight successive draws are equal, {error:.2g} ‖G‖ away from the exact product"
     )
     return "eight successive draws differ" if varies else "nothing is drawn: the product is exact"
 
 
-@law("the draw is reproducible")
-def draw_reproducible(bench: OutsiderBench) -> str:
+@register_property("the draw is reproducible")
+def draw_reproducible(context: ExternalCheckContext) -> str:
     """The same seed gives the same draw: `torch.manual_seed`, or the generator that is given."""
-    x, dy = bench.problem("gaussian", _ROWS)
+    x, dy = context.problem("gaussian", _ROWS)
     drawn = []
     for _ in range(2):
-        with seeded(bench.seed):
-            drawn.append(_caller(bench, x, dy)())
-    outsider = bench.outsider
-    given = isinstance(outsider, OutsideProduct) and outsider.form == "generator"
+        with seeded(context.seed):
+            drawn.append(_caller(context, x, dy)())
+    outsider = context.outsider
+    given = isinstance(outsider, ExternalProduct) and outsider.form == "generator"
     source = "generators" if given else "torch.manual_seed(…)"
-    demand(torch.equal(*drawn), f"two draws under equal {source} differ: it draws from another source")
-    if isinstance(outsider, OutsideProduct) and given:
-        with seeded(bench.seed):
+    require(torch.equal(*drawn), f"two draws under equal {source} differ: it draws from another source")
+    if isinstance(outsider, ExternalProduct) and given:
+        with seeded(context.seed):
             before = torch.get_rng_state()
-            outsider.call(x, dy, generator=bench.stream())
-            demand(torch.equal(before, torch.get_rng_state()), "draws beside the generator that it is given")
+            outsider.call(x, dy, generator=context.stream())
+            require(torch.equal(before, torch.get_rng_state()), "draws beside the generator that it is given")
     return "same generator, same draw" if given else "same torch.manual_seed, same draw"
 
 
-def _caller(bench: OutsiderBench, x: Tensor, dy: Tensor) -> Callable[[], Tensor]:
+def _caller(context: ExternalCheckContext, x: Tensor, dy: Tensor) -> Callable[[], Tensor]:
     """Successive draws: calls of a product, steps of one layer."""
-    outsider = bench.outsider
-    if isinstance(outsider, OutsideProduct):
+    outsider = context.outsider
+    if isinstance(outsider, ExternalProduct):
         return lambda: outsider.product(x, dy).detach()
     module = outsider.module(x.shape[1], dy.shape[1], x.dtype)
     return lambda: step(module, x, dy).dw.clone()
 
 
-@law("awkward sizes")
-def awkward_sizes(bench: OutsiderBench) -> str:
+@register_property("awkward sizes")
+def awkward_sizes(context: ExternalCheckContext) -> str:
     """One row works; what no rows do is told."""
-    got = estimate(bench.outsider, bench.problem("gaussian", 1), generator=bench.stream())
-    demand(bool(got.isfinite().all()), "one row: NaN or infinite values")
+    got = estimate(context.outsider, context.problem("gaussian", 1), generator=context.stream())
+    require(bool(got.isfinite().all()), "one row: NaN or infinite values")
     try:
-        empty = estimate(bench.outsider, bench.problem("gaussian", 0), generator=bench.stream())
+        empty = estimate(context.outsider, context.problem("gaussian", 0), generator=context.stream())
     except Exception as error:
         return f"one row works; no rows raise {type(error).__name__}"
-    demand(not bool((empty != 0).any()), "no rows: the estimate is not zero")
+    require(not bool((empty != 0).any()), "no rows: the estimate is not zero")
     return "one row and no rows work"
 
 
-@law("zero scores")
-def zero_scores(bench: OutsiderBench) -> str:
+@register_property("zero scores")
+def zero_scores(context: ExternalCheckContext) -> str:
     """Rows that are all zero, in x or in dy, give zero: every score is 0 and 0/0 lies near."""
-    x, dy = bench.problem("gaussian", _ROWS)
+    x, dy = context.problem("gaussian", _ROWS)
     for what, problem in (("x", Problem(0 * x, dy)), ("dy", Problem(x, 0 * dy))):
-        got = estimate(bench.outsider, problem, generator=bench.stream())
-        demand(bool(got.isfinite().all()), f"{what} = 0: NaN or infinite values")
-        demand(not bool(got.any()), f"{what} = 0: the estimate is not zero")
+        got = estimate(context.outsider, problem, generator=context.stream())
+        require(bool(got.isfinite().all()), f"{what} = 0: NaN or infinite values")
+        require(not bool(got.any()), f"{what} = 0: the estimate is not zero")
     return "x = 0 and dy = 0 give zero"
 
 
-@law("forward")
-def forward(bench: OutsiderBench) -> str:
+@register_property("forward")
+def forward(context: ExternalCheckContext) -> str:
     """The output is `x Wᵀ + b`."""
-    x, dy = bench.problem("gaussian", _ROWS)
-    module, found = _one_step(bench, x, dy)
+    x, dy = context.problem("gaussian", _ROWS)
+    module, found = _one_step(context, x, dy)
     exact = x @ module.weight.detach().T  # type: ignore[operator]
     bias = getattr(module, "bias", None)
     return _compare(found.y, exact if bias is None else exact + bias.detach(), "x Wᵀ + b")
 
 
-@law("input gradient")
-def input_gradient(bench: OutsiderBench) -> str:
+@register_property("input gradient")
+def input_gradient(context: ExternalCheckContext) -> str:
     """dX is exactly `dY W`: what is estimated stays in this layer."""
-    x, dy = bench.problem("gaussian", _ROWS)
-    module, found = _one_step(bench, x, dy)
-    demand(found.dx is not None, "the input receives no gradient")
+    x, dy = context.problem("gaussian", _ROWS)
+    module, found = _one_step(context, x, dy)
+    require(found.dx is not None, "the input receives no gradient")
     assert found.dx is not None
     return _compare(found.dx, dy @ module.weight.detach(), "dY W")  # type: ignore[operator]
 
 
-@law("bias gradient")
-def bias_gradient(bench: OutsiderBench) -> str:
+@register_property("bias gradient")
+def bias_gradient(context: ExternalCheckContext) -> str:
     """db is exactly `Σ dY`."""
-    x, dy = bench.problem("gaussian", _ROWS)
-    module, found = _one_step(bench, x, dy)
+    x, dy = context.problem("gaussian", _ROWS)
+    module, found = _one_step(context, x, dy)
     if getattr(module, "bias", None) is None:
         raise NotApplicable("no bias")
-    demand(found.db is not None, "the bias receives no gradient")
+    require(found.db is not None, "the bias receives no gradient")
     assert found.db is not None
     return _compare(found.db, dy.sum(0), "Σ dY")
 
 
-def _one_step(bench: OutsiderBench, x: Tensor, dy: Tensor) -> tuple[torch.nn.Module, Step]:
-    module = bench.linear.module(x.shape[1], dy.shape[1], x.dtype)
-    with seeded(bench.seed):
+def _one_step(context: ExternalCheckContext, x: Tensor, dy: Tensor) -> tuple[torch.nn.Module, Step]:
+    module = context.linear.module(x.shape[1], dy.shape[1], x.dtype)
+    with seeded(context.seed):
         return module, step(module, x, dy)
 
 
 def _compare(found: Tensor, exact: Tensor, formula: str) -> str:
     error = float((found - exact).norm() / exact.norm())
     accepted = 64 * torch.finfo(exact.dtype).eps
-    demand(error <= accepted, f"differs from {formula} by {error:.2g} of its norm, accepted {accepted:.1g}")
+    require(error <= accepted, f"differs from {formula} by {error:.2g} of its norm, accepted {accepted:.1g}")
     return f"{formula} to {error:.1e} of its norm"
 
 
-@law("saved bytes")
-def saved_bytes(bench: OutsiderBench) -> str:
+@register_property("saved bytes")
+def saved_bytes(context: ExternalCheckContext) -> str:
     """Told, not judged: bytes that one step keeps for its backward pass, against the exact layer's."""
     n, d, m = 256, 64, 32
-    x, dy = bench.problem("gaussian", n, d, m, dtype=torch.float32)
-    with seeded(bench.seed):
-        kept = bytes_for_backward(bench.linear.module(d, m, x.dtype), x)
+    x, dy = context.problem("gaussian", n, d, m, dtype=torch.float32)
+    with seeded(context.seed):
+        kept = bytes_for_backward(context.linear.module(d, m, x.dtype), x)
     del dy
     exact = x.numel() * x.element_size()
     return f"keeps {kept} bytes, {kept / exact:.2f} of the exact layer's {exact} (n={n}, d={d}, fp32)"
 
 
-@law("mean: heavy-tailed rows")
-def mean_heavy_tailed(bench: OutsiderBench) -> str:
+@register_property("mean: heavy-tailed rows")
+def mean_heavy_tailed(context: ExternalCheckContext) -> str:
     """The mean is the exact product where few rows hold most of it; a layer is built anew for every draw."""
-    return bench.judge(bench.outsider, bench.problem("heavy_tailed", _ROWS))
+    return context.judge(context.outsider, context.problem("heavy_tailed", _ROWS))
 
 
-@law("mean: one dominating row")
-def mean_one_dominating(bench: OutsiderBench) -> str:
+@register_property("mean: one dominating row")
+def mean_one_dominating(context: ExternalCheckContext) -> str:
     """The mean is the exact product where one of 4096 rows holds 0.9991 of the mass.
 
     Meant for what keeps a tenth of the rows or more: with far fewer, the other rows are met too rarely to judge.
     """
-    whole, others = bench.dominated()
-    return bench.judge(
-        bench.outsider,
+    whole, others = context.dominated()
+    return context.judge(
+        context.outsider,
         whole,
         draws=_MANY_DRAWS,
-        level=bench.level / _RARE,
+        level=context.level / _RARE,
         part=others,
         part_name="the rows beside the dominating one",
     )
 
 
-@law("mean: equal rows")
-def mean_equal_rows(bench: OutsiderBench) -> str:
+@register_property("mean: equal rows")
+def mean_equal_rows(context: ExternalCheckContext) -> str:
     """The mean is the exact product where all row norms are equal, so that no row is a winner."""
-    return bench.judge(bench.outsider, bench.problem("ties", _ROWS))
+    return context.judge(context.outsider, context.problem("ties", _ROWS))
 
 
-@law("mean: zero rows")
-def mean_zero_rows(bench: OutsiderBench) -> str:
+@register_property("mean: zero rows")
+def mean_zero_rows(context: ExternalCheckContext) -> str:
     """The mean is the exact product where every third row is zero, as padding is."""
-    return bench.judge(bench.outsider, bench.problem("zero_rows", _ROWS))
+    return context.judge(context.outsider, context.problem("zero_rows", _ROWS))
 
 
-@law("mean: 3-D input")
-def mean_batched(bench: OutsiderBench) -> str:
+@register_property("mean: 3-D input")
+def mean_batched(context: ExternalCheckContext) -> str:
     """An input `[2, n/2, d]` gives the exact output and dX, and an unbiased dW."""
-    batched = dataclasses.replace(bench.linear, leading=(2,))
-    problem = bench.problem("heavy_tailed", _ROWS)
+    batched = dataclasses.replace(context.linear, leading=(2,))
+    problem = context.problem("heavy_tailed", _ROWS)
     module = batched.module(problem.x.shape[1], problem.dy.shape[1], problem.x.dtype)
-    with seeded(bench.seed):
+    with seeded(context.seed):
         flat, deep = step(module, *problem), step(module, *problem, batched.leading)
     _compare(deep.y, flat.y, "the output for 2-D input")
     if flat.dx is not None and deep.dx is not None:
         _compare(deep.dx, flat.dx, "dX for 2-D input")
-    return bench.judge(batched, problem)
+    return context.judge(batched, problem)
 
 
-@law("mean: after warm-up")
-def mean_after_warm_up(bench: OutsiderBench) -> str:
+@register_property("mean: after warm-up")
+def mean_after_warm_up(context: ExternalCheckContext) -> str:
     """The mean is exact in the middle of training too: what a layer carries from step to step makes no bias."""
-    problem = bench.problem("heavy_tailed", _ROWS)
-    return bench.judge(_trained(bench, bench.problem("gaussian", _ROWS, offset=7)), problem)
+    problem = context.problem("heavy_tailed", _ROWS)
+    return context.judge(_trained(context, context.problem("gaussian", _ROWS, offset=7)), problem)
 
 
-@law("mean: after rows without gradient")
-def mean_after_zero_gradients(bench: OutsiderBench) -> str:
+@register_property("mean: after rows without gradient")
+def mean_after_zero_gradients(context: ExternalCheckContext) -> str:
     """A row whose gradient was zero in the last batch must not be unreachable in this one."""
-    other, (x, dy) = bench.problem("gaussian", _ROWS, offset=7), bench.problem("gaussian", _ROWS)
+    other, (x, dy) = context.problem("gaussian", _ROWS, offset=7), context.problem("gaussian", _ROWS)
     silent = (torch.arange(_ROWS) % 3 == 1).unsqueeze(1)
     before = Problem(other.x, other.dy.masked_fill(silent, 0.0))
     # the two kinds of rows lie in columns of their own, so that the estimate shows them apart
     x = torch.where(silent == (torch.arange(x.shape[1]) < 2), x, 0.0)
     part = Problem(x * silent, dy * silent)
-    return bench.judge(
-        _trained(bench, before), Problem(x, dy), part=part, part_name="the rows that had no gradient before"
+    return context.judge(
+        _trained(context, before), Problem(x, dy), part=part, part_name="the rows that had no gradient before"
     )
 
 
-def _trained(bench: OutsiderBench, before: Problem) -> TrainedLinear:
-    linear = bench.linear
+def _trained(context: ExternalCheckContext, before: Problem) -> TrainedLinear:
+    linear = context.linear
     return TrainedLinear(linear.label, linear.build, precision=linear.precision, before=before)

@@ -1,4 +1,4 @@
-"""Products and linear layers that are not ours, as estimators, so that the law-book can examine them.
+"""Products and linear layers that are not ours, as estimators, so that the list of properties can examine them.
 
 An outsider draws inside its one call, in the forward or in the backward pass. So `compress` keeps the input whole and
 draws a seed, and `contract` runs the outsider under that seed: one seed, one draw, and the caller's random state stays
@@ -40,7 +40,7 @@ class Held(NamedTuple):
     seed: Int64[Tensor, " 1"]
 
 
-class Outsider(Estimator[Held]):
+class ExternalEstimator(Estimator[Held]):
     """Base of both kinds; `precision` is the widest dtype it works in."""
 
     traits: ClassVar[Traits] = Traits("outsider", True, False, False, False)
@@ -82,7 +82,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class OutsideProduct(Outsider):
+class ExternalProduct(ExternalEstimator):
     """A function that estimates `dy.T @ x`.
 
     Args:
@@ -144,7 +144,7 @@ class Step(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class OutsideLinear(Outsider):
+class ExternalLinear(ExternalEstimator):
     """A linear layer whose `weight.grad` is the estimate, built afresh for every draw.
 
     Args:
@@ -171,7 +171,7 @@ class OutsideLinear(Outsider):
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class TrainedLinear(OutsideLinear):
+class TrainedLinear(ExternalLinear):
     """The same layer in the middle of training: between two draws it sees another batch.
 
     The layer is built once and keeps what it carries from step to step.
@@ -236,10 +236,10 @@ class FunctionLinear(nn.Module):
         return self.call(x, self.weight) if self.bias is None else self.call(x, self.weight, self.bias)
 
 
-def prepared(outsider: OutsideProduct | OutsideLinear) -> OutsideProduct | OutsideLinear:
+def prepared(outsider: ExternalProduct | ExternalLinear) -> ExternalProduct | ExternalLinear:
     """The outsider with its widest precision and the layout of its result, both found by running it.
 
-    What raises in every precision comes back as it is: the laws will tell.
+    What raises in every precision comes back as it is: the properties will tell.
     """
     for precision in (torch.float64, torch.float32):
         generator = torch.Generator().manual_seed(0)
@@ -247,12 +247,12 @@ def prepared(outsider: OutsideProduct | OutsideLinear) -> OutsideProduct | Outsi
         dy = torch.randn(_PROBE_ROWS, _PROBE_M, generator=generator).to(precision)
         try:
             with seeded(0):
-                result = outsider.raw(x, dy) if isinstance(outsider, OutsideProduct) else outsider.product(x, dy)
+                result = outsider.raw(x, dy) if isinstance(outsider, ExternalProduct) else outsider.product(x, dy)
         except Exception:
             continue
         if result.dtype != precision:
             continue
-        if isinstance(outsider, OutsideProduct):
+        if isinstance(outsider, ExternalProduct):
             turned = list(result.shape) == [_PROBE_D, _PROBE_M]
             return dataclasses.replace(outsider, precision=precision, transposed=turned)
         return dataclasses.replace(outsider, precision=precision)

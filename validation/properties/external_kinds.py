@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from wtacrs.estimators import Estimator, InputError
 from wtacrs.validation.properties.external_code import (
+    ExternalEstimator,
+    ExternalLinear,
+    ExternalProduct,
     Form,
     FunctionLinear,
-    OutsideLinear,
-    OutsideProduct,
-    Outsider,
     prepared,
     seeded,
 )
@@ -33,15 +33,15 @@ _SIZES = {"out", "out_features", "d_out", "n_out", "out_dim", "output_size"}
 _D, _M = 6, 5
 
 
-def outsider_from(reference: str, kind: str = "auto") -> Estimator:
-    """The object that a reference names, as something that the law-book can examine.
+def external_from(reference: str, kind: str = "auto") -> Estimator:
+    """The object that a reference names, as something that the list of properties can examine.
 
     Args:
         reference: `PATH.py:NAME` or `package.module:NAME`.
         kind: what it is; "auto" decides by its class, or by the names of its arguments.
 
     Returns:
-        An `Estimator` as it is, or an `OutsideProduct` or `OutsideLinear` around the object.
+        An `Estimator` as it is, or an `ExternalProduct` or `ExternalLinear` around the object.
 
     Raises:
         InputError: if it cannot be found or imported, or cannot be used as what it is said to be.
@@ -61,7 +61,7 @@ def outsider_from(reference: str, kind: str = "auto") -> Estimator:
 
 def file_stem(estimator: Estimator) -> str:
     """What the file of a result is called after: the registered name, or the last part of an outsider's label."""
-    if isinstance(estimator, Outsider):
+    if isinstance(estimator, ExternalEstimator):
         return estimator.label.rpartition(":")[2]
     return getattr(estimator, "name", type(estimator).__name__)
 
@@ -132,7 +132,7 @@ def _estimator(label: str, found: object) -> Estimator:
     return made
 
 
-def _product(label: str, call: Callable[..., Any]) -> OutsideProduct:
+def _product(label: str, call: Callable[..., Any]) -> ExternalProduct:
     names = [parameter.name for parameter in _needed(label, call)]
     x, dy, generator = torch.empty(0, 1), torch.empty(0, 1), torch.Generator()
     takes_generator = "generator" in _signature(label, call).parameters
@@ -148,10 +148,10 @@ def _product(label: str, call: Callable[..., Any]) -> OutsideProduct:
             f"{label}({', '.join(names)}) cannot be called as a product: accepted are f(x, dy), "
             "f(x, dy, generator=…) and f(x, dy, k)"
         )
-    return OutsideProduct(label, call, form)
+    return ExternalProduct(label, call, form)
 
 
-def _linear(label: str, found: Any) -> OutsideLinear:
+def _linear(label: str, found: Any) -> ExternalLinear:
     build = _builder(label, found)
     try:
         with seeded(0):
@@ -164,7 +164,7 @@ def _linear(label: str, found: Any) -> OutsideLinear:
     if not isinstance(weight, Tensor) or list(weight.shape) != [_M, _D]:
         shown = f"shape {list(weight.shape)}" if isinstance(weight, Tensor) else "no tensor"
         raise InputError(f"{label}({_D}, {_M}).weight is {shown}, [out, in] = {[_M, _D]} is needed")
-    return OutsideLinear(label, build)
+    return ExternalLinear(label, build)
 
 
 def _builder(label: str, found: Any) -> Callable[[int, int], nn.Module]:

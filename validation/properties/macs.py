@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from wtacrs.estimators import Estimator
 
 
-def counted_multiplications(
+def counted_macs(
     estimator: Estimator,
     x: Float[Tensor, "n d"],
     dy: Float[Tensor, "n m"],

@@ -16,7 +16,7 @@ from wtacrs.validation.statistics.monte_carlo import Running
 _CLEAR = 4.0
 
 
-class Watched(Estimator):
+class MeanTracker(Estimator):
     """An estimator that hands on another's draws and keeps their mean; it changes nothing about them.
 
     Args:

@@ -1,14 +1,21 @@
-"""Laws about mean and variance: exactly by enumeration where that is possible, and always by sampling."""
+"""Properties about mean and variance: exactly by enumeration where that is possible, and always by sampling."""
 
 from __future__ import annotations
 
 import torch
 
 from wtacrs.estimators import RowEstimator, joint_norms, sampling_scores
-from wtacrs.validation.properties.property import Bench, Case, LawBroken, NotApplicable, demand, law
+from wtacrs.validation.properties.property import (
+    Case,
+    CheckContext,
+    NotApplicable,
+    PropertyBroken,
+    register_property,
+    require,
+)
 from wtacrs.validation.statistics.significance import mean_test, variance_test
 
-# statistical tests in one run of the law-book; each gets an equal share of its level
+# statistical tests in one run of the list of properties; each gets an equal share of its level
 STATISTICAL_TESTS = 4
 
 _EXACT = 1e-10
@@ -16,54 +23,56 @@ _DRAWS = 600
 _VARIANCE_DRAWS = 1200
 
 
-@law("unbiased, by enumeration")
-def unbiased_by_enumeration(bench: Bench) -> str:
+@register_property("unbiased, by enumeration")
+def unbiased_by_enumeration(context: CheckContext) -> str:
     """The mean over all outcomes is the exact product of the rows of positive score."""
-    if not bench.estimator.traits.unbiased:
+    if not context.estimator.traits.unbiased:
         raise NotApplicable("declared biased")
     worst = 0.0
-    for case in _cases(bench):
+    for case in _cases(context):
         error = float((case.moments.mean - case.reachable_product).norm()) / case.size
-        demand(error <= _EXACT, f"{case.label}: bias {error:.3g} of Σw, accepted {_EXACT:g}")
+        require(error <= _EXACT, f"{case.label}: bias {error:.3g} of Σw, accepted {_EXACT:g}")
         worst = max(worst, error)
-    return f"largest bias {worst:.1e} of Σw over {_extent(bench)}"
+    return f"largest bias {worst:.1e} of Σw over {_extent(context)}"
 
 
-@law("unbiased, by sampling")
-def unbiased_by_sampling(bench: Bench) -> str:
+@register_property("unbiased, by sampling")
+def unbiased_by_sampling(context: CheckContext) -> str:
     """The average of many draws agrees with the exact product, with its own scores and with all-zero scores."""
-    traits = bench.estimator.traits
+    traits = context.estimator.traits
     if not traits.unbiased:
         raise NotApplicable("declared biased")
     if traits.deterministic:
         raise NotApplicable("deterministic: one outcome, see the enumeration")
-    x, dy = bench.problem("gaussian", bench.rows(24))
+    x, dy = context.problem("gaussian", context.rows(24))
     seen = []
-    for kind, scores in (("row norms", None), ("all zero", bench.scores("all zero", x.shape[0]))):
+    for kind, scores in (("row-norms", None), ("all zero", context.scores("all zero", x.shape[0]))):
         test = mean_test(
-            bench.estimator, x, dy, draws=_DRAWS, level=bench.level, scores=scores, generator=bench.stream(1)
+            context.estimator, x, dy, draws=_DRAWS, level=context.level, scores=scores, generator=context.stream(1)
         )
         text = (
             f"scores {kind}: p = {test.p_value:.2g} in {test.draws} draws, bias {test.bias:.2g} of ‖G‖, "
             f"{test.along:+.2g} along G (detectable {test.detectable:.2g} and {test.detectable_along:.2g})"
         )
-        demand(not test.rejected, f"{text}, level {bench.level:.1e}")
+        require(not test.rejected, f"{text}, level {context.level:.1e}")
         seen.append(text)
     return "; ".join(seen)
 
 
-@law("closed forms, by enumeration")
-def closed_forms_by_enumeration(bench: Bench) -> str:
+@register_property("closed forms, by enumeration")
+def closed_forms_by_enumeration(context: CheckContext) -> str:
     """`expectation`, `variance` and the coefficients' moments equal those over all outcomes."""
     worst, compared = 0.0, set()
-    for case in _cases(bench):
+    for case in _cases(context):
         for what, error in _differences(case):
-            demand(error <= _EXACT, f"{case.label}: {what} differs by {error:.3g} (relative), accepted {_EXACT:g}")
+            require(
+                error <= _EXACT, f"{case.label}: {what} differs by {error:.3g} (relative), accepted {_EXACT:g}"
+            )
             worst = max(worst, error)
             compared.add(what)
     if not compared:
         raise NotApplicable("no closed form")
-    return f"{', '.join(sorted(compared))}: largest relative difference {worst:.1e} over {_extent(bench)}"
+    return f"{', '.join(sorted(compared))}: largest relative difference {worst:.1e} over {_extent(context)}"
 
 
 def _differences(case: Case) -> list[tuple[str, float]]:
@@ -88,49 +97,49 @@ def _differences(case: Case) -> list[tuple[str, float]]:
             return differences
         listed_mean, listed = found.coefficient_mean, found.coefficient_covariance
         if listed_mean is None or listed is None:
-            raise LawBroken("enumeration gave no coefficients for a row design")
+            raise PropertyBroken("enumeration gave no coefficients for a row design")
         differences.append(("coefficient mean", float((mean - listed_mean).abs().max())))
         scale = float(listed.abs().max()) + 1.0
         differences.append(("coefficient covariance", float((covariance - listed).abs().max()) / scale))
     return differences
 
 
-@law("closed forms, by sampling")
-def closed_forms_by_sampling(bench: Bench) -> str:
+@register_property("closed forms, by sampling")
+def closed_forms_by_sampling(context: CheckContext) -> str:
     """`expectation` and `variance` agree with the moments of many draws."""
-    if bench.estimator.traits.deterministic:
+    if context.estimator.traits.deterministic:
         raise NotApplicable("deterministic: one outcome, see the enumeration")
-    x, dy = bench.problem("gaussian", bench.rows(24))
+    x, dy = context.problem("gaussian", context.rows(24))
     scores = joint_norms(x, dy)
     seen = []
     try:
-        target = bench.estimator.expectation(x, dy, scores=scores)
+        target = context.estimator.expectation(x, dy, scores=scores)
         mean = mean_test(
-            bench.estimator,
+            context.estimator,
             x,
             dy,
             draws=_DRAWS,
-            level=bench.level,
+            level=context.level,
             target=target,
             scores=scores,
-            generator=bench.stream(2),
+            generator=context.stream(2),
         )
         seen.append(f"mean p = {mean.p_value:.2g}")
-        demand(not mean.rejected, f"expectation: p = {mean.p_value:.2g}, off by {mean.bias:.2g} of its norm")
+        require(not mean.rejected, f"expectation: p = {mean.p_value:.2g}, off by {mean.bias:.2g} of its norm")
     except NotImplementedError:
         pass
     try:
         spread = variance_test(
-            bench.estimator,
+            context.estimator,
             x,
             dy,
             draws=_VARIANCE_DRAWS,
-            level=bench.level,
+            level=context.level,
             scores=scores,
-            generator=bench.stream(3),
+            generator=context.stream(3),
         )
         seen.append(f"variance p = {spread.p_value:.2g}")
-        demand(
+        require(
             not spread.rejected,
             f"variance: p = {spread.p_value:.2g}, stated {spread.stated:.6g}, "
             f"measured {spread.measured:.6g} ± {spread.error:.2g}",
@@ -142,21 +151,23 @@ def closed_forms_by_sampling(bench: Bench) -> str:
     return ", ".join(seen)
 
 
-@law("probabilities sum to one")
-def probabilities(bench: Bench) -> str:
+@register_property("probabilities sum to one")
+def probabilities(context: CheckContext) -> str:
     """The outcomes that were listed hold all the probability."""
-    worst = max(abs(case.moments.probability - 1.0) for case in _cases(bench))
-    demand(worst <= 1e-12, f"total probability is off by {worst:.2e}")
+    worst = max(abs(case.moments.probability - 1.0) for case in _cases(context))
+    require(worst <= 1e-12, f"total probability is off by {worst:.2e}")
     return f"off by at most {worst:.1e}"
 
 
-def _cases(bench: Bench) -> list[Case]:
+def _cases(context: CheckContext) -> list[Case]:
     with torch.no_grad():
-        cases = bench.enumerated
+        cases = context.enumerated
     if not cases:
         raise NotApplicable("no small problem is accepted that has few enough outcomes to list")
     return cases
 
 
-def _extent(bench: Bench) -> str:
-    return f"{len(bench.enumerated)} problems, up to {max(c.moments.outcomes for c in bench.enumerated)} outcomes"
+def _extent(context: CheckContext) -> str:
+    return (
+        f"{len(context.enumerated)} problems, up to {max(c.moments.outcomes for c in context.enumerated)} outcomes"
+    )

@@ -1,4 +1,4 @@
-"""The form of a law: a named check that holds, is broken, or does not apply, and the bench it is checked on."""
+"""The form of a property: a named check that holds, is broken, or does not apply, and the bench it is checked on."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _OUTCOMES = 3000
 SEEDED = ("all zero", "fewer positive than rows kept", "one dominating", "ties and zeros", "unrelated to the rows")
 
 
-class LawBroken(Exception):
-    """The estimator breaks the law; the message says by how much."""
+class PropertyBroken(Exception):
+    """The estimator breaks the property; the message says by how much."""
 
 
 class NotApplicable(Exception):
-    """The law says nothing about this estimator; the message says why."""
+    """The property says nothing about this estimator; the message says why."""
 
 
 class Case(NamedTuple):
@@ -58,7 +58,7 @@ class Case(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Bench:
+class CheckContext:
     """One estimator under examination, and the problems it is examined on.
 
     Args:
@@ -130,7 +130,7 @@ class Bench:
             # the larger size is costly and repeats little: the families differ in rows, not in plans
             names: Iterable[str] = PROBLEMS if position == 0 else ("gaussian",)
             for name in names:
-                yield from self._case(estimator, name, n, "row norms", None)
+                yield from self._case(estimator, name, n, "row-norms", None)
             for kind in SEEDED if position == 0 else ("all zero", "ties and zeros"):
                 yield from self._case(estimator, "gaussian", n, kind, self.scores(kind, n))
 
@@ -187,35 +187,35 @@ def _at_budget(estimator: Estimator, k: int) -> Estimator:
     return dataclasses.replace(estimator, **inside)  # type: ignore[type-var]
 
 
-Check = Callable[[Bench], str]
+Check = Callable[[CheckContext], str]
 
 
 @dataclasses.dataclass(frozen=True)
-class Law:
-    """A law of the protocol: `check` returns what was seen, or raises `LawBroken` or `NotApplicable`."""
+class Property:
+    """A property of the protocol: `check` returns what was seen, or raises `PropertyBroken` or `NotApplicable`."""
 
     name: str
     description: str
     check: Check
 
 
-LAWS: dict[str, Law] = {}
+PROPERTIES: dict[str, Property] = {}
 
 
-def law(name: str) -> Callable[[Check], Check]:
-    """Enter a check into the law-book; the first line of its docstring is the law's description."""
+def register_property(name: str) -> Callable[[Check], Check]:
+    """Enter a check into the list of properties; the first line of its docstring is the property's description."""
 
     def enter(check: Check) -> Check:
-        LAWS[name] = Law(name, (check.__doc__ or "").strip().splitlines()[0], check)
+        PROPERTIES[name] = Property(name, (check.__doc__ or "").strip().splitlines()[0], check)
         return check
 
     return enter
 
 
-def demand(condition: bool, message: str) -> None:
-    """Raise `LawBroken(message)` unless the condition holds."""
+def require(condition: bool, message: str) -> None:
+    """Raise `PropertyBroken(message)` unless the condition holds."""
     if not condition:
-        raise LawBroken(message)
+        raise PropertyBroken(message)
 
 
 def estimate(

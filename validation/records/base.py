@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import version
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 SCHEMA_VERSION: Literal[3] = 3
 
-ScoreKind = Literal["oracle", "row norms", "stale"]
+
+def hyphenated(value: object) -> object:
+    """Spell a score kind of an older result file, "row norms", as it is spelled today."""
+    return value.replace(" ", "-") if isinstance(value, str) else value
+
+
+ScoreKind = Annotated[Literal["oracle", "row-norms", "stale"], BeforeValidator(hyphenated)]
 """Kinds of row scores that `score_kinds.layer_scores` makes."""
 
 

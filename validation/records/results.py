@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, TypeAdapter, ValidationError, model_validator
+from pydantic import AliasChoices, Field, PositiveInt, TypeAdapter, ValidationError, model_validator
 
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.validation.files import replacing
@@ -35,7 +35,7 @@ class ComparisonRow(Record):
     its size was fitted to (None: it was asked for at this size, padding included in n). `budget` is that of the
     estimator, or of the one that it wraps. `mse_of_mean` is the error of the mean of `steps` independent estimates,
     `bias² + variance / steps`, without a bias² that was measured on an estimator known to be unbiased; `cosine` is
-    `⟨EĜ, G⟩ / (‖G‖ (E‖Ĝ‖²)^½)`. `multiplications` (see `Estimator.multiplications`) is None where the estimator does
+    `⟨EĜ, G⟩ / (‖G‖ (E‖Ĝ‖²)^½)`. `macs` (see `Estimator.macs`) is None where the estimator does
     not state them.
     """
 
@@ -62,13 +62,13 @@ class ComparisonRow(Record):
     cosine_error: float | None = None
     saved_bytes: int
     exact_bytes: int
-    multiplications: int | None
-    exact_multiplications: PositiveInt
+    macs: int | None = Field(validation_alias=AliasChoices("macs", "multiplications"))
+    exact_macs: PositiveInt = Field(validation_alias=AliasChoices("exact_macs", "exact_multiplications"))
 
     @property
-    def relative_multiplications(self) -> float | None:
-        """Multiplications over those of the exact product."""
-        return None if self.multiplications is None else self.multiplications / self.exact_multiplications
+    def relative_macs(self) -> float | None:
+        """Multiply–accumulates over those of the exact product."""
+        return None if self.macs is None else self.macs / self.exact_macs
 
 
 class ComparisonResult(Record):
@@ -123,15 +123,15 @@ class SweepResult(Record):
 
 
 class Verdict(Record):
-    """One law checked on one estimator; `status` "expected failure" carries the declared reason in `detail`."""
+    """One property checked on one estimator; `status` "expected failure" carries the declared reason in `detail`."""
 
-    law: str
+    name: str = Field(validation_alias=AliasChoices("name", "law"))
     status: Literal["pass", "fail", "expected failure", "not applicable"]
     detail: str
 
 
 class CheckResult(Record):
-    """The law-book applied to one estimator."""
+    """The list of properties applied to one estimator."""
 
     kind: Literal["check"] = "check"
     stamp: Stamp
@@ -140,7 +140,7 @@ class CheckResult(Record):
 
     @property
     def passed(self) -> bool:
-        """No law failed."""
+        """No property failed."""
         return all(v.status != "fail" for v in self.verdicts)
 
 

@@ -8,7 +8,7 @@ Pharmacokinetics and Biopharmaceutics 15, 1987). Seeds are the units: the answer
 randomness of training.
 
 Three seeds estimate the standard deviation of a difference poorly, and most verdicts are then "undecided". Where several
-methods are trained from the same seeds they can estimate it together (`pooled_spread`): a two-way layout, methods by
+methods are trained from the same seeds they can estimate it together (`pooled_std`): a two-way layout, methods by
 seeds, whose residuals are taken to vary alike. A method that varies more than the others is then judged too boldly, one
 that varies less too timidly.
 """
@@ -55,14 +55,14 @@ class Equivalence(Record):
     verdict: Verdict
 
 
-class Spread(NamedTuple):
+class PooledStd(NamedTuple):
     """Standard deviation of one seed's difference between two methods, and the degrees of freedom it was found with."""
 
     deviation: float
     freedom: int
 
 
-def pooled_spread(runs: Sequence[Sequence[float]]) -> Spread:
+def pooled_std(runs: Sequence[Sequence[float]]) -> PooledStd:
     """From all methods together: residuals of the two-way layout without interaction.
 
     With L methods and n seeds the residual mean square, on (L − 1)(n − 1) degrees of freedom, estimates the variance of a
@@ -80,7 +80,7 @@ def pooled_spread(runs: Sequence[Sequence[float]]) -> Spread:
     table = np.array(runs, dtype=np.float64)
     residuals = table - table.mean(1, keepdims=True) - table.mean(0, keepdims=True) + table.mean()
     freedom = (table.shape[0] - 1) * (table.shape[1] - 1)
-    return Spread(float(np.sqrt(2.0 * np.square(residuals).sum() / freedom)), freedom)
+    return PooledStd(float(np.sqrt(2.0 * np.square(residuals).sum() / freedom)), freedom)
 
 
 def paired_equivalence(
@@ -89,7 +89,7 @@ def paired_equivalence(
     *,
     margin: float,
     level: float = 0.05,
-    spread: Spread | None = None,
+    std: PooledStd | None = None,
 ) -> Equivalence:
     """Two one-sided t tests on `values − exact`, seed by seed.
 
@@ -110,7 +110,7 @@ def paired_equivalence(
     if not 0 < level < 0.5:
         raise InputError(f"level={level!r} must be in (0, 0.5)")
     differences = [a - b for a, b in zip(values, exact, strict=True)]
-    deviation, freedom = spread or Spread(stdev(differences), len(differences) - 1)
+    deviation, freedom = std or PooledStd(stdev(differences), len(differences) - 1)
     mean, error = fmean(differences), deviation / math.sqrt(len(differences))
     half = float(stats.t.isf(level, freedom)) * error
     equivalent = max(_above(mean + margin, error, freedom), _above(margin - mean, error, freedom))

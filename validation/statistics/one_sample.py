@@ -64,10 +64,10 @@ def one_sample(
         raise InputError(f"a test of a mean needs at least 2 numbers, got {len(sample)}")
     if not np.isfinite(sample).all():
         raise InputError("the draws hold NaN or infinite values: nothing can be tested")
-    mean, spread = float(sample.mean()), float(sample.std(ddof=1))
+    mean, std = float(sample.mean()), float(sample.std(ddof=1))
     off = mean - null
     excess = off - rounding if side == "greater" else math.copysign(max(abs(off) - rounding, 0.0), off)
-    error = spread / math.sqrt(len(sample))
+    error = std / math.sqrt(len(sample))
     least = 2.0 ** (-len(sample) if side == "greater" else 1 - len(sample))
     if error <= _CONSTANT * abs(mean):
         if (excess if side == "greater" else abs(excess)) <= _CONSTANT * abs(mean):
@@ -75,7 +75,7 @@ def one_sample(
         return OneSample(mean, 0.0, math.copysign(math.inf, excess), 0.0 if deterministic else least)
     if excess == 0.0 and side == "two":
         return OneSample(mean, error, 0.0, 1.0)
-    statistic = _unskewed(excess / spread, _skewness(sample, mean), len(sample))
+    statistic = _unskewed(excess / std, _skewness(sample, mean), len(sample))
     tail = float(special.stdtr(len(sample) - 1, -statistic if side == "greater" else -abs(statistic)))
     return OneSample(mean, error, statistic, max(tail if side == "greater" else 2 * tail, least))
 
@@ -92,7 +92,7 @@ def _unskewed(standardised: float, skewness: float, count: int) -> float:
     return math.sqrt(count) * (standardised * (1 + a + a * a / 3) + skewness / (6 * count))
 
 
-def reach(level: float, count: int, power: float = 0.99, sides: int = 1) -> float:
+def noncentrality(level: float, count: int, power: float = 0.99, sides: int = 1) -> float:
     """The shift of the mean, in standard errors, that a t test of `count` numbers sees with probability `power`.
 
     It is the noncentrality δ at which the noncentral t exceeds the critical value c, by the normal approximation

@@ -20,7 +20,7 @@ from torch import Tensor
 from wtacrs.estimators import Estimator, InputError, joint_norms
 from wtacrs.estimators.core.scores import check_rows_agree
 from wtacrs.validation.statistics.monte_carlo import estimates
-from wtacrs.validation.statistics.one_sample import check_sample, holm, one_sample, reach
+from wtacrs.validation.statistics.one_sample import check_sample, holm, noncentrality, one_sample
 from wtacrs.validation.statistics.streaming import PairDifferences, SplitDraws
 
 __all__ = [
@@ -31,9 +31,9 @@ __all__ = [
     "mean_test",
     "mean_test_from_projections",
     "mean_verdict",
+    "min_detectable_bias",
     "rounding_error",
     "rounding_variance",
-    "smallest_seen",
     "variance_test",
     "variance_verdict",
 ]
@@ -158,7 +158,7 @@ def mean_test(
     *Along the target.* A two-sided t test of ⟨Ĝ_t − target, target⟩ over all draws, for a wrong scale such as k/n.
 
     `detectable` puts βᵀΣβ ≤ b² √tr Σ² (the largest eigenvalue is at most the root of the sum of squares), a high
-    estimate of tr Σ², and δ = c + 2.33 widened for the t distribution (`one_sample.reach`), where c is the critical value
+    estimate of tr Σ², and δ = c + 2.33 widened for the t distribution (`one_sample.noncentrality`), where c is the critical value
     at level/2. The bound is attained where Σ has one direction and the bias shares it: there u is ±β/b, of the right
     sign nearly always, and all of δ is left. `tests/validation/statistics/test_mean_test.py` computes the power for many spectra.
 
@@ -214,16 +214,16 @@ def mean_verdict(
     # β̂ᵀΣβ̂ has the mean βᵀΣβ + tr Σ²/T₁
     bias_along = max(len(split) * (anywhere.error * stream.pilot_bias) ** 2 - spectrum / stream.pilot, 0.0)
     squares = stream.pairs.squares
-    detectable = smallest_seen(
+    detectable = min_detectable_bias(
         share,
         draws,
-        spread=math.sqrt(spectrum + doubt),
+        std=math.sqrt(spectrum + doubt),
         variance=math.fsum(squares) / len(squares),
         rounding=rounding,
     )
     reachable = math.inf
     if on_target is not None:
-        reachable = rounding + reach(share, draws, POWER, sides=2) * on_target.error
+        reachable = rounding + noncentrality(share, draws, POWER, sides=2) * on_target.error
     return MeanTest(
         p_value=p_value,
         rejected=p_value <= level,
@@ -240,8 +240,8 @@ def mean_verdict(
     )
 
 
-def smallest_seen(
-    level: float, draws: int, *, spread: float, variance: float = 0.0, rounding: float = 0.0
+def min_detectable_bias(
+    level: float, draws: int, *, std: float, variance: float = 0.0, rounding: float = 0.0
 ) -> float:
     """The norm b of the smallest bias, in whatever direction, that the test by splitting rejects with 99 % power.
 
@@ -255,17 +255,17 @@ def smallest_seen(
         rounding: norm of a bias that still counts as none.
     """
     pilot, rest = draws // 2, draws - draws // 2
-    if not math.isfinite(spread):
+    if not math.isfinite(std):
         return math.inf
-    if spread == 0.0:
+    if std == 0.0:
         return rounding
-    wanted = reach(level, rest, POWER)
+    wanted = noncentrality(level, rest, POWER)
 
     def surplus(b: float) -> float:
-        deviation = math.sqrt(b * b * spread + spread * spread / pilot)
+        deviation = math.sqrt(b * b * std + std * std / pilot)
         return b * b - rounding * math.sqrt(b * b + variance / pilot) - wanted * deviation / math.sqrt(rest)
 
-    high = max(rounding, math.sqrt(spread), math.sqrt(variance))
+    high = max(rounding, math.sqrt(std), math.sqrt(variance))
     while surplus(high) <= 0:
         high *= 2
     return float(optimize.brentq(surplus, 0.0, high, xtol=1e-9 * high))
@@ -310,7 +310,7 @@ def mean_test_from_projections(
         statistic = np.where(excess > 0, excess / error, 0.0)
     p_values = holm(2 * stats.t.sf(statistic, draws - 1))
     # the first step of Holm is Bonferroni's: reaching it there is enough for any one column
-    detectables = rounding + reach(level / columns, draws, POWER, sides=2) * error
+    detectables = rounding + noncentrality(level / columns, draws, POWER, sides=2) * error
     worst = int(statistic.argmax())
     return ProjectionTest(
         p_value=float(p_values.min()),
@@ -369,7 +369,7 @@ def variance_verdict(
 ) -> VarianceTest:
     """The verdict of `variance_test` on pairs already drawn; moments are divided by `unit`."""
     found = one_sample(squares, stated, rounding=rounding)
-    smallest = rounding + reach(level, len(squares), POWER, sides=2) * found.error
+    smallest = rounding + noncentrality(level, len(squares), POWER, sides=2) * found.error
     return VarianceTest(
         p_value=found.p_value,
         statistic=found.statistic,

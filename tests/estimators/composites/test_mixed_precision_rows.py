@@ -19,7 +19,7 @@ from torch import Tensor
 from wtacrs.estimators import HadamardRotation, InputError, MixedPrecisionRows, joint_norms, make, saved_bytes
 from wtacrs.estimators.composites.hadamard_rotation import rotate, rotate_back
 from wtacrs.estimators.composites.mixed_precision_rows import _column_blocks
-from wtacrs.estimators.composites.slots import MOST_SLOTS, allot, relative_error, spreads
+from wtacrs.estimators.composites.slots import MOST_SLOTS, allot, peak_to_rms, relative_error
 from wtacrs.estimators.core.scores import sampling_scores
 from wtacrs.estimators.rows.inclusion import inclusion
 from wtacrs.validation.enumeration.exact_moments import enumerate_moments
@@ -42,7 +42,7 @@ def problem(seed: int, n: int, d: int, skew: float = 2.0) -> tuple[Tensor, Tenso
 def test_slots_are_those_of_the_twin(seed: int, n: int, data: st.DataObject, skew: float) -> None:
     x, _ = problem(seed, n, 3, skew)
     slots = data.draw(st.integers(1, MOST_SLOTS * n))
-    scores, spread = sampling_scores(x), spreads(x, 2)
+    scores, spread = sampling_scores(x), peak_to_rms(x, 2)
     assert spread.tolist() == pytest.approx([naive_slots.spread(row, 2) for row in x.tolist()])
     found = allot(scores, spread, slots)
     rows, counts = naive_slots.slots_of(scores.tolist(), spread.tolist(), slots)
@@ -55,7 +55,7 @@ def test_no_other_division_is_better(seed: int, n: int, data: st.DataObject, ske
     """Σ w² (1 + ε(t))/π is not less for another number of refinements spent greedily on certain rows."""
     x, _ = problem(seed, n, 3, skew)
     slots = data.draw(st.integers(1, MOST_SLOTS * n))
-    w, m = sampling_scores(x), spreads(x, None)
+    w, m = sampling_scores(x), peak_to_rms(x, None)
     sizes = w * (1 + relative_error(m, 1)).sqrt()
 
     def cost(rows: int) -> float:

@@ -10,7 +10,7 @@ import torch
 from wtacrs.estimators import CRS, Estimator, available, make
 from wtacrs.estimators.core.registry import missing_fields
 from wtacrs.validation.properties.checks import check_estimator
-from wtacrs.validation.properties.macs import counted_multiplications
+from wtacrs.validation.properties.macs import counted_macs
 
 FIELDS = {
     "budget": (0.3, 5, 1.0),
@@ -50,14 +50,14 @@ def registered() -> list[str]:
 def counted(estimator: Estimator, n: int, d: int, m: int, dtype: torch.dtype = torch.float32) -> int:
     generator = torch.Generator().manual_seed(0)
     x, dy = (torch.randn(n, width, generator=generator).to(dtype) for width in (d, m))
-    return counted_multiplications(estimator, x, dy, generator=generator)
+    return counted_macs(estimator, x, dy, generator=generator)
 
 
 @pytest.mark.parametrize("spec", [*registered(), *COMPOSITES])
 def test_what_is_stated_is_what_runs(spec: str) -> None:
     estimator = make(spec)
     for shape in SHAPES:
-        assert estimator.multiplications(*shape) == counted(estimator, *shape), shape
+        assert estimator.macs(*shape) == counted(estimator, *shape), shape
 
 
 def test_the_count_does_not_depend_on_the_precision() -> None:
@@ -77,8 +77,8 @@ class Understated(CRS):
 
     name = "understated"
 
-    def multiplications(self, n: int, d: int, m: int) -> int:
-        return super().multiplications(n, d, m) // 2
+    def macs(self, n: int, d: int, m: int) -> int:
+        return super().macs(n, d, m) // 2
 
 
 @dataclass(frozen=True, repr=False)
@@ -97,8 +97,8 @@ class Silent(CRS):
 
     name = "silent"
 
-    def multiplications(self, n: int, d: int, m: int) -> int:
-        return Estimator.multiplications(self, n, d, m)
+    def macs(self, n: int, d: int, m: int) -> int:
+        return Estimator.macs(self, n, d, m)
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -112,7 +112,7 @@ class Silent(CRS):
     ],
 )
 def test_the_law_catches_a_wrong_statement(estimator: Estimator, status: str, told: str) -> None:
-    (verdict,) = [v for v in check_estimator(estimator) if v.law == "multiplications"]
+    (verdict,) = [v for v in check_estimator(estimator) if v.name == "multiplications"]
     assert (verdict.status, verdict.detail) == (status, told)
 
 
@@ -123,4 +123,4 @@ def test_a_composite_of_what_does_not_say_does_not_say() -> None:
         make("quantized_rows(rows=crs(budget=1))", rows=inner),
     ):
         with pytest.raises(NotImplementedError, match="silent"):
-            wrapped.multiplications(10, 4, 3)
+            wrapped.macs(10, 4, 3)

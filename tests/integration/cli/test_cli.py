@@ -145,7 +145,7 @@ def test_sweep_writes_its_result_and_figure(captures: Path, tmp_path: Path) -> N
     assert [(s.captures, s.layer, s.scores, s.budget) for s in result.sweeps] == [
         ("m", layer, scores, budget)
         for layer in ("block.0.wi#0", "block.1.wi#0")
-        for scores in ("oracle", "row norms")
+        for scores in ("oracle", "row-norms")
         for budget in (0.1, 0.3, 0.5)
     ]
     assert (tmp_path / "winner_sweep.png").exists()
@@ -256,7 +256,7 @@ def test_noise_writes_its_result_figure_and_verdicts(
             ('wta_crs(budget=6, winners="paper")', "closed form"),
             ("priority(budget=4)", "monte carlo"),
         )
-        for scores in ("oracle", "row norms")
+        for scores in ("oracle", "row-norms")
     ]
     assert {(m.layers, m.batches) for m in result.models} == {(2, 3)}
     assert [m.row_fraction for m in result.models] == [0.2, 0.2, 0.3, 0.3, 0.2, 0.2]
@@ -313,7 +313,7 @@ def test_check_judges(captures: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     result = load_result(tmp_path / "check-crs.json")
     assert isinstance(result, CheckResult)
     assert result.passed
-    assert [v.status for v in result.verdicts if v.law.startswith("mean on")] == ["pass", "pass"]
+    assert [v.status for v in result.verdicts if v.name.startswith("mean on")] == ["pass", "pass"]
     assert "pass" in capsys.readouterr().out
 
 

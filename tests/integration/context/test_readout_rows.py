@@ -22,7 +22,7 @@ from transformers import (
     GPT2LMHeadModel,
 )
 
-from wtacrs.integration.context.readout_rows import Answers, last_tokens, with_pooled
+from wtacrs.integration.context.readout_rows import ReadoutRows, last_tokens, with_pooled
 from wtacrs.integration.layers.convert import approximate_
 from wtacrs.integration.measure.capture import capture
 from wtacrs.validation.statistics.significance import ProjectionTest, mean_test_from_projections
@@ -82,7 +82,7 @@ def test_every_row_with_a_gradient_may_be_sampled(case: str, build: Any, tmp_pat
 def test_without_the_rule_there_are_gradients_at_rows_that_are_never_sampled(
     build: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(Answers, "added_to", lambda self, masks, arguments: masks)
+    monkeypatch.setattr(ReadoutRows, "added_to", lambda self, masks, arguments: masks)
     with pytest.raises(Exception, match="rows padding"):
         capture(built(build), [batch("ids that are not padding")], tmp_path / "c.safetensors")
 
@@ -103,7 +103,7 @@ def test_mean_gradient_is_exact_where_masks_and_ids_disagree(build: Any) -> None
 
 @pytest.mark.parametrize("build", DECODERS)
 def test_the_bias_without_the_rule_is_noticed(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Answers, "added_to", lambda self, masks, arguments: masks)
+    monkeypatch.setattr(ReadoutRows, "added_to", lambda self, masks, arguments: masks)
     assert mean_test(build, "ids that are not padding", 1e-8).rejected
 
 
@@ -200,21 +200,21 @@ def test_an_example_whose_answer_is_masked_counts_as_a_whole() -> None:
 )
 def test_decoders_of_transformers_are_known_by_what_their_forward_reads(name: str) -> None:
     model = _empty(getattr(transformers, f"{name}ForSequenceClassification"))
-    assert Answers(model, encoder_decoder=False)._by_pad
+    assert ReadoutRows(model, encoder_decoder=False)._by_pad
     wrapper = nn.ModuleDict({"model": model})
-    assert Answers(wrapper, encoder_decoder=False)._by_pad
+    assert ReadoutRows(wrapper, encoder_decoder=False)._by_pad
 
 
 @pytest.mark.parametrize(
     "name", ["BertForSequenceClassification", "GPT2LMHeadModel", "LlamaForCausalLM", "T5ForConditionalGeneration"]
 )
 def test_other_models_are_not_taken_for_them(name: str) -> None:
-    answers = Answers(_empty(getattr(transformers, name)), encoder_decoder=False)
+    answers = ReadoutRows(_empty(getattr(transformers, name)), encoder_decoder=False)
     assert [answers._by_pad, answers._by_eos, answers._spans] == [[], False, False]
 
 
 def test_the_decoder_of_a_t5_with_classes_has_no_mask() -> None:
-    answers = Answers(_empty(transformers.T5ForSequenceClassification), encoder_decoder=True)
+    answers = ReadoutRows(_empty(transformers.T5ForSequenceClassification), encoder_decoder=True)
     mask = torch.tensor([[True, True, False]])
     classes = {"labels": torch.tensor([1])}
     assert set(answers.added_to({"source": mask, "target": mask}, classes)) == {"source"}

@@ -261,7 +261,7 @@ for model, run in ((whole, torch.compile(whole, **options)), (part, part)):
         gradients.append(next(model.parameters()).grad.clone())
     assert not torch.equal(*gradients)
 remembering = Two()
-approximate_(remembering, "crs(budget=0.3)", min_elements=0, scores="last seen")
+approximate_(remembering, "crs(budget=0.3)", min_elements=0, scores="last-seen")
 broken = torch.compile(remembering, backend="aot_eager")
 broken(x, example_ids=torch.arange(4)).square().sum().backward()
 assert remembering.a.gradient_norms.state_dict()["tables"]["a"]["values"].shape == (40, 1)

@@ -15,7 +15,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassificati
 from wtacrs.estimators import row_norms
 from wtacrs.integration.context.padding import RowMasks
 from wtacrs.integration.layers.convert import approximate_, restore_
-from wtacrs.integration.layers.linear import EstimatedWeight
+from wtacrs.integration.layers.linear import EstimatedWeightGrad
 from wtacrs.integration.layers.linear_layers import is_linear_layer
 from wtacrs.integration.measure.capture import capture
 from wtacrs.integration.models.loading import is_text_to_text
@@ -35,7 +35,7 @@ def test_converted_trained_restored_and_read_by_stock_transformers(
     batch, keys, linears = padded_batch(model), list(model.state_dict()), linear_names(model)
     types = {layer: type(model.get_submodule(layer)) for layer in linears}
     assert approximate_(model, SPEC, min_elements=0) == linears
-    assert all(isinstance(model.get_submodule(layer), EstimatedWeight) for layer in linears)
+    assert all(isinstance(model.get_submodule(layer), EstimatedWeightGrad) for layer in linears)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     torch.manual_seed(0)
     losses = []
@@ -57,7 +57,7 @@ def test_converted_trained_restored_and_read_by_stock_transformers(
     for folder in ("converted", "restored"):
         stock, report = auto.from_pretrained(tmp_path / folder, output_loading_info=True)
         assert not any(report.values())
-        assert not any(isinstance(module, EstimatedWeight) for module in stock.modules())
+        assert not any(isinstance(module, EstimatedWeightGrad) for module in stock.modules())
         assert torch.equal(stock.eval()(**batch).logits, logits)
 
 
@@ -136,14 +136,14 @@ def test_rows_in_another_order_are_not_masked_for_being_as_many(tokenizer: PreTr
     assert (first.fc1.flattened, first.fc2.flattened, first.self_attn.q_proj.flattened) == (True, True, False)
 
 
-@pytest.mark.parametrize("scores", ["by position", "by token", "last seen"])
+@pytest.mark.parametrize("scores", ["by-position", "by-token", "last-seen"])
 def test_flattened_rows_learn_and_are_scored_as_tokens_are(
     scores: str, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     """OPT's feed-forward layers: the second batch finds what the first has shown, and nothing at padding."""
     model = build("new:opt", tokenizer)
     approximate_(model, SPEC, min_elements=0, scores=scores)
-    batch = padded_batch(model) | ({"example_ids": torch.arange(3)} if scores == "last seen" else {})
+    batch = padded_batch(model) | ({"example_ids": torch.arange(3)} if scores == "last-seen" else {})
     first = model.model.decoder.layers[0]
     seen = []
     first.fc1.register_forward_hook(lambda layer, args, _: seen.append((args[0], layer.scores_of(args[0]))))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from wtacrs.integration.cli import main
 from wtacrs.integration.layers.convert import approximate_, restore_
-from wtacrs.integration.layers.linear import EstimatedWeight
+from wtacrs.integration.layers.linear import EstimatedWeightGrad
 from wtacrs.integration.measure.coverage import Coverage, coverage, estimated_share, pattern_of
 from wtacrs.integration.models.lora import add_lora
 from wtacrs.integration.tables.layers import coverage_table
@@ -28,14 +28,14 @@ def estimated(model: nn.Module, batch: dict[str, Tensor], min_elements: int) -> 
     approximate_(model, SPEC, min_elements=min_elements)
     found: set[str] = set()
 
-    def note(layer: EstimatedWeight, x: Tensor, name: str) -> None:
+    def note(layer: EstimatedWeightGrad, x: Tensor, name: str) -> None:
         if layer.samples(x):
             found.add(pattern_of(name))
 
     handles = [
         layer.register_forward_pre_hook(lambda m, args, name=name: note(m, args[0], name))
         for name, layer in model.named_modules()
-        if isinstance(layer, EstimatedWeight)
+        if isinstance(layer, EstimatedWeightGrad)
     ]
     model.train()(**batch).loss.backward()
     for handle in handles:

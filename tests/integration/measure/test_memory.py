@@ -17,7 +17,7 @@ from wtacrs.integration.cli import main
 from wtacrs.integration.context.padding import RowMasks
 from wtacrs.integration.layers.convert import approximate_
 from wtacrs.integration.layers.linear import ApproxLinear
-from wtacrs.integration.measure.layer_bytes import LayerWatch, stored_bytes
+from wtacrs.integration.measure.layer_bytes import LayerBytesProbe, stored_bytes
 from wtacrs.integration.measure.memory import CASTS, LiveBytes, step_memory
 from wtacrs.validation.records.memory import MemoryResult, StepMemory
 from wtacrs.validation.records.results import load_result
@@ -193,7 +193,7 @@ def test_the_watch_of_the_callback_sees_what_autograd_keeps(precision: str) -> N
         for spec in ("exact", SPEC)
     }
     approximate_(model, SPEC, min_elements=0)
-    watch = LayerWatch(model)
+    watch = LayerBytesProbe(model)
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         model(**batch)
     assert watch.done

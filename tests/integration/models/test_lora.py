@@ -22,7 +22,7 @@ from wtacrs.estimators import make, saved_bytes
 from wtacrs.integration.context.padding import RowMasks
 from wtacrs.integration.layers.conv1d import ApproxConv1D
 from wtacrs.integration.layers.convert import approximate_, restore_
-from wtacrs.integration.layers.linear import ApproxLinear, EstimatedWeight
+from wtacrs.integration.layers.linear import ApproxLinear, EstimatedWeightGrad
 
 SPEC = "crs(budget=0.3)"
 
@@ -238,7 +238,7 @@ def test_merging_saving_and_loading_are_those_of_peft(tmp_path: Path) -> None:
     assert torch.equal(adapted(**batch).logits, logits)
     adapted.save_pretrained(tmp_path / "adapter")
     loaded = PeftModel.from_pretrained(tiny_bert(), str(tmp_path / "adapter")).eval()
-    assert not any(isinstance(module, EstimatedWeight) for module in loaded.modules())
+    assert not any(isinstance(module, EstimatedWeightGrad) for module in loaded.modules())
     assert torch.equal(loaded(**batch).logits, logits)
     for model in (stock, adapted):
         model.merge_adapter()

@@ -436,12 +436,12 @@ def test_resuming_in_another_number_is_reproducible(tokenizer: PreTrainedTokeniz
 
 def test_remembered_scores_are_refused(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     def work() -> str:
-        config = RANDOM.but(scores="last seen")
-        with pytest.raises(InputError, match=r"scores='last seen' in 2 processes") as caught:
+        config = RANDOM.but(scores="last-seen")
+        with pytest.raises(InputError, match=r"scores='last-seen' in 2 processes") as caught:
             finetune(config, TASK, tiny(tokenizer), tokenizer)
         return str(caught.value)
 
-    assert in_processes(work, tmp_path)[1].endswith("use 'row norms' or one process")
+    assert in_processes(work, tmp_path)[1].endswith("use 'row-norms' or one process")
 
 
 def test_pieces_need_several_processes(tokenizer: PreTrainedTokenizerBase) -> None:

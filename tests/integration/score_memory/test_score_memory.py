@@ -71,7 +71,7 @@ def batches(epochs: int, size: int, *, left: bool = False) -> Iterator[tuple[lis
             yield ids, {"input_ids": tokens, "attention_mask": mask, "weights": weights.abs()}
 
 
-class Watched:
+class RecordedModel:
     """The model with one layer converted, whose scores, rows and gradients are laid bare."""
 
     def __init__(self, scores: GradientNorms, spec: str = "crs(budget=0.5)") -> None:
@@ -97,7 +97,7 @@ def bf16(value: Tensor) -> float:
 def test_the_cache_is_a_dict_of_dicts(tmp_path: Path, left: bool, accumulated: int, on_disk: bool) -> None:
     """Over epochs, shuffled, with short last batches, padding, and steps of several batches; by example and token."""
     cache = LastSeenNorms(tmp_path if on_disk else None)
-    watched = Watched(cache)
+    watched = RecordedModel(cache)
     optimizer = torch.optim.SGD(watched.model.parameters(), lr=0.01)
     twin: dict[int, dict[int, float]] = {}
     for number, (ids, batch) in enumerate(batches(epochs=3, size=3, left=left)):
@@ -142,10 +142,10 @@ def twin_scores(twin: dict[int, dict[int, float]], ids: list[int], mask: Tensor,
     return scores
 
 
-@pytest.mark.parametrize("kind", ["by token", "by position"])
+@pytest.mark.parametrize("kind", ["by-token", "by-position"])
 def test_running_averages_are_a_dict(kind: str) -> None:
-    norms: RunningNorms = TokenNorms(decay=0.6) if kind == "by token" else PositionNorms(longest=4, decay=0.6)
-    watched = Watched(norms)
+    norms: RunningNorms = TokenNorms(decay=0.6) if kind == "by-token" else PositionNorms(longest=4, decay=0.6)
+    watched = RecordedModel(norms)
     twin: dict[int, float] = {}
     for _, batch in batches(epochs=2, size=3):
         watched.model(**batch).backward()
@@ -155,7 +155,7 @@ def test_running_averages_are_a_dict(kind: str) -> None:
             for position in mask[row].nonzero().flatten().tolist():
                 last = position == int(mask[row].sum()) - 1
                 by_position = 4 if last else min(position, 3)
-                key = int(batch["input_ids"][row, position]) if kind == "by token" else by_position
+                key = int(batch["input_ids"][row, position]) if kind == "by-token" else by_position
                 of_key.setdefault(key, []).append(float(sizes[row * mask.shape[1] + position]) ** 2)
         for key, squares in of_key.items():
             now = sum(squares) / len(squares)
@@ -173,7 +173,7 @@ def test_unbiased_over_all_outcomes(kind: str, spec: str) -> None:
     """In the first epoch and the second, where a remembered zero meets a gradient: of the scores that are used."""
     norms = make_gradient_norms(kind)
     assert norms is not None
-    watched = Watched(norms, spec)
+    watched = RecordedModel(norms, spec)
     checked = 0
     for number, (ids, batch) in enumerate(batches(epochs=2, size=2)):
         if number < 3:
@@ -196,7 +196,7 @@ def test_unbiased_over_all_outcomes(kind: str, spec: str) -> None:
 
 def test_zeros_without_a_floor_would_be_a_bias() -> None:
     """What the tests above would find: the same scores, less the floor."""
-    watched = Watched(LastSeenNorms())
+    watched = RecordedModel(LastSeenNorms())
     cases = list(batches(epochs=2, size=1))
     for ids, batch in cases[:7]:
         batch["weights"][:, :1] = 0.0
@@ -278,7 +278,7 @@ def test_what_is_looked_up_does_not_change_within_a_pass(kind: str) -> None:
 def test_a_shared_sample_is_scored_by_all_that_read_it() -> None:
     """√Σ_c ‖y^(c)‖² over q, k and v, remembered once, under the name of the first."""
     model = tiny_bert()
-    approximate_(model, "crs(budget=1.0)", min_elements=0, scores="last seen")
+    approximate_(model, "crs(budget=1.0)", min_elements=0, scores="last-seen")
     attention = model.bert.encoder.layer[0].attention.self
     squares = torch.zeros(30, dtype=torch.float64)
 
@@ -304,7 +304,7 @@ def test_a_shared_sample_is_scored_by_all_that_read_it() -> None:
 
 def test_bytes_and_own_lengths() -> None:
     cache = LastSeenNorms()
-    watched = Watched(cache)
+    watched = RecordedModel(cache)
     assert (cache.nbytes, cache.bytes_per_example, cache.examples) == (0, 0.0, 0)
     for ids, batch in batches(epochs=1, size=7):
         watched.model(**batch, example_ids=torch.tensor(ids)).backward()
@@ -317,7 +317,7 @@ def test_bytes_and_own_lengths() -> None:
 
 def test_gradients_that_are_not_finite_are_not_remembered() -> None:
     for norms in (LastSeenNorms(), TokenNorms(), PositionNorms()):
-        watched = Watched(norms)
+        watched = RecordedModel(norms)
         (ids, batch), *_ = batches(epochs=1, size=7)
         ids = torch.tensor(ids)
         watched.model(**batch, example_ids=ids).backward()
@@ -350,7 +350,7 @@ def test_ids_given_by_hand_are_those_in_the_arguments() -> None:
     states = []
     for by_hand in (True, False):
         cache = LastSeenNorms()
-        watched = Watched(cache)
+        watched = RecordedModel(cache)
         for ids, batch in batches(epochs=2, size=3):
             if by_hand:
                 with cache.given(ids):
@@ -365,7 +365,7 @@ def test_ids_given_by_hand_are_those_in_the_arguments() -> None:
 
 def test_amp_remembers_and_stays_finite() -> None:
     model = tiny_bert()
-    approximate_(model, SPEC, min_elements=0, scores="last seen")
+    approximate_(model, SPEC, min_elements=0, scores="last-seen")
     for _ in range(2):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = model(**bert_batch(), example_ids=torch.arange(3)).loss
@@ -385,7 +385,7 @@ def test_rows_that_cannot_be_told_are_sampled_by_their_norms() -> None:
             model(**bert_batch(), example_ids=torch.arange(3)).loss.backward()
         x = torch.randn(3, 10, 32, requires_grad=True)
         model.bert.encoder.layer[0].intermediate.dense(x).sum().backward()
-        if kind != "last seen":
+        if kind != "last-seen":
             norms = gradient_norms_of(model)
             assert norms is not None
             assert not [layer for layer in norms.state_dict()["averages"] if "pooler" in layer]
@@ -393,12 +393,12 @@ def test_rows_that_cannot_be_told_are_sampled_by_their_norms() -> None:
 
 def test_bad_input_is_named() -> None:
     model = tiny_bert()
-    with pytest.raises(InputError, match="scores='stale' must be one of 'row norms', 'last seen', 'by token'"):
+    with pytest.raises(InputError, match="scores='stale' must be one of 'row-norms', 'last-seen', 'by-token'"):
         approximate_(model, SPEC, scores="stale")
     assert not any(type(module) is ApproxLinear for module in model.modules())
     with pytest.raises(InputError, match=r"vocab_size; use TokenNorms\(vocabulary="):
-        approximate_(nn.Sequential(nn.Linear(4, 4)), SPEC, scores="by token")
-    approximate_(model, SPEC, min_elements=0, scores="last seen")
+        approximate_(nn.Sequential(nn.Linear(4, 4)), SPEC, scores="by-token")
+    approximate_(model, SPEC, min_elements=0, scores="last-seen")
     with pytest.raises(InputError, match=r"need to know the examples: give the model example_ids="):
         model(**bert_batch())
     for ids, message in (
@@ -418,12 +418,12 @@ def test_bad_input_is_named() -> None:
         (lambda: PositionNorms(0), "longest=0"),
         (
             lambda: LastSeenNorms().load_state_dict(PositionNorms().state_dict()),
-            "the state is of scores='by position'",
+            "the state is of scores='by-position'",
         ),
     ):
         with pytest.raises(InputError, match=message):
             make_wrong()
-    watched = Watched(TokenNorms())
+    watched = RecordedModel(TokenNorms())
     watched.model(**next(batches(1, 3))[1]).backward()
     state = gradient_norms_of(watched.model).state_dict()
     with pytest.raises(InputError, match="'first' has 20 keys, not 7"):

@@ -72,5 +72,5 @@ def test_mean_gradient_of_every_layer(name: str, kind: str) -> None:
 
 
 def test_a_biased_estimator_is_noticed() -> None:
-    found = projections("last seen", "topk(budget=0.3)", tiny_bert(), bert_batch())
+    found = projections("last-seen", "topk(budget=0.3)", tiny_bert(), bert_batch())
     assert mean_test_from_projections(found, 1e-7, rounding=1e-5).rejected

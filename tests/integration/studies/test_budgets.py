@@ -16,7 +16,7 @@ from wtacrs.figures.plots import budget_accuracy
 from wtacrs.figures.summary import layer_medians
 from wtacrs.integration.studies.budgets import budgets_study, difference, scores_over_seeds
 from wtacrs.integration.tables.studies import budgets_table
-from wtacrs.integration.training.loop import Trainer
+from wtacrs.integration.training.loop import TrainingLoop
 from wtacrs.validation.layers.captures import load_captures
 from wtacrs.validation.layers.compare import compare
 from wtacrs.validation.records.results import load_result
@@ -73,7 +73,7 @@ def test_a_study_holds_its_runs_and_the_variance_of_the_exact_model(study: tuple
     estimators = [make("wta_crs", budget=budget) for budget in (0.1, 0.5)]
     medians = {(m.budget, m.scores): m.variance for m in layer_medians(compare(captures, estimators))}
     assert {(p.budget, kind): v for p in result.points for kind, v in p.variance.items()} == medians
-    assert all(p.variance["oracle"] <= p.variance["row norms"] for p in result.points)
+    assert all(p.variance["oracle"] <= p.variance["row-norms"] for p in result.points)
     assert budgets_table(result).row_count == 3
     poor, good = (result.model_copy(update={"majority": m}) for m in (result.exact.mean, -1.0))
     assert "nothing follows" in budgets_table(poor).caption
@@ -85,8 +85,8 @@ def test_what_is_there_is_not_trained_again(
 ) -> None:
     result, out = study
     trained: list[object] = []
-    honest = Trainer._step
-    monkeypatch.setattr(Trainer, "_step", lambda self, batches: (trained.append(self), honest(self, batches)))
+    honest = TrainingLoop._step
+    monkeypatch.setattr(TrainingLoop, "_step", lambda self, batches: (trained.append(self), honest(self, batches)))
     assert budgets_study(Colours(), SHORT, "wta_crs", [0.1, 0.5], 2, out) == result
     assert not trained
     more = budgets_study(Colours(), SHORT, "wta_crs", [0.1, 0.3], 2, out)
@@ -116,7 +116,7 @@ def test_the_figure_shows_means_and_variances(study: tuple[BudgetsResult, Path])
     metric, variance = fig.axes
     assert [p.scores.mean for p in result.points] in [list(line.get_ydata()) for line in metric.get_lines()]
     drawn = [list(line.get_ydata()) for line in variance.get_lines()]
-    assert drawn == [[p.variance[kind] for p in result.points] for kind in ("oracle", "row norms")]
+    assert drawn == [[p.variance[kind] for p in result.points] for kind in ("oracle", "row-norms")]
     assert {"exact ± SE, both kinds", "± SE over seeds", "± SE of the dev sample"} <= set(legend(fig))
     single = result.model_copy(
         update={

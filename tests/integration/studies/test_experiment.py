@@ -29,7 +29,7 @@ from wtacrs.validation.records.results import load_result, write_result
 from wtacrs.validation.records.training import TrainingResult
 from wtacrs.validation.statistics.equivalence import (
     paired_equivalence,
-    pooled_spread,
+    pooled_std,
     seeds_needed,
     without_verdict,
 )
@@ -121,9 +121,9 @@ def test_methods_may_estimate_the_variance_together(done: tuple[Path, Experiment
         runs.append(ExperimentRun(label="another", seed=run.seed, result=moved))
     finals = [[run.result.final for run in runs[i : i + 2]] for i in (0, 2, 4)]
     rows = experiment_rows(runs, margin=0.2, level=0.05, pooled=True)
-    spread = pooled_spread(finals)
+    std = pooled_std(finals)
     assert [row.standing.freedom for row in rows[1:]] == [2, 2]
-    assert all(row.standing.error == pytest.approx(spread.deviation / 2**0.5) for row in rows[1:])
+    assert all(row.standing.error == pytest.approx(std.deviation / 2**0.5) for row in rows[1:])
 
 
 @pytest.mark.parametrize(("majority", "learned"), [(0.55, True), (0.70, False)])

@@ -74,7 +74,7 @@ def test_the_scores_in_use_leave_out_padding(tmp_path: Path) -> None:
     size = float((entry.dy.double().T @ entry.x.double()).square().sum())
 
     def expected(mask: torch.Tensor | None) -> float:
-        scores = layer_scores("row norms", entry.x, entry.dy, mask)
+        scores = layer_scores("row-norms", entry.x, entry.dy, mask)
         return (size + float(make("crs(budget=0.3)").variance(entry.x, entry.dy, scores=scores))) ** 0.5
 
     assert recorder.points[0].expected == pytest.approx(expected(entry.mask), rel=1e-4)

@@ -20,7 +20,7 @@ from wtacrs.integration.studies.captured import at_budget
 from wtacrs.integration.studies.transfer import DEFAULT_ESTIMATORS, transfer_pairs, transfer_study
 from wtacrs.integration.tables.studies import transfer_table
 from wtacrs.validation.layers.captures import LayerCapture, load_captures, write_captures
-from wtacrs.validation.layers.compare import Plan, compare_layer
+from wtacrs.validation.layers.compare import ComparisonConfig, compare_layer
 from wtacrs.validation.problems import make_problem
 from wtacrs.validation.records.results import load_result
 from wtacrs.validation.records.studies import Standing
@@ -82,7 +82,7 @@ def test_a_study_compares_every_file(files: list[Path], tmp_path: Path) -> None:
     assert load_result(out / "transfer.json") == result
     assert result.models == {"heavy_tailed": "a heavy_tailed model", "gaussian": "a gaussian model"}
     assert {(p.scores, p.budget) for p in result.pairs} == {
-        (kind, budget) for kind in ("oracle", "row norms", "stale") for budget in (0.2, 8)
+        (kind, budget) for kind in ("oracle", "row-norms", "stale") for budget in (0.2, 8)
     }
     assert len(result.pairs) == 2 * 3 * 2
     groups = {(s.file, s.scores, s.budget): 0 for s in result.standings}
@@ -91,11 +91,12 @@ def test_a_study_compares_every_file(files: list[Path], tmp_path: Path) -> None:
     assert set(groups.values()) == {len(SPECS)}  # estimators that ignore scores stand under every kind
     found = load_captures(files[0])
     medians = sorted(
-        compare_layer("a", found[e], ["crs(budget=0.2)"], Plan(("row norms",)))[0].variance for e in found
+        compare_layer("a", found[e], ["crs(budget=0.2)"], ComparisonConfig(("row-norms",)))[0].variance
+        for e in found
     )
     crs = [
         s.variance for s in result.standings
-        if (s.file, s.scores, s.budget, s.estimator) == ("heavy_tailed", "row norms", 0.2, "crs")
+        if (s.file, s.scores, s.budget, s.estimator) == ("heavy_tailed", "row-norms", 0.2, "crs")
     ]  # fmt: skip
     assert crs == [pytest.approx(medians[1])]
     assert transfer_table(result).row_count == len(result.pairs) / 2
@@ -126,7 +127,7 @@ def test_a_file_is_compared_once(files: list[Path], tmp_path: Path, monkeypatch:
 def test_stale_scores_join_where_every_file_has_them(files: list[Path], tmp_path: Path) -> None:
     bare = write(tmp_path / "bare.safetensors", "gaussian", stale=False)
     result = transfer_study([files[0], bare], SPECS, [0.2], tmp_path / "out")
-    assert {p.scores for p in result.pairs} == {"oracle", "row norms"}
+    assert {p.scores for p in result.pairs} == {"oracle", "row-norms"}
     with pytest.raises(InputError, match="scores='stale' need"):
         transfer_study([files[0], bare], SPECS, [0.2], tmp_path / "out", scores=["stale"])
 
@@ -165,7 +166,7 @@ def test_the_figure_shows_every_estimator_on_both(files: list[Path], tmp_path: P
     assert len(fig.axes) == 6
     at = {(s.file, s.scores, s.budget, s.estimator): s.variance for s in result.standings}
     for axes, (kind, budget) in zip(
-        fig.axes, [(k, b) for k in ("row norms", "stale", "oracle") for b in (0.2, 0.5)], strict=True
+        fig.axes, [(k, b) for k in ("row-norms", "stale", "oracle") for b in (0.2, 0.5)], strict=True
     ):
         shown = {(float(x), float(y)) for line in axes.get_lines() for x, y in line.get_xydata()}
         names = {s.estimator for s in result.standings}

@@ -39,7 +39,7 @@ from wtacrs.integration.tasks.encoding import encode
 from wtacrs.integration.tasks.tasks import TaskData
 from wtacrs.integration.training import checkpoints
 from wtacrs.integration.training.evaluation import Evaluator
-from wtacrs.integration.training.loop import Trainer, epoch_steps
+from wtacrs.integration.training.loop import TrainingLoop, epoch_steps
 from wtacrs.integration.training.run import DEMO, finetune
 from wtacrs.validation.records.results import load_result
 from wtacrs.validation.records.training import TrainingPoint
@@ -86,7 +86,7 @@ def test_resumed_equals_uninterrupted(tokenizer: PreTrainedTokenizerBase, tmp_pa
     check_resuming(config, lambda: tiny(tokenizer, dropout=0.1), tokenizer, tmp_path, stop)
 
 
-@pytest.mark.parametrize("scores", ["row norms", "last seen", "by token"])
+@pytest.mark.parametrize("scores", ["row-norms", "last-seen", "by-token"])
 def test_resumed_equals_uninterrupted_with_an_estimator(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path, scores: str
 ) -> None:
@@ -98,8 +98,8 @@ def test_resumed_equals_uninterrupted_with_an_estimator(
     config = CONFIG.but(steps=7, batch_size=16, eval_every=1, save_every=3, estimator="wta_crs(budget=0.2)")
     config = config.but(scores=scores)
     sampled = check_resuming(config, model, tokenizer, tmp_path, stop=5)
-    if scores != "row norms":
-        plain = finetune(config.but(scores="row norms"), TASK, model(), tokenizer)
+    if scores != "row-norms":
+        plain = finetune(config.but(scores="row-norms"), TASK, model(), tokenizer)
         assert plain.history[-1].train_loss != sampled.history[-1].train_loss
         return
     exact = finetune(config.but(estimator=None), TASK, model(), tokenizer)
@@ -265,7 +265,7 @@ def test_schedules_warm_up_and_fall(
 def test_gradients_are_clipped_before_the_optimizer_sees_them(
     tokenizer: PreTrainedTokenizerBase, clip: float | None
 ) -> None:
-    trainer = Trainer(CONFIG.but(steps=3, clip=clip, weight_decay=0.1), TASK, tiny(tokenizer), tokenizer)
+    trainer = TrainingLoop(CONFIG.but(steps=3, clip=clip, weight_decay=0.1), TASK, tiny(tokenizer), tokenizer)
     seen: list[float] = []
 
     def look(optimizer: torch.optim.Optimizer, *_: Any) -> None:
@@ -323,8 +323,8 @@ def test_without_tensorboard_one_line(tmp_path: Path, monkeypatch: pytest.Monkey
         ({"seed": -1}, "seed=-1"),
         ({"estimator": "wta_csr(budget=0.3)"}, "wta_crs"),
         ({"estimator": "crs(budget=-0.3)"}, "budget"),
-        ({"scores": "oracle"}, "scores='oracle': must be one of 'row norms', 'last seen'"),
-        ({"scores": "last seen"}, "scores='last seen' need an estimator"),
+        ({"scores": "oracle"}, "scores='oracle': must be one of 'row-norms', 'last-seen'"),
+        ({"scores": "last-seen"}, "scores='last-seen' need an estimator"),
         ({"resume": True}, "resume=True needs out"),
         ({"tensorboard": True}, "tensorboard=True needs out"),
         ({"schedule": "constant_with_warmup"}, "schedule="),

@@ -20,7 +20,7 @@ from transformers import (
 
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.models.loading import small_t5
-from wtacrs.integration.models.lora import add_lora, merged_state, take_lora_off
+from wtacrs.integration.models.lora import add_lora, merge_lora, merged_state
 from wtacrs.integration.studies.memory import memory_study
 from wtacrs.integration.training.run import FinetuneConfig, finetune
 
@@ -112,7 +112,7 @@ def test_merging_into_a_copy_leaves_the_model_alone(
     torch.testing.assert_close(output(stock, kind), untouched, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(untouched, output(small(kind, tokenizer), kind), atol=1e-2)
     assert all(torch.equal(value, before[name]) for name, value in wrapped.state_dict().items())
-    take_lora_off(wrapped)
+    merge_lora(wrapped)
     torch.testing.assert_close(output(wrapped.get_base_model(), kind), untouched, atol=1e-4, rtol=1e-4)
 
 

@@ -14,8 +14,8 @@ from wtacrs.estimators.core import products as products_module
 from wtacrs.estimators.core import scores as scores_module
 from wtacrs.estimators.core.errors import NoClosedForm
 from wtacrs.estimators.core.products import block_rows, double_product
-from wtacrs.validation.benchmarks.scale import LAYER, full_layer, main, rival_from, scale
-from wtacrs.validation.layers.compare import Plan, compare_layer
+from wtacrs.validation.benchmarks.scale import LAYER, candidate_from, full_layer, main, scale
+from wtacrs.validation.layers.compare import ComparisonConfig, compare_layer
 from wtacrs.validation.records.scale import ScaleResult
 
 ESTIMATORS = (
@@ -54,7 +54,7 @@ def test_blocks_take_what_is_stated() -> None:
 
 @pytest.mark.parametrize("spec", ESTIMATORS)
 def test_moments_do_not_depend_on_the_blocks(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    layer, plan = full_layer(200, 12, 7, seed=1), Plan(("oracle",))
+    layer, plan = full_layer(200, 12, 7, seed=1), ComparisonConfig(("oracle",))
     (whole,) = compare_layer(LAYER, layer, [spec], plan)
     monkeypatch.setattr(products_module, "_BLOCK_BYTES", 0)  # the least: 128 rows
     (blocks,) = compare_layer(LAYER, layer, [spec], plan)
@@ -97,7 +97,7 @@ def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert error.count("\n") == 1
     assert "unknown estimator 'nonsense'" in error
     with pytest.raises(InputError, match="must be a share"):
-        rival_from("crs at noon")
+        candidate_from("crs at noon")
 
 
 def test_the_sizes_of_the_rows_vary_over_decades() -> None:

@@ -29,7 +29,7 @@ from wtacrs.validation.enumeration.exact_moments import ExactMoments, WrongCuts,
 from wtacrs.validation.problems import PROBLEMS, make_problem
 from wtacrs.validation.properties import checks
 from wtacrs.validation.properties.checks import check_estimator
-from wtacrs.validation.properties.property import LAWS
+from wtacrs.validation.properties.property import PROPERTIES
 
 # the signatures are checked by the tests of the parts; here they would take most of the time
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -352,10 +352,10 @@ def test_planted_defects_are_caught(estimator: Estimator, seen: int, wrapped: bo
 def test_the_law_book_enumerates_them(
     estimator: Estimator, broken: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    of_moments = {f"{law}, by enumeration" for law in ("unbiased", "closed forms")}
-    monkeypatch.setattr(checks, "LAWS", {name: entry for name, entry in LAWS.items() if name in of_moments})
-    verdicts = {v.law.split(",")[0]: v.status for v in check_estimator(estimator)}
-    assert verdicts == {law: "fail" if law in broken else "pass" for law in ("unbiased", "closed forms")}
+    of_moments = {f"{kind}, by enumeration" for kind in ("unbiased", "closed forms")}
+    monkeypatch.setattr(checks, "LAWS", {name: entry for name, entry in PROPERTIES.items() if name in of_moments})
+    verdicts = {v.name.split(",")[0]: v.status for v in check_estimator(estimator)}
+    assert verdicts == {kind: "fail" if kind in broken else "pass" for kind in ("unbiased", "closed forms")}
 
 
 class ElsewherePlaces(QuantizedRows):

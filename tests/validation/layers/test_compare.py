@@ -11,14 +11,14 @@ from wtacrs.estimators import CRS, Estimator, InputError, NoClosedForm, joint_no
 from wtacrs.figures.summary import layer_medians
 from wtacrs.validation.layers.captures import LayerCapture
 from wtacrs.validation.layers.compare import (
-    Plan,
-    Rival,
+    Candidate,
+    ComparisonConfig,
     ZeroProduct,
+    candidates_from,
     compare,
     compare_layer,
     exact_product,
-    median_multiplications,
-    rivals_from,
+    median_macs,
 )
 from wtacrs.validation.layers.scores import SCORE_KINDS, layer_scores
 from wtacrs.validation.problems import make_problem
@@ -42,8 +42,8 @@ def gaussian(dtype: torch.dtype = torch.float64) -> LayerCapture:
     return LayerCapture(x, dy, torch.ones(30, dtype=torch.bool))
 
 
-def plan(scores=SCORE_KINDS, **options) -> Plan:
-    return Plan(tuple(scores), **options)
+def plan(scores=SCORE_KINDS, **options) -> ComparisonConfig:
+    return ComparisonConfig(tuple(scores), **options)
 
 
 def table(rows):
@@ -57,7 +57,7 @@ def test_closed_forms_relative_to_the_exact_product():
     unit = float((dy.T @ x).square().sum())
     for name in ESTIMATORS[1:]:
         estimator = make(name)
-        for kind, scores in (("oracle", joint_norms(x, dy)), ("row norms", row_norms(x))):
+        for kind, scores in (("oracle", joint_norms(x, dy)), ("row-norms", row_norms(x))):
             row = rows["layer", repr(estimator), kind]
             bias = estimator.expectation(x, dy, scores=scores) - dy.T @ x
             assert row.variance == pytest.approx(float(estimator.variance(x, dy, scores=scores)) / unit, rel=1e-12)
@@ -70,28 +70,28 @@ def test_closed_forms_relative_to_the_exact_product():
 
 
 def test_bytes_are_those_of_what_is_saved():
-    rows = table(compare_layer("layer", gaussian(torch.bfloat16), ESTIMATORS, plan(("row norms",))))
+    rows = table(compare_layer("layer", gaussian(torch.bfloat16), ESTIMATORS, plan(("row-norms",))))
     assert {row.exact_bytes for row in rows.values()} == {30 * 6 * 2}
-    assert rows["layer", "exact", "row norms"].saved_bytes == 30 * 6 * 2
+    assert rows["layer", "exact", "row-norms"].saved_bytes == 30 * 6 * 2
     # 9 rows of 6 bf16 numbers, an index of 4 and a weight of 4 bytes each
-    assert rows["layer", "crs(budget=0.3)", "row norms"].saved_bytes == 9 * (6 * 2 + 8)
+    assert rows["layer", "crs(budget=0.3)", "row-norms"].saved_bytes == 9 * (6 * 2 + 8)
 
 
 def test_multiplications_are_those_that_are_stated():
     estimators = [*ESTIMATORS, Silent(budget=9)]
-    rows = table(compare_layer("layer", gaussian(), estimators, plan(("row norms",))))
-    assert {row.exact_multiplications for row in rows.values()} == {30 * 6 * 5}
-    assert rows["layer", "exact", "row norms"].relative_multiplications == 1.0
-    assert rows["layer", "crs(budget=0.3)", "row norms"].multiplications == 9 * 6 * 5
-    silent = rows["layer", "silent(budget=9)", "row norms"]
-    assert (silent.multiplications, silent.relative_multiplications) == (None, None)
+    rows = table(compare_layer("layer", gaussian(), estimators, plan(("row-norms",))))
+    assert {row.exact_macs for row in rows.values()} == {30 * 6 * 5}
+    assert rows["layer", "exact", "row-norms"].relative_macs == 1.0
+    assert rows["layer", "crs(budget=0.3)", "row-norms"].macs == 9 * 6 * 5
+    silent = rows["layer", "silent(budget=9)", "row-norms"]
+    assert (silent.macs, silent.relative_macs) == (None, None)
 
 
 def test_the_median_of_multiplications_leaves_out_what_is_not_stated():
     estimators = ["exact", "crs(budget=15)", "crs(budget=3)", Silent(budget=9)]
     rows = compare_layer("layer", gaussian(), estimators, plan(("oracle",)))
-    assert median_multiplications(rows) == 0.5
-    assert median_multiplications(rows[3:]) is None
+    assert median_macs(rows) == 0.5
+    assert median_macs(rows[3:]) is None
 
 
 def test_the_budget_of_a_composite_is_that_of_what_it_wraps():
@@ -116,33 +116,33 @@ def test_padding_is_never_sampled():
         assert a.variance == pytest.approx(b.variance, rel=1e-9)
         assert a.bias_squared == pytest.approx(b.bias_squared, rel=1e-6, abs=1e-9)
     for a, b in zip(clean, unmasked, strict=True):
-        if a.scores == "row norms" and a.estimator != "topk(budget=0.3)":
+        if a.scores == "row-norms" and a.estimator != "topk(budget=0.3)":
             assert b.variance > 2 * a.variance
 
 
 def test_estimators_without_scores_or_budget_appear_once():
-    rivals = rivals_from(["exact", "topk", "crs", "wta_crs(budget=0.3)"], (0.1, 5))
-    rows = compare({"a": capture()}, rivals)
+    candidates = candidates_from(["exact", "topk", "crs", "wta_crs(budget=0.3)"], (0.1, 5))
+    rows = compare({"a": capture()}, candidates)
     assert [r.estimator for r in rows if r.estimator == "exact"] == ["exact"]
     assert len(rows) == 1 + 2 * 2 * 2 + 2
     assert {r.budget for r in rows} == {None, 0.1, 5, 0.3}
-    assert rivals_from(["crs", "crs"], [3]) == [Rival(CRS(budget=3))]
+    assert candidates_from(["crs", "crs"], [3]) == [Candidate(CRS(budget=3))]
 
 
 def test_at_a_share_of_the_bytes_every_estimator_has_the_largest_size_that_fits():
     x, dy = make_problem("gaussian", 80, 16, 5, generator=seeded(0), dtype=torch.float32)
     layer = LayerCapture(x, dy, torch.arange(80) % 4 != 0)
-    rivals = rivals_from(["crs", "recommended", "fp8", "exact"], (), (0.5,))
-    rows = compare_layer("layer", layer, rivals, plan(("oracle",)))
+    candidates = candidates_from(["crs", "recommended", "fp8", "exact"], (), (0.5,))
+    rows = compare_layer("layer", layer, candidates, plan(("oracle",)))
     assert [row.requested for row in rows] == ["crs", "recommended"]  # fp8 and exact do not fit
     for row in rows:
         assert (row.n, row.bytes_share, row.exact_bytes) == (60, 0.5, 60 * 16 * 2)  # bf16, without padding
         assert row.saved_bytes <= 0.5 * row.exact_bytes
     assert rows[0].budget == 0.5 * 60 * 32 // (32 + 8)
     with pytest.raises(InputError, match="made for a share of the bytes"):
-        rivals_from(["recommended"], (0.1,))
+        candidates_from(["recommended"], (0.1,))
     with pytest.raises(InputError, match=r"bytes=1.5 must be a share"):
-        rivals_from(["crs"], (), (1.5,))
+        candidates_from(["crs"], (), (1.5,))
 
 
 def test_the_cosine_is_that_of_many_estimates():
@@ -163,8 +163,8 @@ class Silent(CRS):
 
     name = "silent"
 
-    def multiplications(self, n, d, m):
-        return Estimator.multiplications(self, n, d, m)
+    def macs(self, n, d, m):
+        return Estimator.macs(self, n, d, m)
 
 
 class Formless(CRS):

@@ -13,10 +13,10 @@ from support.captures import capture
 
 from wtacrs.estimators import InputError, make, saved_bytes
 from wtacrs.estimators.composites import recommended
-from wtacrs.integration.tables.compare import comparison_table, price_table, ratio_table
+from wtacrs.integration.tables.compare import comparison_table, oracle_ratio_table, ratio_table
 from wtacrs.validation.layers.candidates import fitted, resized, size_of, sizeless, stored_bytes
 from wtacrs.validation.layers.captures import LayerCapture
-from wtacrs.validation.layers.compare import compare, rivals_from
+from wtacrs.validation.layers.compare import candidates_from, compare
 from wtacrs.validation.layers.equal_bytes import BASELINE, COMBINATIONS, byte_ratios
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.results import ComparisonResult, ComparisonRow
@@ -28,7 +28,7 @@ SIZED = (*COMBINATIONS, BASELINE, "rademacher_sketch", "prac", "low_rank", "mixe
 @pytest.fixture(scope="module")
 def rows() -> list[ComparisonRow]:
     layers = {"a": capture(0, 80, 32, 12), "b": capture(1, 80, 16, 40), "c": capture(2, 60, 48, 6)}
-    return compare(layers, rivals_from([BASELINE, "systematic", "recommended"], (0.3,), SHARES), draws=4)
+    return compare(layers, candidates_from([BASELINE, "systematic", "recommended"], (0.3,), SHARES), draws=4)
 
 
 @pytest.mark.parametrize("spec", SIZED)
@@ -79,7 +79,7 @@ def test_all_stay_within_the_bytes_and_count_rows_without_padding(rows: list[Com
     for row in at_shares:
         assert row.saved_bytes <= row.bytes_share * row.exact_bytes
         assert row.n in (60, 45)
-        assert row.exact_multiplications == row.n * row.d * row.m
+        assert row.exact_macs == row.n * row.d * row.m
 
 
 def test_ratios_are_medians_over_layers(rows: list[ComparisonRow]) -> None:
@@ -94,17 +94,17 @@ def test_ratios_are_medians_over_layers(rows: list[ComparisonRow]) -> None:
         assert entry.layers == 3
         assert entry.median == median(ratios)
         assert entry.worst == max(ratios)
-        assert entry.multiplications == median(r.multiplications / (r.n * r.d * r.m) for r in ours)
-        assert entry.baseline_multiplications == pytest.approx(median(r.budget / r.n for r in theirs))
+        assert entry.macs == median(r.macs / (r.n * r.d * r.m) for r in ours)
+        assert entry.baseline_macs == pytest.approx(median(r.budget / r.n for r in theirs))
 
 
 def test_bits_by_the_row_beat_whole_rows(generator: torch.Generator) -> None:
     x, dy = torch.randn(200, 64, generator=generator) + 1, torch.randn(200, 8, generator=generator)
     layers = {"layer": LayerCapture(x, dy, torch.ones(200, dtype=torch.bool))}
     table = byte_ratios(
-        compare(layers, rivals_from([BASELINE, COMBINATIONS[0], COMBINATIONS[9]], (), (0.2,)), draws=16)
+        compare(layers, candidates_from([BASELINE, COMBINATIONS[0], COMBINATIONS[9]], (), (0.2,)), draws=16)
     )
-    for kind in ("oracle", "row norms"):
+    for kind in ("oracle", "row-norms"):
         by_name = {entry.estimator: entry.median for entry in table if entry.scores == kind}
         assert by_name[COMBINATIONS[9]] < 0.5 * by_name[COMBINATIONS[0]]
 
@@ -113,12 +113,12 @@ def test_the_tables_show_what_the_rows_say(rows: list[ComparisonRow]) -> None:
     result = ComparisonResult(stamp=stamp(seed=0), rows=rows)
     console = Console(width=200)
     with console.capture() as shown:
-        for build in (comparison_table, price_table, ratio_table):
+        for build in (comparison_table, oracle_ratio_table, ratio_table):
             console.print(build(result))
     text = shown.get()
     for entry in byte_ratios(rows):
         assert f"{entry.median:.4f}" in text
-        assert f"{entry.multiplications:.1%}" in text
+        assert f"{entry.macs:.1%}" in text
     for words in (
         "equal rows, oracle",
         "equal bytes, row norms",
@@ -129,7 +129,7 @@ def test_the_tables_show_what_the_rows_say(rows: list[ComparisonRow]) -> None:
     ):
         assert words in text
     norms = [
-        r for r in rows if r.scores == "row norms" and r.bytes_share is None and r.requested.startswith("wta")
+        r for r in rows if r.scores == "row-norms" and r.bytes_share is None and r.requested.startswith("wta")
     ]
     best = [r for r in rows if r.scores == "oracle" and r.bytes_share is None and r.requested.startswith("wta")]
     price = median(a.variance / b.variance for a, b in zip(norms, best, strict=True))

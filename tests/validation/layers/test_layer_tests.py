@@ -67,7 +67,7 @@ def captures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def examined(captures: Path, entry: str, estimator: str, against: str | None = None, **options) -> LayerTest:
-    arguments = {"scores": "row norms", "draws": 300, "level": LEVEL, "seed": 1} | options
+    arguments = {"scores": "row-norms", "draws": 300, "level": LEVEL, "seed": 1} | options
     baseline = None if against is None else make(against)
     (found,) = examine_entry(captures, entry, make(estimator), baseline, **arguments).records
     return found
@@ -152,7 +152,7 @@ def test_planted_bias_is_rejected_and_named(captures):
 def test_results_depend_on_the_arguments_alone(captures):
     """Whatever was examined before, and after a trip through pickle, as by a runner with processes."""
     estimators = (make("pivotal(budget=0.3)"), make("crs(budget=0.3)"))
-    arguments = (captures, "block.0.wi#0", *estimators, "row norms", 20, 0.01, 5)
+    arguments = (captures, "block.0.wi#0", *estimators, "row-norms", 20, 0.01, 5)
     first = examine_entry(*arguments)
     examined(captures, "block.1.wi#0", "crs(budget=0.3)", draws=20)
     function, again = pickle.loads(pickle.dumps((examine_entry, arguments)))
@@ -161,7 +161,7 @@ def test_results_depend_on_the_arguments_alone(captures):
 
 
 def test_a_layer_without_a_product_is_skipped(captures):
-    idle = examine_entry(captures, "dead#0", make("crs(budget=2)"), None, "row norms", 50, LEVEL, 0)
+    idle = examine_entry(captures, "dead#0", make("crs(budget=2)"), None, "row-norms", 50, LEVEL, 0)
     assert idle.records == ()
     assert "dead#0" in idle.skipped
     with pytest.raises(InputError, match="draws=3"):
@@ -179,7 +179,7 @@ def layer_test(layer: str, bias_p: float | None, variance_p: float | None, *, un
         p_value=variance_p, verdict="no difference",
     )  # fmt: skip
     return LayerTest(
-        layer=layer, estimator="crs(budget=3)", unbiased=unbiased, scores="row norms", n=4, d=3, m=2, draws=10,
+        layer=layer, estimator="crs(budget=3)", unbiased=unbiased, scores="row-norms", n=4, d=3, m=2, draws=10,
         bias=bias, variance=variance, ratio=ratio,
     )  # fmt: skip
 

@@ -32,7 +32,7 @@ from wtacrs.validation.layers.noise import (
 )
 from wtacrs.validation.problems import make_problem
 from wtacrs.validation.records.noise import LayerNoise, in_percent
-from wtacrs.validation.runner import Part, generator_for
+from wtacrs.validation.runner import TaskOutput, generator_for
 
 
 def capture(x: Tensor, dy: Tensor) -> LayerCapture:
@@ -207,7 +207,7 @@ def test_rows_that_the_scores_cannot_reach_are_a_bias_of_any_estimator():
 @pytest.mark.parametrize("calls", [1, 2])
 def test_monte_carlo_is_what_the_stored_draws_say(calls):
     captures = random_captures(3, calls)
-    (row,) = measure(captures, "priority(budget=2)", scores=["row norms"], draws=7, seed=5).values()
+    (row,) = measure(captures, "priority(budget=2)", scores=["row-norms"], draws=7, seed=5).values()
     assert (row.method, row.draws) == ("monte carlo", 7)
     estimator = make("priority(budget=2)")
     for b in range(3):
@@ -243,7 +243,7 @@ def test_no_row_depends_on_what_else_is_measured():
 
 def test_an_estimator_that_ignores_scores_is_listed_once():
     found = measure(random_captures(3), "exact", "crs(budget=2)")
-    assert list(found) == [("exact", "oracle"), ("crs(budget=2)", "oracle"), ("crs(budget=2)", "row norms")]
+    assert list(found) == [("exact", "oracle"), ("crs(budget=2)", "oracle"), ("crs(budget=2)", "row-norms")]
 
 
 @given(
@@ -353,7 +353,7 @@ def test_a_layer_of_a_file_is_one_piece_of_work(tmp_path: Path):
     del captures["b#0"]
     assert found == list(measure(captures, "crs(budget=2)", scores=["oracle"]).values())
     idle = noise_of_layer(path, "b", estimators, ("oracle",), 3, 0)
-    assert idle == Part(skipped="layer 'b': not captured in batch 1")
+    assert idle == TaskOutput(skipped="layer 'b': not captured in batch 1")
 
 
 def test_misuse_names_the_argument(unchecked):

@@ -15,7 +15,7 @@ from torch import Tensor
 from wtacrs.estimators import InputError, joint_norms, make, row_norms
 from wtacrs.validation.enumeration.exact_moments import enumerate_moments
 from wtacrs.validation.layers.captures import LayerCapture, load_captures, write_captures
-from wtacrs.validation.layers.compare import Plan, compare, compare_layer, rivals_from
+from wtacrs.validation.layers.compare import ComparisonConfig, candidates_from, compare, compare_layer
 from wtacrs.validation.layers.scores import SCORE_KINDS, STALE_FLOOR, default_scores, layer_scores
 from wtacrs.validation.layers.sweep import sweep_winners
 from wtacrs.validation.problems import make_problem
@@ -59,7 +59,7 @@ def test_they_are_a_mixture_over_the_rows_that_are_no_padding(stale: list[float]
         torch.testing.assert_close(scores, torch.tensor(by_hand, dtype=torch.float64), rtol=1e-6, atol=0)
         assert float(scores.sum()) == pytest.approx(1.0)
     else:
-        assert torch.equal(scores, layer_scores("row norms", x, dy, mask))
+        assert torch.equal(scores, layer_scores("row-norms", x, dy, mask))
 
 
 def test_without_a_mask_every_row_counts() -> None:
@@ -94,9 +94,9 @@ def test_without_the_floor_they_would_be_biased() -> None:
 def test_where_they_go_in_the_table() -> None:
     found = layer()
     kinds = (*SCORE_KINDS, "stale")
-    rows = compare_layer("a", found, ["crs(budget=0.3)"], Plan(kinds))
+    rows = compare_layer("a", found, ["crs(budget=0.3)"], ComparisonConfig(kinds))
     variance = {row.scores: row.variance for row in rows}
-    assert variance["oracle"] < variance["stale"] < variance["row norms"]
+    assert variance["oracle"] < variance["stale"] < variance["row-norms"]
     scores = layer_scores("stale", found.x, found.dy, found.mask, found.stale)
     unit = float((found.dy.double().T @ found.x.double()).square().sum())
     expected = float(make("crs(budget=0.3)").variance(found.x, found.dy, scores=scores)) / unit
@@ -115,7 +115,7 @@ def test_they_join_where_every_chosen_layer_has_them() -> None:
     captures = {"a": whole, "b": without}
     assert {row.scores for row in compare(captures, ["crs(budget=5)"], layers=["a"])} == {*SCORE_KINDS, "stale"}
     assert {row.scores for row in compare(captures, ["crs(budget=5)"])} == set(SCORE_KINDS)
-    equal = compare({"a": layer(400)}, rivals_from(["crs"], (), (0.5,)))
+    equal = compare({"a": layer(400)}, candidates_from(["crs"], (), (0.5,)))
     assert {row.scores for row in equal} == {*SCORE_KINDS, "stale"}
 
 

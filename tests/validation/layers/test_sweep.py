@@ -60,7 +60,7 @@ def test_blocks_join_without_a_seam(k):
     assert_points(x, dy, k, row_norms(x))
 
 
-@pytest.mark.parametrize("kind", ["oracle", "row norms"])
+@pytest.mark.parametrize("kind", ["oracle", "row-norms"])
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_marks_are_the_rules_choices(name, kind):
     x, dy = make_problem(name, 40, 5, 4, generator=seeded(1))
@@ -108,10 +108,10 @@ def test_padding_is_never_counted():
     mask = torch.arange(40) % 4 != 0
     dy = torch.where(mask.unsqueeze(1), dy, 0.0)
     spoilt = torch.where(mask.unsqueeze(1), x, 1e3)
-    (clean,) = sweep_winners("layer", x, dy, [10], mask=mask, scores="row norms")
-    (masked,) = sweep_winners("layer", spoilt, dy, [10], mask=mask, scores="row norms")
+    (clean,) = sweep_winners("layer", x, dy, [10], mask=mask, scores="row-norms")
+    (masked,) = sweep_winners("layer", spoilt, dy, [10], mask=mask, scores="row-norms")
     assert masked.variance == pytest.approx(clean.variance, rel=1e-9)
-    (unmasked,) = sweep_winners("layer", spoilt, dy, [10], scores="row norms")
+    (unmasked,) = sweep_winners("layer", spoilt, dy, [10], scores="row-norms")
     assert unmasked.variance[0] > 2 * clean.variance[0]
 
 
@@ -149,7 +149,7 @@ def test_misuse_names_the_argument(unchecked):
 BUDGETS = [3, 0.1, 0.5, 1.0, 1]
 
 
-@pytest.mark.parametrize("kind", ["oracle", "row norms"])
+@pytest.mark.parametrize("kind", ["oracle", "row-norms"])
 def test_all_budgets_at_once_are_each_by_itself(kind):
     x, dy = make_problem("heavy_tailed", 300, 5, 4, generator=seeded(4))
     dy[::7] = 0.0
@@ -229,9 +229,9 @@ def test_an_entry_of_a_file_is_one_piece_of_work(tmp_path):
     mask = torch.arange(30) < 25
     dy = dy * mask.unsqueeze(1)
     path = write_captures(tmp_path / "c.safetensors", {"a#0": LayerCapture(x, dy, mask)}, {})
-    work = partial(sweep_entry, path, "a#0", [0.2, 0.4], "m", ("oracle", "row norms"), True)
+    work = partial(sweep_entry, path, "a#0", [0.2, 0.4], "m", ("oracle", "row-norms"), True)
     found = list(pickle.loads(pickle.dumps(work))().records)
     assert [(s.captures, s.layer, s.scores, s.budget) for s in found] == [
-        ("m", "a#0", kind, budget) for kind in ("oracle", "row norms") for budget in (0.2, 0.4)
+        ("m", "a#0", kind, budget) for kind in ("oracle", "row-norms") for budget in (0.2, 0.4)
     ]
-    assert found[2:] == sweep_winners("a#0", x, dy, [0.2, 0.4], captures="m", mask=mask, scores="row norms")
+    assert found[2:] == sweep_winners("a#0", x, dy, [0.2, 0.4], captures="m", mask=mask, scores="row-norms")

@@ -1,4 +1,4 @@
-"""The law-book: sound estimators pass, every planted defect is caught by a law that names it."""
+"""The list of properties: sound estimators pass, every planted defect is caught by a property that names it."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ from wtacrs.estimators import (
     make,
 )
 from wtacrs.validation.properties import checks
-from wtacrs.validation.properties.checks import check_estimator, laws
-from wtacrs.validation.properties.property import LAWS, Law
+from wtacrs.validation.properties.checks import check_estimator, properties
+from wtacrs.validation.properties.property import PROPERTIES, Property
 
 # the library's own refusals are under test here, not those of the signatures' checker
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -65,13 +65,13 @@ CLOSED_FORMS = "closed forms, by enumeration"
 
 
 def failures(estimator: Estimator, **options) -> dict[str, str]:
-    return {v.law: v.detail for v in check_estimator(estimator, **options) if v.status == "fail"}
+    return {v.name: v.detail for v in check_estimator(estimator, **options) if v.status == "fail"}
 
 
 @pytest.mark.parametrize("spec", SOUND)
 def test_sound_estimators_pass(spec):
     verdicts = check_estimator(make(spec), level=share("checks: sound estimators", len(SOUND)))
-    assert [v.law for v in verdicts] == [name for name, _ in laws()]
+    assert [v.name for v in verdicts] == [name for name, _ in properties()]
     assert [v for v in verdicts if v.status not in ("pass", "not applicable")] == []
     assert all(v.detail for v in verdicts)
 
@@ -86,7 +86,7 @@ def test_sound_estimators_pass(spec):
     ],
 )
 def test_traits_select_the_laws(spec, silent):
-    assert {v.law for v in check_estimator(make(spec)) if v.status == "not applicable"} == silent
+    assert {v.name for v in check_estimator(make(spec)) if v.status == "not applicable"} == silent
 
 
 PLANTED = (
@@ -138,7 +138,7 @@ def test_every_law_catches_its_defect(estimator, broken, monkeypatch):
 
 
 def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    monkeypatch.setattr(checks, "LAWS", {name: entry for name, entry in LAWS.items() if name in names})
+    monkeypatch.setattr(checks, "PROPERTIES", {name: entry for name, entry in PROPERTIES.items() if name in names})
 
 
 class Nameless(CRS):
@@ -168,7 +168,7 @@ def test_an_exception_is_a_failed_law_and_the_others_are_still_checked(monkeypat
         def compress(self, x, *, scores=None, generator=None):
             raise ZeroDivisionError("boom")
 
-    by_law = {v.law: v for v in check_estimator(Exploding(budget=0.3))}
+    by_law = {v.name: v for v in check_estimator(Exploding(budget=0.3))}
     assert by_law["shape and dtype"].status == "fail"
     assert by_law["shape and dtype"].detail == "ZeroDivisionError: boom"
     assert by_law["spec round trip"].status == "not applicable"
@@ -177,18 +177,20 @@ def test_an_exception_is_a_failed_law_and_the_others_are_still_checked(monkeypat
 def test_expected_failures_carry_their_reason_and_must_happen(monkeypatch):
     only(monkeypatch, "linear in dy", "spec round trip")
     excuses = {"linear in dy": "normalised on purpose"}
-    verdict = {v.law: v for v in check_estimator(Quadratic(budget=0.3), expected_failures=excuses)}["linear in dy"]
+    verdict = {v.name: v for v in check_estimator(Quadratic(budget=0.3), expected_failures=excuses)}[
+        "linear in dy"
+    ]
     assert verdict.status == "expected failure"
     assert verdict.detail.startswith("normalised on purpose (relative difference")
     stale = failures(TopK(budget=0.3), expected_failures=excuses)
-    assert "but the law holds" in stale["linear in dy"]
+    assert "but the property holds" in stale["linear in dy"]
 
 
 def test_laws_have_names_and_one_line_descriptions():
-    listed = laws()
-    assert len({name for name, _ in listed}) == len(listed) == len(LAWS)
+    listed = properties()
+    assert len({name for name, _ in listed}) == len(listed) == len(PROPERTIES)
     assert all(text and "\n" not in text for _, text in listed)
-    assert all(isinstance(entry, Law) for entry in LAWS.values())
+    assert all(isinstance(entry, Property) for entry in PROPERTIES.values())
 
 
 def test_verdicts_are_a_function_of_the_seed():
@@ -204,7 +206,7 @@ def test_the_callers_random_state_is_left_alone(monkeypatch):
 
 
 def test_misuse_names_the_argument():
-    with pytest.raises(InputError, match="no law is called 'linearity'"):
+    with pytest.raises(InputError, match="no property is called 'linearity'"):
         check_estimator(CRS(budget=0.3), expected_failures={"linearity": "?"})
     with pytest.raises(InputError, match="got str"):
         check_estimator("crs(budget=0.3)")

@@ -1,4 +1,4 @@
-"""What is not ours before the law-book: published defects are found by name, sound pieces pass."""
+"""What is not ours before the list of properties: published defects are found by name, sound pieces pass."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from wtacrs.estimators import InputError
 from wtacrs.integration.cli import main
 from wtacrs.validation.layers.captures import LayerCapture, write_captures
 from wtacrs.validation.problems import Problem, make_problem
-from wtacrs.validation.properties.checks import check_outsider
-from wtacrs.validation.properties.external import OUTSIDER_LAWS, outsider_tests
-from wtacrs.validation.properties.external_code import OutsideLinear, OutsideProduct, prepared, seeded
-from wtacrs.validation.properties.external_kinds import outsider_from
-from wtacrs.validation.properties.mean_report import Watched
+from wtacrs.validation.properties.checks import check_external
+from wtacrs.validation.properties.external import EXTERNAL_PROPERTIES, external_tests
+from wtacrs.validation.properties.external_code import ExternalLinear, ExternalProduct, prepared, seeded
+from wtacrs.validation.properties.external_kinds import external_from
+from wtacrs.validation.properties.mean_report import MeanTracker
 from wtacrs.validation.properties.saved_for_backward import bytes_for_backward
 from wtacrs.validation.records.results import CheckResult, load_result
 
@@ -39,24 +39,24 @@ ALL_MEANS = {HEAVY, DOMINATING, EQUAL, ZERO}
 SOUND = ("ExactLinear", "SoundCRSLinear", "SoundCachedLinear", "sound_product", "sound_transposed")
 SOUND += ("sound_winner_take_all", "cosine_sketch")
 
-# of one run of the law-book that must not raise an alarm, or none but those of a defect; there are fewer than 32
+# of one run of the list of properties that must not raise an alarm, or none but those of a defect; there are fewer than 32
 LEVEL = repr(share("checks: outsiders", 32))
 
 
 def verdicts(out: Path, name: str, *options: str) -> tuple[int, dict[str, tuple[str, str]]]:
-    """Exit code, and status and detail of every law, from the command line."""
+    """Exit code, and status and detail of every property, from the command line."""
     code = main(["check", f"{DEFECTS}:{name}", "--out", str(out), *options])
     (path,) = out.glob("check-*.json")
     result = load_result(path)
     assert isinstance(result, CheckResult)
-    return code, {v.law: (v.status, v.detail) for v in result.verdicts}
+    return code, {v.name: (v.status, v.detail) for v in result.verdicts}
 
 
 @pytest.mark.parametrize("name", SOUND)
 def test_what_is_sound_passes_every_law(name: str, tmp_path: Path) -> None:
     code, found = verdicts(tmp_path, name, "--level", LEVEL)
     assert code == 0
-    assert list(found) == list(OUTSIDER_LAWS)
+    assert list(found) == list(EXTERNAL_PROPERTIES)
     expected = {"pass"} if "Linear" in name else {"pass", "not applicable"}
     assert {status for status, _ in found.values()} == expected
 
@@ -71,16 +71,18 @@ BROKEN = (
 )
 
 
-@pytest.mark.parametrize(("name", "laws", "named", "words"), BROKEN, ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize(
+    ("name", "properties", "named", "words"), BROKEN, ids=lambda v: v if isinstance(v, str) else ""
+)
 def test_a_published_defect_is_found_by_its_law(
-    name: str, laws: set[str], named: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, properties: set[str], named: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, found = verdicts(tmp_path, name, "--level", LEVEL)
     assert code == 1
-    assert {law for law, (status, _) in found.items() if status == "fail"} == laws
+    assert {name for name, (status, _) in found.items() if status == "fail"} == properties
     assert words in found[named][1]
     rows = [line.split("│") for line in capsys.readouterr().out.splitlines() if line.count("│") == 4]
-    assert {cells[1].strip() for cells in rows if cells[2].strip() == "fail"} == laws
+    assert {cells[1].strip() for cells in rows if cells[2].strip() == "fail"} == properties
 
 
 def test_a_wrong_variance_is_found_by_its_law(tmp_path: Path) -> None:
@@ -91,7 +93,7 @@ def test_a_wrong_variance_is_found_by_its_law(tmp_path: Path) -> None:
     assert "stated" in found["closed forms, by sampling"][1]
 
 
-# --- laws that no published defect breaks -----------------------------------------------------------------------------
+# --- properties that no published defect breaks -----------------------------------------------------------------------------
 
 
 class _Bent(torch.autograd.Function):
@@ -166,11 +168,11 @@ PLANTED = (
 @pytest.mark.parametrize(("call", "broken"), PLANTED)
 def test_every_law_catches_its_defect(call, broken: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     mechanical = {
-        name: entry for name, entry in OUTSIDER_LAWS.items() if not name.startswith("mean") or name == DEEP
+        name: entry for name, entry in EXTERNAL_PROPERTIES.items() if not name.startswith("mean") or name == DEEP
     }
-    monkeypatch.setattr("wtacrs.validation.properties.checks.OUTSIDER_LAWS", mechanical)
-    outsider = outsider_from(reference(call)) if call.__name__ != "<lambda>" else linear(call)
-    failed = {v.law for v in check_outsider(outsider, level=float(LEVEL)) if v.status == "fail"}
+    monkeypatch.setattr("wtacrs.validation.properties.checks.EXTERNAL_PROPERTIES", mechanical)
+    outsider = external_from(reference(call)) if call.__name__ != "<lambda>" else linear(call)
+    failed = {v.name for v in check_external(outsider, level=float(LEVEL)) if v.status == "fail"}
     assert broken <= failed
     assert call in (wrong_shape, scaled_in_place) or failed == broken
 
@@ -181,11 +183,11 @@ def reference(call) -> str:
     return f"outsiders_under_test:{call.__name__}"
 
 
-def linear(call) -> OutsideLinear:
+def linear(call) -> ExternalLinear:
     from wtacrs.validation.properties.external_code import FunctionLinear
 
-    made = prepared(OutsideLinear("bent", lambda d, m: FunctionLinear(call, d, m, bias=True)))
-    assert isinstance(made, OutsideLinear)
+    made = prepared(ExternalLinear("bent", lambda d, m: FunctionLinear(call, d, m, bias=True)))
+    assert isinstance(made, ExternalLinear)
     return made
 
 
@@ -207,7 +209,7 @@ def test_real_sizes_by_captures(tmp_path: Path) -> None:
 
 
 def test_a_square_product_keeps_the_layout_that_it_was_seen_to_have() -> None:
-    outsider = prepared(OutsideProduct("transposed", lambda x, dy: x.T @ dy))
+    outsider = prepared(ExternalProduct("transposed", lambda x, dy: x.T @ dy))
     x, dy = make_problem("gaussian", 9, 3, 3, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(outsider.contract(outsider.compress(x), dy), dy.T @ x)
 
@@ -222,7 +224,7 @@ def test_the_mean_in_words_is_that_of_the_draws() -> None:
         product[0] *= 0.5
         return product
 
-    watched = Watched(OutsideProduct("halved", halved), Problem(x, dy), part, "the first row")
+    watched = MeanTracker(ExternalProduct("halved", halved), Problem(x, dy), part, "the first row")
     for _ in range(5):
         watched.contract(watched.compress(x), dy)
     assert watched.scale == (0.75, 0.0)
@@ -254,7 +256,7 @@ def test_bytes_kept_for_the_backward_pass() -> None:
 def test_the_callers_random_state_is_left_alone() -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    outsider = outsider_from(f"{DEFECTS}:SoundCRSLinear")
+    outsider = external_from(f"{DEFECTS}:SoundCRSLinear")
     x, dy = make_problem("gaussian", 8, 4, 3, generator=torch.Generator().manual_seed(0))
     outsider.contract(outsider.compress(x, generator=torch.Generator().manual_seed(0)), dy)
     with seeded(9):
@@ -263,8 +265,8 @@ def test_the_callers_random_state_is_left_alone() -> None:
 
 
 def test_the_level_is_divided_among_the_tests_that_are_made() -> None:
-    means = [name for name in OUTSIDER_LAWS if name.startswith("mean")]
-    assert outsider_tests(OutsideLinear("l", nn.Linear)) == len(means)
-    assert outsider_tests(OutsideProduct("p", torch.mm)) == len(ALL_MEANS)
+    means = [name for name in EXTERNAL_PROPERTIES if name.startswith("mean")]
+    assert external_tests(ExternalLinear("l", nn.Linear)) == len(means)
+    assert external_tests(ExternalProduct("p", torch.mm)) == len(ALL_MEANS)
     with pytest.raises(InputError, match="level=2"):
-        check_outsider(OutsideProduct("p", torch.mm), level=2)
+        check_external(ExternalProduct("p", torch.mm), level=2)

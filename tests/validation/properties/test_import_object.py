@@ -11,8 +11,8 @@ import torch
 from wtacrs.estimators import Estimator
 from wtacrs.integration.cli import main
 from wtacrs.validation.problems import make_problem
-from wtacrs.validation.properties.external_code import OutsideLinear, OutsideProduct
-from wtacrs.validation.properties.external_kinds import outsider_from
+from wtacrs.validation.properties.external_code import ExternalLinear, ExternalProduct
+from wtacrs.validation.properties.external_kinds import external_from
 from wtacrs.validation.properties.import_object import is_reference, load_reference
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -80,43 +80,43 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("name", "kind", "expected"),
     [
-        ("Layer", "auto", OutsideLinear),
-        ("Pair", "auto", OutsideLinear),
-        ("Setup", "auto", OutsideLinear),
-        ("build", "auto", OutsideLinear),
-        ("unnamed", "linear", OutsideLinear),
-        ("linear", "auto", OutsideLinear),
-        ("linear", "linear", OutsideLinear),
-        ("no_bias", "auto", OutsideLinear),
-        ("product", "auto", OutsideProduct),
-        ("vague", "product", OutsideProduct),
-        ("Thing.inner", "auto", OutsideProduct),
-        ("with_k", "auto", OutsideProduct),
-        ("with_generator", "auto", OutsideProduct),
+        ("Layer", "auto", ExternalLinear),
+        ("Pair", "auto", ExternalLinear),
+        ("Setup", "auto", ExternalLinear),
+        ("build", "auto", ExternalLinear),
+        ("unnamed", "linear", ExternalLinear),
+        ("linear", "auto", ExternalLinear),
+        ("linear", "linear", ExternalLinear),
+        ("no_bias", "auto", ExternalLinear),
+        ("product", "auto", ExternalProduct),
+        ("vague", "product", ExternalProduct),
+        ("Thing.inner", "auto", ExternalProduct),
+        ("with_k", "auto", ExternalProduct),
+        ("with_generator", "auto", ExternalProduct),
         ("made", "auto", Estimator),
         ("instance", "auto", Estimator),
     ],
 )
 def test_what_a_callable_is_taken_for(file: Path, name: str, kind: str, expected: type) -> None:
     before = list(sys.path)
-    found = outsider_from(f"{file}:{name}", kind)
+    found = external_from(f"{file}:{name}", kind)
     assert isinstance(found, expected)
-    assert isinstance(found, (OutsideLinear, OutsideProduct)) or expected is Estimator
+    assert isinstance(found, (ExternalLinear, ExternalProduct)) or expected is Estimator
     assert sys.path == before
     assert "theirs" not in sys.modules
-    if isinstance(found, OutsideLinear):
+    if isinstance(found, ExternalLinear):
         x, dy = make_problem("gaussian", 8, 4, 3, generator=torch.Generator().manual_seed(0))
         torch.testing.assert_close(found.contract(found.compress(x), dy), dy.T @ x)
 
 
 def test_forms_of_a_product(file: Path) -> None:
-    forms = {name: outsider_from(f"{file}:{name}") for name in ("product", "with_k", "with_generator")}
+    forms = {name: external_from(f"{file}:{name}") for name in ("product", "with_k", "with_generator")}
     assert [getattr(f, "form", None) for f in forms.values()] == ["plain", "k", "generator"]
-    assert outsider_from(f"{file}:single").precision == torch.float32  # type: ignore[attr-defined]
+    assert external_from(f"{file}:single").precision == torch.float32  # type: ignore[attr-defined]
 
 
 def test_a_module_by_its_name(file: Path) -> None:
-    assert isinstance(outsider_from("theirs:product"), OutsideProduct)
+    assert isinstance(external_from("theirs:product"), ExternalProduct)
     del sys.modules["theirs"]
 
 

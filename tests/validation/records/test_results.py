@@ -10,7 +10,7 @@ import torch
 
 from wtacrs.estimators import InputError, make
 from wtacrs.validation.layers.captures import LayerCapture
-from wtacrs.validation.layers.compare import Plan, compare_layer
+from wtacrs.validation.layers.compare import ComparisonConfig, compare_layer
 from wtacrs.validation.layers.sweep import sweep_winners
 from wtacrs.validation.problems import make_problem
 from wtacrs.validation.properties.checks import check_estimator
@@ -39,7 +39,7 @@ def layer() -> LayerCapture:
 def comparison() -> ComparisonResult:
     names = ["exact", "crs(budget=1)", "crs(budget=1.0)"]
     return ComparisonResult(
-        stamp=stamp(seed=0), rows=compare_layer("a", layer(), names, Plan(("oracle", "row norms")))
+        stamp=stamp(seed=0), rows=compare_layer("a", layer(), names, ComparisonConfig(("oracle", "row-norms")))
     )
 
 
@@ -106,7 +106,7 @@ def test_stamp_names_what_is_needed_to_repeat():
 
 def test_passed_means_no_law_failed():
     def result(*status: str) -> CheckResult:
-        verdicts = [Verdict(law="l", status=s, detail="") for s in status]
+        verdicts = [Verdict(name="l", status=s, detail="") for s in status]
         return CheckResult(stamp=stamp(seed=0), estimator="e", verdicts=verdicts)
 
     assert result("pass", "expected failure", "not applicable").passed
@@ -143,7 +143,7 @@ def test_files_of_another_version_are_refused_by_their_version(tmp_path, version
     old = json.loads(comparison().model_dump_json())
     old["stamp"]["schema_version"] = version
     for row in old["rows"]:
-        del row["multiplications"], row["exact_multiplications"]
+        del row["macs"], row["exact_macs"]
     (tmp_path / "old.json").write_text(json.dumps(old))
     with pytest.raises(
         InputError, match=rf"old\.json has schema version {version}, and only {SCHEMA_VERSION} is read"

@@ -14,10 +14,10 @@ from support.false_alarms import share
 
 from wtacrs.estimators import InputError
 from wtacrs.validation.statistics.equivalence import (
-    Spread,
+    PooledStd,
     adjusted,
     paired_equivalence,
-    pooled_spread,
+    pooled_std,
     power,
     seeds_needed,
 )
@@ -26,10 +26,10 @@ LEVEL = share("equivalence", 3)
 VALUES = st.lists(st.integers(0, 1000), min_size=2, max_size=8)
 
 
-def shifted(shift: float, seeds: int, runs: int, spread: float = 0.01) -> list:
+def shifted(shift: float, seeds: int, runs: int, std: float = 0.01) -> list:
     """Normal differences around a shift."""
     generator = torch.Generator().manual_seed(11)
-    noise = shift + spread * torch.randn(runs, seeds, dtype=torch.float64, generator=generator)
+    noise = shift + std * torch.randn(runs, seeds, dtype=torch.float64, generator=generator)
     return [paired_equivalence(row, [0.0] * seeds, margin=0.01) for row in noise.tolist()]
 
 
@@ -62,21 +62,21 @@ def test_by_hand() -> None:
 
 def test_at_the_margin_it_errs_as_often_as_it_says() -> None:
     """The p-value is uniform where the true difference is the margin (few seeds and little spread: one side counts)."""
-    p = [one.equivalent for one in shifted(0.01, 6, 2000, spread=0.002)]
+    p = [one.equivalent for one in shifted(0.01, 6, 2000, std=0.002)]
     assert stats.kstest(p, "uniform").pvalue > LEVEL
 
 
 def test_it_has_power_inside_the_margin() -> None:
     """20 seeds, spread half a point, margin one point: power above 99.9 %."""
-    found = shifted(0.0, 20, 500, spread=0.005)
+    found = shifted(0.0, 20, 500, std=0.005)
     accepted = sum(one.verdict == "equivalent" for one in found)
     assert stats.binomtest(accepted, 500, 0.999, alternative="less").pvalue > LEVEL
-    three = shifted(0.0, 3, 500, spread=0.02)
+    three = shifted(0.0, 3, 500, std=0.02)
     assert sum(one.verdict == "equivalent" for one in three) < 50  # three noisy seeds decide nothing
 
 
 def test_many_comparisons_are_corrected() -> None:
-    found = shifted(0.0, 4, 5, spread=0.004)
+    found = shifted(0.0, 4, 5, std=0.004)
     corrected = adjusted(found)
     order = sorted(range(5), key=lambda i: found[i].equivalent)
     assert corrected[order[0]].equivalent == pytest.approx(min(5 * found[order[0]].equivalent, 1.0))
@@ -118,7 +118,7 @@ def test_seeds_needed_are_the_fewest() -> None:
 
 def test_a_pooled_spread_of_two_methods_is_that_of_their_differences() -> None:
     one, two = [0.71, 0.74, 0.70, 0.78], [0.70, 0.75, 0.73, 0.74]
-    found = pooled_spread([one, two])
+    found = pooled_std([one, two])
     assert found.freedom == 3
     assert found.deviation == pytest.approx(stdev([a - b for a, b in zip(one, two, strict=True)]))
 
@@ -127,9 +127,9 @@ def test_effects_of_methods_and_seeds_do_not_count() -> None:
     generator = torch.Generator().manual_seed(5)
     noise = torch.randn(4, 3, dtype=torch.float64, generator=generator)
     moved = noise + torch.tensor([[0.0], [1.0], [5.0], [-2.0]]) + torch.tensor([0.3, 7.0, -1.0])
-    assert pooled_spread(moved.tolist()).deviation == pytest.approx(pooled_spread(noise.tolist()).deviation)
-    assert pooled_spread(moved.tolist()).freedom == 6
-    flat = pooled_spread([[0.5, 0.6], [0.7, 0.8]])
+    assert pooled_std(moved.tolist()).deviation == pytest.approx(pooled_std(noise.tolist()).deviation)
+    assert pooled_std(moved.tolist()).freedom == 6
+    flat = pooled_std([[0.5, 0.6], [0.7, 0.8]])
     assert flat.deviation == pytest.approx(0.0, abs=1e-12)
 
 
@@ -140,14 +140,14 @@ def test_pooled_p_values_are_uniform_at_the_margin() -> None:
     tables += 0.01 * torch.randn(2000, 1, 3, dtype=torch.float64, generator=generator)
     tables[:, 1] -= 0.01
     p = [
-        paired_equivalence(table[1], table[0], margin=0.01, spread=pooled_spread(table)).equivalent
+        paired_equivalence(table[1], table[0], margin=0.01, std=pooled_std(table)).equivalent
         for table in tables.tolist()
     ]
     assert stats.kstest(p, "uniform").pvalue > LEVEL
 
 
 def test_a_spread_from_elsewhere_sets_interval_and_freedom() -> None:
-    found = paired_equivalence([0.8, 0.9], [0.8, 0.8], margin=0.1, spread=Spread(0.02, 18))
+    found = paired_equivalence([0.8, 0.9], [0.8, 0.8], margin=0.1, std=PooledStd(0.02, 18))
     assert found.freedom == 18
     assert found.error == pytest.approx(0.02 / math.sqrt(2))
     assert found.high == pytest.approx(0.05 + stats.t.isf(0.05, 18) * found.error)
@@ -157,4 +157,4 @@ def test_a_spread_from_elsewhere_sets_interval_and_freedom() -> None:
 @pytest.mark.parametrize("runs", [[[0.1, 0.2]], [[0.1], [0.2]], [[0.1, 0.2], [0.1]]])
 def test_a_spread_needs_methods_and_seeds(runs: list[list[float]]) -> None:
     with pytest.raises(InputError, match="at least two methods"):
-        pooled_spread(runs)
+        pooled_std(runs)

@@ -17,7 +17,7 @@ from torch import Tensor
 from wtacrs.estimators import CRS, InputError, joint_norms, make
 from wtacrs.validation.problems import make_problem
 from wtacrs.validation.statistics.one_sample import one_sample
-from wtacrs.validation.statistics.significance import MeanTest, mean_test, mean_verdict, smallest_seen
+from wtacrs.validation.statistics.significance import MeanTest, mean_test, mean_verdict, min_detectable_bias
 from wtacrs.validation.statistics.streaming import SplitDraws
 
 SOUND = (
@@ -128,7 +128,7 @@ def power(spectrum, direction, level, draws, random, factor=1.0) -> float:
     eigenvalues = np.asarray(spectrum, dtype=float)
     unit = np.asarray(direction, dtype=float) / np.linalg.norm(direction)
     pilot, rest = draws // 2, draws - draws // 2
-    size = factor * smallest_seen(level, draws, spread=float(np.linalg.norm(eigenvalues)))
+    size = factor * min_detectable_bias(level, draws, std=float(np.linalg.norm(eigenvalues)))
     found = size * unit + random.standard_normal((2000, len(unit))) * np.sqrt(eigenvalues / pilot)
     shift = math.sqrt(rest) * size * (found @ unit) / np.sqrt((found**2 * eigenvalues).sum(1))
     critical = stats.t.isf(level, rest - 1)

@@ -56,7 +56,7 @@ def test_no_draw_is_kept(generator):
     alive: list[weakref.ref] = []
     most = []
 
-    class Watched(CRS):
+    class MeanTracker(CRS):
         name = "watched"
 
         def contract(self, saved, dy):
@@ -65,7 +65,7 @@ def test_no_draw_is_kept(generator):
             alive.append(weakref.ref(product))
             return product
 
-    monte_carlo(Watched(budget=3), x, dy, draws=100, generator=generator)
+    monte_carlo(MeanTracker(budget=3), x, dy, draws=100, generator=generator)
     assert len(most) == 100
     assert max(most) <= 2
 

@@ -1,6 +1,6 @@
 """The price of not knowing dY: variance with the scores at hand over that with the oracle's, layer by layer.
 
-python -m wtacrs.figures.plots.score_price RESULT.json OUT.png
+python -m wtacrs.figures.plots.oracle_ratio RESULT.json OUT.png
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from wtacrs.figures import command, style
-from wtacrs.figures.summary import ScorePrice, score_prices
+from wtacrs.figures.summary import OracleRatio, oracle_ratios
 from wtacrs.validation.records.results import ComparisonResult
 
-_TITLES = {"row norms": "row norms ‖xᵢ‖", "stale": "stale scores: ‖xᵢ‖ · earlier ‖yᵢ‖"}
+_TITLES = {"row-norms": "row norms ‖xᵢ‖", "stale": "stale scores: ‖xᵢ‖ · earlier ‖yᵢ‖"}
 
 
 def draw(result: ComparisonResult, path: Path) -> Path:
@@ -33,7 +33,7 @@ def build(result: ComparisonResult) -> Figure:
         NothingToDraw: if no estimator was compared at a budget under the oracle's scores and others.
     """
     command.expect(result, ComparisonResult, "the argument result")
-    prices = [p for p in score_prices(result.rows) if p.budget is not None and p.prices]
+    prices = [p for p in oracle_ratios(result.rows) if p.budget is not None and p.prices]
     if not prices:
         raise style.NothingToDraw("no estimator at a budget has both the oracle's scores and others")
     kinds = [kind for kind in _TITLES if any(p.scores == kind for p in prices)]
@@ -61,7 +61,7 @@ def build(result: ComparisonResult) -> Figure:
 
 
 def _line(
-    axes: Axes, prices: Sequence[ScorePrice], budgets: Sequence[float], look: style.Look, shift: float
+    axes: Axes, prices: Sequence[OracleRatio], budgets: Sequence[float], look: style.Look, shift: float
 ) -> None:
     placed = sorted((budgets.index(p.budget) + shift, p.prices) for p in prices if p.budget is not None)
     for x, values in placed:
@@ -73,8 +73,8 @@ def _line(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry of `python -m wtacrs.figures.plots.score_price`."""
-    parser = command.parser("score_price", "Draw the price of not knowing dY from a comparison result.")
+    """Entry of `python -m wtacrs.figures.plots.oracle_ratio`."""
+    parser = command.parser("oracle_ratio", "Draw the price of not knowing dY from a comparison result.")
     parser.add_argument("result", type=Path, help="JSON file of a comparison")
     parser.add_argument("out", type=Path, help="PNG file to write")
     given = parser.parse_args(arguments)
