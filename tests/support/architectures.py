@@ -1,4 +1,4 @@
-"""TODO architectures."""
+"""One small model of every architecture, and a padded batch for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO captures."""
+"""Small captured layers."""
 
 from __future__ import annotations
 

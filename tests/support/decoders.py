@@ -1,4 +1,4 @@
-"""TODO decoders."""
+"""Small decoders with a classification head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO killed."""
+"""Runs that are killed in the middle of a write."""
 
 from __future__ import annotations
 

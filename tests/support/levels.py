@@ -1,4 +1,4 @@
-"""TODO levels."""
+"""Levels that several tests share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO row_plans."""
+"""Row designs, their slots and their coefficients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO runs."""
+"""Small tasks, models and settings of the tests of training, and what compares two runs."""
 
 from __future__ import annotations
 

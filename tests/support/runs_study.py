@@ -1,4 +1,4 @@
-"""TODO runs_study."""
+"""The small task as the subject of a study."""
 
 from __future__ import annotations
 

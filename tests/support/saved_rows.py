@@ -1,4 +1,4 @@
-"""TODO saved_rows."""
+"""What a computation saves for its backward pass, as a saved-tensor hook sees it."""
 
 from __future__ import annotations
 
