@@ -19,9 +19,9 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from wtacrs.estimators import Estimator, InputError, make, saved_bytes, spec
+from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.estimators.core.products import double_product
 from wtacrs.estimators.core.registry import missing_fields
-from wtacrs.estimators.core.scores import check_rows_agree
 from wtacrs.validation.layers.candidates import RECOMMENDED, budget_of, fitted, sizeless, stored_bytes
 from wtacrs.validation.layers.captures import Captures, LayerCapture, on_device
 from wtacrs.validation.layers.scores import LayerLike, default_scores, layer_scores
