@@ -24,12 +24,21 @@ from wtacrs.estimators.core.counter_rng import CounterStream, Uniforms, new_seed
 from wtacrs.estimators.core.errors import InputError, NoClosedForm
 from wtacrs.estimators.core.packing import check_bits, from_bytes, grouped, round_up, spread_steps, to_bytes
 from wtacrs.estimators.core.products import double_product, product_dtype, working_dtype
-from wtacrs.estimators.core.registry import lookup, register
+from wtacrs.estimators.core.registry import register
 from wtacrs.estimators.core.scores import row_norms, sampling_scores
+from wtacrs.estimators.rows.conditional_poisson import ConditionalPoisson
 from wtacrs.estimators.rows.fixed_size import FixedSizeEstimator
+from wtacrs.estimators.rows.pivotal import Pivotal
 from wtacrs.estimators.rows.row_estimator import MOST_ROWS_FOR_COVARIANCE, coefficient_variance
+from wtacrs.estimators.rows.sampford import Sampford
+from wtacrs.estimators.rows.systematic import Systematic
 
-DESIGNS = ("systematic", "pivotal", "conditional_poisson", "sampford")
+DESIGNS: dict[str, type[FixedSizeEstimator]] = {
+    "systematic": Systematic,
+    "pivotal": Pivotal,
+    "conditional_poisson": ConditionalPoisson,
+    "sampford": Sampford,
+}
 _PER_BYTE = 8 // BITS_PER_SLOT
 _BLOCK_NUMBERS = 2**25
 _COUNT_BITS = 4
@@ -125,9 +134,7 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
 
     def rows_design(self, n: int) -> FixedSizeEstimator:
         """The design that draws the rows, at the most rows there can be."""
-        design = lookup(self.design)(budget=max(min(self.slots_for(n), n), 1))  # type: ignore[call-arg]
-        assert isinstance(design, FixedSizeEstimator)
-        return design
+        return DESIGNS[self.design](budget=max(min(self.slots_for(n), n), 1))
 
     def allot(self, x: Float[Tensor, "n d"], scores: Float64[Tensor, " n"]) -> Allotment:
         """Inclusion probabilities and slots for checked scores."""

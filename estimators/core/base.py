@@ -169,11 +169,12 @@ class Estimator(ABC, Generic[SavedT]):
         raise NoClosedForm(f"{self!r} has no closed form for its variance; use enumeration or Monte Carlo")
 
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{f.name}={_literal(getattr(self, f.name))}" for f in fields(self))  # type: ignore[arg-type]
+        arguments = ", ".join(f"{f.name}={literal(getattr(self, f.name))}" for f in fields(self))  # type: ignore[arg-type]
         return f"{self.name}({arguments})" if arguments else self.name
 
 
-def _literal(value: object) -> str:
+def literal(value: object) -> str:
+    """A value of a field as it is written in a spec."""
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
