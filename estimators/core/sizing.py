@@ -160,7 +160,7 @@ def sizeless(given: Estimator | str, sizes: Iterable[str] = SIZES) -> str:
 def _parsed(given: Estimator | str) -> Spec:
     if isinstance(given, str):
         return parse(given)
-    fields = {name: getattr(given, name) for name in getattr(given, "__dataclass_fields__", ())}
+    fields = {f.name: getattr(given, f.name) for f in dataclasses.fields(given)}  # type: ignore[arg-type]
     return Spec(given.name, {k: _parsed(v) if isinstance(v, Estimator) else v for k, v in fields.items()})
 
 
