@@ -157,7 +157,7 @@ class Undithered(MixedPrecisionRows):
 
     def finish(self, saved, dy, source):
         class Half:
-            def uniforms(self, stream, counters):
+            def uniforms(self, stream, counters, places=None):
                 return torch.full(counters.shape, 0.75, dtype=torch.float64)
 
         return super().finish(saved, dy, Half())
