@@ -220,9 +220,9 @@ class MixedPrecisionRows(RegeneratingEstimator[SavedSlots]):
     ) -> Float[Tensor, "k c"]:
         """Where the numbers of some columns lie among the levels."""
         rows = _weighted(x[:, columns], plan, layout.rows)
-        spread = spread_steps(steps, x.shape[1], self.group)[:, columns].to(rows.dtype)
+        step = spread_steps(steps, x.shape[1], self.group)[:, columns].to(rows.dtype)
         top = _top(layout.slots).to(rows.dtype)
-        return rows / torch.where(spread > 0, spread, 1.0) + top.unsqueeze(1) / 2
+        return rows / torch.where(step > 0, step, 1.0) + top.unsqueeze(1) / 2
 
     def finish(self, saved: SavedSlots, dy: Float[Tensor, "n m"], source: Source) -> Float[Tensor, "m d"]:
         """Put the digits together and sum the pairs; the dither comes from the source once more."""
@@ -247,7 +247,7 @@ class MixedPrecisionRows(RegeneratingEstimator[SavedSlots]):
         return torch.cat(found, dim=1).to(dtype)
 
     def macs(self, n: int, d: int, m: int) -> int:
-        """Those of the design, `min(S, n)·d·m` and what it needs itself, and `n` per group for the spreads."""
+        """Those of the design, `min(S, n)·d·m` and what it needs itself, and `n` per group for the peaks."""
         groups = 1 if self.group is None else -(-d // self.group)
         return self.rows_design(n).macs(n, d, m) + n * groups
 

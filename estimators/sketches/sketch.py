@@ -126,5 +126,5 @@ def sketch_variance(
     support = sampling_scores(x, scores) > 0
     lengths, widths = (torch.where(support, row_norms(a).square(), 0.0) for a in (x, dy))
     size = double_product(x, dy, support).square().sum()
-    spread = lengths.sum() * widths.sum() + size + (kurtosis - 3) * (lengths * widths).sum()
-    return (spread / max(k, 1)).clamp(min=0.0)
+    of_one = lengths.sum() * widths.sum() + size + (kurtosis - 3) * (lengths * widths).sum()
+    return (of_one / max(k, 1)).clamp(min=0.0)
