@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy
@@ -29,7 +30,7 @@ class Record(BaseModel):
 
 
 class Stamp(Record):
-    """What is needed to repeat a run."""
+    """What is needed to repeat a run; `processor` is empty in files of before it was noted."""
 
     schema_version: Literal[3] = SCHEMA_VERSION
     wtacrs: str
@@ -39,7 +40,19 @@ class Stamp(Record):
     device: str
     threads: int
     seed: int | None
+    processor: str = ""
     inputs: dict[str, str] = {}
+
+
+def processor() -> str:
+    """Name of the processor and the instruction set that torch's kernels use; both decide how sums are rounded."""
+    name = platform.processor() or platform.machine()
+    if (cpuinfo := Path("/proc/cpuinfo")).exists():
+        fields = (
+            line.partition(":") for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+        )
+        name = next((value.strip() for key, _, value in fields if key.strip() == "model name"), name)
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def stamp(*, seed: int | None, device: str = "cpu", inputs: dict[str, str] | None = None) -> Stamp:
@@ -52,5 +65,6 @@ def stamp(*, seed: int | None, device: str = "cpu", inputs: dict[str, str] | Non
         device=device,
         threads=torch.get_num_threads(),
         seed=seed,
+        processor=processor(),
         inputs=inputs or {},
     )
