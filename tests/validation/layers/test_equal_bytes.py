@@ -12,7 +12,7 @@ from rich.console import Console
 from support.captures import capture
 
 from wtacrs.estimators import InputError, make, saved_bytes
-from wtacrs.estimators.composites import recommended
+from wtacrs.estimators.composites.recommended import recommended
 from wtacrs.integration.tables.compare import comparison_table, oracle_ratio_table, ratio_table
 from wtacrs.validation.layers.candidates import fitted, resized, size_of, sizeless, stored_bytes
 from wtacrs.validation.layers.captures import LayerCapture
