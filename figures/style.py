@@ -6,10 +6,9 @@ hold only inside `settings()`.
 
 from __future__ import annotations
 
-import ast
 import io
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from wtacrs.estimators import InputError, make
+from wtacrs.estimators import InputError
+from wtacrs.estimators.core.sizing import sizeless
 from wtacrs.validation.files import replacing
 
 DPI = 150
@@ -31,7 +31,7 @@ _KNOWN = {
     "exact": (INK, "o"),
     "topk": ("#cc79a7", "v"),
     "crs": ("#e69f00", "s"),
-    'wta_crs(winners="paper")': ("#0072b2", "o"),
+    "wta_crs": ("#0072b2", "o"),
     'wta_crs(winners="optimal")': ("#009e73", "D"),
     "bernoulli(reserve=20.0)": ("#d55e00", "v"),
     "conditional_poisson": ("#56b4e9", "D"),
@@ -84,35 +84,22 @@ class Look:
     marker: str
 
 
-def series(spec_text: str) -> str:
-    """What a spec has in common at all budgets: the spec, fields spelled out, without any `budget=…`.
+def series(spec_text: str, sizes: Sequence[str] = ("budget",)) -> str:
+    """What a spec has in common at all budgets: without its budget and without fields at their defaults.
 
-    A registered estimator gets its defaults spelled out; text that is not a spec (a function of an outsider) is
-    its own series.
+    Text that is not a spec (a function of an outsider) is its own series.
+
+    Args:
+        spec_text: a spec or a series.
+        sizes: fields to leave out if they set the size (see `wtacrs.estimators.core.sizing`).
 
     >>> series("wta_crs(budget=0.3)"), series("crs(budget=64)"), series("exact"), series("mine.py:f")
-    ('wta_crs(winners="paper")', 'crs', 'exact', 'mine.py:f')
+    ('wta_crs', 'crs', 'exact', 'mine.py:f')
     """
     try:
-        text = repr(make(spec_text))
+        return sizeless(spec_text, sizes)
     except InputError:
-        text = spec_text.strip()
-    call = _call(text)
-    return text if call is None else _without_budget(call)
-
-
-def budget_in_rows(spec_text: str) -> int | None:
-    """The number of rows asked for by a spec such as `crs(budget=64)`, or by the first spec inside it that has a budget.
-
-    None where the budget is no int.
-    """
-    call = _call(spec_text)
-    if call is None:
-        return None
-    for node in ast.walk(call):  # the outermost first
-        if isinstance(node, ast.keyword) and node.arg == "budget" and isinstance(node.value, ast.Constant):
-            return node.value.value if type(node.value.value) is int else None
-    return None
+        return spec_text.strip()
 
 
 def looks(specs: Iterable[str]) -> dict[str, Look]:
@@ -205,21 +192,3 @@ def short_names(layers: Iterable[str], limit: int = 40) -> dict[str, str]:
         if len(set(short)) == len(names):
             return dict(zip(names, short, strict=True))
     return {name: name for name in names}
-
-
-def _call(text: str) -> ast.Call | ast.Name | None:
-    try:
-        node = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    return node if isinstance(node, (ast.Call, ast.Name)) else None
-
-
-def _without_budget(node: ast.expr) -> str:
-    if isinstance(node, ast.Call):
-        fields = [f"{k.arg}={_without_budget(k.value)}" for k in node.keywords if k.arg not in ("budget", None)]
-        fields = [_without_budget(a) for a in node.args] + fields
-        return ast.unparse(node.func) + (f"({', '.join(fields)})" if fields else "")
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return f'"{node.value}"'
-    return ast.unparse(node)

@@ -9,8 +9,9 @@ from statistics import median
 
 import numpy
 
-from wtacrs.figures.style import budget_in_rows, series
-from wtacrs.validation.layers.candidates import sizeless
+from wtacrs.estimators import InputError
+from wtacrs.estimators.core.sizing import SIZES, budget_of
+from wtacrs.figures.style import series
 from wtacrs.validation.layers.compare import median_macs
 from wtacrs.validation.records.results import ComparisonRow, WinnerSweep
 
@@ -56,7 +57,7 @@ def layer_medians(rows: Iterable[ComparisonRow]) -> list[LayerMedian]:
     """One entry per (scores, estimator, budget or share of bytes), estimators in order of appearance, sizes rising."""
     groups: dict[tuple[str, str, float | None, float | None, bool], list[ComparisonRow]] = {}
     for row in rows:
-        counted = budget_in_rows(row.estimator) is not None
+        counted = _in_rows(row)
         size = (row.budget, None, counted) if row.bytes_share is None else (None, row.bytes_share, True)
         groups.setdefault((row.scores, label(row), *size), []).append(row)
     order = {name: place for place, name in enumerate(dict.fromkeys(key[1] for key in groups))}
@@ -71,7 +72,7 @@ def layer_medians(rows: Iterable[ComparisonRow]) -> list[LayerMedian]:
 
 def label(row: ComparisonRow) -> str:
     """What the estimator of a row has in common at all sizes."""
-    return series(row.estimator) if row.bytes_share is None else series(sizeless(row.requested))
+    return series(row.estimator) if row.bytes_share is None else series(row.requested, SIZES)
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,17 @@ def row_fraction(row: ComparisonRow) -> float | None:
     """The part of the n rows that the budget asks for, whether it is written as a fraction or as a number."""
     if row.budget is None:
         return None
-    if budget_in_rows(row.estimator) is None and row.budget <= 1:
+    if not _in_rows(row) and row.budget <= 1:
         return row.budget
     return min(row.budget / max(row.n, 1), 1.0)
+
+
+def _in_rows(row: ComparisonRow) -> bool:
+    """Whether the budget is a number of rows: `crs(budget=1)` keeps one, `crs(budget=1.0)` all of them."""
+    try:
+        return isinstance(budget_of(row.estimator), int)
+    except InputError:  # no spec
+        return False
 
 
 def standard_error(row: ComparisonRow) -> float | None:

@@ -86,7 +86,7 @@ def _places(result: TransferResult, one: str, other: str) -> Places:
     """(scores, budget) → estimator → its variance on both files."""
     found: dict[tuple[str, int | float], dict[str, dict[str, float]]] = {}
     for s in result.standings:
-        found.setdefault((s.scores, s.budget), {}).setdefault(s.estimator, {})[s.file] = s.variance
+        found.setdefault((s.scores, s.budget), {}).setdefault(style.series(s.estimator), {})[s.file] = s.variance
     places: Places = {}
     for key, estimators in found.items():
         for name, at in estimators.items():

@@ -21,7 +21,7 @@ from wtacrs.figures.summary import budget_order, choice_variance
 from wtacrs.validation.records.results import SweepResult, WinnerSweep
 
 MAX_PANELS = 9
-PAPER, OPTIMAL, CRS = 'wta_crs(winners="paper")', 'wta_crs(winners="optimal")', "crs"
+PAPER, OPTIMAL, CRS = "wta_crs", 'wta_crs(winners="optimal")', "crs"
 # scores → (line style, label); the curve itself belongs to no single rule, so it is grey
 CURVES: dict[str, tuple[Any, str]] = {
     "oracle": ("-", "oracle scores"),

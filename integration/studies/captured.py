@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from wtacrs.estimators import Estimator, InputError, make
-from wtacrs.estimators.core.registry import missing_fields
+from wtacrs.estimators.core.sizing import missing_size, sized
 from wtacrs.figures.style import NothingToDraw
 from wtacrs.validation.layers.captures import Captures
 
@@ -58,8 +58,8 @@ def at_budget(spec: str, budget: int | float) -> Estimator:
     """
     if "{budget}" in spec:
         return make(spec.replace("{budget}", repr(budget)))
-    if missing_fields(spec) == ("budget",):
-        return make(spec, budget=budget)
+    if missing_size(spec) == "budget":
+        return sized(spec, budget)
     make(spec)  # a spec that is unusable altogether says so itself
     raise InputError(
         f"estimator={spec!r}: leave the budget out, as in 'wta_crs', or write {{budget}} for it: it is given apart"

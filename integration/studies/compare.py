@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 
 from wtacrs.estimators import InputError
+from wtacrs.estimators.core.sizing import sized
 from wtacrs.figures.plots import oracle_ratio, variance_budget
 from wtacrs.integration.studies.captured import chosen_entries, device_name, draw_or_remove, source_of
-from wtacrs.validation.layers.candidates import RECOMMENDED, sized
+from wtacrs.validation.layers.candidates import RECOMMENDED
 from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.layers.compare import DRAWS, STEPS, Candidate, candidates_from, compare
 from wtacrs.validation.layers.equal_bytes import BASELINE, DEFAULT_RIVALS

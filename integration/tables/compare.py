@@ -8,9 +8,9 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from wtacrs.estimators.core.sizing import SIZES
 from wtacrs.figures.style import series
 from wtacrs.figures.summary import LayerMedian, layer_medians, oracle_ratios
-from wtacrs.validation.layers.candidates import sizeless
 from wtacrs.validation.layers.equal_bytes import BASELINE, byte_ratios
 from wtacrs.validation.records.results import ComparisonResult
 
@@ -116,7 +116,7 @@ def ratio_table(result: ComparisonResult) -> Table:
         table.add_row(
             f"{entry.share:.0%}",
             entry.scores,
-            series(sizeless(entry.estimator)),
+            series(entry.estimator, SIZES),
             str(entry.layers),
             f"{entry.median:.4f}",
             f"{entry.worst:.4f}",

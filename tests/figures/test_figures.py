@@ -16,6 +16,7 @@ from support import figure_examples as examples
 from support.figure_parts import legend, points, visible
 
 from wtacrs.estimators import InputError, available, make
+from wtacrs.estimators.core.sizing import SIZES
 from wtacrs.figures import style
 from wtacrs.figures.plots import training_curves, variance_budget, winner_regret, winner_sweep
 from wtacrs.figures.summary import layer_medians
@@ -49,11 +50,25 @@ def test_series_is_the_spec_without_its_budget_wherever_it_stands() -> None:
     assert style.series("file.py:function") == "file.py:function"
 
 
-def test_budget_in_rows_tells_one_row_from_all_rows() -> None:
-    assert style.budget_in_rows("crs(budget=1)") == 1
-    assert style.budget_in_rows("crs(budget=1.0)") is None
-    assert style.budget_in_rows("exact") is None
-    assert style.budget_in_rows("control_variate(rows=quantized_rows(bits=2, rows=crs(budget=7)))") == 7
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        ("systematic", "systematic(budget=0.3)", 'systematic(budget=32, order="random")'),
+        ("wta_crs", 'wta_crs(winners="paper")', "wta_crs(budget=0.1)"),
+        (
+            'control_variate(base="mean", rows=systematic)',
+            'control_variate(rows=systematic(order="random", budget=0.3), rank=8, base="mean")',
+        ),
+    ],
+)
+def test_one_estimator_has_one_name_and_look_however_it_is_spelt(spellings: tuple[str, ...]) -> None:
+    assert [style.series(text) for text in spellings] == [spellings[0]] * len(spellings)
+    assert list(style.looks(spellings)) == [spellings[0]]
+
+
+def test_a_rank_is_part_of_the_name_where_budgets_are_compared() -> None:
+    assert style.series("prac(rank=16)") == "prac(rank=16)"
+    assert style.series("prac(rank=16)", SIZES) == "prac"
 
 
 def test_registered_estimators_have_looks_of_their_own_and_exact_is_grey() -> None:

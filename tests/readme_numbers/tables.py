@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
 from wtacrs.estimators import make
+from wtacrs.estimators.core.sizing import SIZES
 from wtacrs.figures.style import series
 from wtacrs.figures.summary import choice_summaries, oracle_ratios
 from wtacrs.validation.benchmarks.timing import SHAPES, SPECS, time_ratios
-from wtacrs.validation.layers.candidates import RECOMMENDED, sizeless
+from wtacrs.validation.layers.candidates import RECOMMENDED
 from wtacrs.validation.layers.equal_bytes import ByteRatio, byte_ratios
 from wtacrs.validation.records.noise import NoiseResult, in_percent
 from wtacrs.validation.records.numbers import NumberTable
@@ -83,7 +84,7 @@ def combination_numbers(models: Mapping[str, ComparisonResult]) -> NumberTable:
             else "–"
             for model, share in columns
         ]
-        rows.append([_code(series(sizeless(estimator))), *cells])
+        rows.append([_code(series(estimator, SIZES)), *cells])
     return NumberTable(
         name="combinations",
         commands=["wtacrs compare CAPTURES --combinations --bytes 0.1 --bytes 0.3 --draws 4"],

@@ -25,7 +25,7 @@ from wtacrs.validation.theory.claims import theory as compute_theory
 
 N, D, M, K = 40, 6, 5, 12
 LAYERS = tuple(f"encoder.block.{i}.layer.0.SelfAttention.{m}" for i in range(3) for m in ("q", "k"))
-SPECS = ("exact", "topk", "crs", 'wta_crs(winners="paper")', 'wta_crs(winners="optimal")')
+SPECS = ("exact", "topk", "crs", "wta_crs", 'wta_crs(winners="optimal")')
 BUDGETS = (0.1, 0.3, 0.5)
 RUNS = ("exact", "wta_crs(budget=0.3)", "wta_crs(budget=0.1)", "crs(budget=0.1)")
 

@@ -1,52 +1,20 @@
-"""The size of an estimator: how many rows, slots or directions it keeps, and the largest that fits some bytes.
+"""The bytes that an estimator stores, and the largest size that fits some bytes.
 
-A composite has the size of what it wraps. `saved` has shapes that depend on the shape of x alone, so the bytes of an
-estimator are found on tensors without values.
+`saved` has shapes that depend on the shape of x alone, so the bytes of an estimator are found on tensors without values.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import re
 from functools import lru_cache
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from wtacrs.estimators import Estimator, InputError, make, saved_bytes
+from wtacrs.estimators import Estimator, InputError, saved_bytes
 from wtacrs.estimators.composites.recommended import recommended
-from wtacrs.estimators.core.registry import missing_fields
+from wtacrs.estimators.core.sizing import resized, size_of, sized
 
 RECOMMENDED = "recommended"
-_SIZES = ("budget", "slots", "rank")
-
-
-def size_of(estimator: Estimator) -> tuple[str, int | float] | None:
-    """The field that sets the size, and its value: `budget` or `slots` of the innermost that has one, else `rank`."""
-    for names in (_SIZES[:2], _SIZES[2:]):
-        for inner in _nested(estimator):
-            for name in names:
-                if isinstance(value := getattr(inner, name, None), (int, float)):
-                    return name, value
-    return None
-
-
-def budget_of(estimator: Estimator) -> int | float | None:
-    """The budget of the estimator, or of the one that it wraps."""
-    found = size_of(estimator)
-    return found[1] if found is not None and found[0] == "budget" else None
-
-
-def resized(estimator: Estimator, size: int | float) -> Estimator:
-    """The same with another size.
-
-    Raises:
-        InputError: if it has no size, or refuses this one.
-    """
-    found = size_of(estimator)
-    if found is None:
-        raise InputError(f"{estimator!r} has no budget, slots or rank to change")
-    return _replaced(estimator, found[0], size)
 
 
 @lru_cache(maxsize=4096)  # the layers of a model have few shapes
@@ -113,47 +81,8 @@ def _largest_within(estimator: Estimator, allowed: int, shape: tuple[int, int], 
     return low
 
 
-def sized(spec: str | Estimator) -> Estimator:
-    """An estimator from a spec that may leave out its budget, slots or rank; these are then 1.
-
-    Raises:
-        InputError: on an unusable spec.
-    """
-    if isinstance(spec, Estimator):
-        return spec
-    return make(spec, **dict.fromkeys([name for name in missing_fields(spec) if name in _SIZES], 1))
-
-
-def sizeless(spec: str) -> str:
-    """A spec without what sets its size: what it has in common at all sizes.
-
-    >>> sizeless('control_variate(base="mean", rows=quantized_rows(bits=4, rows=systematic(budget=32)))')
-    'control_variate(base="mean", rows=quantized_rows(bits=4, rows=systematic))'
-    >>> sizeless("prac(rank=16)")
-    'prac'
-    """
-    names = "budget|slots" if re.search(r"\b(budget|slots)=", spec) else "rank"
-    without = re.sub(rf"\b({names})=[^,()]*,? ?", "", spec)
-    return without.replace(", )", ")").replace("()", "")
-
-
 def _largest(estimator: Estimator, shape: tuple[int, int]) -> int:
     found = size_of(estimator)
     assert found is not None
     n, d = shape
     return {"budget": n, "slots": 8 * n, "rank": min(n, d)}[found[0]]
-
-
-def _nested(estimator: Estimator) -> list[Estimator]:
-    """The innermost first."""
-    fields = dataclasses.fields(estimator)  # type: ignore[arg-type]
-    inner = [value for f in fields if isinstance(value := getattr(estimator, f.name), Estimator)]
-    return [one for value in inner for one in _nested(value)] + [estimator]
-
-
-def _replaced(estimator: Estimator, name: str, size: int | float) -> Estimator:
-    for f in dataclasses.fields(estimator):  # type: ignore[arg-type]
-        value = getattr(estimator, f.name)
-        if isinstance(value, Estimator) and any(hasattr(inner, name) for inner in _nested(value)):
-            return dataclasses.replace(estimator, **{f.name: _replaced(value, name, size)})  # type: ignore[type-var]
-    return dataclasses.replace(estimator, **{name: size})  # type: ignore[type-var]

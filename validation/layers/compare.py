@@ -19,10 +19,10 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from wtacrs.estimators import Estimator, InputError, make, saved_bytes, spec
+from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.estimators.core.products import double_product
-from wtacrs.estimators.core.registry import missing_fields
-from wtacrs.estimators.core.scores import check_rows_agree
-from wtacrs.validation.layers.candidates import RECOMMENDED, budget_of, fitted, sizeless, stored_bytes
+from wtacrs.estimators.core.sizing import budget_of, missing_size, sized, sizeless
+from wtacrs.validation.layers.candidates import RECOMMENDED, fitted, stored_bytes
 from wtacrs.validation.layers.captures import Captures, LayerCapture, on_device
 from wtacrs.validation.layers.scores import LayerLike, default_scores, layer_scores
 from wtacrs.validation.records.base import ScoreKind
@@ -296,8 +296,8 @@ def candidates_from(
             if not shares:
                 raise InputError('estimator="recommended" is made for a share of the bytes: name one')
             continue
-        if isinstance(given, str) and missing_fields(given) == ("budget",):
-            choices = [make(given, budget=b) for b in budgets]
+        if isinstance(given, str) and missing_size(given) == "budget":
+            choices = [sized(given, b) for b in budgets]
         else:
             choices = [make(given)] if budgets else []
         found.update(dict.fromkeys(Candidate(choice) for choice in choices))
@@ -357,7 +357,7 @@ def _by_estimator(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
     """Pieces small enough to go on from, large enough to share the exact product: one per estimator."""
     groups: dict[str, list[Candidate]] = {}
     for candidate in candidates:
-        groups.setdefault(sizeless(candidate.text), []).append(candidate)
+        groups.setdefault(sizeless(candidate.estimator), []).append(candidate)
     return list(groups.values())
 
 

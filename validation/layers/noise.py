@@ -38,10 +38,10 @@ from scipy import stats
 from torch import Tensor
 
 from wtacrs.estimators import Estimator, InputError, make, spec
+from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.estimators.core.products import double_product
-from wtacrs.estimators.core.scores import check_rows_agree
+from wtacrs.estimators.core.sizing import budget_of
 from wtacrs.estimators.rows.row_estimator import pair_norms
-from wtacrs.validation.layers.candidates import budget_of
 from wtacrs.validation.layers.captures import OnDevice, entry_name, load_captures
 from wtacrs.validation.layers.scores import LayerLike, layer_scores
 from wtacrs.validation.records.base import ScoreKind

@@ -17,8 +17,8 @@ from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
 from wtacrs.estimators import Estimator, InputError
+from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.estimators.core.products import double_product
-from wtacrs.estimators.core.scores import check_rows_agree
 
 
 class MonteCarloMoments(NamedTuple):

@@ -13,7 +13,7 @@ from scipy import optimize
 from torch import Tensor
 
 from wtacrs.estimators import Estimator, InputError
-from wtacrs.estimators.core.scores import check_rows_agree
+from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.validation.statistics.one_sample import check_sample, one_sample
 from wtacrs.validation.statistics.streaming import PairDifferences, inner, numbers
 

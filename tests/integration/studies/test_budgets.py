@@ -64,7 +64,7 @@ def test_a_study_holds_its_runs_and_the_variance_of_the_exact_model(study: tuple
     result, out = study
     assert load_result(out / "budgets.json") == result
     assert [p.budget for p in result.points] == [0.1, 0.5]
-    assert (result.estimator, list(result.seeds), result.steps) == ('wta_crs(winners="paper")', [0, 1], 2)
+    assert (result.estimator, list(result.seeds), result.steps) == ("wta_crs", [0, 1], 2)
     for name, scores in [("exact", result.exact), *((f"budget-{p.budget}", p.scores) for p in result.points)]:
         runs = [load_result(out / name / f"seed-{seed}" / "result.json") for seed in (0, 1)]
         assert all(isinstance(run, TrainingResult) for run in runs)
