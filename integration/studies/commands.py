@@ -29,7 +29,8 @@ from wtacrs.integration.models.small_models import check_new, is_new, new_model
 from wtacrs.integration.parallel.processes import Processes
 from wtacrs.integration.tasks.encoding import collate, encode
 from wtacrs.integration.tasks.tasks import TaskData, load_task
-from wtacrs.integration.training.run import FinetuneConfig, finetune
+from wtacrs.integration.training.config import FinetuneConfig
+from wtacrs.integration.training.run import finetune
 from wtacrs.integration.training.trained_states import check_age, train_for_capture
 from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.records.training import TrainingPoint, TrainingResult

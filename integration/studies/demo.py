@@ -22,7 +22,8 @@ from wtacrs.integration.studies.sweep import DEFAULT_BUDGETS, sweep_study
 from wtacrs.integration.tables.compare import comparison_table
 from wtacrs.integration.tables.tables import check_summary, training_table
 from wtacrs.integration.tasks.tasks import TaskData, load_task
-from wtacrs.integration.training.run import DEMO, finetune
+from wtacrs.integration.training.config import DEMO
+from wtacrs.integration.training.run import finetune
 from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.records.training import TrainingResult

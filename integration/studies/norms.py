@@ -21,6 +21,7 @@ from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.results import write_result, write_text
 from wtacrs.validation.records.studies import NormPoint, NormsResult
+from wtacrs.validation.statistics.moments import closed_form
 
 _POINTS = TypeAdapter(list[NormPoint])
 # the first projection of the feed-forward part, as architectures call it
@@ -203,7 +204,8 @@ def _exact(seen: _Seen) -> Tensor:
 
 def _expected(estimator: Estimator, calls: list[_Seen], exact: float) -> float | None:
     """`√E‖Ĝ‖²` of independent estimates that are added up; None without closed forms."""
-    try:
+
+    def norm() -> float:
         variance = sum(float(estimator.variance(s.x, s.dy, scores=s.scores)) for s in calls)
         if estimator.traits.unbiased:
             mean = exact
@@ -211,9 +213,9 @@ def _expected(estimator: Estimator, calls: list[_Seen], exact: float) -> float |
             mean = float(
                 torch.stack([estimator.expectation(s.x, s.dy, scores=s.scores) for s in calls]).sum(0).norm()
             )
-    except NotImplementedError:  # NoClosedForm, or a row design without moments
-        return None
-    return float((mean**2 + variance) ** 0.5)
+        return float((mean**2 + variance) ** 0.5)
+
+    return closed_form(norm)
 
 
 def _read(path: Path) -> list[NormPoint]:

@@ -57,7 +57,8 @@ def test_places_and_tables_belong_together(tmp_path: Path) -> None:
 def test_tables_are_made_of_results() -> None:
     from support.captures import capture
 
-    from wtacrs.validation.layers.compare import candidates_from, compare
+    from wtacrs.validation.layers.candidates import candidates_from
+    from wtacrs.validation.layers.compare import compare
     from wtacrs.validation.layers.equal_bytes import BASELINE, COMBINATIONS
     from wtacrs.validation.records.base import stamp
     from wtacrs.validation.records.results import ComparisonResult

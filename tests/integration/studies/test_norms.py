@@ -23,7 +23,7 @@ from wtacrs.integration.studies.norms import NormRecorder, check_layer, default_
 from wtacrs.integration.tables.studies import norms_table
 from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.validation.enumeration.exact_moments import enumerate_moments
-from wtacrs.validation.layers.compare import layer_scores
+from wtacrs.validation.layers.scores import layer_scores
 from wtacrs.validation.records.results import load_result
 from wtacrs.validation.records.studies import NormsResult
 

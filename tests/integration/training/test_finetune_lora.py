@@ -22,7 +22,8 @@ from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.models.loading import small_t5
 from wtacrs.integration.models.lora import add_lora, merge_lora, merged_state
 from wtacrs.integration.studies.memory import memory_study
-from wtacrs.integration.training.run import FinetuneConfig, finetune
+from wtacrs.integration.training.config import FinetuneConfig
+from wtacrs.integration.training.run import finetune
 
 CONFIG = FinetuneConfig(
     steps=6, batch_size=8, lr=1e-2, max_length=24, eval_every=3, save_every=2, lora_rank=4, warmup=0.0

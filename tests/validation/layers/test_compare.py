@@ -9,12 +9,11 @@ from support.false_alarms import share
 
 from wtacrs.estimators import CRS, Estimator, InputError, NoClosedForm, joint_norms, make, row_norms
 from wtacrs.figures.summary import layer_medians
+from wtacrs.validation.layers.candidates import Candidate, candidates_from
 from wtacrs.validation.layers.captures import LayerCapture
 from wtacrs.validation.layers.compare import (
-    Candidate,
     ComparisonConfig,
     ZeroProduct,
-    candidates_from,
     compare,
     compare_layer,
     exact_product,

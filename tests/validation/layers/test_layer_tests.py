@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from support.false_alarms import share
-from support.figure_examples import stamp
 from support.figure_parts import legend, points, visible
 
 from wtacrs.estimators import CRS, InputError, make
@@ -22,6 +21,7 @@ from wtacrs.validation.layers import layer_tests
 from wtacrs.validation.layers.captures import LayerCapture, load_captures, write_captures
 from wtacrs.validation.layers.layer_tests import adjusted_for_families, examine_entry, examine_layer
 from wtacrs.validation.problems import make_problem
+from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.layer_tests import (
     BiasFinding,
     LayerTest,
