@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from wtacrs.figures import command, style
-from wtacrs.validation.records.studies import BudgetsResult, Scores
+from wtacrs.validation.records.budgets import BudgetsResult, Scores
 
 VARIANCES = {"oracle": ("-", "oracle scores"), "row-norms": (style.DASHES[1], "row-norm scores")}
 

@@ -18,6 +18,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from wtacrs.figures import command, style
 from wtacrs.figures.plots.winner_sweep import CURVES
+from wtacrs.validation.layers.series import series
 from wtacrs.validation.records.noise import LayerNoise, ModelNoise, NoiseResult
 
 # kinds of scores side by side at one budget: line style, fill of the marker, and how far to the side
@@ -58,8 +59,8 @@ def build(result: NoiseResult) -> Figure:
         for axes, (name, look) in zip(panels, looks.items(), strict=False):
             axes.set_xscale("log")
             axes.set_yscale("log")
-            models = [m for m in shown if style.series(m.estimator) == name]
-            dots = [n for n in result.layers if style.series(n.estimator) == name and _drawable(n)]
+            models = [m for m in shown if series(m.estimator) == name]
+            dots = [n for n in result.layers if series(n.estimator) == name and _drawable(n)]
             _panel(axes, models, dots, look)
             note = "\nsquared error, mostly bias²" if any(m.mostly_bias for m in models) else ""
             style.tag(axes, style.shorten(name, 46) + note)

@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wtacrs.figures import command, style
-from wtacrs.figures.summary import running_median
-from wtacrs.validation.records.studies import NormPoint, NormsResult
+from wtacrs.validation.layers.summary import running_median
+from wtacrs.validation.records.norms import NormPoint, NormsResult
 
 MOST_POINTS = 120
 """With more steps than this the lines are running medians, and the steps themselves are faint dots."""

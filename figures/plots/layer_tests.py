@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from wtacrs.figures import command, style
+from wtacrs.validation.layers.series import series
 from wtacrs.validation.records.layer_tests import LayerTest, LayerTestResult
 
 MAX_LAYERS = 40
@@ -56,7 +57,7 @@ def build(result: LayerTestResult) -> Figure:
         for test in tests:
             place = (kinds.index((test.estimator, test.scores)) + 0.5) / len(kinds) - 0.5
             y = shown.index(test.layer) + 0.7 * place
-            _marks(left, right, test, y, looks[style.series(test.estimator)], result.level, edges)
+            _marks(left, right, test, y, looks[series(test.estimator)], result.level, edges)
         left.set_yticks(range(len(shown)), [names[layer] for layer in shown])
         left.set_ylim(len(shown) - 0.4, -0.6)
         left.axvline(0.0, color=style.GREY, linewidth=0.9, zorder=1)
@@ -151,7 +152,7 @@ def _legend(kinds: Sequence[tuple[str, str]], looks: dict[str, style.Look], bars
     several = len({scores for _, scores in kinds}) > 1
     handles = []
     for estimator, scores in kinds:
-        look = looks[style.series(estimator)]
+        look = looks[series(estimator)]
         label = style.shorten(estimator, 60) + (f", {scores}" if several else "")
         handles.append(
             Line2D(

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from wtacrs.figures import command, style
-from wtacrs.figures.summary import OracleRatio, oracle_ratios
-from wtacrs.validation.records.results import ComparisonResult
+from wtacrs.validation.layers.summary import OracleRatio, oracle_ratios
+from wtacrs.validation.records.compare import ComparisonResult
 
 _TITLES = {"row-norms": "row norms ‖xᵢ‖", "stale": "stale scores: ‖xᵢ‖ · earlier ‖yᵢ‖"}
 

@@ -17,6 +17,7 @@ from matplotlib.ticker import FuncFormatter
 
 from wtacrs.estimators import InputError
 from wtacrs.figures import command, style
+from wtacrs.validation.layers.series import series as series_of
 from wtacrs.validation.records.theory import Claim, Series, TheoryResult
 
 # axes that are not linear; and claims whose problems have no order: points, no lines
@@ -125,7 +126,7 @@ def _forms(every: Sequence[Series]) -> dict[str, dict[str, Any]]:
     seen: dict[str | None, int] = {}
     forms: dict[str, dict[str, Any]] = {}
     for series in every:
-        name = None if series.estimator is None else style.series(series.estimator)
+        name = None if series.estimator is None else series_of(series.estimator)
         nth = seen[name] = seen.get(name, -1) + 1
         if name is None:
             dash = style.DASHES[(nth + 1) % len(style.DASHES)]

@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 
 from wtacrs.estimators import InputError
 from wtacrs.figures import command, style
+from wtacrs.validation.layers.series import series
 from wtacrs.validation.records.training import TrainingPoint, TrainingResult
 
 Clock = Literal["step", "seconds"]
@@ -89,7 +90,7 @@ def _forms(results: Sequence[TrainingResult]) -> list[dict[str, Any]]:
     seen: dict[str, int] = {}
     forms = []
     for run in results:
-        name = style.series(run.estimator)
+        name = series(run.estimator)
         nth = seen[name] = seen.get(name, -1) + 1
         seed = f", seed {run.stamp.seed}" if specs.count(run.estimator) > 1 else ""
         forms.append({

@@ -18,7 +18,7 @@ from matplotlib.ticker import FuncFormatter
 
 from wtacrs.estimators import InputError
 from wtacrs.figures import command, style
-from wtacrs.validation.records.studies import TransferPair, TransferResult
+from wtacrs.validation.records.transfer import TransferPair, TransferResult
 
 _KINDS = {"row-norms": "row-norm scores", "stale": "stale scores", "oracle": "oracle scores"}
 

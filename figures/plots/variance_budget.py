@@ -18,8 +18,8 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from wtacrs.estimators import InputError
 from wtacrs.figures import command, style
-from wtacrs.figures.summary import LayerMedian, layer_medians
-from wtacrs.validation.records.results import ComparisonResult
+from wtacrs.validation.layers.summary import LayerMedian, layer_medians
+from wtacrs.validation.records.compare import ComparisonResult
 
 Axis = Literal["budget", "bytes", "multiplications"]
 SCORES = {

@@ -21,8 +21,8 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from wtacrs.figures import command, style
 from wtacrs.figures.plots.winner_sweep import CURVES, OPTIMAL, PAPER
-from wtacrs.figures.summary import regret
-from wtacrs.validation.records.results import SweepResult, WinnerSweep
+from wtacrs.validation.layers.summary import regret
+from wtacrs.validation.records.sweep import SweepResult, WinnerSweep
 
 RULES = (("paper", PAPER, "paper's rule, P_T / (k − |C|)"), ("optimal", OPTIMAL, "S_T² rule, S_T² / (k − |C|)"))
 _STEP, _DECADE = ", step ", 10.0

@@ -17,8 +17,8 @@ from matplotlib.lines import Line2D
 
 from wtacrs.estimators import InputError
 from wtacrs.figures import command, style
-from wtacrs.figures.summary import budget_order, choice_variance
-from wtacrs.validation.records.results import SweepResult, WinnerSweep
+from wtacrs.validation.layers.summary import budget_order, choice_variance
+from wtacrs.validation.records.sweep import SweepResult, WinnerSweep
 
 MAX_PANELS = 9
 PAPER, OPTIMAL, CRS = 'wta_crs(winners="paper")', 'wta_crs(winners="optimal")', "crs"

@@ -18,16 +18,13 @@ from wtacrs.figures.report.page import (
     table,
 )
 from wtacrs.figures.report.section_parts import METHODS, Section, missing, numbers
-from wtacrs.figures.summary import (
+from wtacrs.validation.layers.summary import (
     LayerMedian,
     layer_medians,
     oracle_ratios,
     standard_error,
 )
-from wtacrs.validation.records.results import (
-    ComparisonResult,
-    ComparisonRow,
-)
+from wtacrs.validation.records.compare import ComparisonResult, ComparisonRow
 
 _SCORES = {"row-norms": "row-norm scores", "stale": "stale scores", "oracle": "oracle scores"}
 _AXES: tuple[tuple[variance_budget.Axis, str], ...] = (

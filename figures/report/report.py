@@ -26,16 +26,12 @@ from wtacrs.figures.report.page import (
     text,
 )
 from wtacrs.figures.report.section_parts import Named
-from wtacrs.validation.records.base import Record
+from wtacrs.validation.records.base import Record, Result
+from wtacrs.validation.records.check import CheckResult
+from wtacrs.validation.records.compare import ComparisonResult
 from wtacrs.validation.records.noise import NoiseResult
-from wtacrs.validation.records.results import (
-    CheckResult,
-    ComparisonResult,
-    Result,
-    SweepResult,
-    load_result,
-    write_text,
-)
+from wtacrs.validation.records.results import load_result, write_text
+from wtacrs.validation.records.sweep import SweepResult
 from wtacrs.validation.records.theory import TheoryResult
 from wtacrs.validation.records.training import TrainingResult
 

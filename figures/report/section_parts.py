@@ -17,9 +17,7 @@ from wtacrs.figures.report.page import (
     picture,
     section,
 )
-from wtacrs.validation.records.results import (
-    Result,
-)
+from wtacrs.validation.records.base import Result
 
 METHODS = {"closed form": "closed form", "monte carlo": "Monte Carlo"}
 

@@ -20,14 +20,15 @@ from wtacrs.figures.report.page import (
     table,
 )
 from wtacrs.figures.report.section_parts import METHODS, Section, missing, numbers
-from wtacrs.figures.summary import (
+from wtacrs.validation.layers.summary import (
     choice_summaries,
     choice_variance,
     regret,
     which_winners,
 )
+from wtacrs.validation.records.check import CheckResult
 from wtacrs.validation.records.noise import LayerNoise, NoiseResult, in_percent
-from wtacrs.validation.records.results import CheckResult, SweepResult, WinnerSweep
+from wtacrs.validation.records.sweep import SweepResult, WinnerSweep
 from wtacrs.validation.records.theory import TheoryResult
 from wtacrs.validation.records.training import TrainingResult
 

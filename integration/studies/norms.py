@@ -19,8 +19,8 @@ from wtacrs.integration.studies.captured import draw_or_remove
 from wtacrs.integration.studies.runs import Subject, train_in
 from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.validation.records.base import stamp
+from wtacrs.validation.records.norms import NormPoint, NormsResult
 from wtacrs.validation.records.results import write_result, write_text
-from wtacrs.validation.records.studies import NormPoint, NormsResult
 
 _POINTS = TypeAdapter(list[NormPoint])
 # the first projection of the feed-forward part, as architectures call it

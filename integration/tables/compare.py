@@ -8,11 +8,11 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from wtacrs.figures.style import series
-from wtacrs.figures.summary import LayerMedian, layer_medians, oracle_ratios
 from wtacrs.validation.layers.candidates import sizeless
 from wtacrs.validation.layers.equal_bytes import BASELINE, byte_ratios
-from wtacrs.validation.records.results import ComparisonResult
+from wtacrs.validation.layers.series import series
+from wtacrs.validation.layers.summary import LayerMedian, layer_medians, oracle_ratios
+from wtacrs.validation.records.compare import ComparisonResult
 
 _OPTIONAL = ("mults", "MSE", "bias²")
 """Columns that a narrow terminal does without, the first one first."""

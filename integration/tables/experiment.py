@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from wtacrs.integration.tables.tables import warning_of
+from wtacrs.integration.tables.common import warning_of
 from wtacrs.validation.records.experiment import ExperimentResult, ExperimentRow
 
 

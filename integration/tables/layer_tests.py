@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from wtacrs.figures.style import series, short_names
+from wtacrs.figures.style import short_names
+from wtacrs.validation.layers.series import series
 from wtacrs.validation.records.layer_tests import (
     BiasFinding,
     LayerTest,

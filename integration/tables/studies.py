@@ -8,15 +8,10 @@ from statistics import fmean, median, stdev
 
 from rich.table import Table
 
-from wtacrs.integration.tables.tables import warning_of
-from wtacrs.validation.records.studies import (
-    BudgetsResult,
-    Difference,
-    NormPoint,
-    NormsResult,
-    Scores,
-    TransferResult,
-)
+from wtacrs.integration.tables.common import warning_of
+from wtacrs.validation.records.budgets import BudgetsResult, Difference, Scores
+from wtacrs.validation.records.norms import NormPoint, NormsResult
+from wtacrs.validation.records.transfer import TransferResult
 
 
 def norms_table(result: NormsResult) -> Table:

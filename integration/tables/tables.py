@@ -12,8 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from wtacrs.estimators import available, lookup
-from wtacrs.figures.summary import choice_summaries
-from wtacrs.validation.records.results import CheckResult, SweepResult
+from wtacrs.validation.layers.summary import choice_summaries
+from wtacrs.validation.records.check import CheckResult
+from wtacrs.validation.records.sweep import SweepResult
 from wtacrs.validation.records.theory import TheoryResult
 from wtacrs.validation.records.training import TrainingResult
 from wtacrs.validation.statistics.equivalence import nothing_learned

@@ -18,8 +18,11 @@ from support.figure_parts import legend, points, visible
 from wtacrs.estimators import InputError, available, make
 from wtacrs.figures import style
 from wtacrs.figures.plots import training_curves, variance_budget, winner_regret, winner_sweep
-from wtacrs.figures.summary import layer_medians
-from wtacrs.validation.records.results import ComparisonResult, SweepResult, write_result
+from wtacrs.validation.layers.series import budget_in_rows, series
+from wtacrs.validation.layers.summary import layer_medians
+from wtacrs.validation.records.compare import ComparisonResult
+from wtacrs.validation.records.results import write_result
+from wtacrs.validation.records.sweep import SweepResult
 from wtacrs.validation.records.training import TrainingResult
 
 
@@ -42,18 +45,18 @@ def runs() -> list[TrainingResult]:
 
 
 def test_series_is_the_spec_without_its_budget_wherever_it_stands() -> None:
-    assert style.series("wta_crs(budget=0.3)") == style.series('wta_crs(winners="paper", budget=64)')
-    assert style.series("wta_crs(budget=0.3, winners=5)") == "wta_crs(winners=5)"
-    assert style.series('outer(bits=4, rows=inner(budget=0.3, kind="a"))') == 'outer(bits=4, rows=inner(kind="a"))'
-    assert style.series("inner(budget=0.3)") == "inner"
-    assert style.series("file.py:function") == "file.py:function"
+    assert series("wta_crs(budget=0.3)") == series('wta_crs(winners="paper", budget=64)')
+    assert series("wta_crs(budget=0.3, winners=5)") == "wta_crs(winners=5)"
+    assert series('outer(bits=4, rows=inner(budget=0.3, kind="a"))') == 'outer(bits=4, rows=inner(kind="a"))'
+    assert series("inner(budget=0.3)") == "inner"
+    assert series("file.py:function") == "file.py:function"
 
 
 def test_budget_in_rows_tells_one_row_from_all_rows() -> None:
-    assert style.budget_in_rows("crs(budget=1)") == 1
-    assert style.budget_in_rows("crs(budget=1.0)") is None
-    assert style.budget_in_rows("exact") is None
-    assert style.budget_in_rows("control_variate(rows=quantized_rows(bits=2, rows=crs(budget=7)))") == 7
+    assert budget_in_rows("crs(budget=1)") == 1
+    assert budget_in_rows("crs(budget=1.0)") is None
+    assert budget_in_rows("exact") is None
+    assert budget_in_rows("control_variate(rows=quantized_rows(bits=2, rows=crs(budget=7)))") == 7
 
 
 def test_registered_estimators_have_looks_of_their_own_and_exact_is_grey() -> None:
@@ -172,7 +175,7 @@ def test_legends_do_not_cover_axes_or_their_labels(
 
 
 def mse(result: ComparisonResult, name: str, budget: float, kind: str) -> list[float]:
-    return [r.mse for r in result.rows if (style.series(r.estimator), r.budget, r.scores) == (name, budget, kind)]
+    return [r.mse for r in result.rows if (series(r.estimator), r.budget, r.scores) == (name, budget, kind)]
 
 
 @pytest.mark.parametrize("against", ["budget", "bytes", "multiplications"])
@@ -188,7 +191,7 @@ def test_error_lines_are_the_medians_over_layers(comparison: ComparisonResult, a
             if against in ("budget", "multiplications"):  # a row design multiplies what it keeps
                 assert [x for x, _ in found] == list(examples.BUDGETS)
             else:
-                rows = [r for r in comparison.rows if style.series(r.estimator) == name]
+                rows = [r for r in comparison.rows if series(r.estimator) == name]
                 assert [x for x, _ in found] == sorted({r.saved_bytes / r.exact_bytes for r in rows})
     for name in (*examples.SPECS, "shrunk"):
         assert any(label.split("  ")[0] == name for label in legend(fig))

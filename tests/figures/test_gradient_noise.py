@@ -13,6 +13,7 @@ from wtacrs.estimators import InputError
 from wtacrs.figures import style
 from wtacrs.figures.plots import gradient_noise
 from wtacrs.figures.report.report import write_report
+from wtacrs.validation.layers.series import series
 from wtacrs.validation.records.noise import NoiseRatio, NoiseResult
 from wtacrs.validation.records.results import load_result, write_result
 
@@ -28,10 +29,10 @@ def test_a_panel_per_estimator_with_lines_dots_and_intervals(result: NoiseResult
     assert list(panels) == ["topk", "crs", 'wta_crs(winners="paper")', "priority"]  # exact adds nothing
     for name, axes in panels.items():
         look = style.looks(m.estimator for m in result.models if m.ratio.value > 0)[name]
-        models = [m for m in result.models if style.series(m.estimator) == name]
+        models = [m for m in result.models if series(m.estimator) == name]
         found = points(axes, look.colour, look.marker)
         assert {round(y, 12) for _, y in found} >= {round(m.ratio.value, 12) for m in models}
-        layers = [n for n in result.layers if style.series(n.estimator) == name]
+        layers = [n for n in result.layers if series(n.estimator) == name]
         dots = points(axes, look.colour, "o")
         assert {round(y, 12) for _, y in dots} >= {round(n.ratio.value, 12) for n in layers}
         bars = {tuple(y for _, y in segment) for lines in axes.collections for segment in lines.get_segments()}

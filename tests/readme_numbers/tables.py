@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
+from readme_numbers.records import NumberTable
 from wtacrs.estimators import make
-from wtacrs.figures.style import series
-from wtacrs.figures.summary import choice_summaries, oracle_ratios
 from wtacrs.validation.benchmarks.timing import SHAPES, SPECS, time_ratios
 from wtacrs.validation.layers.candidates import RECOMMENDED, sizeless
 from wtacrs.validation.layers.equal_bytes import ByteRatio, byte_ratios
+from wtacrs.validation.layers.series import series
+from wtacrs.validation.layers.summary import choice_summaries, oracle_ratios
+from wtacrs.validation.records.compare import ComparisonResult
 from wtacrs.validation.records.noise import NoiseResult, in_percent
-from wtacrs.validation.records.numbers import NumberTable
-from wtacrs.validation.records.results import ComparisonResult, SweepResult
 from wtacrs.validation.records.scale import ScaleResult
+from wtacrs.validation.records.sweep import SweepResult
 from wtacrs.validation.records.training import TrainingResult
 
 

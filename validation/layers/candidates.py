@@ -14,7 +14,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from wtacrs.estimators import Estimator, InputError, make, saved_bytes
-from wtacrs.estimators.composites import recommended
+from wtacrs.estimators.composites.recommended import recommended
 from wtacrs.estimators.core.registry import missing_fields
 
 RECOMMENDED = "recommended"

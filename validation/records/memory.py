@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from wtacrs.validation.records.base import Record, Stamp
+from wtacrs.validation.records.base import Record, Result, register_result
 
 
 class TypeBytes(Record):
@@ -60,11 +60,11 @@ class StepMemory(Record):
         return sum(entry.bytes for entry in self.saved if entry.ours)
 
 
-class MemoryResult(Record):
+@register_result
+class MemoryResult(Result):
     """A training step of one model on one batch, in several ways; the first is exact. `parameters` is in bytes."""
 
     kind: Literal["memory"] = "memory"
-    stamp: Stamp
     model: str
     task: str
     batch_size: int

@@ -13,14 +13,14 @@ from support.runs_study import Colours
 from wtacrs.estimators import InputError, make
 from wtacrs.figures import style
 from wtacrs.figures.plots import budget_accuracy
-from wtacrs.figures.summary import layer_medians
 from wtacrs.integration.studies.budgets import budgets_study, difference, scores_over_seeds
-from wtacrs.integration.tables.studies import budgets_table
+from wtacrs.integration.tables.budgets import budgets_table
 from wtacrs.integration.training.loop import TrainingLoop
 from wtacrs.validation.layers.captures import load_captures
 from wtacrs.validation.layers.compare import compare
+from wtacrs.validation.layers.summary import layer_medians
+from wtacrs.validation.records.budgets import BudgetsResult
 from wtacrs.validation.records.results import load_result
-from wtacrs.validation.records.studies import BudgetsResult
 from wtacrs.validation.records.training import TrainingResult
 
 SHORT = CONFIG.but(steps=2, eval_every=2)

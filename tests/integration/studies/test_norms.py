@@ -15,17 +15,17 @@ from torch import nn
 from wtacrs.estimators import InputError, make
 from wtacrs.figures import style
 from wtacrs.figures.plots import gradient_norms
-from wtacrs.figures.summary import running_median
 from wtacrs.integration.layers.convert import approximate_
 from wtacrs.integration.layers.linear import ApproxLinear
 from wtacrs.integration.measure.capture import capture
 from wtacrs.integration.studies.norms import NormRecorder, check_layer, default_layer, norms_study
-from wtacrs.integration.tables.studies import norms_table
+from wtacrs.integration.tables.norms import norms_table
 from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.validation.enumeration.exact_moments import enumerate_moments
 from wtacrs.validation.layers.compare import layer_scores
+from wtacrs.validation.layers.summary import running_median
+from wtacrs.validation.records.norms import NormsResult
 from wtacrs.validation.records.results import load_result
-from wtacrs.validation.records.studies import NormsResult
 
 LAYER = "encoder.block.0.layer.1.DenseReluDense.wi"
 

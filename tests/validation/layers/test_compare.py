@@ -8,7 +8,6 @@ from scipy import stats
 from support.false_alarms import share
 
 from wtacrs.estimators import CRS, Estimator, InputError, NoClosedForm, joint_norms, make, row_norms
-from wtacrs.figures.summary import layer_medians
 from wtacrs.validation.layers.captures import LayerCapture
 from wtacrs.validation.layers.compare import (
     Candidate,
@@ -21,6 +20,7 @@ from wtacrs.validation.layers.compare import (
     median_macs,
 )
 from wtacrs.validation.layers.scores import SCORE_KINDS, layer_scores
+from wtacrs.validation.layers.summary import layer_medians
 from wtacrs.validation.problems import make_problem
 from wtacrs.validation.runner import Runner
 

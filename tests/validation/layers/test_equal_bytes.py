@@ -12,14 +12,14 @@ from rich.console import Console
 from support.captures import capture
 
 from wtacrs.estimators import InputError, make, saved_bytes
-from wtacrs.estimators.composites import recommended
+from wtacrs.estimators.composites.recommended import recommended
 from wtacrs.integration.tables.compare import comparison_table, oracle_ratio_table, ratio_table
 from wtacrs.validation.layers.candidates import fitted, resized, size_of, sizeless, stored_bytes
 from wtacrs.validation.layers.captures import LayerCapture
 from wtacrs.validation.layers.compare import candidates_from, compare
 from wtacrs.validation.layers.equal_bytes import BASELINE, COMBINATIONS, byte_ratios
 from wtacrs.validation.records.base import stamp
-from wtacrs.validation.records.results import ComparisonResult, ComparisonRow
+from wtacrs.validation.records.compare import ComparisonResult, ComparisonRow
 
 SHARES = (0.2, 0.5)
 SIZED = (*COMBINATIONS, BASELINE, "rademacher_sketch", "prac", "low_rank", "mixed_precision_rows")

@@ -1,4 +1,4 @@
-"""Medians over layers and steps: the only arithmetic of this storey, shared by the figures and the report."""
+"""Results in few numbers: medians over layers and steps, variance ratios to the oracle, choices of the number of winners."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from statistics import median
 
 import numpy
 
-from wtacrs.figures.style import budget_in_rows, series
 from wtacrs.validation.layers.candidates import sizeless
 from wtacrs.validation.layers.compare import median_macs
-from wtacrs.validation.records.results import ComparisonRow, WinnerSweep
+from wtacrs.validation.layers.series import budget_in_rows, series
+from wtacrs.validation.records.compare import ComparisonRow
+from wtacrs.validation.records.sweep import WinnerSweep
 
 
 @dataclass(frozen=True)

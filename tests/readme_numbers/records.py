@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from wtacrs.validation.records.base import Record, Stamp
+from wtacrs.validation.records.base import Record, Result, register_result
 
 
 class NumberTable(Record):
@@ -17,9 +17,9 @@ class NumberTable(Record):
     rows: Sequence[Sequence[str]]
 
 
-class NumbersResult(Record):
+@register_result
+class NumbersResult(Result):
     """All tables of measured numbers."""
 
     kind: Literal["numbers"] = "numbers"
-    stamp: Stamp
     tables: Sequence[NumberTable]
