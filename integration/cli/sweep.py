@@ -54,8 +54,8 @@ def sweep(
     from wtacrs.integration.studies.sweep import DEFAULT_BUDGETS, sweep_study
     from wtacrs.integration.tables.sweep import sweep_table
     from wtacrs.validation.layers.captures import load_captures
-    from wtacrs.validation.layers.summary import which_winners
     from wtacrs.validation.runner import Runner
+    from wtacrs.validation.summaries.sweep import which_winners
 
     chosen = budgets_from(budget) if budget else list(DEFAULT_BUDGETS)
     files = [load_captures(path) for path in captures]

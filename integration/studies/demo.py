@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from wtacrs.estimators import make
-from wtacrs.figures.plots import training_curves
+from wtacrs.figures.plots import training as training_figure
 from wtacrs.figures.report.report import write_report
 from wtacrs.integration.models.loading import SMALL_T5, load_model, small_t5, task_tokenizer
 from wtacrs.integration.studies.check import check_study
@@ -24,10 +24,10 @@ from wtacrs.integration.tables.training import training_table
 from wtacrs.integration.tasks.tasks import TaskData, load_task
 from wtacrs.integration.training.run import DEMO, finetune
 from wtacrs.validation.layers.captures import Captures
-from wtacrs.validation.layers.summary import which_winners
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.records.training import TrainingResult
 from wtacrs.validation.runner import Runner
+from wtacrs.validation.summaries.sweep import which_winners
 
 ESTIMATOR = "wta_crs(budget=0.3)"
 CHECKED = ("exact", "topk(budget=0.3)", "crs(budget=0.3)", ESTIMATOR)
@@ -64,7 +64,7 @@ def _steps(out: Path, seed: int, console: Console) -> Path:
     for name, spec in (("exact", None), ("wta_crs", ESTIMATOR)):
         with say("train", f"a small new T5, {'exactly' if spec is None else f'with dW by {spec}'}"):
             runs.append(_train(task, out, name, spec, seed))
-    training_curves.draw(runs, out / "training_curves.png")
+    training_figure.draw(runs, out / "training_curves.png")
     console.print(training_table(runs))
     with say("capture", "x, dY and padding mask of every linear layer of the trained T5, one batch"):
         captures = _capture(task, out, seed)

@@ -18,12 +18,13 @@ from wtacrs.integration.studies.captured import at_budget, chosen_entries, draw_
 from wtacrs.validation.layers.captures import Captures, load_captures
 from wtacrs.validation.layers.compare import compare
 from wtacrs.validation.layers.scores import SCORE_KINDS, default_scores
-from wtacrs.validation.layers.summary import layer_medians, ratio
 from wtacrs.validation.records.base import ScoreKind, Stamp, stamp
 from wtacrs.validation.records.compare import ComparisonResult, ComparisonRow
 from wtacrs.validation.records.results import load_result, write_result
 from wtacrs.validation.records.transfer import Standing, TransferPair, TransferResult
 from wtacrs.validation.runner import Report, Runner
+from wtacrs.validation.summaries.compare import layer_medians
+from wtacrs.validation.summaries.ratio import ratio
 
 # unbiased, with closed forms that are cheap at the size of a layer
 DEFAULT_ESTIMATORS = (

@@ -17,13 +17,14 @@ from support.figure_parts import legend, points, visible
 
 from wtacrs.estimators import InputError, available, make
 from wtacrs.figures import style
-from wtacrs.figures.plots import training_curves, variance_budget, winner_regret, winner_sweep
+from wtacrs.figures.plots import training as training_figure
+from wtacrs.figures.plots import variance_budget, winner_regret, winner_sweep
 from wtacrs.validation.layers.series import budget_in_rows, series
-from wtacrs.validation.layers.summary import layer_medians
 from wtacrs.validation.records.compare import ComparisonResult
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.records.sweep import SweepResult
 from wtacrs.validation.records.training import TrainingResult
+from wtacrs.validation.summaries.compare import layer_medians
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +136,7 @@ def test_pngs_are_valid_and_the_same_bytes_twice(
         "budget": lambda path: variance_budget.draw(comparison, path),
         "bytes": lambda path: variance_budget.draw(comparison, path, against="bytes"),
         "multiplications": lambda path: variance_budget.draw(comparison, path, against="multiplications"),
-        "training": lambda path: training_curves.draw(runs, path),
+        "training": lambda path: training_figure.draw(runs, path),
     }
     for name, draw in draws.items():
         first = draw(tmp_path / "new" / f"{name}.png")
@@ -157,7 +158,7 @@ def test_legends_do_not_cover_axes_or_their_labels(
         winner_sweep.build(sweep),
         winner_regret.build(sweep),
         variance_budget.build(comparison),
-        training_curves.build(runs),
+        training_figure.build(runs),
     )
     for fig in figures:
         style.png(fig)
@@ -340,7 +341,7 @@ def test_commands_draw_and_tell_mistakes_in_one_line(
         (winner_sweep.main, [winners, out, "--relative-to", "gradient", "--budget", "0.3"]),
         (winner_regret.main, [winners, out]),
         (variance_budget.main, [compare, out, "--against", "bytes"]),
-        (training_curves.main, [*trained, out, "--against", "seconds"]),
+        (training_figure.main, [*trained, out, "--against", "seconds"]),
     ):
         assert main([str(a) for a in arguments]) == 0
         assert capsys.readouterr().out.strip() == str(out)
@@ -350,7 +351,7 @@ def test_commands_draw_and_tell_mistakes_in_one_line(
         (winner_sweep.main, compare),
         (winner_regret.main, compare),
         (variance_budget.main, winners),
-        (training_curves.main, compare),
+        (training_figure.main, compare),
     ):
         for path in (wrong, tmp_path / "absent.json"):
             assert main([str(path), str(out)]) == 2

@@ -153,10 +153,10 @@ def _over_batches(work: Work) -> list[NumberTable]:
             "minilm-tuned", minilm(), after=60, age=30, batches=4, max_length=128, layers=SOME_BLOCKS, lr=5e-5
         ),
     }
-    prices, noises = {}, {}
+    ratios, noises = {}, {}
     for name, captures in models.items():
         slug = captures.path.stem
-        prices[name] = work.result(ComparisonResult, f"price-{slug}", _prices(captures))
+        ratios[name] = work.result(ComparisonResult, f"oracle-ratio-{slug}", _scores(captures))
         noises[name] = work.result(NoiseResult, f"noise-{slug}", _noise(captures))
     sweep = work.result(
         SweepResult,
@@ -167,11 +167,13 @@ def _over_batches(work: Work) -> list[NumberTable]:
         ),
     )  # fmt: skip
     return [
-        number_tables.oracle_ratio_numbers(prices), number_tables.noise_numbers(noises), number_tables.winner_numbers(sweep)
-    ]  # fmt: skip
+        number_tables.oracle_ratio_numbers(ratios),
+        number_tables.noise_numbers(noises),
+        number_tables.winner_numbers(sweep),
+    ]
 
 
-def _prices(captures: Captures) -> Callable[[Path, Runner], ComparisonResult]:
+def _scores(captures: Captures) -> Callable[[Path, Runner], ComparisonResult]:
     return lambda folder, runner: comparison_study(
         captures, candidates_of(ADAPTIVE, BUDGETS, None), folder, layers=FIRST_BATCH, draws=16, runner=runner
     )

@@ -14,7 +14,7 @@ from wtacrs.validation.records.base import Record, Result, ScoreKind, register_r
 
 
 class ComparisonRow(Record):
-    """One layer × estimator × score: moments relative to ‖G‖², bytes and multiplications.
+    """One layer × estimator × score: moments relative to ‖G‖², bytes and MACs.
 
     `method` says how the moments were found: "closed form" or "monte carlo"; `draws` and the standard errors are
     set in the second case only. `requested` is the estimator as it was asked for, `bytes_share` the share of the bytes

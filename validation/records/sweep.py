@@ -15,8 +15,9 @@ class WinnerSweep(Record):
 
     `captures` says where the layer is from: the model, and the training step if it is known. `variance[i]` belongs to
     `winners[i]` rows kept with certainty; where k is large not every number is listed, but 0, k − 1 and the choices
-    are. `paper`, `optimal` and `best` are numbers of winners: the paper's rule, the S_T² rule and the true minimiser
-    over all of 0 … k − 1; `crs` is the variance of plain CRS with the same scores and k.
+    are. `paper`, `optimal` and `best` are numbers of winners: the paper's rule, the optimal rule, which minimises the
+    variance without its cross term, and the true minimiser over all of 0 … k − 1; `crs` is the variance of plain CRS
+    with the same scores and k.
 
     With `products` the variances are exact and relative to ‖G‖². Without, the term ‖G_T‖² was left out: they are upper
     bounds, `S_T Σ_T w²/s / (k − |C|)`, relative to the same sums over all rows, and `best` is None.

@@ -199,3 +199,10 @@ def _verdict(equivalent: float, different: float, mean: float, level: float) -> 
     if different <= level:
         return "worse" if mean < 0 else "better"
     return "undecided"
+
+
+def nothing_learned_warning(exact: Sequence[float], majority: float) -> str:
+    """A sentence of warning where exact training learned nothing that could be spoilt; else nothing."""
+    if not nothing_learned(exact, majority):
+        return ""
+    return "exact training is not clearly better than the most frequent class: nothing follows for the estimators"

@@ -20,9 +20,9 @@ from wtacrs.validation.layers.compare import (
     median_macs,
 )
 from wtacrs.validation.layers.scores import SCORE_KINDS, layer_scores
-from wtacrs.validation.layers.summary import layer_medians
 from wtacrs.validation.problems import make_problem
 from wtacrs.validation.runner import Runner
+from wtacrs.validation.summaries.compare import layer_medians
 
 ESTIMATORS = ("exact", "topk(budget=0.3)", "crs(budget=0.3)", "wta_crs(budget=0.3)")
 

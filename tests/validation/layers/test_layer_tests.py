@@ -16,7 +16,7 @@ from wtacrs.estimators.core import registry
 from wtacrs.figures import style
 from wtacrs.figures.plots import layer_tests as figure
 from wtacrs.integration.cli import main
-from wtacrs.integration.tables.layer_tests import layer_test_summary, layer_test_tables
+from wtacrs.integration.tables.layer_tests import layer_test_tables
 from wtacrs.validation.enumeration.exact_moments import enumerate_moments
 from wtacrs.validation.layers import layer_tests
 from wtacrs.validation.layers.captures import LayerCapture, load_captures, write_captures
@@ -31,6 +31,7 @@ from wtacrs.validation.records.layer_tests import (
     VarianceFinding,
 )
 from wtacrs.validation.records.results import load_result, write_result
+from wtacrs.validation.summaries.layer_tests import layer_test_summary
 
 LEVEL = share("layer tests", 4)
 
