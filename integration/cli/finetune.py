@@ -82,7 +82,7 @@ def finetune(
     """
     from wtacrs.integration.parallel.processes import is_main_process
     from wtacrs.integration.studies.commands import finetune_command
-    from wtacrs.integration.tables.tables import training_table
+    from wtacrs.integration.tables.training import training_table
     from wtacrs.integration.training.config import FinetuneConfig
 
     options: dict[str, Any] = {

@@ -66,9 +66,10 @@ def layer_tests(
     """Test means and variances on captured layers at their real size; exit code 1 if a claim is rejected."""
     from wtacrs.integration.studies.commands import check_folder
     from wtacrs.integration.studies.layer_tests import layer_test_study
-    from wtacrs.integration.tables.layer_tests import layer_test_summary, layer_test_tables
+    from wtacrs.integration.tables.layer_tests import layer_test_tables
     from wtacrs.validation.layers.captures import load_captures
     from wtacrs.validation.runner import Runner
+    from wtacrs.validation.summaries.layer_tests import layer_test_summary
 
     if quantity not in ("variance", "mse"):
         raise InputError(f"--quantity {quantity!r} must be variance or mse")

@@ -47,7 +47,8 @@ def memory(
     Exact, with estimators, with activation checkpointing, and with both; measured, not computed.
     """
     from wtacrs.integration.studies.memory import memory_command
-    from wtacrs.integration.tables.memory import memory_sentences, memory_table
+    from wtacrs.integration.tables.memory import memory_table
+    from wtacrs.validation.records.memory import memory_sentences
 
     with progress_bar("memory") as report:
         result = memory_command(

@@ -74,7 +74,7 @@ def norms(
     from wtacrs.integration.studies.commands import check_folder
     from wtacrs.integration.studies.norms import norms_study
     from wtacrs.integration.studies.runs import Subject
-    from wtacrs.integration.tables.studies import norms_table
+    from wtacrs.integration.tables.norms import norms_table
     from wtacrs.integration.training.config import FinetuneConfig
 
     config = FinetuneConfig(
@@ -123,7 +123,7 @@ def budgets(
     from wtacrs.integration.studies.budgets import DEFAULT_BUDGETS, budgets_study
     from wtacrs.integration.studies.commands import check_folder
     from wtacrs.integration.studies.runs import Subject
-    from wtacrs.integration.tables.studies import budgets_table
+    from wtacrs.integration.tables.budgets import budgets_table
     from wtacrs.integration.training.config import FinetuneConfig
 
     config = FinetuneConfig(
@@ -177,7 +177,7 @@ def transfer(
     """Whether the order of estimators on one model holds on another: Kendall's τ, and the regret of trusting it."""
     from wtacrs.integration.studies.commands import check_folder
     from wtacrs.integration.studies.transfer import DEFAULT_BUDGETS, DEFAULT_ESTIMATORS, transfer_study
-    from wtacrs.integration.tables.studies import transfer_table
+    from wtacrs.integration.tables.transfer import transfer_table
 
     check_folder("out", out)
     with progress_bar("comparing") as report:

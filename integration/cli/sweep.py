@@ -50,12 +50,12 @@ def sweep(
     device: DeviceOption = "cpu",
 ) -> None:
     """Exact variance of WTA-CRS for every number of winners |C|, with both rules' choices marked."""
-    from wtacrs.figures.summary import which_winners
     from wtacrs.integration.studies.commands import check_folder
     from wtacrs.integration.studies.sweep import DEFAULT_BUDGETS, sweep_study
-    from wtacrs.integration.tables.tables import sweep_table
+    from wtacrs.integration.tables.sweep import sweep_table
     from wtacrs.validation.layers.captures import load_captures
     from wtacrs.validation.runner import Runner
+    from wtacrs.validation.summaries.sweep import which_winners
 
     chosen = budgets_from(budget) if budget else list(DEFAULT_BUDGETS)
     files = [load_captures(path) for path in captures]

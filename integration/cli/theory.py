@@ -23,7 +23,7 @@ def theory(
     """What is true of the estimators and what only looks true, a figure each; exit code 1 if a claim fails."""
     from wtacrs.integration.studies.commands import check_folder
     from wtacrs.integration.studies.theory import theory_study
-    from wtacrs.integration.tables.tables import theory_table
+    from wtacrs.integration.tables.theory import theory_table
 
     check_folder("out", out)
     with progress_bar("theory") as report:

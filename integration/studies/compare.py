@@ -15,7 +15,8 @@ from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.layers.compare import DRAWS, STEPS, compare
 from wtacrs.validation.layers.equal_bytes import BASELINE, DEFAULT_CANDIDATES
 from wtacrs.validation.records.base import ScoreKind, stamp
-from wtacrs.validation.records.results import ComparisonResult, ComparisonRow, write_result
+from wtacrs.validation.records.compare import ComparisonResult, ComparisonRow
+from wtacrs.validation.records.results import write_result
 from wtacrs.validation.runner import Runner
 
 DEFAULT_ESTIMATORS = ("topk", "crs", "wta_crs", 'wta_crs(winners="optimal")', "systematic")

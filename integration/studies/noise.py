@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from wtacrs.estimators import InputError, make
-from wtacrs.figures.plots import gradient_noise as noise_figure
+from wtacrs.figures.plots import noise as noise_figure
 from wtacrs.integration.studies.captured import device_name, draw_or_remove, source_of
 from wtacrs.validation.layers.candidates import candidates_from
 from wtacrs.validation.layers.captures import Captures

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from wtacrs.estimators import Estimator, make
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.figures.plots import gradient_norms
+from wtacrs.figures.plots import norms as norms_figure
 from wtacrs.integration.layers.convert import converted_class, fitting_layers
 from wtacrs.integration.layers.linear import EstimatedWeightGrad
 from wtacrs.integration.studies.captured import draw_or_remove
 from wtacrs.integration.studies.runs import Subject, train_in
 from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.validation.records.base import stamp
+from wtacrs.validation.records.norms import NormPoint, NormsResult
 from wtacrs.validation.records.results import write_result, write_text
-from wtacrs.validation.records.studies import NormPoint, NormsResult
 from wtacrs.validation.statistics.moments import closed_form
 
 _POINTS = TypeAdapter(list[NormPoint])
@@ -97,7 +97,7 @@ def norms_study(
         exact=points["exact"],
     )
     write_result(out / "gradient_norms.json", result)
-    draw_or_remove(partial(gradient_norms.draw, result), out / "gradient_norms.png")
+    draw_or_remove(partial(norms_figure.draw, result), out / "gradient_norms.png")
     return result
 
 

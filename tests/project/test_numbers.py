@@ -9,12 +9,12 @@ from readme_numbers.check import differences, main, same_arithmetic
 from readme_numbers.experiments import FOLDER, committed, experiment_numbers
 from readme_numbers.measure import RESULT
 from readme_numbers.readme import fill, filled, markdown, places
+from readme_numbers.records import NumbersResult, NumberTable
 from readme_numbers.tables import combination_numbers, oracle_ratio_numbers, timing_numbers, training_numbers
 from support import figure_examples as examples
 from support.paths import ROOT
 
 from wtacrs.estimators import InputError
-from wtacrs.validation.records.numbers import NumbersResult, NumberTable
 from wtacrs.validation.records.results import load_result, write_result
 from wtacrs.validation.records.training import TrainingResult
 
@@ -61,7 +61,7 @@ def test_tables_are_made_of_results() -> None:
     from wtacrs.validation.layers.compare import compare
     from wtacrs.validation.layers.equal_bytes import BASELINE, COMBINATIONS
     from wtacrs.validation.records.base import stamp
-    from wtacrs.validation.records.results import ComparisonResult
+    from wtacrs.validation.records.compare import ComparisonResult
 
     run = examples.training("exact")
     assert training_numbers([run]).rows == [["`exact`", f"{run.final:.3f}", "3"]]

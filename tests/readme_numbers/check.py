@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import cast
 
 from readme_numbers.experiments import NUMBERS
+from readme_numbers.records import NumbersResult
 from wtacrs.estimators import InputError
 from wtacrs.validation.records.base import Stamp
-from wtacrs.validation.records.numbers import NumbersResult
 from wtacrs.validation.records.results import load_result
 from wtacrs.validation.records.training import TrainingResult
 

@@ -20,6 +20,7 @@ from rich.console import Console
 from readme_numbers import tables as number_tables
 from readme_numbers.experiments import NUMBERS, committed, experiment_numbers
 from readme_numbers.readme import fill
+from readme_numbers.records import NumbersResult, NumberTable
 from wtacrs.estimators import InputError
 from wtacrs.integration.progress import count_bar
 from wtacrs.integration.studies.commands import capture_command, check_folder
@@ -31,10 +32,11 @@ from wtacrs.validation.benchmarks.scale import CANDIDATES, scale
 from wtacrs.validation.layers.captures import Captures, load_captures
 from wtacrs.validation.layers.equal_bytes import BASELINE, COMBINATIONS
 from wtacrs.validation.records.base import Record, stamp
+from wtacrs.validation.records.compare import ComparisonResult
 from wtacrs.validation.records.noise import NoiseResult
-from wtacrs.validation.records.numbers import NumbersResult, NumberTable
-from wtacrs.validation.records.results import ComparisonResult, SweepResult, load_result, write_result
+from wtacrs.validation.records.results import load_result, write_result
 from wtacrs.validation.records.scale import ScaleResult, ScaleRow
+from wtacrs.validation.records.sweep import SweepResult
 from wtacrs.validation.records.training import TrainingResult
 from wtacrs.validation.runner import Runner
 
@@ -154,7 +156,7 @@ def _over_batches(work: Work) -> list[NumberTable]:
     ratios, noises = {}, {}
     for name, captures in models.items():
         slug = captures.path.stem
-        ratios[name] = work.result(ComparisonResult, f"oracle-ratio-{slug}", _oracle_ratios(captures))
+        ratios[name] = work.result(ComparisonResult, f"oracle-ratio-{slug}", _scores(captures))
         noises[name] = work.result(NoiseResult, f"noise-{slug}", _noise(captures))
     sweep = work.result(
         SweepResult,
@@ -171,7 +173,7 @@ def _over_batches(work: Work) -> list[NumberTable]:
     ]
 
 
-def _oracle_ratios(captures: Captures) -> Callable[[Path, Runner], ComparisonResult]:
+def _scores(captures: Captures) -> Callable[[Path, Runner], ComparisonResult]:
     return lambda folder, runner: comparison_study(
         captures, candidates_of(ADAPTIVE, BUDGETS, None), folder, layers=FIRST_BATCH, draws=16, runner=runner
     )

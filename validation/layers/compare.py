@@ -26,7 +26,7 @@ from wtacrs.validation.layers.captures import Captures, LayerCapture, on_device
 from wtacrs.validation.layers.scores import LayerLike, default_scores, layer_scores
 from wtacrs.validation.properties.macs import stated_macs
 from wtacrs.validation.records.base import ScoreKind
-from wtacrs.validation.records.results import ComparisonRow
+from wtacrs.validation.records.compare import ComparisonRow
 from wtacrs.validation.runner import Runner, Task, TaskOutput, file_mark, generator_for
 from wtacrs.validation.statistics.moments import Moments, Product, moments
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from wtacrs.validation.layers.candidates import RECOMMENDED
 from wtacrs.validation.layers.compare import median_macs
 from wtacrs.validation.records.base import ScoreKind
-from wtacrs.validation.records.results import ComparisonRow
+from wtacrs.validation.records.compare import ComparisonRow
 
 BASELINE = 'wta_crs(winners="paper")'
 DEFAULT_CANDIDATES = (BASELINE, "systematic", RECOMMENDED)

@@ -14,11 +14,14 @@ from wtacrs.integration.cli.app import _GO_ON, app
 from wtacrs.integration.studies.sweep import capture_names
 from wtacrs.validation.layers.captures import LayerCapture, StoredCapture, load_captures, write_captures
 from wtacrs.validation.problems import make_problem
+from wtacrs.validation.records.check import CheckResult
+from wtacrs.validation.records.compare import ComparisonResult
 from wtacrs.validation.records.noise import NoiseResult
-from wtacrs.validation.records.results import CheckResult, ComparisonResult, SweepResult, load_result
-from wtacrs.validation.records.studies import TransferResult
+from wtacrs.validation.records.results import load_result
+from wtacrs.validation.records.sweep import SweepResult
 from wtacrs.validation.records.theory import Claim, TheoryResult
 from wtacrs.validation.records.training import TrainingResult
+from wtacrs.validation.records.transfer import TransferResult
 from wtacrs.validation.theory.claims import CLAIMS
 
 COMMANDS = (

@@ -20,7 +20,7 @@ from wtacrs.validation.layers.captures import LayerCapture
 from wtacrs.validation.layers.compare import compare
 from wtacrs.validation.layers.equal_bytes import BASELINE, COMBINATIONS, byte_ratios
 from wtacrs.validation.records.base import stamp
-from wtacrs.validation.records.results import ComparisonResult, ComparisonRow
+from wtacrs.validation.records.compare import ComparisonResult, ComparisonRow
 
 SHARES = (0.2, 0.5)
 SIZED = (*COMBINATIONS, BASELINE, "rademacher_sketch", "prac", "low_rank", "mixed_precision_rows")
