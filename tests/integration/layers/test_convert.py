@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
 
 from wtacrs.estimators import InputError
-from wtacrs.integration.context.padding import RowMasks, masks_from_arguments, stream_of
+from wtacrs.integration.context.forward_context import ForwardContext
+from wtacrs.integration.context.masks import masks_from_arguments
+from wtacrs.integration.context.streams import stream_of
 from wtacrs.integration.layers.convert import approximate_, restore_
 from wtacrs.integration.layers.linear import ApproxLinear
 
@@ -39,7 +41,7 @@ def test_conversion_in_place_and_back() -> None:
 
 def test_filter_and_repeated_conversion() -> None:
     model = tiny_t5()
-    names = approximate_(model, SPEC, filter_fn=lambda name, _: name.endswith(("wi", "wo")))
+    names = approximate_(model, SPEC, filter_fn=lambda _, name: name.endswith(("wi", "wo")))
     assert len(names) == 8
     assert all(name.endswith(("wi", "wo")) for name in names)
     again = approximate_(model, "crs(budget=0.1)")
@@ -53,7 +55,7 @@ def test_what_cannot_be_converted_says_so_and_changes_nothing() -> None:
         approximate_(nn.Sequential(nn.ReLU()), SPEC)
     model = tiny_t5()
     with pytest.raises(InputError, match="that filter_fn accepts"):
-        approximate_(model, SPEC, filter_fn=lambda name, layer: False)
+        approximate_(model, SPEC, filter_fn=lambda layer, name: False)
     with pytest.raises(InputError, match="unknown estimator"):
         approximate_(model, "wta(budget=0.3)")
     model.lm_head.forward = model.lm_head.forward  # as an offloading hook does
@@ -111,8 +113,8 @@ def test_deep_copies_are_converted_models_of_their_own() -> None:
     model = tiny_t5()
     approximate_(model, SPEC, min_elements=0)
     twin = copy.deepcopy(model)
-    assert twin.lm_head.row_masks is RowMasks.on(twin)
-    assert twin.lm_head.row_masks is not model.lm_head.row_masks
+    assert twin.lm_head.context is ForwardContext.of(twin)
+    assert twin.lm_head.context is not model.lm_head.context
     twin(**t5_batch()).loss.backward()
     assert model.lm_head.weight.grad is None
 
@@ -153,7 +155,7 @@ def test_padding_is_never_sampled_in_bert_whose_pooler_has_no_padding() -> None:
 def test_masks_given_by_hand() -> None:
     model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
     approximate_(model, "crs(budget=1.0)", min_elements=0)
-    masks = RowMasks.on(model)
+    masks = ForwardContext.of(model)
     assert masks is not None
     x, mask = torch.randn(2, 5, 6), torch.tensor([[1, 1, 0, 0, 0], [1, 1, 1, 0, 0]]).bool()
     with masks.given(source=mask):
@@ -179,7 +181,7 @@ def _saved(out: Tensor) -> list[Tensor]:
 def test_masks_leave_with_the_forward_pass_even_if_it_fails() -> None:
     model, batch = tiny_t5(), t5_batch()
     approximate_(model, SPEC, min_elements=0)
-    masks = RowMasks.on(model)
+    masks = ForwardContext.of(model)
     assert masks is not None
     model(**batch)
     assert masks.current is not None
@@ -228,11 +230,11 @@ def test_parts_of_a_converted_model_keep_their_masks() -> None:
     approximate_(model, SPEC, min_elements=0)
     approximate_(model.decoder, "crs(budget=0.9)", min_elements=0)
     key = model.decoder.block[0].layer[1].EncDecAttention.k
-    assert (key.stream, key.row_masks) == ("source", RowMasks.on(model))
+    assert (key.stream, key.context) == ("source", ForwardContext.of(model))
     other = tiny_t5()
     approximate_(other.decoder, SPEC)
     approximate_(other, SPEC)
     key = other.decoder.block[0].layer[1].EncDecAttention.k
-    assert (key.stream, key.row_masks) == ("source", RowMasks.on(other))
+    assert (key.stream, key.context) == ("source", ForwardContext.of(other))
     restore_(other)
     assert not any(module._forward_pre_hooks for module in other.modules())
