@@ -58,15 +58,15 @@ assert not torch.cuda.is_initialized()
 LAZY = """
 import sys
 import wtacrs.integration
-assert not {"torch", "transformers", "matplotlib"} & set(sys.modules)
-from wtacrs.integration import ApproxLinear, FinetuneConfig, ForwardContext, approximate_, capture, finetune, restore_
+assert not {"transformers", "matplotlib", "torch", "torch.distributed.fsdp"} & set(sys.modules)
+from wtacrs.integration import ApproxLinear, FinetuneConfig, ForwardContext, approximate_, capture, restore_
 assert capture.__module__ == "wtacrs.integration.measure.capture" and callable(capture)
 import wtacrs.integration.measure.capture
 from wtacrs.integration import capture as again
 assert again is capture
-heavy = {"transformers", "matplotlib", "datasets", "sklearn", "torch.distributed.fsdp"} & set(sys.modules)
+heavy = {"transformers", "matplotlib", "datasets", "sklearn"} & set(sys.modules)
 assert not heavy, heavy
-from wtacrs.integration import WtacrsCallback
+from wtacrs.integration import WtacrsCallback, finetune
 assert {"WtacrsCallback", "restore_"} <= set(dir(wtacrs.integration))
 try:
     from wtacrs.integration import nothing

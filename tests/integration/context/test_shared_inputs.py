@@ -206,7 +206,7 @@ def test_two_passes_in_one_backward_pass_keep_dropout_right() -> None:
         (model(**t5_batch()).loss + model(**t5_batch(8, 6)).loss).backward()
         masks = ForwardContext.of(model)
         assert masks is not None
-        assert masks._recomputed is None
+        assert masks._recomputation.current is None
         return model.encoder.block[0].layer[0].SelfAttention.q.weight.grad.clone()
 
     for reentrant in (True, False):
