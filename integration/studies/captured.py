@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
@@ -12,6 +11,10 @@ from wtacrs.estimators import Estimator, InputError, make
 from wtacrs.estimators.core.sizing import missing_size, sized
 from wtacrs.figures.style import NothingToDraw
 from wtacrs.validation.layers.captures import Captures
+from wtacrs.validation.patterns import check_patterns, first_few, fits
+
+CAPTURED = "captured layers"
+"""What patterns choose among, in messages."""
 
 
 def chosen_entries(captures: Captures, patterns: Sequence[str] | None) -> list[str]:
@@ -31,20 +34,14 @@ def chosen_of_files(files: Sequence[Captures], patterns: Sequence[str] | None) -
     """
     if not patterns:
         return [list(captures) for captures in files]
-    for pattern in patterns:
-        if not any(_fits(entry, pattern) for captures in files for entry in captures):
-            count = sum(len(captures.layers) for captures in files)
-            there = "; ".join(map(_some_layers, files))
-            raise InputError(f"layers={pattern!r} fits none of the {count} captured layers: {there}")
-    return [[entry for entry in captures if any(_fits(entry, p) for p in patterns)] for captures in files]
-
-
-def _fits(entry: str, pattern: str) -> bool:
-    return fnmatchcase(entry, pattern) or fnmatchcase(entry.rpartition("#")[0], pattern)
-
-
-def _some_layers(captures: Captures) -> str:
-    return f"{captures.path.name}: {', '.join(captures.layers[:4])}{' …' if len(captures.layers) > 4 else ''}"
+    layers = [layer for captures in files for layer in captures.layers]
+    entries = [entry for captures in files for entry in captures]
+    there = "; ".join(f"{captures.path.name}: {first_few(captures.layers)}" for captures in files)
+    check_patterns(patterns, layers, what=CAPTURED, synonyms=entries, there=there)
+    return [
+        [entry for entry in captures if fits(entry, patterns) or fits(entry.rpartition("#")[0], patterns)]
+        for captures in files
+    ]
 
 
 def at_budget(spec: str, budget: int | float) -> Estimator:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from wtacrs.estimators import InputError
-from wtacrs.integration.layers.convert import fitting_layers
+from wtacrs.integration.layers.linear_layers import filter_of, fitting_layers
 from wtacrs.integration.measure.capture import capture
 from wtacrs.integration.models.loading import (
     check_local,
@@ -174,7 +174,6 @@ def capture_task(
         max_length=max_length,
         seed=seed,
     )
-    chosen = None if layers is None else fitting_layers(model, layers)
     described = {
         "model": model_name(model),
         "task": task.name,
@@ -189,7 +188,7 @@ def capture_task(
         prepared,
         out,
         earlier=earlier,
-        filter_fn=None if chosen is None else lambda name, _: name in chosen,
+        filter_fn=filter_of(model, layers),
         metadata=described,
         progress=None if report is None else lambda done: report("", done, batches),
     )

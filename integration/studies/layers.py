@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wtacrs.estimators import InputError
-from wtacrs.integration.layers.convert import fitting_layers
+from wtacrs.integration.layers.linear_layers import filter_of
 from wtacrs.integration.measure.coverage import Coverage, coverage
 from wtacrs.integration.models.loading import is_text_to_text, model_name, small_t5, task_tokenizer
 from wtacrs.integration.models.lora import add_lora, require_peft
@@ -61,8 +61,7 @@ def coverage_command(
         options = {"batches": 1, "batch_size": batch_size, "max_length": max_length, "seed": seed}
         (batch,) = task_batches(task, tokenizer, text_to_text=is_text_to_text(model), **options)
         adapted = model if lora is None else add_lora(model, lora, seed=seed)
-        kept = None if layers is None else set(fitting_layers(adapted, layers))
-        yield title, coverage(adapted, batch, filter_fn=None if kept is None else partial(_among, kept))
+        yield title, coverage(adapted, batch, filter_fn=filter_of(adapted, layers))
 
 
 def _opened(
@@ -73,8 +72,3 @@ def _opened(
     if name is None:
         return small_t5(vocabulary(), seed=seed), vocabulary()
     return new_model(name, vocabulary(), task, seed=seed), vocabulary()
-
-
-def _among(names: set[str], name: str, layer: Any) -> bool:
-    del layer
-    return name in names

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
 from wtacrs.estimators import InputError, make
 from wtacrs.figures.plots import noise as noise_figure
-from wtacrs.integration.studies.captured import device_name, draw_or_remove, source_of
+from wtacrs.integration.studies.captured import CAPTURED, device_name, draw_or_remove, source_of
 from wtacrs.validation.layers.candidates import candidates_from
 from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.layers.noise import LEVEL, layer_entries, model_noise, noise_of_layer
 from wtacrs.validation.layers.scores import default_scores
+from wtacrs.validation.patterns import fitting
 from wtacrs.validation.records.base import ScoreKind, stamp
 from wtacrs.validation.records.noise import LayerNoise, NoiseResult
 from wtacrs.validation.records.results import write_result
@@ -81,7 +81,4 @@ def noise_study(
 
 def _chosen(known: Sequence[str], patterns: Sequence[str] | None) -> list[str]:
     """Layers whose name fits one of the patterns (`*`, `?`, `[]`); all without patterns."""
-    for pattern in patterns or ():
-        if not any(fnmatchcase(layer, pattern) for layer in known):
-            raise InputError(f"layers={pattern!r} fits none of the {len(known)} captured layers: {known[0]} …")
-    return [layer for layer in known if not patterns or any(fnmatchcase(layer, p) for p in patterns)]
+    return fitting(known, patterns, what=CAPTURED) if patterns else list(known)
