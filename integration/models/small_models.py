@@ -14,7 +14,7 @@ import torch
 
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.models.loading import EMBEDDING_SCALE
-from wtacrs.integration.tasks.tasks import TaskData
+from wtacrs.integration.tasks.base import TaskData
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

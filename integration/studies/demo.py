@@ -15,14 +15,16 @@ from wtacrs.figures.plots import training_curves
 from wtacrs.figures.report.report import write_report
 from wtacrs.figures.summary import which_winners
 from wtacrs.integration.models.loading import SMALL_T5, load_model, small_t5, task_tokenizer
+from wtacrs.integration.studies.capture import capture_task
 from wtacrs.integration.studies.check import check_study
-from wtacrs.integration.studies.commands import capture_task
 from wtacrs.integration.studies.compare import DEFAULT_ESTIMATORS, candidates_of, comparison_study
 from wtacrs.integration.studies.sweep import DEFAULT_BUDGETS, sweep_study
 from wtacrs.integration.tables.compare import comparison_table
 from wtacrs.integration.tables.tables import check_summary, training_table
-from wtacrs.integration.tasks.tasks import TaskData, load_task
-from wtacrs.integration.training.run import DEMO, finetune
+from wtacrs.integration.tasks.base import TaskData
+from wtacrs.integration.tasks.loading import load_task
+from wtacrs.integration.training.config import DEMO
+from wtacrs.integration.training.run import finetune
 from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.records.training import TrainingResult

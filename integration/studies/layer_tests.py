@@ -9,7 +9,8 @@ from pathlib import Path
 from wtacrs.estimators import Estimator, InputError, make
 from wtacrs.estimators.core.registry import missing_fields
 from wtacrs.figures.plots import layer_tests as figure
-from wtacrs.integration.studies.captured import chosen_entries, device_name, draw_or_remove, source_of
+from wtacrs.integration.studies.layer_choice import chosen_entries
+from wtacrs.integration.studies.output import device_name, draw_or_remove, source_of
 from wtacrs.validation.layers.candidates import budget_of
 from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.layers.compare import candidates_from

@@ -15,8 +15,9 @@ from wtacrs.estimators.core.errors import InputError
 from wtacrs.figures.plots import gradient_norms
 from wtacrs.integration.layers.convert import converted_class, fitting_layers
 from wtacrs.integration.layers.linear import EstimatedWeightGrad
-from wtacrs.integration.studies.captured import draw_or_remove
-from wtacrs.integration.studies.runs import Subject, train_in
+from wtacrs.integration.models.opening import Subject
+from wtacrs.integration.studies.output import draw_or_remove
+from wtacrs.integration.studies.runs import train_in
 from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.results import write_result, write_text

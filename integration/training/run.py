@@ -29,7 +29,7 @@ from wtacrs.integration.parallel.fsdp import (
 from wtacrs.integration.parallel.fsdp_classes import own_class
 from wtacrs.integration.parallel.processes import Processes
 from wtacrs.integration.progress import progress_display
-from wtacrs.integration.tasks.tasks import TaskData, digest
+from wtacrs.integration.tasks.base import TaskData, digest
 from wtacrs.integration.training.checkpoints import (
     load_state,
     random_states,
@@ -38,10 +38,10 @@ from wtacrs.integration.training.checkpoints import (
     save_checkpoint,
     save_state,
 )
-from wtacrs.integration.training.config import DEMO, FinetuneConfig
+from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.integration.training.evaluation import Evaluator
-from wtacrs.integration.training.event_log import FOLDER, EventLog
 from wtacrs.integration.training.loop import TrainingLoop
+from wtacrs.integration.training.tensorboard import FOLDER, EventLog
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.results import write_text
 from wtacrs.validation.records.training import TrainingPoint, TrainingResult
@@ -49,8 +49,6 @@ from wtacrs.validation.records.training import TrainingPoint, TrainingResult
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-__all__ = ["DEMO", "FinetuneConfig", "finetune"]
 
 
 def finetune(

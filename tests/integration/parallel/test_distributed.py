@@ -35,7 +35,8 @@ from wtacrs.integration.layers.linear import ApproxLinear
 from wtacrs.integration.models.loading import task_tokenizer
 from wtacrs.integration.parallel.processes import Processes, own_seed
 from wtacrs.integration.training import loop as training
-from wtacrs.integration.training.run import FinetuneConfig, finetune
+from wtacrs.integration.training.config import FinetuneConfig
+from wtacrs.integration.training.run import finetune
 from wtacrs.validation.records.results import load_result
 from wtacrs.validation.records.training import TrainingResult
 from wtacrs.validation.statistics.significance import mean_test_from_projections

@@ -13,6 +13,7 @@ from wtacrs.estimators import InputError
 from wtacrs.figures import style
 from wtacrs.figures.plots import experiment as figure
 from wtacrs.integration.cli import main
+from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.studies import experiment as module
 from wtacrs.integration.studies.experiment import (
     ExperimentConfig,
@@ -21,7 +22,6 @@ from wtacrs.integration.studies.experiment import (
     run_experiment,
     subject_of,
 )
-from wtacrs.integration.studies.runs import Subject
 from wtacrs.integration.tables.experiment import experiment_table
 from wtacrs.validation.records.experiment import ExperimentResult, ExperimentRun
 from wtacrs.validation.records.numbers import NumbersResult
