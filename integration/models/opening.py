@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from wtacrs.estimators import InputError
 from wtacrs.integration.models.loading import (
+    SMALL_T5,
     check_local,
     load_model,
     load_tokenizer,
@@ -16,7 +17,7 @@ from wtacrs.integration.models.loading import (
     task_tokenizer,
     without_place,
 )
-from wtacrs.integration.models.small_models import check_new, is_new, new_model
+from wtacrs.integration.models.small_models import check_new, is_new, new_model, new_model_name
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.tasks.loading import load_task
 
@@ -52,6 +53,13 @@ class Subject:
             InputError: if it cannot be loaded.
         """
         return open_model(self.model, self.tokenizer, task, seed)
+
+    @property
+    def name(self) -> str:
+        """What results call the model that `open` gives."""
+        if self.model is None:
+            return SMALL_T5
+        return new_model_name(self.model) if is_new(self.model) else without_place(self.model)
 
     @property
     def described(self) -> dict[str, str]:

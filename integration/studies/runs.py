@@ -1,4 +1,4 @@
-"""Runs of a study: each in a folder of its own, gone on with where it stopped when the study is started again."""
+"""Runs of a study: each in a folder of its own, continued where it stopped when the study is started again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.training.config import FinetuneConfig
-from wtacrs.integration.training.run import Observer, finetune
+from wtacrs.integration.training.run import Observer, finetune, finished_result
 from wtacrs.validation.records.training import TrainingResult
 
 
@@ -23,13 +23,15 @@ def train_in(
 ) -> TrainingResult:
     """One run in its folder, from the start or from the state that lies there.
 
-    A run that is over already is not trained again.
+    A run that is over is not trained again; if it kept no weights, the model is not even opened.
 
     Raises:
         InputError: if the run in the folder had other settings, or on anything that cannot be loaded or trained.
     """
-    goes_on = not overwrite and (folder / "state.pt").exists()
+    config = config.but(out=folder, resume=not overwrite and (folder / "state.pt").exists())
+    if config.resume and observer is None:
+        found = finished_result(config, task, subject.name)
+        if found is not None:
+            return found
     model, tokenizer = subject.open(task, config.seed)
-    return finetune(
-        config.but(out=folder, resume=goes_on), task, model, tokenizer, progress=progress, observer=observer
-    )
+    return finetune(config, task, model, tokenizer, progress=progress, observer=observer)
