@@ -1,7 +1,8 @@
-"""The `wtacrs` command line: one module per command, in the order the help lists them."""
+"""The `wtacrs` command line: a module per command."""
 
 # importing a module enters its command
 from wtacrs.integration.cli import (  # noqa: F401
+    budgets,
     capture,
     check,
     compare,
@@ -13,10 +14,12 @@ from wtacrs.integration.cli import (  # noqa: F401
     layers,
     memory,
     noise,
+    norms,
     pretrain,
     study,
     sweep,
     theory,
+    transfer,
     zoo,
 )
 from wtacrs.integration.cli.app import main

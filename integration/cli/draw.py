@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from wtacrs.estimators import InputError
-from wtacrs.integration.cli.app import app, budgets_from, console, wrote
+from wtacrs.integration.cli.app import app, console, wrote
+from wtacrs.integration.cli.options import budgets_from
 
 
 @app.command()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from wtacrs.integration.cli.app import app, console
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from wtacrs.estimators import Estimator, spec
-from wtacrs.integration.studies.captured import chosen_entries, source_of
+from wtacrs.integration.studies.layer_choice import chosen_entries
+from wtacrs.integration.studies.output import source_of
 from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.layers.scores import layer_scores
 from wtacrs.validation.problems import Problem

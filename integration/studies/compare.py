@@ -9,7 +9,8 @@ from pathlib import Path
 from wtacrs.estimators import InputError
 from wtacrs.estimators.core.sizing import sized
 from wtacrs.figures.plots import oracle_ratio, variance_budget
-from wtacrs.integration.studies.captured import chosen_entries, device_name, draw_or_remove, source_of
+from wtacrs.integration.studies.layer_choice import chosen_entries
+from wtacrs.integration.studies.output import device_name, draw_or_remove, source_of
 from wtacrs.validation.layers.candidates import RECOMMENDED, Candidate, candidates_from
 from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.layers.compare import DRAWS, STEPS, compare

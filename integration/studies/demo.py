@@ -14,14 +14,15 @@ from wtacrs.estimators import make
 from wtacrs.figures.plots import training as training_figure
 from wtacrs.figures.report.report import write_report
 from wtacrs.integration.models.loading import SMALL_T5, load_model, small_t5, task_tokenizer
+from wtacrs.integration.studies.capture import capture_task
 from wtacrs.integration.studies.check import check_study
-from wtacrs.integration.studies.commands import capture_task
 from wtacrs.integration.studies.compare import DEFAULT_ESTIMATORS, candidates_of, comparison_study
 from wtacrs.integration.studies.sweep import DEFAULT_BUDGETS, sweep_study
 from wtacrs.integration.tables.check import check_summary
 from wtacrs.integration.tables.compare import comparison_table
 from wtacrs.integration.tables.training import training_table
-from wtacrs.integration.tasks.tasks import TaskData, load_task
+from wtacrs.integration.tasks.base import TaskData
+from wtacrs.integration.tasks.loading import load_task
 from wtacrs.integration.training.config import DEMO
 from wtacrs.integration.training.run import finetune
 from wtacrs.validation.layers.captures import Captures

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from wtacrs.estimators import InputError, make
 from wtacrs.figures.plots import noise as noise_figure
-from wtacrs.integration.studies.captured import CAPTURED, device_name, draw_or_remove, source_of
+from wtacrs.integration.studies.layer_choice import chosen_names
+from wtacrs.integration.studies.output import device_name, draw_or_remove, source_of
 from wtacrs.validation.layers.candidates import candidates_from
 from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.layers.noise import LEVEL, layer_entries, model_noise, noise_of_layer
 from wtacrs.validation.layers.scores import default_scores
-from wtacrs.validation.patterns import fitting
 from wtacrs.validation.records.base import ScoreKind, stamp
 from wtacrs.validation.records.noise import LayerNoise, NoiseResult
 from wtacrs.validation.records.results import write_result
@@ -50,7 +50,7 @@ def noise_study(
             f"captures={captures.path}: holds one batch, and the noise between batches needs at least two: "
             "`wtacrs capture --batches 8`"
         )
-    chosen = _chosen(list(entries), layers)
+    chosen = chosen_names(list(entries), layers)
     runner = Runner() if runner is None else runner
     estimators = [make(candidate.estimator) for candidate in candidates_from(specs, budgets)]
     kinds = default_scores(captures) if scores is None else scores
@@ -77,8 +77,3 @@ def noise_study(
     runner.forget()
     draw_or_remove(partial(noise_figure.draw, result), out / "noise.png")
     return result
-
-
-def _chosen(known: Sequence[str], patterns: Sequence[str] | None) -> list[str]:
-    """Layers whose name fits one of the patterns (`*`, `?`, `[]`); all without patterns."""
-    return fitting(known, patterns, what=CAPTURED) if patterns else list(known)

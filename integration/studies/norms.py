@@ -16,8 +16,9 @@ from wtacrs.figures.plots import norms as norms_figure
 from wtacrs.integration.layers.convert import converted_class
 from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
 from wtacrs.integration.layers.linear_layers import fitting_layers
-from wtacrs.integration.studies.captured import draw_or_remove
-from wtacrs.integration.studies.runs import Subject, train_in
+from wtacrs.integration.models.opening import Subject
+from wtacrs.integration.studies.output import draw_or_remove
+from wtacrs.integration.studies.runs import train_in
 from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.norms import NormPoint, NormsResult

@@ -14,7 +14,9 @@ from scipy import stats
 from wtacrs.estimators import Estimator
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.figures.plots import transfer
-from wtacrs.integration.studies.captured import at_budget, chosen_entries, draw_or_remove, source_of
+from wtacrs.integration.studies.budgets import at_budget
+from wtacrs.integration.studies.layer_choice import chosen_entries
+from wtacrs.integration.studies.output import draw_or_remove, source_of
 from wtacrs.validation.layers.captures import Captures, load_captures
 from wtacrs.validation.layers.compare import compare
 from wtacrs.validation.layers.scores import SCORE_KINDS, default_scores

@@ -22,13 +22,16 @@ from readme_numbers.experiments import NUMBERS, committed, experiment_numbers
 from readme_numbers.readme import fill
 from readme_numbers.records import NumbersResult, NumberTable
 from wtacrs.estimators import InputError
+from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.progress import count_bar
-from wtacrs.integration.studies.commands import capture_command, check_folder
+from wtacrs.integration.studies.capture import capture_study
 from wtacrs.integration.studies.compare import candidates_of, comparison_study
 from wtacrs.integration.studies.demo import run_demo
 from wtacrs.integration.studies.noise import noise_study
 from wtacrs.integration.studies.sweep import sweep_study
+from wtacrs.integration.training.defaults import LEARNING_RATE
 from wtacrs.validation.benchmarks.scale import CANDIDATES, scale
+from wtacrs.validation.files import check_folder
 from wtacrs.validation.layers.captures import Captures, load_captures
 from wtacrs.validation.layers.equal_bytes import BASELINE, COMBINATIONS
 from wtacrs.validation.records.base import Record, stamp
@@ -81,16 +84,16 @@ class Work:
         layers: Sequence[str] | None = None,
         after: int | None = None,
         age: int | None = None,
-        lr: float = 3e-4,
+        lr: float = LEARNING_RATE,
     ) -> Captures:
         """Captured activations of a model on the embedded task."""
         path = self.out / f"{name}.safetensors"
         if path.exists():
             return load_captures(path)
         with self.bar(f"captures {name}") as report:
-            return capture_command(
-                path, "docstrings", None, model, None, batches, 32, max_length, layers, 0, report,
-                after=after, age=age, lr=lr,
+            return capture_study(
+                Subject(model=model), path, batches=batches, max_length=max_length, layers=layers,
+                after=after, age=age, lr=lr, report=report,
             )  # fmt: skip
 
 

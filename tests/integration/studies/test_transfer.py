@@ -16,7 +16,7 @@ from wtacrs.estimators import InputError, make, row_norms
 from wtacrs.figures import style
 from wtacrs.figures.plots import transfer
 from wtacrs.integration.studies import transfer as module
-from wtacrs.integration.studies.captured import at_budget
+from wtacrs.integration.studies.budgets import at_budget
 from wtacrs.integration.studies.transfer import DEFAULT_ESTIMATORS, transfer_pairs, transfer_study
 from wtacrs.integration.tables.transfer import transfer_table
 from wtacrs.validation.layers.captures import LayerCapture, load_captures, write_captures

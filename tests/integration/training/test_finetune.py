@@ -35,8 +35,8 @@ from transformers import (
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.layers.linear import ApproxLinear
 from wtacrs.integration.models.loading import small_t5, task_tokenizer
+from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.tasks.encoding import encode
-from wtacrs.integration.tasks.tasks import TaskData
 from wtacrs.integration.training import checkpoints
 from wtacrs.integration.training.config import DEMO
 from wtacrs.integration.training.evaluation import Evaluator

@@ -16,9 +16,11 @@ from wtacrs.estimators import InputError, row_norms
 from wtacrs.integration.layers.convert import approximate_
 from wtacrs.integration.layers.linear_layers import is_linear_layer
 from wtacrs.integration.measure.capture import capture
+from wtacrs.integration.models.opening import open_model
 from wtacrs.integration.models.small_models import NEW_MODELS, is_new, new_model
-from wtacrs.integration.studies.commands import capture_task, open_model, task_batches, without_captured
-from wtacrs.integration.training.trained_states import train_for_capture
+from wtacrs.integration.studies.capture import capture_task
+from wtacrs.integration.tasks.batches import task_batches, without_captured
+from wtacrs.integration.training.before_capture import train_for_capture
 
 
 def moved(model: nn.Module, by: float = 0.05) -> nn.Module:

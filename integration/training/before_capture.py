@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.progress import progress_display
-from wtacrs.integration.tasks.tasks import TaskData
+from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.training.config import FinetuneConfig
+from wtacrs.integration.training.defaults import LEARNING_RATE
 from wtacrs.integration.training.loop import TrainingLoop
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def train_for_capture(
     *,
     steps: int,
     age: int | None = None,
-    lr: float = 3e-4,
+    lr: float = LEARNING_RATE,
     batch_size: int = 32,
     max_length: int = 128,
     seed: int = 0,
