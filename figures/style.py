@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wtacrs.estimators import InputError
-from wtacrs.estimators.core.sizing import sizeless
 from wtacrs.validation.files import replacing
+from wtacrs.validation.layers.series import series
 
 DPI = 150
 INK, GREY = "#333333", "#8a8a8a"
@@ -82,24 +82,6 @@ class Look:
 
     colour: str
     marker: str
-
-
-def series(spec_text: str, sizes: Sequence[str] = ("budget",)) -> str:
-    """What a spec has in common at all budgets: without its budget and without fields at their defaults.
-
-    Text that is not a spec (a function of an outsider) is its own series.
-
-    Args:
-        spec_text: a spec or a series.
-        sizes: fields to leave out if they set the size (see `wtacrs.estimators.core.sizing`).
-
-    >>> series("wta_crs(budget=0.3)"), series("crs(budget=64)"), series("exact"), series("mine.py:f")
-    ('wta_crs', 'crs', 'exact', 'mine.py:f')
-    """
-    try:
-        return sizeless(spec_text, sizes)
-    except InputError:
-        return spec_text.strip()
 
 
 def looks(specs: Iterable[str]) -> dict[str, Look]:

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and folders that can be written to."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from wtacrs.estimators.core.errors import InputError
 
 
 @contextmanager
@@ -23,3 +25,19 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         partial.unlink()
         raise
+
+
+def check_folder(argument: str, path: Path) -> None:
+    """Refuse, before any work is done, a folder that cannot be written to; make it if need be.
+
+    Raises:
+        InputError: naming the argument, the path and the reason.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InputError(f"{argument}={path} is a file; a folder is needed") from None
+    except OSError as error:
+        raise InputError(f"{argument}={path} cannot be made: {error.strerror or error}") from None
+    if not os.access(path, os.W_OK):
+        raise InputError(f"{argument}={path} cannot be written to")

@@ -1,21 +1,25 @@
-"""The `wtacrs` command line: one module per command, in the order the help lists them."""
+"""The `wtacrs` command line: a module per command."""
 
 # importing a module enters its command
 from wtacrs.integration.cli import (  # noqa: F401
+    budgets,
     capture,
     check,
     compare,
     demo,
+    draw,
     experiment,
     finetune,
     layer_tests,
     layers,
     memory,
     noise,
+    norms,
     pretrain,
     study,
     sweep,
     theory,
+    transfer,
     zoo,
 )
 from wtacrs.integration.cli.app import main

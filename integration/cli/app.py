@@ -1,4 +1,4 @@
-"""The `wtacrs` command line: one line and exit code 2 on bad input, never a traceback for it."""
+"""The app that the commands enter, and what all of them print: bad input is one line and exit code 2, no traceback."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,9 +17,6 @@ from typer.core import TyperGroup
 from wtacrs.estimators import InputError
 from wtacrs.integration.parallel.processes import env_world_size, is_main_process
 from wtacrs.integration.progress import count_bar
-
-if TYPE_CHECKING:
-    from wtacrs.validation.records.base import ScoreKind
 
 # these keep finished pieces or states of training in their folder
 _GO_ON = ("compare", "sweep", "noise", "test", "study", "experiment")
@@ -36,7 +34,8 @@ class _Commands(TyperGroup):
         name, command, rest = super().resolve_command(ctx, args)
         if env_world_size() > 1 and name != "finetune":
             raise InputError(
-                f"WORLD_SIZE={env_world_size()}: only `wtacrs finetune` runs in several processes; start `wtacrs {name}` in one"
+                f"WORLD_SIZE={env_world_size()}: only `wtacrs finetune` runs in several processes; "
+                f"start `wtacrs {name}` in one"
             )
         return name, command, rest
 
@@ -64,52 +63,21 @@ _COLUMNS = os.environ.get("COLUMNS", "")
 console = Console(width=None if sys.stdout.isatty() else max(140, int(_COLUMNS) if _COLUMNS.isdigit() else 0))
 progress_bar = partial(count_bar, console)
 
-_SCORE_OPTIONS: dict[str, tuple[ScoreKind, ...]] = {
-    "oracle": ("oracle",),
-    "row-norms": ("row-norms",),
-    "stale": ("stale",),
-    "both": ("oracle", "row-norms"),
-    "all": ("oracle", "row-norms", "stale"),
-}
 
-CapturesArgument = Annotated[Path, typer.Argument(metavar="CAPTURES", help="File written by `wtacrs capture`.")]
-LayersOption = Annotated[
-    list[str] | None,
-    typer.Option("--layers", metavar="PATTERN", help="Only layers whose name fits, as in '*.wi'. Repeatable."),
-]
-ScoresOption = Annotated[
-    str | None,
-    typer.Option(
-        help="oracle (‖x‖‖dy‖), row-norms (‖x‖), stale (‖x‖ · earlier ‖dy‖), both (the first two) or all. "
-        "Default: both, and stale where the captures have it."
-    ),
-]
-SeedOption = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
-JobsOption = Annotated[int, typer.Option(min=1, help="Processes.")]
-SchedulerOption = Annotated[
-    str | None,
-    typer.Option(metavar="ADDRESS", help="A Dask scheduler, as in tcp://host:8786: its machines do the work."),
-]
-DeviceOption = Annotated[str, typer.Option(help="Where the products are computed: cpu, cuda, cuda:1 …")]
-TaskOption = Annotated[
-    str, typer.Option(help="docstrings (offline), sst2, rte, mrpc, cola, stsb, qnli, wnli or boolq.")
-]
-DataOption = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Folder of GLUE TSV files (SST-2/train.tsv …); else the task is downloaded."),
-]
-ModelOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME|DIR",
-        help="Hugging Face model: a hub name, a local folder, or new:bert, new:deberta, new:gpt2, new:llama, "
-        "new:opt or new:t5-gated for a small untrained one. Default: a small new T5.",
-    ),
-]
-TokenizerOption = Annotated[
-    str | None,
-    typer.Option(metavar="NAME|DIR", help="Vocabulary of a small new model. Default: trained on the task."),
-]
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"wtacrs {version('wtacrs')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    pass
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -145,40 +113,6 @@ def _refuse(message: str, code: int = 2) -> int:
     if is_main_process():
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return code
-
-
-def budgets_from(texts: Sequence[str]) -> list[int | float]:
-    """`0.3` is a fraction of the rows, `32` a number of rows."""
-    budgets: list[int | float] = []
-    for text in texts:
-        try:
-            budgets.append(int(text) if text.strip().lstrip("+-").isdigit() else float(text))
-        except ValueError:
-            raise InputError(
-                f"--budget {text!r} must be a fraction such as 0.3 or a number of rows such as 32"
-            ) from None
-    return budgets
-
-
-def scores_from(text: str | None) -> tuple[ScoreKind, ...] | None:
-    """The kinds of scores that `--scores` names; None, for all that the captures allow, if it is not given."""
-    if text is None:
-        return None
-    if text not in _SCORE_OPTIONS:
-        raise InputError(f"--scores {text!r} must be one of {', '.join(_SCORE_OPTIONS)}")
-    return _SCORE_OPTIONS[text]
-
-
-def device_from(text: str) -> str:
-    """A device that this machine has."""
-    import torch
-
-    try:
-        torch.empty(0, device=text)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"--device {text!r} cannot be used: {reason}") from None
-    return text
 
 
 def warn_skipped(layer: str, reason: str) -> None:

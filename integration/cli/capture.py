@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from wtacrs.integration.cli.app import (
+from wtacrs.integration.cli.app import app, console, progress_bar, wrote
+from wtacrs.integration.cli.options import (
+    BatchSizeOption,
     DataOption,
     LayersOption,
+    LearningRateOption,
+    MaxLengthOption,
     ModelOption,
     SeedOption,
     TaskOption,
     TokenizerOption,
-    app,
-    console,
-    progress_bar,
-    wrote,
 )
-
-if TYPE_CHECKING:
-    pass
+from wtacrs.integration.training.defaults import LEARNING_RATE
 
 
 @app.command()
@@ -34,8 +32,8 @@ def capture(
     model: ModelOption = None,
     tokenizer: TokenizerOption = None,
     batches: Annotated[int, typer.Option(min=1, help="Number of batches.")] = 1,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples per batch.")] = 32,
-    max_length: Annotated[int, typer.Option(min=2, help="Longest input, in tokens.")] = 128,
+    batch_size: BatchSizeOption = 32,
+    max_length: MaxLengthOption = 128,
     layers: LayersOption = None,
     after: Annotated[
         int | None, typer.Option(min=1, metavar="STEPS", help="First train exactly for so many steps.")
@@ -46,31 +44,29 @@ def capture(
             metavar="A", help="Also save the norms that dY had A steps earlier (A ≤ STEPS): stale scores."
         ),
     ] = None,
-    lr: Annotated[float, typer.Option(help="Learning rate of that training; small new models bear 1e-3.")] = 3e-4,
+    lr: LearningRateOption = LEARNING_RATE,
     seed: SeedOption = 0,
 ) -> None:
     """Save x, dy and the padding mask of every linear layer of a model on training batches.
 
-    With --after the model is first trained on other examples of the task.
+    With --after the model is first trained on other examples of the task, by --lr.
     """
-    from wtacrs.integration.studies.commands import capture_command
+    from wtacrs.integration.models.opening import Subject
+    from wtacrs.integration.studies.capture import capture_study
 
     with progress_bar("capturing") as report:
-        found = capture_command(
+        found = capture_study(
+            Subject(task, data, model, tokenizer),
             out,
-            task,
-            data,
-            model,
-            tokenizer,
-            batches,
-            batch_size,
-            max_length,
-            layers,
-            seed,
-            report,
+            batches=batches,
+            batch_size=batch_size,
+            max_length=max_length,
+            layers=layers,
             after=after,
             age=age,
             lr=lr,
+            seed=seed,
+            report=report,
         )
     console.print(f"{len(found.layers)} layers, {batches} batches, {found.path.stat().st_size / 2**20:.1f} MiB")
     wrote(found.path)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from wtacrs.estimators import InputError
-from wtacrs.integration.cli.app import LayersOption, SeedOption, app, console, progress_bar, wrote
-
-if TYPE_CHECKING:
-    pass
+from wtacrs.integration.cli.app import app, console, progress_bar, wrote
+from wtacrs.integration.cli.options import LayersOption, SeedOption
 
 
 @app.command()
@@ -56,7 +54,7 @@ def check(
     """
     from wtacrs.estimators import make
     from wtacrs.integration.studies.check import check_study, result_file
-    from wtacrs.integration.tables.tables import check_table
+    from wtacrs.integration.tables.check import check_table
     from wtacrs.validation.layers.captures import load_captures
     from wtacrs.validation.properties.external_kinds import KINDS, external_from
     from wtacrs.validation.properties.import_object import is_reference

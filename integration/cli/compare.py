@@ -8,39 +8,30 @@ from typing import Annotated
 import typer
 
 from wtacrs.estimators import InputError
-from wtacrs.integration.cli.app import (
+from wtacrs.integration.cli.app import app, console, progress_bar, warn_skipped, wrote
+from wtacrs.integration.cli.options import (
+    AnyScoresOption,
+    BudgetsOption,
     CapturesArgument,
     DeviceOption,
+    DrawsOption,
+    EstimatorsOption,
     JobsOption,
     LayersOption,
+    OutOption,
     SchedulerOption,
-    ScoresOption,
     SeedOption,
-    app,
     budgets_from,
-    console,
     device_from,
-    progress_bar,
     scores_from,
-    warn_skipped,
-    wrote,
 )
 
 
 @app.command()
 def compare(
     captures: CapturesArgument,
-    estimator: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SPEC",
-            help="As in 'wta_crs(winners=\"optimal\")'; without a budget: at each --budget. Repeatable.",
-        ),
-    ] = None,
-    budget: Annotated[
-        list[str] | None,
-        typer.Option(metavar="B", help="Equal rows: 0.3 = 30 % of the rows, 32 = 32 rows. Repeatable."),
-    ] = None,
+    estimator: EstimatorsOption = None,
+    budget: BudgetsOption = None,
     share: Annotated[
         list[float] | None,
         typer.Option(
@@ -53,25 +44,23 @@ def compare(
         bool, typer.Option("--combinations", help="At equal bytes: all combinations of parts, to see which pay.")
     ] = False,
     layers: LayersOption = None,
-    scores: ScoresOption = None,
+    scores: AnyScoresOption = None,
     steps: Annotated[int, typer.Option(min=1, help="T of the error of the mean of T steps.")] = 100,
-    draws: Annotated[int, typer.Option(min=3, help="Monte Carlo draws where there is no closed form.")] = 32,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the result and the figures.")] = Path(
-        "runs/compare"
-    ),
+    draws: DrawsOption = 32,
+    out: OutOption = Path("runs/compare"),
     seed: SeedOption = 0,
     jobs: JobsOption = 1,
     scheduler: SchedulerOption = None,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Bias, variance, error over steps, cosine, bytes and multiplications of estimators on captured layers.
+    """Bias, variance, error over steps, cosine, bytes and MACs of estimators on captured layers.
 
-    Without --budget and --bytes: at 5 budgets and at 10 % and 30 % of the bytes. What is done is kept in the folder
-    until the result is whole: the same command goes on where it was stopped.
+    --budget compares at equal rows. Without it and --bytes: at 5 budgets and at 10 % and 30 % of the bytes. What is done
+    is kept in the folder until the result is whole: the same command goes on where it was stopped.
     """
-    from wtacrs.integration.studies.commands import check_folder
     from wtacrs.integration.studies.compare import candidates_of, comparison_study
     from wtacrs.integration.tables.compare import comparison_table, oracle_ratio_table, ratio_table
+    from wtacrs.validation.files import check_folder
     from wtacrs.validation.layers.captures import load_captures
     from wtacrs.validation.layers.equal_bytes import COMBINATIONS
     from wtacrs.validation.runner import Runner
@@ -80,7 +69,8 @@ def compare(
         raise InputError(
             "--combinations are compared at equal bytes: name a share with --bytes, as in --bytes 0.1"
         )
-    candidates = candidates_of(estimator, budgets_from(budget or []), share, COMBINATIONS if combinations else ())
+    candidates = candidates_of(estimator, budgets_from(budget), share, COMBINATIONS if combinations else ())
+    kinds, place = None if scores is None else scores_from(scores), device_from(device)
     opened = load_captures(captures)
     check_folder("out", out)
     with progress_bar("comparing") as report:
@@ -89,15 +79,15 @@ def compare(
             candidates,
             out,
             layers=layers,
-            scores=scores_from(scores),
+            scores=kinds,
             steps=steps,
             draws=draws,
             seed=seed,
-            device=device_from(device),
+            device=place,
             runner=Runner(jobs, scheduler, out, report, warn_skipped),
         )
     for table in (comparison_table(result, console.width), oracle_ratio_table(result), ratio_table(result)):
         if table.row_count:
             console.print(table)
-    figures = ("variance_budget", "variance_bytes", "variance_multiplications", "oracle_ratio")
+    figures = ("variance_budget", "variance_bytes", "variance_macs", "oracle_ratio")
     wrote(out / "comparison.json", *(out / f"{name}.png" for name in figures))

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from wtacrs.integration.cli.app import DataOption, app, console, wrote
+from wtacrs.integration.cli.app import app, console, wrote
+from wtacrs.integration.cli.options import AnewOption, DataOption
 
 
 @app.command()
@@ -23,14 +24,12 @@ def experiment(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the experiment; default runs/NAME.")
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start anew; else what is there is gone on with.")
-    ] = False,
+    overwrite: AnewOption = False,
 ) -> None:
     """Exact training and estimators over seeds, and whether they are equivalent within a margin."""
-    from wtacrs.integration.studies.commands import check_folder
     from wtacrs.integration.studies.experiment import read_experiment, run_experiment
     from wtacrs.integration.tables.experiment import experiment_table
+    from wtacrs.validation.files import check_folder
 
     config = read_experiment(file)
     folder = Path("runs") / config.name if out is None else out

@@ -7,24 +7,34 @@ from typing import Annotated, Any
 
 import typer
 
-from wtacrs.integration.cli.app import (
+from wtacrs.integration.cli.app import app, console, wrote
+from wtacrs.integration.cli.options import (
+    BatchSizeOption,
     DataOption,
+    DevLimitOption,
+    EstimatorOption,
     LayersOption,
+    LearningRateOption,
+    LoraFaOption,
+    LoraRankOption,
+    MaxLengthOption,
     ModelOption,
+    PrecisionOption,
+    ReplaceOption,
+    ResumeOption,
+    RunOption,
     SeedOption,
     TaskOption,
     TokenizerOption,
-    app,
-    console,
-    wrote,
+    TrainLimitOption,
+    spec_from,
 )
+from wtacrs.integration.training.defaults import LEARNING_RATE
 
 
 @app.command()
 def finetune(
-    estimator: Annotated[
-        str, typer.Option(metavar="SPEC", help="Estimator of dW; 'exact' for ordinary training.")
-    ] = "wta_crs(budget=0.3)",
+    estimator: EstimatorOption = "wta_crs(budget=0.3)",
     scores: Annotated[
         str,
         typer.Option(
@@ -37,32 +47,34 @@ def finetune(
     data: DataOption = None,
     model: ModelOption = None,
     tokenizer: TokenizerOption = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run.")] = Path("runs/finetune"),
+    out: RunOption = Path("runs/finetune"),
     epochs: Annotated[float, typer.Option(help="Passes over the training examples.")] = 3.0,
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps, instead of epochs.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Examples per forward pass, of all processes together.")] = 32,
-    accumulation: Annotated[int, typer.Option(help="Forward passes per optimizer step.")] = 1,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps, instead of epochs.")] = None,
+    batch_size: BatchSizeOption = 32,
+    accumulation: Annotated[int, typer.Option(min=1, help="Forward passes per optimizer step.")] = 1,
     layers: LayersOption = None,
-    lora_rank: Annotated[
-        int | None, typer.Option(help="Train adapters of this rank (LoRA) instead; `pip install 'wtacrs[peft]'`.")
-    ] = None,
+    lora_rank: LoraRankOption = None,
     lora_alpha: Annotated[
         float | None, typer.Option(help="Adapters count alpha / rank; default twice the rank.")
     ] = None,
-    lora_fa: Annotated[bool, typer.Option("--lora-fa", help="Freeze A of every adapter; B alone trains.")] = False,
-    lr: Annotated[float, typer.Option(help="Peak learning rate of AdamW.")] = 3e-4,
+    lora_fa: LoraFaOption = False,
+    lr: LearningRateOption = LEARNING_RATE,
     schedule: Annotated[str, typer.Option(help="linear or cosine, both to 0, or constant.")] = "linear",
     warmup: Annotated[float, typer.Option(help="Fraction of the steps over which the rate rises.")] = 0.06,
     weight_decay: Annotated[float, typer.Option(help="Of AdamW, for matrices only.")] = 0.01,
     clip: Annotated[float, typer.Option(help="Largest norm of the gradient; 0 for no clipping.")] = 1.0,
-    precision: Annotated[str, typer.Option(help="fp32, or bf16 for autocast.")] = "fp32",
-    max_length: Annotated[int, typer.Option(help="Longest input, in tokens.")] = 128,
-    eval_every: Annotated[int | None, typer.Option(help="Steps between evaluations; default one epoch.")] = None,
-    save_every: Annotated[int | None, typer.Option(help="Steps between saved states; default one epoch.")] = None,
-    train_limit: Annotated[int | None, typer.Option(help="Use only so many training examples.")] = None,
-    dev_limit: Annotated[int | None, typer.Option(help="Use only so many dev examples.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+    precision: PrecisionOption = "fp32",
+    max_length: MaxLengthOption = 128,
+    eval_every: Annotated[
+        int | None, typer.Option(min=1, help="Steps between evaluations; default one epoch.")
+    ] = None,
+    save_every: Annotated[
+        int | None, typer.Option(min=1, help="Steps between saved states; default one epoch.")
+    ] = None,
+    train_limit: TrainLimitOption = None,
+    dev_limit: DevLimitOption = None,
+    resume: ResumeOption = False,
+    overwrite: ReplaceOption = False,
     tensorboard: Annotated[
         bool,
         typer.Option("--tensorboard", help="Write event files too; needs `pip install 'wtacrs[tensorboard]'`."),
@@ -80,13 +92,14 @@ def finetune(
     Under torchrun or accelerate launch (torchrun --nproc-per-node 2 -m wtacrs.integration.cli finetune …) several
     processes share every batch: --batch-size and --steps mean what they mean in one.
     """
+    from wtacrs.integration.models.opening import Subject
     from wtacrs.integration.parallel.processes import is_main_process
-    from wtacrs.integration.studies.commands import finetune_command
-    from wtacrs.integration.tables.tables import training_table
+    from wtacrs.integration.studies.finetune import finetune_study
+    from wtacrs.integration.tables.training import training_table
     from wtacrs.integration.training.config import FinetuneConfig
 
     options: dict[str, Any] = {
-        "estimator": None if estimator == "exact" else estimator,
+        "estimator": spec_from(estimator),
         "scores": scores,
         "epochs": epochs,
         "steps": steps,
@@ -111,16 +124,8 @@ def finetune(
         "tensorboard": tensorboard,
         "fsdp": fsdp,
     }
-    result = finetune_command(
-        FinetuneConfig(**options),
-        task,
-        data,
-        model,
-        tokenizer,
-        train_limit=train_limit,
-        dev_limit=dev_limit,
-        overwrite=overwrite,
-    )
+    subject = Subject(task, data, model, tokenizer, train_limit, dev_limit)
+    result = finetune_study(FinetuneConfig(**options), subject, overwrite=overwrite)
     if is_main_process():
         console.print(training_table([result]))
         wrote(out / "result.json", out / "metrics.jsonl", out / "best")

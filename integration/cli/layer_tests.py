@@ -8,36 +8,29 @@ from typing import Annotated
 import typer
 
 from wtacrs.estimators import InputError
-from wtacrs.integration.cli.app import (
+from wtacrs.integration.cli.app import app, console, progress_bar, warn_skipped, wrote
+from wtacrs.integration.cli.options import (
+    BudgetsOption,
     CapturesArgument,
     DeviceOption,
+    EstimatorsOption,
     JobsOption,
     LayersOption,
+    OutOption,
     SchedulerOption,
+    ScoresOption,
     SeedOption,
-    app,
     budgets_from,
-    console,
     device_from,
-    progress_bar,
     scores_from,
-    warn_skipped,
-    wrote,
 )
 
 
 @app.command("test")
 def layer_tests(
     captures: CapturesArgument,
-    estimator: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SPEC", help="As in 'pivotal(budget=0.3)'; without a budget: at each --budget. Repeatable."
-        ),
-    ] = None,
-    budget: Annotated[
-        list[str] | None, typer.Option(metavar="B", help="0.3 = 30 % of the rows, 32 = 32 rows. Repeatable.")
-    ] = None,
+    estimator: EstimatorsOption = None,
+    budget: BudgetsOption = None,
     against: Annotated[
         str,
         typer.Option(
@@ -48,46 +41,47 @@ def layer_tests(
         str, typer.Option(help="What is compared: variance, or mse about the exact product.")
     ] = "variance",
     layers: LayersOption = None,
-    scores: Annotated[
-        str, typer.Option(help="oracle (‖x‖‖dy‖), row-norms (‖x‖), stale (‖x‖ · earlier ‖dy‖), both or all.")
-    ] = "row-norms",
+    scores: ScoresOption = "row-norms",
     draws: Annotated[int, typer.Option(min=30, help="Draws per layer and estimator.")] = 500,
     level: Annotated[
         float, typer.Option(help="Probability that any of the sound means is rejected; likewise the variances.")
     ] = 0.01,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the result and the figure.")] = Path(
-        "runs/test"
-    ),
+    out: OutOption = Path("runs/test"),
     seed: SeedOption = 0,
     jobs: JobsOption = 1,
     scheduler: SchedulerOption = None,
     device: DeviceOption = "cpu",
 ) -> int:
-    """Test means and variances on captured layers at their real size; exit code 1 if a claim is rejected."""
-    from wtacrs.integration.studies.commands import check_folder
+    """Test means and variances on captured layers at their real size; exit code 1 if a claim is rejected.
+
+    Without --estimator and --budget: wta_crs at 0.3.
+    """
     from wtacrs.integration.studies.layer_tests import layer_test_study
-    from wtacrs.integration.tables.layer_tests import layer_test_summary, layer_test_tables
+    from wtacrs.integration.tables.layer_tests import layer_test_tables
+    from wtacrs.validation.files import check_folder
     from wtacrs.validation.layers.captures import load_captures
     from wtacrs.validation.runner import Runner
+    from wtacrs.validation.summaries.layer_tests import layer_test_summary
 
     if quantity not in ("variance", "mse"):
         raise InputError(f"--quantity {quantity!r} must be variance or mse")
+    budgets, kinds, place = budgets_from(budget, (0.3,)), scores_from(scores), device_from(device)
     opened = load_captures(captures)
     check_folder("out", out)
     with progress_bar("testing") as report:
         result = layer_test_study(
             opened,
             estimator or ["wta_crs"],
-            budgets_from(budget or ["0.3"]),
+            budgets,
             out,
             against=None if against == "none" else against,
             layers=layers,
-            scores=scores_from(scores) or ("row-norms",),
+            scores=kinds,
             quantity=quantity,  # type: ignore[arg-type]
             draws=draws,
             level=level,
             seed=seed,
-            device=device_from(device),
+            device=place,
             runner=Runner(jobs, scheduler, out, report, warn_skipped),
         )
     for table in layer_test_tables(result):

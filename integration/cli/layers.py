@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from wtacrs.integration.cli.app import DataOption, LayersOption, SeedOption, TaskOption, app, console
+from wtacrs.integration.cli.app import app, console
+from wtacrs.integration.cli.options import (
+    BatchSizeOption,
+    DataOption,
+    LayersOption,
+    MaxLengthOption,
+    SeedOption,
+    TaskOption,
+)
 
 
 @app.command()
@@ -25,18 +33,18 @@ def layers(
     only: LayersOption = None,
     task: TaskOption = "docstrings",
     data: DataOption = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples of the batch that is run.")] = 32,
-    max_length: Annotated[int, typer.Option(help="Longest input, in tokens.")] = 128,
+    batch_size: BatchSizeOption = 32,
+    max_length: MaxLengthOption = 128,
     seed: SeedOption = 0,
 ) -> None:
     """Which layers of a model are estimated, which stay exact, and why.
 
     One batch runs through the model, so that layers which are never called, or get few numbers, are told as well.
     """
-    from wtacrs.integration.studies.layers import coverage_command
+    from wtacrs.integration.studies.layers import coverage_study
     from wtacrs.integration.tables.layers import coverage_table
 
-    for title, found in coverage_command(
+    for title, found in coverage_study(
         model or [],
         task,
         data,

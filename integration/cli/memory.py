@@ -7,18 +7,22 @@ from typing import Annotated
 
 import typer
 
-from wtacrs.integration.cli.app import (
+from wtacrs.integration.cli.app import app, console, progress_bar, wrote
+from wtacrs.integration.cli.options import (
+    BatchSizeOption,
     DataOption,
+    DeviceOption,
     LayersOption,
+    LoraFaOption,
+    LoraRankOption,
+    MaxLengthOption,
     ModelOption,
+    OutOption,
+    PrecisionOption,
     SeedOption,
     TaskOption,
     TokenizerOption,
-    app,
-    console,
     device_from,
-    progress_bar,
-    wrote,
 )
 
 
@@ -32,30 +36,29 @@ def memory(
     data: DataOption = None,
     model: ModelOption = None,
     tokenizer: TokenizerOption = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples per forward pass.")] = 32,
-    max_length: Annotated[int, typer.Option(help="Longest input, in tokens.")] = 128,
-    precision: Annotated[str, typer.Option(help="fp32, or bf16 for autocast.")] = "fp32",
+    batch_size: BatchSizeOption = 32,
+    max_length: MaxLengthOption = 128,
+    precision: PrecisionOption = "fp32",
     layers: LayersOption = None,
-    lora_rank: Annotated[int | None, typer.Option(help="With adapters of this rank on the layers.")] = None,
-    lora_fa: Annotated[bool, typer.Option("--lora-fa", help="Freeze A of every adapter.")] = False,
-    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1 …")] = "cpu",
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the result.")] = Path("runs/memory"),
+    lora_rank: LoraRankOption = None,
+    lora_fa: LoraFaOption = False,
+    device: DeviceOption = "cpu",
+    out: OutOption = Path("runs/memory"),
     seed: SeedOption = 0,
 ) -> None:
     """What one training step keeps for its backward pass, by type of layer.
 
     Exact, with estimators, with activation checkpointing, and with both; measured, not computed.
     """
-    from wtacrs.integration.studies.memory import memory_command
-    from wtacrs.integration.tables.memory import memory_sentences, memory_table
+    from wtacrs.integration.models.opening import Subject
+    from wtacrs.integration.studies.memory import memory_study
+    from wtacrs.integration.tables.memory import memory_table
+    from wtacrs.validation.records.memory import memory_sentences
 
     with progress_bar("memory") as report:
-        result = memory_command(
+        result = memory_study(
+            Subject(task, data, model, tokenizer),
             estimator or ["wta_crs(budget=0.3)"],
-            task,
-            data,
-            model,
-            tokenizer,
             out,
             batch_size=batch_size,
             max_length=max_length,

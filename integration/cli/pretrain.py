@@ -7,7 +7,23 @@ from typing import Annotated, Any
 
 import typer
 
-from wtacrs.integration.cli.app import SeedOption, app, console, wrote
+from wtacrs.integration.cli.app import app, console, wrote
+from wtacrs.integration.cli.options import (
+    BatchSizeOption,
+    EstimatorOption,
+    LearningRateOption,
+    MaxLengthOption,
+    PrecisionOption,
+    ReplaceOption,
+    ResumeOption,
+    RunOption,
+    SaveEveryOption,
+    SeedOption,
+    StepsOption,
+    TrainLimitOption,
+    spec_from,
+)
+from wtacrs.integration.training.defaults import NEW_MODEL_LEARNING_RATE
 
 
 @app.command()
@@ -18,28 +34,29 @@ def pretrain(
     tokenizer: Annotated[
         str, typer.Option(metavar="NAME|DIR", help="A vocabulary with sentinels, as T5's.")
     ] = "google-t5/t5-small",
-    estimator: Annotated[
-        str, typer.Option(metavar="SPEC", help="Estimator of dW; 'exact' for ordinary training.")
-    ] = "exact",
+    estimator: EstimatorOption = "exact",
     size: Annotated[str, typer.Option(help="demo, mini or small (t5-small's).")] = "demo",
-    steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 1_000,
-    batch_size: Annotated[int, typer.Option(help="Pieces of text per step.")] = 32,
-    lr: Annotated[float, typer.Option(help="Peak learning rate of AdamW.")] = 1e-3,
-    max_length: Annotated[int, typer.Option(help="Tokens of a corrupted input.")] = 128,
-    precision: Annotated[str, typer.Option(help="fp32, or bf16 for autocast.")] = "fp32",
-    save_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 500,
-    train_limit: Annotated[int | None, typer.Option(min=1, help="Use only so many pieces of the text.")] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run.")] = Path("runs/pretrain"),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+    steps: StepsOption = 1_000,
+    batch_size: BatchSizeOption = 32,
+    lr: LearningRateOption = NEW_MODEL_LEARNING_RATE,
+    max_length: MaxLengthOption = 128,
+    precision: PrecisionOption = "fp32",
+    save_every: SaveEveryOption = 500,
+    train_limit: TrainLimitOption = None,
+    out: RunOption = Path("runs/pretrain"),
+    resume: ResumeOption = False,
+    overwrite: ReplaceOption = False,
     seed: SeedOption = 0,
 ) -> None:
-    """Pre-train a new T5 by span corruption on a text, exactly or with an estimated weight gradient."""
+    """Pre-train a new T5 by span corruption on a text, exactly or with an estimated weight gradient.
+
+    An example is a piece of the text, so long that its corrupted input has --max-length tokens.
+    """
     from wtacrs.integration.training.pretrain import PretrainingConfig
     from wtacrs.integration.training.pretrain import pretrain as run
 
     options: dict[str, Any] = {
-        "estimator": None if estimator == "exact" else estimator,
+        "estimator": spec_from(estimator),
         "size": size,
         "steps": steps,
         "batch_size": batch_size,

@@ -7,57 +7,49 @@ from typing import Annotated
 
 import typer
 
-from wtacrs.integration.cli.app import (
+from wtacrs.integration.cli.app import app, console, progress_bar, warn_skipped, wrote
+from wtacrs.integration.cli.options import (
+    BudgetsOption,
+    CaptureFilesArgument,
     DeviceOption,
     JobsOption,
     LayersOption,
+    OutOption,
     SchedulerOption,
-    app,
+    ScoresOption,
     budgets_from,
-    console,
     device_from,
-    progress_bar,
     scores_from,
-    warn_skipped,
-    wrote,
 )
 
 
 @app.command()
 def sweep(
-    captures: Annotated[
-        list[Path], typer.Argument(metavar="CAPTURES...", help="Files written by `wtacrs capture`.")
-    ],
-    budget: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="B", help="0.3 = 30 % of the rows, 32 = 32 rows. Repeatable; default 0.1, 0.3 and 0.5."
-        ),
-    ] = None,
+    captures: CaptureFilesArgument,
+    budget: BudgetsOption = None,
     layers: LayersOption = None,
-    scores: Annotated[
-        str, typer.Option(help="oracle (‖x‖‖dy‖), row-norms (‖x‖), stale (‖x‖ · earlier ‖dy‖), both or all.")
-    ] = "oracle",
+    scores: ScoresOption = "oracle",
     products: Annotated[
         bool,
         typer.Option(help="Without ‖G_T‖² it is far quicker, but only an upper bound: no best |C|, no regret."),
     ] = True,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the result and the figures.")] = Path(
-        "runs/sweep"
-    ),
+    out: OutOption = Path("runs/sweep"),
     jobs: JobsOption = 1,
     scheduler: SchedulerOption = None,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Exact variance of WTA-CRS for every number of winners |C|, with both rules' choices marked."""
-    from wtacrs.figures.summary import which_winners
-    from wtacrs.integration.studies.commands import check_folder
+    """Exact variance of WTA-CRS for every number of winners |C|, with both rules' choices marked.
+
+    Without --budget: at 0.1, 0.3 and 0.5.
+    """
     from wtacrs.integration.studies.sweep import DEFAULT_BUDGETS, sweep_study
-    from wtacrs.integration.tables.tables import sweep_table
+    from wtacrs.integration.tables.sweep import sweep_table
+    from wtacrs.validation.files import check_folder
     from wtacrs.validation.layers.captures import load_captures
     from wtacrs.validation.runner import Runner
+    from wtacrs.validation.summaries.sweep import which_winners
 
-    chosen = budgets_from(budget) if budget else list(DEFAULT_BUDGETS)
+    chosen, kinds, place = budgets_from(budget, DEFAULT_BUDGETS), scores_from(scores), device_from(device)
     files = [load_captures(path) for path in captures]
     check_folder("out", out)
     with progress_bar("sweeping") as report:
@@ -66,9 +58,9 @@ def sweep(
             chosen,
             out,
             layers=layers,
-            scores=scores_from(scores) or ("oracle",),
+            scores=kinds,
             products=products,
-            device=device_from(device),
+            device=place,
             runner=Runner(jobs, scheduler, out, report, warn_skipped),
         )
     console.print(sweep_table(result))

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from wtacrs.integration.cli.app import SeedOption, app, console, progress_bar, wrote
-
-if TYPE_CHECKING:
-    pass
+from wtacrs.integration.cli.app import app, console, progress_bar, wrote
+from wtacrs.integration.cli.options import OutOption, SeedOption
 
 
 @app.command()
 def theory(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the result and the figures.")] = Path(
-        "runs/theory"
-    ),
+    out: OutOption = Path("runs/theory"),
     seed: SeedOption = 0,
 ) -> int:
     """What is true of the estimators and what only looks true, a figure each; exit code 1 if a claim fails."""
-    from wtacrs.integration.studies.commands import check_folder
     from wtacrs.integration.studies.theory import theory_study
-    from wtacrs.integration.tables.tables import theory_table
+    from wtacrs.integration.tables.theory import theory_table
+    from wtacrs.validation.files import check_folder
 
     check_folder("out", out)
     with progress_bar("theory") as report:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from wtacrs.integration.cli.app import app, console
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()
@@ -20,7 +17,7 @@ def zoo(
     import inspect
 
     from wtacrs.estimators import lookup
-    from wtacrs.integration.tables.tables import zoo_table
+    from wtacrs.integration.tables.zoo import zoo_table
 
     if name is None:
         console.print(zoo_table())

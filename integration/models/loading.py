@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from wtacrs.estimators.core.errors import InputError
+from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.tasks.hub import hub_problem, one_line, quiet, refuse
-from wtacrs.integration.tasks.tasks import TaskData
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, T5ForConditionalGeneration

@@ -14,7 +14,7 @@ import torch
 
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.models.loading import EMBEDDING_SCALE
-from wtacrs.integration.tasks.tasks import TaskData
+from wtacrs.integration.tasks.base import TaskData
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -84,6 +84,11 @@ def is_new(name: str | None) -> bool:
     return name is not None and name.startswith(PREFIX)
 
 
+def new_model_name(name: str) -> str:
+    """What results call the new model of this name."""
+    return f"small {name.replace(PREFIX, 'new ')}"
+
+
 def check_new(name: str) -> None:
     """Refuse a name of an architecture that cannot be built.
 
@@ -129,7 +134,7 @@ def new_model(name: str, tokenizer: PreTrainedTokenizerBase, task: TaskData, *, 
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
         model = _built(_ARCHITECTURES[name.removeprefix(PREFIX)], common)
-    model.name_or_path = f"small {name.replace(PREFIX, 'new ')}"
+    model.name_or_path = new_model_name(name)
     return model.eval()
 
 

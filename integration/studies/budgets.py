@@ -9,25 +9,27 @@ from statistics import fmean, stdev
 
 from scipy import stats
 
-from wtacrs.estimators import Estimator
+from wtacrs.estimators import Estimator, make
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.figures.plots import budget_accuracy
-from wtacrs.figures.style import series
-from wtacrs.figures.summary import LayerMedian, layer_medians
+from wtacrs.estimators.core.sizing import missing_size
+from wtacrs.figures.plots import budgets as budgets_figure
 from wtacrs.integration.models.loading import load_model
-from wtacrs.integration.studies.captured import at_budget, draw_or_remove
-from wtacrs.integration.studies.commands import capture_task
-from wtacrs.integration.studies.runs import Subject, train_in
-from wtacrs.integration.tasks.tasks import TaskData
+from wtacrs.integration.models.opening import Subject
+from wtacrs.integration.studies.capture import capture_task
+from wtacrs.integration.studies.output import draw_or_remove
+from wtacrs.integration.studies.runs import train_in
+from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.layers.compare import compare
 from wtacrs.validation.layers.scores import SCORE_KINDS
+from wtacrs.validation.layers.series import series
 from wtacrs.validation.records.base import stamp
+from wtacrs.validation.records.budgets import BudgetPoint, BudgetsResult, Difference, Scores
 from wtacrs.validation.records.results import write_result
-from wtacrs.validation.records.studies import BudgetPoint, BudgetsResult, Difference, Scores
 from wtacrs.validation.records.training import TrainingResult
 from wtacrs.validation.runner import Runner
+from wtacrs.validation.summaries.compare import LayerMedian, layer_medians
 
 DEFAULT_BUDGETS = (0.05, 0.1, 0.2, 0.3, 0.5)
 LEVEL = 0.95
@@ -91,6 +93,25 @@ def budgets_study(
     captures = _capture(out, task, config, numbers[0])
     medians = _variances(captures, list(chosen.values()), draws, config.seed, skipped)
     return _write(out, subject, config, task, numbers, exact, estimated, chosen, medians)
+
+
+def at_budget(spec: str, budget: int | float) -> Estimator:
+    """The estimator of a spec that leaves its budget out, or has `{budget}` where it belongs.
+
+    >>> at_budget("crs", 0.3), at_budget("control_variate(rank=4, rows=crs(budget={budget}))", 8).rows
+    (crs(budget=0.3), crs(budget=8))
+
+    Raises:
+        InputError: on a spec that has a budget already or is unusable, or an unusable budget.
+    """
+    if "{budget}" in spec:
+        return make(spec.replace("{budget}", repr(budget)))
+    if missing_size(spec) == "budget":
+        return make(spec, budget=budget)
+    make(spec)  # a spec that is unusable altogether says so itself
+    raise InputError(
+        f"estimator={spec!r}: leave the budget out, as in 'wta_crs', or write {{budget}} for it: it is given apart"
+    )
 
 
 def _at_budgets(estimator: str, budgets: Sequence[int | float]) -> dict[int | float, Estimator]:
@@ -169,7 +190,7 @@ def _write(
         points=points,
     )
     write_result(out / "budgets.json", result)
-    draw_or_remove(partial(budget_accuracy.draw, result), out / "budgets.png")
+    draw_or_remove(partial(budgets_figure.draw, result), out / "budgets.png")
     return result
 
 

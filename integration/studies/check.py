@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from wtacrs.estimators import Estimator, spec
-from wtacrs.integration.studies.captured import chosen_entries, source_of
+from wtacrs.integration.studies.layer_choice import chosen_entries
+from wtacrs.integration.studies.output import source_of
 from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.layers.scores import layer_scores
 from wtacrs.validation.problems import Problem
@@ -17,7 +18,8 @@ from wtacrs.validation.properties.external_code import ExternalLinear, ExternalP
 from wtacrs.validation.properties.external_kinds import file_stem
 from wtacrs.validation.properties.mean_report import MeanTracker
 from wtacrs.validation.records.base import stamp
-from wtacrs.validation.records.results import CheckResult, Verdict, write_result
+from wtacrs.validation.records.check import CheckResult, Verdict
+from wtacrs.validation.records.results import write_result
 from wtacrs.validation.runner import Report
 from wtacrs.validation.statistics.significance import mean_test
 

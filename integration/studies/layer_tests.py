@@ -9,9 +9,10 @@ from pathlib import Path
 from wtacrs.estimators import Estimator, InputError, make
 from wtacrs.estimators.core.sizing import budget_of, missing_size, sized
 from wtacrs.figures.plots import layer_tests as figure
-from wtacrs.integration.studies.captured import chosen_entries, device_name, draw_or_remove, source_of
+from wtacrs.integration.studies.layer_choice import chosen_entries
+from wtacrs.integration.studies.output import device_name, draw_or_remove, source_of
+from wtacrs.validation.layers.candidates import candidates_from
 from wtacrs.validation.layers.captures import Captures
-from wtacrs.validation.layers.compare import candidates_from
 from wtacrs.validation.layers.layer_tests import adjusted_for_families, examine_entry
 from wtacrs.validation.records.base import ScoreKind, stamp
 from wtacrs.validation.records.layer_tests import LayerTest, LayerTestResult

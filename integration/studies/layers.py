@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache, partial
+from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from wtacrs.estimators import InputError
-from wtacrs.integration.layers.convert import fitting_layers
+from wtacrs.integration.layers.linear_layers import filter_of
 from wtacrs.integration.measure.coverage import Coverage, coverage
-from wtacrs.integration.models.loading import is_text_to_text, model_name, small_t5, task_tokenizer
+from wtacrs.integration.models.loading import is_text_to_text, model_name, task_tokenizer
 from wtacrs.integration.models.lora import add_lora, require_peft
-from wtacrs.integration.models.small_models import NEW_MODELS, is_new, new_model
-from wtacrs.integration.studies.commands import check_model, open_model, task_batches
-from wtacrs.integration.tasks.tasks import TaskData, load_task
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from wtacrs.integration.models.opening import check_model, open_model
+from wtacrs.integration.models.small_models import NEW_MODELS
+from wtacrs.integration.tasks.batches import require_examples, task_batches
+from wtacrs.integration.tasks.loading import load_task
 
 
-def coverage_command(
+def coverage_study(
     models: Sequence[str],
     task_name: str,
     data: Path | None,
@@ -54,27 +51,14 @@ def coverage_command(
             raise InputError(f"--lora-rank {lora} must be at least 1")
         require_peft()
     task = load_task(task_name, data=data)
-    vocabulary = cache(partial(task_tokenizer, task))  # one for all new models: to train it takes most of the time
+    require_examples(task, 1, batch_size)
+    vocabulary = cache(
+        lambda task: task_tokenizer(task)
+    )  # one for all new models: to train it takes most of the time
     for name in chosen:
-        model, tokenizer = _opened(name, task, vocabulary, seed)
+        model, tokenizer = open_model(name, None, task, seed, new_vocabulary=vocabulary)
         title = model_name(model)
         options = {"batches": 1, "batch_size": batch_size, "max_length": max_length, "seed": seed}
         (batch,) = task_batches(task, tokenizer, text_to_text=is_text_to_text(model), **options)
         adapted = model if lora is None else add_lora(model, lora, seed=seed)
-        kept = None if layers is None else set(fitting_layers(adapted, layers))
-        yield title, coverage(adapted, batch, filter_fn=None if kept is None else partial(_among, kept))
-
-
-def _opened(
-    name: str | None, task: TaskData, vocabulary: Callable[[], PreTrainedTokenizerBase], seed: int
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    if name is not None and not is_new(name):
-        return open_model(name, None, task, seed)
-    if name is None:
-        return small_t5(vocabulary(), seed=seed), vocabulary()
-    return new_model(name, vocabulary(), task, seed=seed), vocabulary()
-
-
-def _among(names: set[str], name: str, layer: Any) -> bool:
-    del layer
-    return name in names
+        yield title, coverage(adapted, batch, filter_fn=filter_of(adapted, layers))

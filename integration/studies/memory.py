@@ -10,9 +10,11 @@ from wtacrs.estimators import InputError, make
 from wtacrs.integration.measure.memory import can_checkpoint, step_memory
 from wtacrs.integration.models.loading import is_text_to_text, model_name
 from wtacrs.integration.models.lora import add_lora
-from wtacrs.integration.studies.commands import check_folder, check_model, open_model, task_batches
-from wtacrs.integration.tasks.tasks import TaskData, load_task
+from wtacrs.integration.models.opening import Subject
+from wtacrs.integration.tasks.base import TaskData
+from wtacrs.integration.tasks.batches import require_examples, task_batches
 from wtacrs.integration.training.config import FinetuneConfig
+from wtacrs.validation.files import check_folder
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.memory import MemoryResult
 from wtacrs.validation.records.results import write_result
@@ -25,6 +27,53 @@ Precision = Literal["fp32", "bf16"]
 
 
 def memory_study(
+    subject: Subject,
+    estimators: Sequence[str],
+    out: Path,
+    *,
+    batch_size: int,
+    max_length: int,
+    precision: str,
+    layers: Sequence[str] | None,
+    device: str,
+    lora_rank: int | None,
+    lora_fa: bool,
+    seed: int,
+    report: Report,
+) -> MemoryResult:
+    """Open task and model, and measure; the arguments are those of `measure_memory`.
+
+    Raises:
+        InputError: on anything that cannot be loaded or used; what needs no model is checked before one is opened.
+    """
+    if precision not in ("fp32", "bf16"):
+        raise InputError(f"--precision {precision!r} must be fp32 or bf16")
+    for spec in estimators:
+        make(spec)
+    FinetuneConfig(lora_rank=lora_rank, lora_fa=lora_fa)
+    check_folder("out", out)
+    task = subject.load()
+    require_examples(task, 1, batch_size)
+    model, tokenizer = subject.open(task, seed)
+    return measure_memory(
+        model,
+        tokenizer,
+        task,
+        estimators,
+        out,
+        batch_size=batch_size,
+        max_length=max_length,
+        precision="bf16" if precision == "bf16" else "fp32",
+        layers=layers,
+        device=device,
+        lora_rank=lora_rank,
+        lora_fa=lora_fa,
+        seed=seed,
+        report=report,
+    )
+
+
+def measure_memory(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     task: TaskData,
@@ -84,53 +133,3 @@ def memory_study(
     )
     write_result(out / "memory.json", result)
     return result
-
-
-def memory_command(
-    estimators: Sequence[str],
-    task_name: str,
-    data: Path | None,
-    model_name: str | None,
-    tokenizer_name: str | None,
-    out: Path,
-    *,
-    batch_size: int,
-    max_length: int,
-    precision: str,
-    layers: Sequence[str] | None,
-    device: str,
-    lora_rank: int | None,
-    lora_fa: bool,
-    seed: int,
-    report: Report,
-) -> MemoryResult:
-    """Load task and model, and measure.
-
-    Raises:
-        InputError: on anything that cannot be loaded or used; what needs no loading is checked before.
-    """
-    if precision not in ("fp32", "bf16"):
-        raise InputError(f"--precision {precision!r} must be fp32 or bf16")
-    for spec in estimators:
-        make(spec)
-    FinetuneConfig(lora_rank=lora_rank, lora_fa=lora_fa)
-    check_folder("out", out)
-    check_model(model_name, tokenizer_name)
-    task = load_task(task_name, data=data)
-    model, tokenizer = open_model(model_name, tokenizer_name, task, seed)
-    return memory_study(
-        model,
-        tokenizer,
-        task,
-        estimators,
-        out,
-        batch_size=batch_size,
-        max_length=max_length,
-        precision="bf16" if precision == "bf16" else "fp32",
-        layers=layers,
-        device=device,
-        lora_rank=lora_rank,
-        lora_fa=lora_fa,
-        seed=seed,
-        report=report,
-    )

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
 from wtacrs.estimators import InputError, make
-from wtacrs.figures.plots import gradient_noise as noise_figure
-from wtacrs.integration.studies.captured import device_name, draw_or_remove, source_of
+from wtacrs.figures.plots import noise as noise_figure
+from wtacrs.integration.studies.layer_choice import chosen_names
+from wtacrs.integration.studies.output import device_name, draw_or_remove, source_of
+from wtacrs.validation.layers.candidates import candidates_from
 from wtacrs.validation.layers.captures import Captures
-from wtacrs.validation.layers.compare import candidates_from
 from wtacrs.validation.layers.noise import LEVEL, layer_entries, model_noise, noise_of_layer
 from wtacrs.validation.layers.scores import default_scores
 from wtacrs.validation.records.base import ScoreKind, stamp
@@ -50,7 +50,7 @@ def noise_study(
             f"captures={captures.path}: holds one batch, and the noise between batches needs at least two: "
             "`wtacrs capture --batches 8`"
         )
-    chosen = _chosen(list(entries), layers)
+    chosen = chosen_names(list(entries), layers)
     runner = Runner() if runner is None else runner
     estimators = [make(candidate.estimator) for candidate in candidates_from(specs, budgets)]
     kinds = default_scores(captures) if scores is None else scores
@@ -77,11 +77,3 @@ def noise_study(
     runner.forget()
     draw_or_remove(partial(noise_figure.draw, result), out / "noise.png")
     return result
-
-
-def _chosen(known: Sequence[str], patterns: Sequence[str] | None) -> list[str]:
-    """Layers whose name fits one of the patterns (`*`, `?`, `[]`); all without patterns."""
-    for pattern in patterns or ():
-        if not any(fnmatchcase(layer, pattern) for layer in known):
-            raise InputError(f"layers={pattern!r} fits none of the {len(known)} captured layers: {known[0]} …")
-    return [layer for layer in known if not patterns or any(fnmatchcase(layer, p) for p in patterns)]

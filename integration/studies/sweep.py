@@ -9,11 +9,13 @@ from pathlib import Path
 
 from wtacrs.estimators import InputError
 from wtacrs.figures.plots import winner_regret, winner_sweep
-from wtacrs.integration.studies.captured import chosen_of_files, device_name, draw_or_remove, source_of
+from wtacrs.integration.studies.layer_choice import chosen_of_files
+from wtacrs.integration.studies.output import device_name, draw_or_remove, source_of
 from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.layers.sweep import sweep_entry
 from wtacrs.validation.records.base import ScoreKind, stamp
-from wtacrs.validation.records.results import SweepResult, WinnerSweep, write_result
+from wtacrs.validation.records.results import write_result
+from wtacrs.validation.records.sweep import SweepResult, WinnerSweep
 from wtacrs.validation.runner import Runner, Task, file_mark
 
 DEFAULT_BUDGETS = (0.1, 0.3, 0.5)

@@ -16,7 +16,7 @@ _SKIPPED_SECTIONS = frozenset(
         *("attributes", "methods", "see also", "references", "examples", "example"),
     }
 )
-_PROSE_DIRECTIVES = frozenset({"note", "notes", "warning", "caution", "important", "tip", "hint", "attention"})
+_TEXT_DIRECTIVES = frozenset({"note", "notes", "warning", "caution", "important", "tip", "hint", "attention"})
 
 _NAMED = re.compile(
     r"(?<![\w.\-/])[\w.\-/]*(?:torch|numpy|scipy|scikit|matplotlib|mpl_|mplot|pyplot|pylab|python)(?:[\w.\-/]*\w)?"
@@ -32,12 +32,12 @@ _ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|cf|vs|etc|al|Eq|Fig|Ref|Sec|[A-Z]
 _PLAIN_WORD = re.compile(r"^[\"'(]?[a-z]+[\"'),.;:!?]*$")
 
 
-def prose(docstring: str) -> Iterator[str]:
+def plain_sentences(docstring: str) -> Iterator[str]:
     """Yield the sentences of a docstring, masked; tables, code, doctests and directives are left out."""
     for paragraph in _paragraphs(inspect.cleandoc(docstring).splitlines()):
         text = mask_names(_plain(" ".join(paragraph.split())))
         for sentence in _split(text):
-            if _is_prose(sentence):
+            if _is_plain(sentence):
                 yield sentence
 
 
@@ -66,7 +66,7 @@ def _paragraphs(lines: list[str]) -> Iterator[str]:
         directive = re.match(r"\.\.\s+([\w\-]+)::\s*(.*)$", line)
         if directive:
             end = _block_end(lines, position)
-            if directive[1] in _PROSE_DIRECTIVES and not skipping:
+            if directive[1] in _TEXT_DIRECTIVES and not skipping:
                 inner = inspect.cleandoc("\n".join([directive[2], *lines[position + 1 : end]])).splitlines()
                 yield from _paragraphs(inner)
             position = end
@@ -119,7 +119,7 @@ def _split(text: str) -> Iterator[str]:
         yield pending
 
 
-def _is_prose(text: str) -> bool:
+def _is_plain(text: str) -> bool:
     words = text.split()
     if not (8 <= len(words) <= 40 and 40 <= len(text) <= 240):
         return False

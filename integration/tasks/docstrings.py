@@ -11,15 +11,18 @@ import ast
 import hashlib
 import importlib.util
 import math
+import sys
 import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.integration.tasks.docstring_text import normalised, prose
+from wtacrs.integration.tasks.base import Example, TaskData, task_data
+from wtacrs.integration.tasks.docstring_text import normalised, plain_sentences
 
 LIBRARIES = ("torch", "numpy", "scipy", "matplotlib", "python")
 """The five labels; ``python`` is the standard library."""
@@ -53,6 +56,29 @@ class Sentence:
     text: str
     library: str
     name: str
+
+
+def docstrings_task(data: Path | None, train_limit: int | None, dev_limit: int | None) -> TaskData:
+    """The task; the arguments are those of `load_task`.
+
+    Raises:
+        InputError: for a folder, which the task does not take, or as `load_sentences`.
+    """
+    if data is not None:
+        raise InputError(
+            f"data={str(data)!r}: task 'docstrings' reads the installed libraries, it takes no folder"
+        )
+    train, dev = load_sentences()
+    versions = [f"{library} {version(library)}" for library in LIBRARIES if library != "python"]
+    source = f"docstrings of {', '.join(versions)} and Python {'.'.join(map(str, sys.version_info[:3]))}"
+    train_examples = tuple(map(_example, train[:train_limit]))
+    dev_examples = tuple(map(_example, dev[:dev_limit]))
+    return task_data("docstrings", train_examples, dev_examples, LIBRARIES, ("accuracy",), source)
+
+
+def _example(sentence: Sentence) -> Example:
+    label = LIBRARIES.index(sentence.library)
+    return Example(f"docstrings sentence: {sentence.text}", sentence.library, label, (sentence.text,))
 
 
 def load_sentences(
@@ -147,7 +173,7 @@ def _gather(library: str, train_quota: int, dev_quota: int) -> list[Sentence]:
     for path in _source_files(library):
         for name, text in _read(path):
             side = in_dev(name)
-            for sentence in prose(text) if need[side] > 0 else ():
+            for sentence in plain_sentences(text) if need[side] > 0 else ():
                 keys = _keys(sentence)
                 if need[side] <= 0 or not seen.isdisjoint(keys):
                     continue

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.integration.context.padding import EXAMPLE_IDS, IGNORED_LABEL
-from wtacrs.integration.tasks.tasks import Example
+from wtacrs.integration.context.arguments import EXAMPLE_IDS
+from wtacrs.integration.context.masks import IGNORED_LABEL
+from wtacrs.integration.tasks.base import Example
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -71,6 +72,8 @@ def collate(
         `IGNORED_LABEL` at padding for text-to-text, else `[batch]`, int64 or for regression float32. With `ids` also
         `example_ids` `[batch]` (int64), which the hook of a converted model takes away before the model sees it.
     """
+    # not by transformers' collators: they pad on the tokenizer's side, and where that is the left, as with many decoders,
+    # models that count positions without the mask (GPT-2) would begin a text at another position in every batch
     tensors: dict[str, Tensor] = {}
     for key in batch[0].features:
         padding = tokenizer.pad_token_id if key == "input_ids" else 0

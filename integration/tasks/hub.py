@@ -1,11 +1,11 @@
-"""The Hugging Face hub, asked once and briefly: its libraries retry for half a minute without network."""
+"""The Hugging Face hub: one short request tells whether it answers, since its libraries retry for half a minute."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 from wtacrs.estimators.core.errors import InputError
 
@@ -34,6 +34,31 @@ def hub_problem(kind: Literal["model", "dataset"], repository: str) -> str | Non
     except Exception as error:  # the HTTP client behind the hub library, and so its exceptions, changes
         return f"no connection: {one_line(error)}"
     return None
+
+
+def load_splits(what: str, dataset: Sequence[str], ways: str) -> Any:
+    """The splits of a data set of the hub, as `datasets.load_dataset` returns them.
+
+    Args:
+        what: names the data set in messages.
+        dataset: repository, and the name of the configuration if it has several.
+        ways: what works without network.
+
+    Raises:
+        InputError: if it can neither be downloaded nor is in the cache.
+    """
+    problem = hub_problem("dataset", dataset[0])
+    offline = problem == "HF_HUB_OFFLINE is set"  # an earlier download may still be in the cache
+    if problem is not None and not offline:
+        raise refuse(what, problem, ways)
+    try:
+        with _quiet_datasets():
+            from datasets import load_dataset
+
+            return load_dataset(*dataset)
+    except Exception as error:  # whatever the libraries make of a broken download or an empty cache
+        reason = f"{problem} and it is not in the cache" if offline else one_line(error)
+        raise refuse(what, reason, ways) from error
 
 
 def one_line(error: BaseException) -> str:
@@ -70,3 +95,17 @@ def quiet() -> Iterator[None]:
             enable_progress_bars()
         if model_bars:
             transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def _quiet_datasets() -> Iterator[None]:
+    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    shown = not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        with quiet():
+            yield
+    finally:
+        if shown:
+            enable_progress_bars()

@@ -12,28 +12,45 @@ from wtacrs.estimators import make
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.models.lora import require_peft
 from wtacrs.integration.score_memory.kinds import TRAINING_SCORES, known_training_scores
-from wtacrs.integration.training.event_log import require_tensorboard
+from wtacrs.integration.training.defaults import LEARNING_RATE, NEW_MODEL_LEARNING_RATE
+from wtacrs.integration.training.tensorboard import require_tensorboard
 
 Schedule = Literal["linear", "cosine", "constant"]
 
 
 class FinetuneConfig(BaseModel):
-    """All that a run depends on besides task, model and tokenizer; checked when it is made (`InputError`).
+    """All that a run depends on besides task, model and tokenizer; checked when it is made.
 
-    `steps` (optimizer steps), if given, overrides `epochs`. One step averages `accumulation` batches of
-    `batch_size` examples. `lr` is reached after a share `warmup` of the steps and then falls in a straight line
-    ("linear") or a half wave ("cosine") to 0, or stays ("constant"). `clip` is the largest gradient norm, None for no
-    clipping. `precision` "bf16" runs the model under autocast; parameters stay fp32. `max_length` counts tokens.
-    `estimator` is a spec such as "wta_crs(budget=0.3)" for the linear layers, None for exact training; `layers` are
-    patterns of the names of those that are converted (`*`, `?`, `[]`), None for all; `scores` what their rows are
-    sampled by (see `approximate_`). With a `lora_rank` the model is frozen and adapters of this rank are trained
-    (`wtacrs.integration.models.lora`), by `layers` those of the named layers; the estimator is then of theirs. `lora_alpha` is
-    2 · `lora_rank` if None; `lora_fa` freezes A, so that only B is trained.
-    `eval_every` and `save_every` count steps; evaluation is once per epoch if None, and the state to resume from
-    is always saved at the start and at the end of an epoch. Without `out` nothing is written; `resume` goes on from what
-    is there. Without `keep_weights` there are no model folders, and once the run is over its state holds results alone.
-    `tensorboard` writes event files beside the other metrics (see `wtacrs.integration.training.event_log`). `fsdp` cuts the model
-    into pieces over the processes (FSDP2) instead of giving each a copy.
+    Attributes:
+        epochs: passes over the training examples.
+        steps: optimizer steps; overrides `epochs`.
+        batch_size: examples per forward pass, of all processes together.
+        accumulation: batches whose mean is one step.
+        lr: peak learning rate of AdamW.
+        warmup: share of the steps over which the rate rises.
+        schedule: how it falls to 0 after that, "linear" or "cosine"; "constant" keeps it.
+        weight_decay: of matrices; biases and norms have none.
+        clip: largest gradient norm; None for no clipping.
+        precision: "bf16" runs the model under autocast; parameters stay fp32.
+        max_length: longest input, in tokens.
+        estimator: spec for the linear layers, such as "wta_crs(budget=0.3)"; None for exact training.
+        scores: what rows are sampled by (see `approximate_`).
+        layers: patterns of the names of the layers that are converted (`*`, `?`, `[]`); None for all.
+        lora_rank: freeze the model and train adapters of this rank (`wtacrs.integration.models.lora`) on the named
+            layers, by the estimator.
+        lora_alpha: adapters count `lora_alpha / lora_rank`; 2 · `lora_rank` if None.
+        lora_fa: freeze A of every adapter, so that only B is trained.
+        seed: of batches, dropout and estimators.
+        eval_every: steps between evaluations; None for one per epoch.
+        save_every: steps between saved states, beside those at the start and at the end of every epoch.
+        out: folder of the run; None writes nothing.
+        resume: go on from the state in `out`.
+        tensorboard: write event files too (`wtacrs.integration.training.tensorboard`).
+        keep_weights: False writes no model folders, and leaves only results in the state of a run that is over.
+        fsdp: cut the model into pieces over the processes (FSDP2) instead of giving each a copy.
+
+    Raises:
+        InputError: naming the field, its value and what is accepted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -42,7 +59,7 @@ class FinetuneConfig(BaseModel):
     steps: int | None = None
     batch_size: int = 32
     accumulation: int = 1
-    lr: float = 1e-3
+    lr: float = LEARNING_RATE
     warmup: float = 0.06
     schedule: Schedule = "linear"
     weight_decay: float = 0.01
@@ -163,5 +180,5 @@ class FinetuneConfig(BaseModel):
         return self.model_dump(mode="json", exclude=left_out)
 
 
-DEMO = FinetuneConfig(steps=900, batch_size=32, lr=1e-3, warmup=0.06, max_length=48, eval_every=150)
+DEMO = FinetuneConfig(steps=900, batch_size=32, lr=NEW_MODEL_LEARNING_RATE, max_length=48, eval_every=150)
 """Settings with which the embedded T5 learns the `docstrings` task in under a minute on two cores."""

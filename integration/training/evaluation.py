@@ -11,9 +11,9 @@ from torch import Tensor
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.parallel.fsdp import is_sharded
 from wtacrs.integration.parallel.processes import Processes
+from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.tasks.encoding import collate, encode
 from wtacrs.integration.tasks.metrics import Prediction, parse_target, score
-from wtacrs.integration.tasks.tasks import TaskData
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

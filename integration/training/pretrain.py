@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from wtacrs.estimators import InputError, make
 from wtacrs.integration.models.loading import load_tokenizer, small_t5
 from wtacrs.integration.progress import progress_display
-from wtacrs.integration.studies.commands import check_folder
 from wtacrs.integration.tasks.span_corruption import (
     SpanCorruption,
     corpus_files,
@@ -22,6 +21,8 @@ from wtacrs.integration.tasks.span_corruption import (
     sentinels_of,
 )
 from wtacrs.integration.training.checkpoints import save_checkpoint
+from wtacrs.integration.training.defaults import NEW_MODEL_LEARNING_RATE
+from wtacrs.validation.files import check_folder
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.pretrain import PretrainingPoint, PretrainingResult
 from wtacrs.validation.records.results import write_result, write_text
@@ -50,7 +51,7 @@ class PretrainingConfig:
     size: str = "demo"
     steps: int = 1_000
     batch_size: int = 32
-    lr: float = 1e-3
+    lr: float = NEW_MODEL_LEARNING_RATE
     max_length: int = 128
     estimator: str | None = None
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.integration.layers.convert import approximate_, fitting_layers, restore_
+from wtacrs.integration.layers.convert import approximate_, restore_
+from wtacrs.integration.layers.linear_layers import filter_of
 from wtacrs.integration.models.loading import is_text_to_text, model_name
 from wtacrs.integration.models.lora import add_lora, merge_lora, stock_model
 from wtacrs.integration.parallel.fsdp import (
@@ -29,7 +30,7 @@ from wtacrs.integration.parallel.fsdp import (
 from wtacrs.integration.parallel.fsdp_classes import own_class
 from wtacrs.integration.parallel.processes import Processes
 from wtacrs.integration.progress import progress_display
-from wtacrs.integration.tasks.tasks import TaskData, digest
+from wtacrs.integration.tasks.base import TaskData, digest
 from wtacrs.integration.training.checkpoints import (
     load_state,
     random_states,
@@ -38,19 +39,17 @@ from wtacrs.integration.training.checkpoints import (
     save_checkpoint,
     save_state,
 )
-from wtacrs.integration.training.config import DEMO, FinetuneConfig
+from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.integration.training.evaluation import Evaluator
-from wtacrs.integration.training.event_log import FOLDER, EventLog
 from wtacrs.integration.training.loop import TrainingLoop
+from wtacrs.integration.training.tensorboard import FOLDER, EventLog
 from wtacrs.validation.records.base import stamp
-from wtacrs.validation.records.results import write_text
+from wtacrs.validation.records.results import load_result, write_text
 from wtacrs.validation.records.training import TrainingPoint, TrainingResult
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-__all__ = ["DEMO", "FinetuneConfig", "finetune"]
 
 
 def finetune(
@@ -131,6 +130,34 @@ def finetune(
     )
     if run.folder is not None:
         write_text(run.folder / "result.json", result.model_dump_json(indent=2) + "\n")
+    return result
+
+
+def finished_result(config: FinetuneConfig, task: TaskData, model: str) -> TrainingResult | None:
+    """The result of the run in `config.out` if it is over and kept no weights, so that only its result can be read.
+
+    Args:
+        config: of the run.
+        task: of the run.
+        model: the model's name, as `model_name` gives it.
+
+    Returns:
+        The result; None if there is none, if the run is not over or kept weights, or if it trained another model.
+
+    Raises:
+        InputError: if the run had other settings or another task.
+    """
+    folder = Path(config.out or ".")
+    if config.keep_weights or not (folder / "result.json").exists():
+        return None
+    try:
+        result = load_result(folder / "result.json")
+    except InputError:  # cut off or of no known version: written anew from the state
+        return None
+    state = load_state(folder / "state.pt")
+    if state["model"] is not None or not isinstance(result, TrainingResult) or result.model != model:
+        return None
+    _refuse_other(_identity(config, task), state["identity"], folder)
     return result
 
 
@@ -270,14 +297,7 @@ class _Run(TrainingLoop):
             self._events.add(self.step, {f"{part}/{name}": value for name, value in values.items()})
 
     def _identity(self) -> dict[str, Any]:
-        return {
-            "config": self.config.identity(),
-            "task": self.task.name,
-            "train": len(self.task.train),
-            "dev": len(self.task.dev),
-            "examples": digest(self.task),
-            "model": own_class(self.model).__name__,
-        }
+        return _identity(self.config, self.task) | {"model": own_class(self.model).__name__}
 
     def _save(self) -> None:
         if self.config.out is None:
@@ -309,15 +329,7 @@ class _Run(TrainingLoop):
     def _restore(self) -> None:
         path = Path(self.config.out or ".") / "state.pt"
         state = load_state(path)
-        theirs, ours = state["identity"], self._identity()
-        for key, value in (("scores", "row-norms"), ("lora_fa", False)):  # of a run from before there were others
-            theirs["config"].setdefault(key, value)
-        for mine, other, prefix in ((ours, theirs, ""), (ours["config"], theirs["config"], "config ")):
-            for key in mine:
-                if key != "config" and mine[key] != other.get(key):
-                    raise InputError(
-                        f"resume: {prefix}{key}={mine[key]!r}, but the run in {path.parent} had {other.get(key)!r}"
-                    )
+        _refuse_other(self._identity(), state["identity"], path.parent)
         if state["model"] is not None:
             self._load_weights(state, path)
         elif self.config.keep_weights:
@@ -341,6 +353,28 @@ class _Run(TrainingLoop):
         load_full_optimizer(self.optimizer, state["optimizer"])
 
 
+def _identity(config: FinetuneConfig, task: TaskData) -> dict[str, Any]:
+    """What a run that goes on must have in common with the one that was stopped, the model's class aside."""
+    return {
+        "config": config.identity(),
+        "task": task.name,
+        "train": len(task.train),
+        "dev": len(task.dev),
+        "examples": digest(task),
+    }
+
+
+def _refuse_other(ours: dict[str, Any], theirs: dict[str, Any], folder: Path) -> None:
+    for key, value in (("scores", "row-norms"), ("lora_fa", False)):  # of a run from before there were others
+        theirs["config"].setdefault(key, value)
+    for mine, other, prefix in ((ours, theirs, ""), (ours["config"], theirs["config"], "config ")):
+        for key in mine:
+            if key != "config" and mine[key] != other.get(key):
+                raise InputError(
+                    f"resume: {prefix}{key}={mine[key]!r}, but the run in {folder} had {other.get(key)!r}"
+                )
+
+
 def _prepared(model: PreTrainedModel, config: FinetuneConfig) -> PreTrainedModel | PeftModel:
     if config.lora_rank is None:
         return model
@@ -355,10 +389,8 @@ def _prepared(model: PreTrainedModel, config: FinetuneConfig) -> PreTrainedModel
 
 
 def _convert(model: nn.Module, estimator: str, config: FinetuneConfig) -> list[str]:
-    if config.layers is None or config.lora_rank is not None:
-        return approximate_(model, estimator, scores=config.scores)
-    chosen = fitting_layers(model, config.layers)
-    return approximate_(model, estimator, filter_fn=lambda name, _: name in chosen, scores=config.scores)
+    layers = None if config.lora_rank is not None else config.layers  # those with adapters
+    return approximate_(model, estimator, filter_fn=filter_of(model, layers), scores=config.scores)
 
 
 def _inputs(config: FinetuneConfig) -> dict[str, str]:

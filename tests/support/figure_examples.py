@@ -10,15 +10,10 @@ from wtacrs.estimators.rows.ranking import rank_rows
 from wtacrs.validation.layers.captures import LayerCapture
 from wtacrs.validation.layers.noise import layer_entries, layer_noise, model_noise
 from wtacrs.validation.records.base import stamp
+from wtacrs.validation.records.check import CheckResult, Verdict
+from wtacrs.validation.records.compare import ComparisonResult, ComparisonRow
 from wtacrs.validation.records.noise import NoiseResult
-from wtacrs.validation.records.results import (
-    CheckResult,
-    ComparisonResult,
-    ComparisonRow,
-    SweepResult,
-    Verdict,
-    WinnerSweep,
-)
+from wtacrs.validation.records.sweep import SweepResult, WinnerSweep
 from wtacrs.validation.records.theory import TheoryResult
 from wtacrs.validation.records.training import TrainingPoint, TrainingResult
 from wtacrs.validation.theory.claims import theory as compute_theory

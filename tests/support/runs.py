@@ -18,8 +18,9 @@ from transformers import (
 )
 
 from wtacrs.integration.models.loading import small_t5
-from wtacrs.integration.tasks.tasks import Example, TaskData
-from wtacrs.integration.training.run import FinetuneConfig, finetune
+from wtacrs.integration.tasks.base import Example, TaskData
+from wtacrs.integration.training.config import FinetuneConfig
+from wtacrs.integration.training.run import finetune
 from wtacrs.validation.records.training import TrainingPoint, TrainingResult
 
 COLOURS, SHAPES = ("red", "green", "blue", "grey"), ("ball", "cube", "ring", "star", "cone", "disk", "tile", "rod")

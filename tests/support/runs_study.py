@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from support.runs import TASK, tiny
 from wtacrs.integration.models.loading import task_tokenizer
-from wtacrs.integration.studies.runs import Subject
-from wtacrs.integration.tasks.tasks import TaskData
+from wtacrs.integration.models.opening import Subject
+from wtacrs.integration.tasks.base import TaskData
 
 
 @dataclass(frozen=True)
 class Colours(Subject):
     """The small task and T5 of the tests of training."""
 
-    def load(self) -> TaskData:
+    def load(self, seed: int = 0) -> TaskData:
         return TASK
 
     def open(self, task: TaskData, seed: int):

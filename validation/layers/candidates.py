@@ -1,18 +1,20 @@
-"""The bytes that an estimator stores, and the largest size that fits some bytes.
+"""What is compared: estimators, each as it is or in the largest size that fits a share of the bytes.
 
 `saved` has shapes that depend on the shape of x alone, so the bytes of an estimator are found on tensors without values.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from wtacrs.estimators import Estimator, InputError, saved_bytes
+from wtacrs.estimators import Estimator, InputError, make, saved_bytes, spec
 from wtacrs.estimators.composites.recommended import recommended
-from wtacrs.estimators.core.sizing import resized, size_of, sized
+from wtacrs.estimators.core.sizing import missing_size, resized, size_of, sized
 
 RECOMMENDED = "recommended"
 
@@ -52,6 +54,55 @@ def fitted(spec: str | Estimator, share: float, shape: tuple[int, int], dtype: t
         return estimator if stored_bytes(estimator, shape, dtype) <= allowed else None
     size = _largest_within(estimator, allowed, shape, dtype)
     return resized(estimator, size) if size else None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An estimator to compare, and the share of the bytes its size is fitted to; None: the size that it has.
+
+    Without a share padding keeps its rows and gets score 0, as in training. With one, padding is left out and x is
+    stored in bf16, so that no candidate gains by what it leaves out.
+    """
+
+    estimator: str | Estimator
+    share: float | None = None
+
+    @property
+    def text(self) -> str:
+        """The estimator as it was asked for."""
+        return self.estimator if isinstance(self.estimator, str) else spec(self.estimator)
+
+
+def candidates_from(
+    specs: Iterable[str | Estimator], budgets: Sequence[int | float], shares: Sequence[float] = ()
+) -> list[Candidate]:
+    """Every estimator at every budget and at every share of the bytes.
+
+    A spec without a budget is taken at every budget; one with a budget, or that needs none, as it is. For a share of the
+    bytes the budget, slots or rank of the innermost estimator is set to the largest that fits; "recommended" stands for
+    `estimators.recommended`, at shares only.
+
+    Raises:
+        InputError: on an unusable spec, budget or share.
+    """
+    found: dict[Candidate, None] = {}
+    for given in specs:
+        if given == RECOMMENDED:
+            if not shares:
+                raise InputError('estimator="recommended" is made for a share of the bytes: name one')
+            continue
+        if isinstance(given, str) and missing_size(given) == "budget":
+            choices = [sized(given, b) for b in budgets]
+        else:
+            choices = [make(given)] if budgets else []
+        found.update(dict.fromkeys(Candidate(choice) for choice in choices))
+    for share in shares:
+        for given in specs:
+            fitted(given, share, (64, 64), torch.bfloat16)  # refuses now what no layer could take
+            found[Candidate(given, share)] = None
+    if not found:
+        raise InputError("estimators must name at least one, with a budget or a share of the bytes to take it at")
+    return list(found)
 
 
 def _largest_within(estimator: Estimator, allowed: int, shape: tuple[int, int], dtype: torch.dtype) -> int:

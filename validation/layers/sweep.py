@@ -28,7 +28,7 @@ from wtacrs.validation.layers.captures import load_captures, on_device
 from wtacrs.validation.layers.compare import ZeroProduct
 from wtacrs.validation.layers.scores import layer_scores
 from wtacrs.validation.records.base import ScoreKind
-from wtacrs.validation.records.results import WinnerSweep
+from wtacrs.validation.records.sweep import WinnerSweep
 from wtacrs.validation.runner import TaskOutput
 
 MOST_POINTS = 200

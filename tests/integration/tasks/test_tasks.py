@@ -14,8 +14,9 @@ import pytest
 from support.glue_files import PAIR, SINGLE, named_folder, write_task
 
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.integration.tasks import tasks as module
-from wtacrs.integration.tasks.tasks import TASKS, Example, load_task
+from wtacrs.integration.tasks import hub
+from wtacrs.integration.tasks.base import Example
+from wtacrs.integration.tasks.loading import TASKS, load_task
 
 _AB = ("A.", "B.")
 SST2 = SINGLE + 'a "good film\t1\nbad , dull\t0\n'
@@ -202,7 +203,8 @@ def test_no_network_is_one_line_within_seconds(
 
 def test_an_unreachable_hub_is_one_line(tmp_path: Path) -> None:
     """In a process of its own, without HF_HUB_OFFLINE, and with a hub that refuses every connection."""
-    program = "from wtacrs.integration.tasks.tasks import load_task\ntry: load_task('rte')\nexcept ValueError as e: print(e)\n"
+    program = "from wtacrs.integration.tasks.loading import load_task\n"
+    program += "try: load_task('rte')\nexcept ValueError as e: print(e)\n"
     environment = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "NO_PROXY": "127.0.0.1"}
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=30, check=True
@@ -251,7 +253,7 @@ def test_columns_of_the_hub(
         return datasets.DatasetDict(train=part, validation=part, test=part)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr(module, "hub_problem", lambda *_: None)
+    monkeypatch.setattr(hub, "hub_problem", lambda *_: None)
     task = load_task(name)
     assert asked == [("google/boolq",) if name == "boolq" else ("nyu-mll/glue", name)]
     assert task.train == task.dev == (expected,)

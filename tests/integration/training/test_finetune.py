@@ -35,12 +35,13 @@ from transformers import (
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.layers.linear import ApproxLinear
 from wtacrs.integration.models.loading import small_t5, task_tokenizer
+from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.tasks.encoding import encode
-from wtacrs.integration.tasks.tasks import TaskData
 from wtacrs.integration.training import checkpoints
+from wtacrs.integration.training.config import DEMO
 from wtacrs.integration.training.evaluation import Evaluator
 from wtacrs.integration.training.loop import TrainingLoop, epoch_steps
-from wtacrs.integration.training.run import DEMO, finetune
+from wtacrs.integration.training.run import finetune
 from wtacrs.validation.records.results import load_result
 from wtacrs.validation.records.training import TrainingPoint
 

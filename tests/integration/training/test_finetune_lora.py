@@ -21,8 +21,9 @@ from transformers import (
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.models.loading import small_t5
 from wtacrs.integration.models.lora import add_lora, merge_lora, merged_state
-from wtacrs.integration.studies.memory import memory_study
-from wtacrs.integration.training.run import FinetuneConfig, finetune
+from wtacrs.integration.studies.memory import measure_memory
+from wtacrs.integration.training.config import FinetuneConfig
+from wtacrs.integration.training.run import finetune
 
 CONFIG = FinetuneConfig(
     steps=6, batch_size=8, lr=1e-2, max_length=24, eval_every=3, save_every=2, lora_rank=4, warmup=0.0
@@ -133,7 +134,7 @@ def test_lora_fa_trains_b_alone(tokenizer: PreTrainedTokenizerBase, tmp_path: Pa
 def test_memory_is_measured_with_adapters(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     def kept(**options: object) -> dict[str, int]:
         model = bert(tokenizer, 2)
-        found = memory_study(model, tokenizer, TASK, ["crs(budget=0.3)"], tmp_path, batch_size=16, **options)
+        found = measure_memory(model, tokenizer, TASK, ["crs(budget=0.3)"], tmp_path, batch_size=16, **options)
         assert ("LoRA" in found.model) == bool(options)
         return {step.estimator: step.ours for step in found.steps if not step.checkpointing}
 

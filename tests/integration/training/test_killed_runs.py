@@ -21,7 +21,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from wtacrs.integration.cli import main
-from wtacrs.integration.training.run import FinetuneConfig, finetune
+from wtacrs.integration.training.config import FinetuneConfig
+from wtacrs.integration.training.run import finetune
 from wtacrs.validation.records.results import load_result
 from wtacrs.validation.records.training import TrainingResult
 

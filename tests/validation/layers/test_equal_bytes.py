@@ -15,12 +15,12 @@ from wtacrs.estimators import InputError, make, saved_bytes
 from wtacrs.estimators.composites.recommended import recommended
 from wtacrs.estimators.core.sizing import resized, size_of
 from wtacrs.integration.tables.compare import comparison_table, oracle_ratio_table, ratio_table
-from wtacrs.validation.layers.candidates import fitted, stored_bytes
+from wtacrs.validation.layers.candidates import candidates_from, fitted, stored_bytes
 from wtacrs.validation.layers.captures import LayerCapture
-from wtacrs.validation.layers.compare import candidates_from, compare
+from wtacrs.validation.layers.compare import compare
 from wtacrs.validation.layers.equal_bytes import BASELINE, COMBINATIONS, byte_ratios
 from wtacrs.validation.records.base import stamp
-from wtacrs.validation.records.results import ComparisonResult, ComparisonRow
+from wtacrs.validation.records.compare import ComparisonResult, ComparisonRow
 
 SHARES = (0.2, 0.5)
 SIZED = (*COMBINATIONS, BASELINE, "rademacher_sketch", "prac", "low_rank", "mixed_precision_rows")

@@ -1,0 +1,88 @@
+"""`wtacrs study budgets`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wtacrs.integration.cli.app import console, warn_skipped, wrote
+from wtacrs.integration.cli.options import (
+    AnewOption,
+    BatchSizeOption,
+    BudgetsOption,
+    DataOption,
+    DevLimitOption,
+    LearningRateOption,
+    MaxLengthOption,
+    ModelOption,
+    OutOption,
+    SaveEveryOption,
+    SeedOption,
+    StepsOption,
+    TaskOption,
+    TokenizerOption,
+    TrainLimitOption,
+    budgets_from,
+)
+from wtacrs.integration.cli.study import study
+from wtacrs.integration.training.defaults import NEW_MODEL_LEARNING_RATE
+
+
+@study.command()
+def budgets(
+    estimator: Annotated[
+        str, typer.Option(metavar="SPEC", help="Its budget left out, or written {budget} where it lies inside.")
+    ] = "wta_crs",
+    budget: BudgetsOption = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs per budget.")] = 3,
+    task: TaskOption = "docstrings",
+    data: DataOption = None,
+    model: ModelOption = None,
+    tokenizer: TokenizerOption = None,
+    steps: StepsOption = 900,
+    batch_size: BatchSizeOption = 32,
+    lr: LearningRateOption = NEW_MODEL_LEARNING_RATE,
+    max_length: MaxLengthOption = 48,
+    save_every: SaveEveryOption = 300,
+    train_limit: TrainLimitOption = None,
+    dev_limit: DevLimitOption = None,
+    out: OutOption = Path("runs/budgets"),
+    overwrite: AnewOption = False,
+    seed: SeedOption = 0,
+) -> None:
+    """Accuracy and gradient variance against the budget, exact training beside it, over seeds.
+
+    Without --budget: 0.05, 0.1, 0.2, 0.3 and 0.5.
+    """
+    from wtacrs.integration.models.opening import Subject
+    from wtacrs.integration.studies.budgets import DEFAULT_BUDGETS, budgets_study
+    from wtacrs.integration.tables.budgets import budgets_table
+    from wtacrs.integration.training.config import FinetuneConfig
+    from wtacrs.validation.files import check_folder
+
+    config = FinetuneConfig(
+        steps=steps,
+        batch_size=batch_size,
+        lr=lr,
+        max_length=max_length,
+        eval_every=steps,
+        save_every=save_every,
+        seed=seed,
+    )
+    chosen = budgets_from(budget, DEFAULT_BUDGETS)
+    check_folder("out", out)
+    result = budgets_study(
+        Subject(task, data, model, tokenizer, train_limit, dev_limit),
+        config,
+        estimator,
+        chosen,
+        seeds,
+        out,
+        overwrite=overwrite,
+        progress=True,
+        skipped=warn_skipped,
+    )
+    console.print(budgets_table(result))
+    wrote(out / "budgets.json", out / "budgets.png")

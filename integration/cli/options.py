@@ -1,0 +1,164 @@
+"""Options that several commands share, by topic, and what their texts mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wtacrs.estimators import InputError
+
+if TYPE_CHECKING:
+    from wtacrs.validation.records.base import ScoreKind
+
+# captured layers
+CapturesArgument = Annotated[Path, typer.Argument(metavar="CAPTURES", help="File written by `wtacrs capture`.")]
+CaptureFilesArgument = Annotated[
+    list[Path], typer.Argument(metavar="CAPTURES...", help="Files written by `wtacrs capture`.")
+]
+LayersOption = Annotated[
+    list[str] | None,
+    typer.Option("--layers", metavar="PATTERN", help="Only layers whose name fits, as in '*.wi'. Repeatable."),
+]
+
+# estimators
+EstimatorsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--estimator",
+        metavar="SPEC",
+        help="As in 'wta_crs(winners=\"optimal\")'; without a budget: at each --budget. Repeatable.",
+    ),
+]
+EstimatorOption = Annotated[
+    str,
+    typer.Option(metavar="SPEC", help="Estimator of dW, as in 'crs(budget=0.3)'; 'exact' for ordinary training."),
+]
+BudgetsOption = Annotated[
+    list[str] | None,
+    typer.Option("--budget", metavar="B", help="0.3 = 30 % of the rows, 32 = 32 rows. Repeatable."),
+]
+_SCORES = "oracle (‖x‖‖dy‖), row-norms (‖x‖), stale (‖x‖ · earlier ‖dy‖), both (the first two) or all."
+ScoresOption = Annotated[str, typer.Option(metavar="KIND", help=f"What rows are sampled by: {_SCORES}")]
+AnyScoresOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND",
+        help=f"What rows are sampled by: {_SCORES} Default: both, and stale where the captures have it.",
+    ),
+]
+DrawsOption = Annotated[int, typer.Option(min=3, help="Monte Carlo draws where there is no closed form.")]
+
+# where and how it is computed
+SeedOption = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
+JobsOption = Annotated[int, typer.Option(min=1, help="Processes.")]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="A Dask scheduler, as in tcp://host:8786: its machines do the work."),
+]
+DeviceOption = Annotated[str, typer.Option(help="Where it is computed: cpu, cuda, cuda:1 …")]
+
+# task and model
+TaskOption = Annotated[
+    str, typer.Option(help="docstrings (offline), sst2, rte, mrpc, cola, stsb, qnli, wnli or boolq.")
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder of GLUE TSV files (SST-2/train.tsv …); else the task is downloaded."),
+]
+TrainLimitOption = Annotated[int | None, typer.Option(min=1, help="Use only so many training examples.")]
+DevLimitOption = Annotated[int | None, typer.Option(min=1, help="Use only so many dev examples.")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|DIR",
+        help="Hugging Face model: a hub name, a local folder, or new:bert, new:deberta, new:gpt2, new:llama, "
+        "new:opt or new:t5-gated for a small untrained one. Default: a small new T5.",
+    ),
+]
+TokenizerOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|DIR", help="Vocabulary of a small new model. Default: trained on the task."),
+]
+
+# training
+StepsOption = Annotated[int, typer.Option(min=1, help="Optimizer steps.")]
+BatchSizeOption = Annotated[int, typer.Option(min=1, help="Examples per forward pass.")]
+MaxLengthOption = Annotated[int, typer.Option(min=2, help="Longest input, in tokens.")]
+LearningRateOption = Annotated[
+    float, typer.Option(help="Peak learning rate of AdamW; pre-trained models bear 3e-4, small new ones 1e-3.")
+]
+PrecisionOption = Annotated[str, typer.Option(help="fp32, or bf16 for autocast.")]
+LoraRankOption = Annotated[
+    int | None, typer.Option(help="Train adapters of this rank (LoRA) instead; `pip install 'wtacrs[peft]'`.")
+]
+LoraFaOption = Annotated[bool, typer.Option("--lora-fa", help="Freeze A of every adapter; B alone trains.")]
+
+# folders
+OutOption = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the result and the figures.")]
+RunOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the run.")]
+SaveEveryOption = Annotated[
+    int, typer.Option(min=1, help="Steps between saved states, from which an interrupted run goes on.")
+]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")]
+ReplaceOption = Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")]
+AnewOption = Annotated[
+    bool, typer.Option("--overwrite", help="Start anew; without it, what is in the folder is continued.")
+]
+
+
+def spec_from(text: str) -> str | None:
+    """The spec that `--estimator` names; None for exact training."""
+    return None if text == "exact" else text
+
+
+def budgets_from(texts: Sequence[str] | None, default: Sequence[int | float] = ()) -> list[int | float]:
+    """`0.3` is a fraction of the rows, `32` a number of rows.
+
+    Raises:
+        InputError: on what is neither.
+    """
+    if not texts:
+        return list(default)
+    budgets: list[int | float] = []
+    for text in texts:
+        try:
+            budgets.append(int(text) if text.strip().lstrip("+-").isdigit() else float(text))
+        except ValueError:
+            raise InputError(
+                f"--budget {text!r} must be a fraction such as 0.3 or a number of rows such as 32"
+            ) from None
+    return budgets
+
+
+def scores_from(text: str) -> tuple[ScoreKind, ...]:
+    """The kinds of scores that `--scores` names.
+
+    Raises:
+        InputError: on another name.
+    """
+    from wtacrs.validation.layers.scores import SCORE_KINDS
+
+    named: dict[str, tuple[ScoreKind, ...]] = {kind: (kind,) for kind in (*SCORE_KINDS, "stale")}
+    named |= {"both": SCORE_KINDS, "all": (*SCORE_KINDS, "stale")}
+    if text not in named:
+        raise InputError(f"--scores {text!r} must be one of {', '.join(named)}")
+    return named[text]
+
+
+def device_from(text: str) -> str:
+    """A device that this machine has.
+
+    Raises:
+        InputError: on any other.
+    """
+    import torch
+
+    try:
+        torch.empty(0, device=text)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {text!r} cannot be used: {reason}") from None
+    return text

@@ -1,0 +1,118 @@
+"""Task and model as the command line names them: what is opened, and what is refused before anything is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wtacrs.estimators import InputError
+from wtacrs.integration.models.loading import (
+    SMALL_T5,
+    check_local,
+    load_model,
+    load_tokenizer,
+    small_t5,
+    task_tokenizer,
+    without_place,
+)
+from wtacrs.integration.models.small_models import check_new, is_new, new_model, new_model_name
+from wtacrs.integration.tasks.base import TaskData
+from wtacrs.integration.tasks.loading import load_task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Names of task, model and tokenizer, as the command line takes them."""
+
+    task: str = "docstrings"
+    data: Path | None = None
+    model: str | None = None
+    tokenizer: str | None = None
+    train_limit: int | None = None
+    dev_limit: int | None = None
+
+    def load(self, seed: int = 0) -> TaskData:
+        """The task; the seed decides which examples a limit keeps.
+
+        Raises:
+            InputError: if it cannot be loaded, or the model's name is unusable.
+        """
+        check_model(self.model, self.tokenizer)
+        limits = {"train_limit": self.train_limit, "dev_limit": self.dev_limit}
+        return load_task(self.task, data=self.data, seed=seed, **limits)
+
+    def open(self, task: TaskData, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """A fresh model with its tokenizer; the seed decides new weights.
+
+        Raises:
+            InputError: if it cannot be loaded.
+        """
+        return open_model(self.model, self.tokenizer, task, seed)
+
+    @property
+    def name(self) -> str:
+        """What results call the model that `open` gives."""
+        if self.model is None:
+            return SMALL_T5
+        return new_model_name(self.model) if is_new(self.model) else without_place(self.model)
+
+    @property
+    def described(self) -> dict[str, str]:
+        """What a stamp says of it."""
+        return {key: without_place(str(value)) for key, value in asdict(self).items() if value is not None}
+
+
+def open_model(
+    model: str | None,
+    tokenizer: str | None,
+    task: TaskData,
+    seed: int,
+    *,
+    new_vocabulary: Callable[[TaskData], PreTrainedTokenizerBase] = task_tokenizer,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The named model with its tokenizer; without a name a small new T5, with a given or a new vocabulary.
+
+    Args:
+        model: name of a checkpoint, or one such as "new:bert" (`wtacrs.integration.models.small_models`) for a small new
+            model of that architecture.
+        tokenizer: name of the vocabulary of a new model.
+        task: gives a head its outputs and a new vocabulary its texts.
+        seed: of new weights.
+        new_vocabulary: makes the vocabulary where none is named.
+
+    Raises:
+        InputError: if something cannot be loaded, or a tokenizer is named beside a checkpoint, which has its own.
+    """
+    if model is not None and not is_new(model):
+        _refuse_tokenizer(tokenizer)
+        return load_model(model, task, seed=seed)
+    vocabulary = new_vocabulary(task) if tokenizer is None else load_tokenizer(tokenizer)
+    if model is not None:
+        return new_model(model, vocabulary, task, seed=seed), vocabulary
+    return small_t5(vocabulary, seed=seed), vocabulary
+
+
+def check_model(model: str | None, tokenizer: str | None) -> None:
+    """Refuse, before any task is read, what `open_model` would refuse without looking into a file.
+
+    Raises:
+        InputError: as `open_model`.
+    """
+    if model is not None and is_new(model):
+        check_new(model)
+        model = None
+    if model is not None:
+        _refuse_tokenizer(tokenizer)
+    for argument, name in (("model", model), ("tokenizer", tokenizer)):
+        if name is not None:
+            check_local(argument, name)
+
+
+def _refuse_tokenizer(tokenizer: str | None) -> None:
+    if tokenizer is not None:
+        raise InputError(f"tokenizer={tokenizer!r}: --model brings its own; --tokenizer is for the small new T5")

@@ -1,0 +1,56 @@
+"""One fine-tuning run of a named model on a named task, in as many processes as were started together."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+from wtacrs.estimators import InputError
+from wtacrs.integration.models.opening import Subject
+from wtacrs.integration.parallel.processes import Processes
+from wtacrs.integration.tasks.base import TaskData
+from wtacrs.integration.training.config import FinetuneConfig
+from wtacrs.integration.training.run import finetune
+from wtacrs.validation.files import check_folder
+from wtacrs.validation.records.training import TrainingPoint, TrainingResult
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def finetune_study(config: FinetuneConfig, subject: Subject, *, overwrite: bool = False) -> TrainingResult:
+    """Open task and model, and train; shows progress, or on what is no terminal a line per evaluation.
+
+    Raises:
+        InputError: on anything that cannot be loaded or used, and on a folder that holds a run already.
+    """
+    processes = Processes.started()
+    try:
+        task, model, tokenizer = processes.run_on_all(partial(_opened, config, subject, overwrite))
+        on_point = None if sys.stderr.isatty() else _print_point
+        return finetune(config, task, model, tokenizer, progress=True, on_point=on_point)
+    finally:
+        processes.end()
+
+
+def _opened(
+    config: FinetuneConfig, subject: Subject, overwrite: bool
+) -> tuple[TaskData, PreTrainedModel, PreTrainedTokenizerBase]:
+    if config.resume and overwrite:
+        raise InputError("--resume and --overwrite contradict each other")
+    if config.out is not None:
+        check_folder("out", config.out)
+        if not (config.resume or overwrite) and any(
+            (config.out / f).exists() for f in ("state.pt", "result.json")
+        ):
+            raise InputError(f"out={config.out} holds a run already: --resume it, --overwrite it, or name another")
+        if config.resume and not (config.out / "state.pt").exists():
+            raise InputError(f"out={config.out}: there is no state.pt to resume from")
+    task = subject.load(config.seed)
+    return task, *subject.open(task, config.seed)
+
+
+def _print_point(point: TrainingPoint) -> None:
+    loss = "" if point.train_loss is None else f"loss {point.train_loss:.4f}, "
+    print(f"step {point.step}: {loss}{', '.join(f'{name} {value:.4f}' for name, value in point.dev.items())}")

@@ -1,0 +1,49 @@
+"""A task by its name: the offline ``docstrings``, or one of GLUE."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from wtacrs.estimators.core.errors import InputError
+from wtacrs.integration.tasks.base import TaskData
+from wtacrs.integration.tasks.docstrings import docstrings_task
+from wtacrs.integration.tasks.glue import GLUE_TASKS, glue_task
+
+TASKS: tuple[str, ...] = ("docstrings", *GLUE_TASKS)
+"""Names that `load_task` takes."""
+
+
+def load_task(
+    name: str,
+    *,
+    data: Path | None = None,
+    train_limit: int | None = None,
+    dev_limit: int | None = None,
+    seed: int = 0,
+) -> TaskData:
+    """Load a task.
+
+    Args:
+        name: one of `TASKS`.
+        data: folder with SST-2/, RTE/, … that hold train.tsv and dev.tsv (UTF-8, a header, tab separated, no
+            quoting, columns ``sentence1 [sentence2] label``), or such a task's own folder; None takes the hub.
+            ``docstrings`` reads the installed libraries and takes no folder.
+        train_limit: keep at most so many training examples, a random subset that grows with the limit (for
+            ``docstrings`` a prefix, which is balanced); None keeps all, in their order.
+        dev_limit: the same for dev.
+        seed: of the random subsets.
+
+    Raises:
+        InputError: for an unknown task, a limit below 1, files that are missing or malformed, or no network.
+    """
+    if name not in TASKS:
+        near = difflib.get_close_matches(str(name).casefold(), TASKS, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise InputError(f"task={name!r} is unknown; {hint}Tasks: {', '.join(TASKS)}")
+    for argument, limit in (("train_limit", train_limit), ("dev_limit", dev_limit)):
+        if limit is not None and limit < 1:
+            raise InputError(f"{argument}={limit}: an integer from 1, or none for all examples, is needed")
+    if name == "docstrings":
+        return docstrings_task(data, train_limit, dev_limit)
+    return glue_task(name, data, train_limit, dev_limit, seed=seed)

@@ -1,0 +1,66 @@
+"""`wtacrs finetune`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support.cli import refused
+
+from wtacrs.integration.cli import main
+from wtacrs.validation.records.results import load_result
+from wtacrs.validation.records.training import TrainingResult
+
+
+def test_finetune_trains_refuses_to_overwrite_and_resumes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = tmp_path / "SST-2"
+    task.mkdir()
+    rows = [f"{'good' if i % 2 else 'bad'} film number {i}\t{i % 2}" for i in range(24)]
+    for name in ("train", "dev"):
+        (task / f"{name}.tsv").write_text("\n".join(["sentence1\tlabel", *rows]) + "\n")
+    out = tmp_path / "run"
+    arguments = ["finetune", "--task", "sst2", "--data", tmp_path, "--out", out, "--steps", 3, "--batch-size", 8]
+    assert main([str(a) for a in arguments]) == 0
+    result = load_result(out / "result.json")
+    assert isinstance(result, TrainingResult)
+    assert result.estimator == 'wta_crs(budget=0.3, winners="paper")'
+    assert (result.train_size, result.dev_size, result.majority) == (24, 24, 0.5)
+    assert result.history[-1].step == 3
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == len(result.history)
+    assert json.loads((out / "best" / "config.json").read_text())["architectures"] == [
+        "T5ForConditionalGeneration"
+    ]
+    capsys.readouterr()
+    assert "holds a run already" in refused(capsys, *arguments)
+    assert load_result(out / "result.json") == result
+    assert "batch_size" in refused(capsys, *arguments[:-1], 4, "--resume")
+    assert main([str(a) for a in [*arguments, "--overwrite"]]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        (["finetune", "--out", "{text}"], "is a file"),
+        (["finetune", "--resume", "--overwrite"], "contradict"),
+        (["finetune", "--model", ".", "--tokenizer", "."], "--tokenizer is for the small new T5"),
+        (["finetune", "--estimator", "crs(budget=7.5)"], "budget=7.5 must be"),
+        (["finetune", "--lr", "-1"], "lr=-1.0"),
+        (["finetune", "--precision", "fp8"], "precision='fp8'"),
+        (["finetune", "--schedule", "steep"], "schedule='steep'"),
+        (["finetune", "--clip", "-1"], "clip=-1.0"),
+        (["finetune", "--weight-decay", "1"], "weight_decay=1.0"),
+        (["finetune", "--task", "imdb"], "imdb"),
+        (["finetune", "--model", "./missing"], "./missing"),
+        (["finetune", "--model", "t5-small", "--task", "docstrings"], "t5-small"),
+        (["finetune", "--task", "sst2"], "--data DIR"),
+        (["finetune", "--tokenizer", "./missing"], "./missing"),
+        (["finetune", "--resume", "--out", "{tmp}/nothing"], "nothing"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str], fragment: str, places: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fragment.format(**places) in refused(capsys, *(text.format(**places) for text in arguments))

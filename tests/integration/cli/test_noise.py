@@ -1,0 +1,60 @@
+"""`wtacrs noise`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.cli import refused
+
+from wtacrs.integration.cli import main
+from wtacrs.validation.records.noise import NoiseResult
+from wtacrs.validation.records.results import load_result
+
+
+def test_noise_writes_its_result_figure_and_verdicts(
+    batches: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["noise", str(batches), "--estimator", "wta_crs", "--estimator", "priority(budget=4)"]
+    arguments += ["--budget", "0.2", "--budget", "6", "--draws", "5", "--seed", "3"]
+    assert main([*arguments, "--out", str(tmp_path / "a")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "skipped layer 'dead': the gradient is zero in all 3 batches" in shown
+    assert shown.count("to the gradient noise you already have; equivalent to") == 6
+    result = load_result(tmp_path / "a" / "noise.json")
+    assert isinstance(result, NoiseResult)
+    assert [(m.estimator, m.scores, m.method) for m in result.models] == [
+        (spec, scores, method)
+        for spec, method in (
+            ('wta_crs(budget=0.2, winners="paper")', "closed form"),
+            ('wta_crs(budget=6, winners="paper")', "closed form"),
+            ("priority(budget=4)", "monte carlo"),
+        )
+        for scores in ("oracle", "row-norms")
+    ]
+    assert {(m.layers, m.batches) for m in result.models} == {(2, 3)}
+    assert [m.row_fraction for m in result.models] == [0.2, 0.2, 0.3, 0.3, 0.2, 0.2]
+    assert {row.layer for row in result.layers} == {"wi", "wo"}
+    assert (tmp_path / "a" / "noise.png").read_bytes().startswith(b"\x89PNG")
+    assert main([*arguments, "--layers", "w[io]", "--out", str(tmp_path / "b")]) == 0
+    assert (tmp_path / "b" / "noise.json").read_bytes() == (tmp_path / "a" / "noise.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        (["noise", "{captures}"], "`wtacrs capture --batches 8`"),
+        (["noise", "missing.safetensors"], "no such file"),
+        (["noise", "{batches}", "--layers", "*.nope"], "fits none of the 3 captured layers"),
+        (["noise", "{batches}", "--layers", "dead"], "no chosen layer has a gradient that differs"),
+        (["noise", "{batches}", "--draws", "2"], "--draws"),
+        (["noise", "{batches}", "--estimator", "wta_csr"], "did you mean wta_crs"),
+        (["noise", "{batches}", "--budget", "0.0"], "budget=0.0 must be"),
+        (["noise", "{batches}", "--scores", "none"], "must be one of oracle, row-norms, stale, both, all"),
+        (["noise", "{batches}", "--out", "{text}/below"], "{text}"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str], fragment: str, places: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fragment.format(**places) in refused(capsys, *(text.format(**places) for text in arguments))
