@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from wtacrs.estimators import CRS, Estimator, available, lookup, make
+from wtacrs.estimators.core.errors import NoClosedForm
 from wtacrs.validation.properties.checks import check_estimator
 from wtacrs.validation.properties.macs import counted_macs
 
