@@ -8,7 +8,7 @@ THEORY ?= runs/theory
 NUMBERS ?= runs/numbers
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo theory test test-slow lint format gallery numbers clean
+.PHONY: help setup demo theory test test-slow lint format gallery numbers check-numbers clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -54,7 +54,10 @@ gallery: demo theory  ## refresh the README's figures from the demo's run and th
 	cp $(THEORY)/theory_without-replacement.png $(THEORY)/theory_poisson.png $(THEORY)/theory_topk.png figures/gallery/
 
 numbers: $(INSTALLED)  ## measure every number of the README's tables anew and write them there (an hour on one thread)
-	$(BIN)/python -m readme_numbers.measure --demo $(RUN) --out $(NUMBERS)
+	PYTHONPATH=tests $(BIN)/python -m readme_numbers.measure --demo $(RUN) --out $(NUMBERS)
+
+check-numbers: demo  ## run the demo afresh and compare it with the README's numbers
+	PYTHONPATH=tests $(BIN)/python -m readme_numbers.check --demo $(RUN)
 
 clean:  ## remove the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

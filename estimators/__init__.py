@@ -9,86 +9,127 @@
 torch.Size([8, 16])
 """
 
-from wtacrs.estimators.composites.basis_state import BasisState
-from wtacrs.estimators.composites.control_variate import ControlVariate
-from wtacrs.estimators.composites.hadamard_rotation import HadamardRotation
-from wtacrs.estimators.composites.mixed_precision_rows import MixedPrecisionRows
-from wtacrs.estimators.composites.quantized_rows import QuantizedRows
-from wtacrs.estimators.composites.recommended import recommended
-from wtacrs.estimators.core.base import Estimator, Traits, saved_bytes
-from wtacrs.estimators.core.errors import InputError, NoClosedForm
-from wtacrs.estimators.core.registry import available, lookup, make, register, spec
-from wtacrs.estimators.core.scores import joint_norms, row_norms, sampling_scores
-from wtacrs.estimators.core.sizing import rows_for
-from wtacrs.estimators.projections.low_rank import LowRank
-from wtacrs.estimators.projections.pamm import PAMM
-from wtacrs.estimators.projections.prac import PRAC
-from wtacrs.estimators.projections.random_projection import RandomProjection
-from wtacrs.estimators.projections.velora import VeLoRA
-from wtacrs.estimators.rounding.fp8 import FP8
-from wtacrs.estimators.rounding.stochastic_rounding import StochasticRounding
-from wtacrs.estimators.rows.bernoulli import Bernoulli
-from wtacrs.estimators.rows.conditional_poisson import ConditionalPoisson
-from wtacrs.estimators.rows.crs import CRS
-from wtacrs.estimators.rows.exact import Exact
-from wtacrs.estimators.rows.pivotal import Pivotal
-from wtacrs.estimators.rows.priority import Priority
-from wtacrs.estimators.rows.row_estimator import RowEstimator, RowMoments, RowPlan, SavedRows
-from wtacrs.estimators.rows.sampford import Sampford
-from wtacrs.estimators.rows.systematic import Systematic
-from wtacrs.estimators.rows.topk import TopK
-from wtacrs.estimators.rows.uniform import Uniform
-from wtacrs.estimators.rows.wta_crs import WTACRS
-from wtacrs.estimators.sketches.count_sketch import CountSketch
-from wtacrs.estimators.sketches.gaussian_sketch import GaussianSketch
-from wtacrs.estimators.sketches.rademacher_sketch import RademacherSketch
-from wtacrs.estimators.sketches.srht import SRHT
+from __future__ import annotations
 
-__all__ = [
-    "CRS",
-    "FP8",
-    "PAMM",
-    "PRAC",
-    "SRHT",
-    "WTACRS",
-    "BasisState",
-    "Bernoulli",
-    "ConditionalPoisson",
-    "ControlVariate",
-    "CountSketch",
-    "Estimator",
-    "Exact",
-    "GaussianSketch",
-    "HadamardRotation",
-    "InputError",
-    "LowRank",
-    "MixedPrecisionRows",
-    "NoClosedForm",
-    "Pivotal",
-    "Priority",
-    "QuantizedRows",
-    "RademacherSketch",
-    "RandomProjection",
-    "RowEstimator",
-    "RowMoments",
-    "RowPlan",
-    "Sampford",
-    "SavedRows",
-    "StochasticRounding",
-    "Systematic",
-    "TopK",
-    "Traits",
-    "Uniform",
-    "VeLoRA",
-    "available",
-    "joint_norms",
-    "lookup",
-    "make",
-    "recommended",
-    "register",
-    "row_norms",
-    "rows_for",
-    "sampling_scores",
-    "saved_bytes",
-    "spec",
-]
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wtacrs.estimators.composites.basis_state import BasisState as BasisState
+    from wtacrs.estimators.composites.control_variate import ControlVariate as ControlVariate
+    from wtacrs.estimators.composites.hadamard_rotation import HadamardRotation as HadamardRotation
+    from wtacrs.estimators.composites.mixed_precision_rows import MixedPrecisionRows as MixedPrecisionRows
+    from wtacrs.estimators.composites.quantized_rows import QuantizedRows as QuantizedRows
+    from wtacrs.estimators.composites.recommended import recommended as recommended
+    from wtacrs.estimators.core.base import Estimator as Estimator
+    from wtacrs.estimators.core.base import Traits as Traits
+    from wtacrs.estimators.core.base import saved_bytes as saved_bytes
+    from wtacrs.estimators.core.errors import InputError as InputError
+    from wtacrs.estimators.core.errors import NoClosedForm as NoClosedForm
+    from wtacrs.estimators.core.registry import available as available
+    from wtacrs.estimators.core.registry import lookup as lookup
+    from wtacrs.estimators.core.registry import make as make
+    from wtacrs.estimators.core.registry import register as register
+    from wtacrs.estimators.core.registry import spec as spec
+    from wtacrs.estimators.core.scores import joint_norms as joint_norms
+    from wtacrs.estimators.core.scores import row_norms as row_norms
+    from wtacrs.estimators.core.scores import sampling_scores as sampling_scores
+    from wtacrs.estimators.core.sizing import rows_for as rows_for
+    from wtacrs.estimators.projections.low_rank import LowRank as LowRank
+    from wtacrs.estimators.projections.pamm import PAMM as PAMM
+    from wtacrs.estimators.projections.prac import PRAC as PRAC
+    from wtacrs.estimators.projections.random_projection import RandomProjection as RandomProjection
+    from wtacrs.estimators.projections.velora import VeLoRA as VeLoRA
+    from wtacrs.estimators.rounding.fp8 import FP8 as FP8
+    from wtacrs.estimators.rounding.stochastic_rounding import StochasticRounding as StochasticRounding
+    from wtacrs.estimators.rows.bernoulli import Bernoulli as Bernoulli
+    from wtacrs.estimators.rows.conditional_poisson import ConditionalPoisson as ConditionalPoisson
+    from wtacrs.estimators.rows.crs import CRS as CRS
+    from wtacrs.estimators.rows.exact import Exact as Exact
+    from wtacrs.estimators.rows.pivotal import Pivotal as Pivotal
+    from wtacrs.estimators.rows.priority import Priority as Priority
+    from wtacrs.estimators.rows.row_estimator import RowEstimator as RowEstimator
+    from wtacrs.estimators.rows.row_estimator import RowMoments as RowMoments
+    from wtacrs.estimators.rows.row_estimator import RowPlan as RowPlan
+    from wtacrs.estimators.rows.row_estimator import SavedRows as SavedRows
+    from wtacrs.estimators.rows.sampford import Sampford as Sampford
+    from wtacrs.estimators.rows.systematic import Systematic as Systematic
+    from wtacrs.estimators.rows.topk import TopK as TopK
+    from wtacrs.estimators.rows.uniform import Uniform as Uniform
+    from wtacrs.estimators.rows.wta_crs import WTACRS as WTACRS
+    from wtacrs.estimators.sketches.count_sketch import CountSketch as CountSketch
+    from wtacrs.estimators.sketches.gaussian_sketch import GaussianSketch as GaussianSketch
+    from wtacrs.estimators.sketches.rademacher_sketch import RademacherSketch as RademacherSketch
+    from wtacrs.estimators.sketches.srht import SRHT as SRHT
+
+# public name to the module that holds it, which is imported when the name is first used
+_HOMES = {
+    "BasisState": "composites.basis_state",
+    "ControlVariate": "composites.control_variate",
+    "HadamardRotation": "composites.hadamard_rotation",
+    "MixedPrecisionRows": "composites.mixed_precision_rows",
+    "QuantizedRows": "composites.quantized_rows",
+    "recommended": "composites.recommended",
+    "Estimator": "core.base",
+    "Traits": "core.base",
+    "saved_bytes": "core.base",
+    "InputError": "core.errors",
+    "NoClosedForm": "core.errors",
+    "available": "core.registry",
+    "lookup": "core.registry",
+    "make": "core.registry",
+    "register": "core.registry",
+    "spec": "core.registry",
+    "joint_norms": "core.scores",
+    "row_norms": "core.scores",
+    "sampling_scores": "core.scores",
+    "rows_for": "core.sizing",
+    "LowRank": "projections.low_rank",
+    "PAMM": "projections.pamm",
+    "PRAC": "projections.prac",
+    "RandomProjection": "projections.random_projection",
+    "VeLoRA": "projections.velora",
+    "FP8": "rounding.fp8",
+    "StochasticRounding": "rounding.stochastic_rounding",
+    "Bernoulli": "rows.bernoulli",
+    "ConditionalPoisson": "rows.conditional_poisson",
+    "CRS": "rows.crs",
+    "Exact": "rows.exact",
+    "Pivotal": "rows.pivotal",
+    "Priority": "rows.priority",
+    "RowEstimator": "rows.row_estimator",
+    "RowMoments": "rows.row_estimator",
+    "RowPlan": "rows.row_estimator",
+    "SavedRows": "rows.row_estimator",
+    "Sampford": "rows.sampford",
+    "Systematic": "rows.systematic",
+    "TopK": "rows.topk",
+    "Uniform": "rows.uniform",
+    "WTACRS": "rows.wta_crs",
+    "CountSketch": "sketches.count_sketch",
+    "GaussianSketch": "sketches.gaussian_sketch",
+    "RademacherSketch": "sketches.rademacher_sketch",
+    "SRHT": "sketches.srht",
+}
+
+__all__ = [*sorted(_HOMES), "__version__"]
+
+
+if TYPE_CHECKING:
+    __version__: str
+else:  # hidden from type checkers, for which it would make every misspelt name valid
+
+    def __getattr__(name: str) -> Any:
+        """A public name on its first use (PEP 562); `__version__` is that of the installed distribution."""
+        if name == "__version__":
+            return version("wtacrs")
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Bool, Float, Float64, Shaped, UInt8
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Estimator, Traits, product_dtype
+from wtacrs.estimators.core.base import Estimator, Traits
+from wtacrs.estimators.core.checks import check_length, check_matrix, check_rows_agree
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.estimators.core.packing import Packed, pack, pack_bits, unpack, unpack_bits, working_dtype
-from wtacrs.estimators.core.products import double_product
+from wtacrs.estimators.core.packing import Packed, pack, pack_bits, unpack, unpack_bits
+from wtacrs.estimators.core.products import double_product, product_dtype, working_dtype
 from wtacrs.estimators.core.registry import register
-from wtacrs.estimators.core.scores import check_matrix, check_rows_agree, row_norms, sampling_scores
+from wtacrs.estimators.core.scores import row_norms, sampling_scores
 from wtacrs.estimators.projections.subspace import principal_directions
-from wtacrs.estimators.rows.row_estimator import check_length
 
 BASES = ("mean", "lowrank", "mean+lowrank")
 _ITERATIONS = 2  # what they miss is sampled

@@ -10,11 +10,11 @@ from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
 from wtacrs.estimators.core.base import Estimator, Traits
+from wtacrs.estimators.core.checks import check_matrix, check_rows_agree
 from wtacrs.estimators.core.counter_rng import CounterStream
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.estimators.core.packing import working_dtype
+from wtacrs.estimators.core.products import working_dtype
 from wtacrs.estimators.core.registry import register
-from wtacrs.estimators.core.scores import check_matrix, check_rows_agree
 from wtacrs.estimators.sketches.srht import hadamard
 
 _LARGEST_FACTOR = 32

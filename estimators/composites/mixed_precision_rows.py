@@ -18,25 +18,27 @@ from wtacrs.estimators.composites.slots import (
     peak_to_rms,
     relative_error,
 )
-from wtacrs.estimators.core.base import Estimator, Traits, product_dtype
+from wtacrs.estimators.core.base import Estimator, Traits
+from wtacrs.estimators.core.checks import check_length, check_matrix, check_rows_agree
 from wtacrs.estimators.core.counter_rng import CounterStream, Uniforms, new_seed, uniform_numbers
 from wtacrs.estimators.core.errors import InputError, NoClosedForm
-from wtacrs.estimators.core.packing import (
-    check_bits,
-    from_bytes,
-    grouped,
-    round_up,
-    spread_steps,
-    to_bytes,
-    working_dtype,
-)
-from wtacrs.estimators.core.products import double_product
-from wtacrs.estimators.core.registry import lookup, register
-from wtacrs.estimators.core.scores import check_matrix, check_rows_agree, row_norms, sampling_scores
+from wtacrs.estimators.core.packing import check_bits, from_bytes, grouped, round_up, spread_steps, to_bytes
+from wtacrs.estimators.core.products import double_product, product_dtype, working_dtype
+from wtacrs.estimators.core.registry import register
+from wtacrs.estimators.core.scores import row_norms, sampling_scores
+from wtacrs.estimators.rows.conditional_poisson import ConditionalPoisson
 from wtacrs.estimators.rows.fixed_size import FixedSizeEstimator
-from wtacrs.estimators.rows.row_estimator import MOST_ROWS_FOR_COVARIANCE, check_length, coefficient_variance
+from wtacrs.estimators.rows.pivotal import Pivotal
+from wtacrs.estimators.rows.row_estimator import MOST_ROWS_FOR_COVARIANCE, coefficient_variance
+from wtacrs.estimators.rows.sampford import Sampford
+from wtacrs.estimators.rows.systematic import Systematic
 
-DESIGNS = ("systematic", "pivotal", "conditional_poisson", "sampford")
+DESIGNS: dict[str, type[FixedSizeEstimator]] = {
+    "systematic": Systematic,
+    "pivotal": Pivotal,
+    "conditional_poisson": ConditionalPoisson,
+    "sampford": Sampford,
+}
 _PER_BYTE = 8 // BITS_PER_SLOT
 _BLOCK_NUMBERS = 2**25
 _COUNT_BITS = 4
@@ -71,8 +73,8 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
 
     S slots of 2 bits a number are divided among the rows (see `wtacrs.estimators.composites.slots`). Row i is kept with
     probability π_i by a fixed-size design without replacement, weighed by 1/π_i, and rounded to 4^t levels by
-    subtractive dithering (see `wtacrs.estimators.core.packing`) if it has t slots; its code is cut into t digits of 2 bits,
-    one to a slot. So shapes are fixed by S, whatever the rows.
+    subtractive dithering (see `wtacrs.estimators.core.packing`) if it has t slots; its code is cut into t digits of
+    2 bits, one to a slot. So shapes are fixed by S, whatever the rows.
 
     Source: sampling with Horvitz–Thompson weights as in `wtacrs.estimators.rows.fixed_size`; bits by the size of what
     they save, the reverse water-filling of rate–distortion theory (Cover & Thomas, "Elements of Information Theory",
@@ -132,9 +134,7 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
 
     def rows_design(self, n: int) -> FixedSizeEstimator:
         """The design that draws the rows, at the most rows there can be."""
-        design = lookup(self.design)(budget=max(min(self.slots_for(n), n), 1))  # type: ignore[call-arg]
-        assert isinstance(design, FixedSizeEstimator)
-        return design
+        return DESIGNS[self.design](budget=max(min(self.slots_for(n), n), 1))
 
     def allot(self, x: Float[Tensor, "n d"], scores: Float64[Tensor, " n"]) -> Allotment:
         """Inclusion probabilities and slots for checked scores."""

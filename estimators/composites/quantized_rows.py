@@ -9,21 +9,15 @@ import torch
 from jaxtyping import Float, Float64, Int, Int64, Shaped, UInt8
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Estimator, Traits, product_dtype
+from wtacrs.estimators.core.base import Estimator, Traits
+from wtacrs.estimators.core.checks import check_length, check_matrix, check_rows_agree
 from wtacrs.estimators.core.counter_rng import CounterStream, FreshNumbers, Uniforms, entry_counters, new_seed
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.estimators.core.packing import (
-    Packed,
-    check_bits,
-    grid_places,
-    pack,
-    rounding_variance,
-    unpack,
-    working_dtype,
-)
+from wtacrs.estimators.core.packing import Packed, check_bits, grid_places, pack, rounding_variance, unpack
+from wtacrs.estimators.core.products import product_dtype, working_dtype
 from wtacrs.estimators.core.registry import register
-from wtacrs.estimators.core.scores import check_matrix, check_rows_agree, row_norms, sampling_scores
-from wtacrs.estimators.rows.row_estimator import RowEstimator, RowPlan, check_length
+from wtacrs.estimators.core.scores import row_norms, sampling_scores
+from wtacrs.estimators.rows.row_estimator import RowEstimator, RowPlan
 
 ROUNDINGS = ("dithered", "stochastic")
 

@@ -26,8 +26,9 @@ import torch
 from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
+from wtacrs.estimators.core.checks import check_matrix, check_rows_agree
 from wtacrs.estimators.core.errors import InputError, NoClosedForm
-from wtacrs.estimators.core.scores import check_matrix, check_rows_agree, joint_norms, sampling_scores
+from wtacrs.estimators.core.scores import joint_norms, sampling_scores
 
 SavedT = TypeVar("SavedT", bound=tuple[Any, ...])
 
@@ -168,11 +169,12 @@ class Estimator(ABC, Generic[SavedT]):
         raise NoClosedForm(f"{self!r} has no closed form for its variance; use enumeration or Monte Carlo")
 
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{f.name}={_literal(getattr(self, f.name))}" for f in fields(self))  # type: ignore[arg-type]
+        arguments = ", ".join(f"{f.name}={literal(getattr(self, f.name))}" for f in fields(self))  # type: ignore[arg-type]
         return f"{self.name}({arguments})" if arguments else self.name
 
 
-def _literal(value: object) -> str:
+def literal(value: object) -> str:
+    """A value of a field as it is written in a spec."""
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
@@ -182,8 +184,3 @@ def saved_bytes(saved: tuple[Any, ...]) -> int:
     Tensors that share one storage are counted once each: `compress` must not return the same bytes twice.
     """
     return sum(t.numel() * t.element_size() for t in saved if isinstance(t, Tensor))
-
-
-def product_dtype(x: Tensor, dy: Tensor) -> torch.dtype:
-    """The dtype in which the exact product `dy.T @ x` would be returned."""
-    return torch.promote_types(x.dtype, dy.dtype)

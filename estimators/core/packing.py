@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Float64, UInt8
 from torch import Tensor
 
 from wtacrs.estimators.core.errors import InputError
+from wtacrs.estimators.core.products import working_dtype
 
 BITS = (8, 4, 2)
 
@@ -131,11 +132,6 @@ def _places(
     working = working_dtype(x.dtype)
     step = spread_steps(steps, x.shape[1], group).to(working)
     return x.to(working) / torch.where(step > 0, step, 1.0) + _top(bits) / 2
-
-
-def working_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype to compute in: fp32 for fp32 and shorter, else fp64."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def round_up(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -1,7 +1,7 @@
-"""The exact product in double precision, in memory that does not grow with the number of rows.
+"""The exact product: its dtype, the dtype to compute in, and its value in double precision.
 
 Moments are stated in fp64 whatever the dtype of the rows. A double-precision copy of all of x and dy would be four
-times their size in bf16: 4 GiB for n = 65,536 and d = m = 4,096. Here a block of rows at a time is converted.
+times their size in bf16: 4 GiB for n = 65,536 and d = m = 4,096. `double_product` converts a block of rows at a time.
 """
 
 from __future__ import annotations
@@ -11,6 +11,16 @@ from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
 _BLOCK_BYTES = 256 * 2**20
+
+
+def product_dtype(x: Tensor, dy: Tensor) -> torch.dtype:
+    """The dtype in which the exact product `dy.T @ x` would be returned."""
+    return torch.promote_types(x.dtype, dy.dtype)
+
+
+def working_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype to compute in: fp32 for fp32 and shorter, else fp64."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def block_rows(*widths: int) -> int:

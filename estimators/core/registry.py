@@ -2,6 +2,9 @@
 
 Grammar of a spec: `name` or `name(key=value, …)`; a value is a number, a quoted string, True, False, None or
 another spec. Text is parsed with `ast` and never executed.
+
+A module in one of the rooms beside this one that is named like an estimator registers it, and is imported when that
+name is first looked up.
 """
 
 from __future__ import annotations
@@ -9,15 +12,19 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
+import importlib
+import pkgutil
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any, NamedTuple, TypeVar
 
-from wtacrs.estimators.core.base import Estimator
+from wtacrs.estimators.core.base import Estimator, literal
 from wtacrs.estimators.core.errors import InputError
 
 EstimatorClass = TypeVar("EstimatorClass", bound=type[Estimator])
 
 _REGISTRY: dict[str, type[Estimator]] = {}
+_PACKAGE, _CORE = __name__.split(".core.")[0], __name__.rpartition(".")[0]
 
 
 def register(name: str) -> Callable[[EstimatorClass], EstimatorClass]:
@@ -38,6 +45,8 @@ def register(name: str) -> Callable[[EstimatorClass], EstimatorClass]:
             raise InputError(f"register({name!r}): {cls.__name__} must be a dataclass(frozen=True, repr=False)")
         if not hasattr(cls, "traits"):
             raise InputError(f"register({name!r}): {cls.__name__} must define traits")
+        if cls.__module__ != _modules().get(name):
+            _load(name)
         taken = _REGISTRY.get(name)
         if taken is not None and taken.__qualname__ != cls.__qualname__:
             raise InputError(f"register({name!r}): the name is taken by {taken.__module__}.{taken.__qualname__}")
@@ -48,9 +57,31 @@ def register(name: str) -> Callable[[EstimatorClass], EstimatorClass]:
     return enter
 
 
+@cache
+def _modules() -> dict[str, str]:
+    """Modules of the rooms by their last name; those of estimators are named like these."""
+    rooms = importlib.import_module(_PACKAGE).__path__
+    found = (module.name for module in pkgutil.walk_packages(rooms, f"{_PACKAGE}."))
+    return {name.rpartition(".")[2]: name for name in found if not name.startswith(_CORE)}
+
+
+def _load(name: str) -> None:
+    """Import the module that registers this name, if it is one of the rooms' and not imported yet."""
+    if name not in _REGISTRY and name in _modules():
+        importlib.import_module(_modules()[name])
+
+
 def available() -> tuple[str, ...]:
-    """Registered names in alphabetical order."""
+    """Registered names in alphabetical order, those of this package included."""
+    for name in _modules():
+        _load(name)
     return tuple(sorted(_REGISTRY))
+
+
+def find(name: str) -> type[Estimator] | None:
+    """The class registered under `name`, None if there is none."""
+    _load(name)
+    return _REGISTRY.get(name)
 
 
 def lookup(name: str) -> type[Estimator]:
@@ -59,11 +90,12 @@ def lookup(name: str) -> type[Estimator]:
     Raises:
         InputError: if there is none, with near names.
     """
-    if name not in _REGISTRY:
-        near = difflib.get_close_matches(name, _REGISTRY, n=3, cutoff=0.5)
+    cls = find(name)
+    if cls is None:
+        near = difflib.get_close_matches(name, available(), n=3, cutoff=0.5)
         hint = f" (did you mean {' or '.join(near)}?)" if near else ""
         raise InputError(f"unknown estimator {name!r}{hint}; available: {', '.join(available())}")
-    return _REGISTRY[name]
+    return cls
 
 
 def make(spec_text: str | Estimator, **overrides: Any) -> Estimator:
@@ -85,23 +117,7 @@ def make(spec_text: str | Estimator, **overrides: Any) -> Estimator:
         return dataclasses.replace(spec_text, **overrides) if overrides else spec_text  # type: ignore[type-var]
     if not isinstance(spec_text, str):
         raise InputError(f"spec must be a string such as 'crs(budget=0.3)', got {type(spec_text).__name__}")
-    return _build(_parse(spec_text), spec_text, overrides)
-
-
-def missing_fields(spec_text: str) -> tuple[str, ...]:
-    """Required fields of the named estimator that a spec leaves out, as `("budget",)` for `"crs"`.
-
-    Raises:
-        InputError: if the text is not a spec or names no estimator.
-    """
-    tree = _parse(spec_text)
-    if isinstance(tree, ast.Name):
-        name, given = tree.id, set()
-    elif isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name):
-        name, given = tree.func.id, {keyword.arg for keyword in tree.keywords}
-    else:
-        raise InputError(f"spec {spec_text!r} is not of the form name(key=value, …)")
-    return tuple(key for key in _required(lookup(name)) if key not in given)
+    return build(parse(spec_text), spec_text, **overrides)
 
 
 def spec(estimator: Estimator) -> str:
@@ -109,42 +125,62 @@ def spec(estimator: Estimator) -> str:
     return repr(estimator)
 
 
-def _parse(text: str) -> ast.expr:
+class Spec(NamedTuple):
+    """A parsed spec: what is written, whether or not there is such an estimator.
+
+    Attributes:
+        name: as registered.
+        fields: the values that are written, in their order; a nested spec is a `Spec`.
+    """
+
+    name: str
+    fields: dict[str, Any]
+
+    def __str__(self) -> str:
+        """The text: plain values first, nested specs behind them."""
+        values = sorted(self.fields.items(), key=lambda item: isinstance(item[1], Spec))
+        written = ", ".join(
+            f"{key}={value if isinstance(value, Spec) else literal(value)}" for key, value in values
+        )
+        return f"{self.name}({written})" if written else self.name
+
+
+def parse(text: str) -> Spec:
+    """What a spec says; whether its names and values exist is not looked at.
+
+    Raises:
+        InputError: on anything outside the grammar.
+
+    >>> parse('control_variate(rows=crs(budget=0.3), base="mean")').fields["rows"].fields
+    {'budget': 0.3}
+    """
     try:
-        return ast.parse(text.strip(), mode="eval").body
+        node = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise InputError(f"spec {text!r} is not of the form name(key=value, …)") from None
+    return _parsed(node, text)
 
 
-def _required(cls: type[Estimator]) -> list[str]:
-    missing = dataclasses.MISSING
-    return [
-        f.name
-        for f in dataclasses.fields(cls)  # type: ignore[arg-type]
-        if f.default is missing and f.default_factory is missing
-    ]
-
-
-def _build(node: ast.expr, text: str, overrides: dict[str, Any]) -> Estimator:
+def _parsed(node: ast.expr, text: str) -> Spec:
     if isinstance(node, ast.Name):
-        return _construct(node.id, dict(overrides), text)
+        return Spec(node.id, {})
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
         raise InputError(f"spec {text!r} is not of the form name(key=value, …)")
     if node.args:
         raise InputError(f"spec {text!r}: write values with their names, as in crs(budget=0.3)")
-    arguments: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for keyword in node.keywords:
-        if keyword.arg is None or keyword.arg in arguments:
+        if keyword.arg is None or keyword.arg in fields:
             raise InputError(f"spec {text!r}: every value needs one name of its own")
-        arguments[keyword.arg] = _value(keyword.value, text)
-    return _construct(node.func.id, {**arguments, **overrides}, text)
+        fields[keyword.arg] = _value(keyword.value, text)
+    return Spec(node.func.id, fields)
 
 
 def _value(node: ast.expr, text: str) -> Any:
     if isinstance(node, ast.Name) and node.id in ("nan", "inf"):
         return float(node.id)  # for the field to refuse
     if isinstance(node, (ast.Name, ast.Call)):
-        return _build(node, text, {})
+        return _parsed(node, text)
     try:
         value = ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
@@ -152,6 +188,18 @@ def _value(node: ast.expr, text: str) -> Any:
     if not isinstance(value, (bool, int, float, str, type(None))):
         raise InputError(f"spec {text!r}: {ast.unparse(node)} is no number, string, True, False, None or spec")
     return value
+
+
+def build(parsed: Spec, text: str, **overrides: Any) -> Estimator:
+    """The estimator of a parsed spec; `text` is what the messages of errors echo.
+
+    Raises:
+        InputError: as `make`.
+    """
+    inside = {
+        key: build(value, text) if isinstance(value, Spec) else value for key, value in parsed.fields.items()
+    }
+    return _construct(parsed.name, {**inside, **overrides}, text)
 
 
 def _construct(name: str, arguments: dict[str, Any], text: str) -> Estimator:
@@ -164,7 +212,8 @@ def _construct(name: str, arguments: dict[str, Any], text: str) -> Estimator:
             raise InputError(
                 f"spec {text!r}: {name} has no field {key!r}{hint}; it has: {', '.join(known) or 'none'}"
             )
-    missing = [key for key in _required(cls) if key not in arguments]
+    required = [f.name for f in known.values() if f.default is f.default_factory is dataclasses.MISSING]
+    missing = [key for key in required if key not in arguments]
     if missing:
         raise InputError(f"spec {text!r}: {name} needs {', '.join(missing)}, as in {name}({missing[0]}=…)")
     return cls(**arguments)

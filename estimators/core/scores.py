@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Float64, Shaped
 from torch import Tensor
 from torch._subclasses.fake_tensor import is_fake
 
+from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.estimators.core.errors import InputError
 
 STALE_FLOOR = 0.1
@@ -83,34 +84,6 @@ def floored_scores(
     total, rows = guess.sum(), counted.sum(dtype=torch.float64).clamp(min=1)
     mixture = (1 - floor) * guess / torch.where(total > 0, total, 1.0) + floor / rows
     return torch.where(total > 0, torch.where(counted, mixture, 0.0), norms)
-
-
-def check_matrix(name: str, value: Tensor) -> None:
-    """Refuse what is not a floating-point matrix.
-
-    Raises:
-        InputError: naming the argument and its shape or dtype.
-    """
-    if not isinstance(value, Tensor):
-        raise InputError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
-    if value.ndim != 2:
-        raise InputError(f"{name} must have 2 dimensions [rows, features], got shape {list(value.shape)}")
-    if not value.is_floating_point():
-        raise InputError(f"{name} must be float64, float32, bfloat16 or float16, got {value.dtype}")
-
-
-def check_rows_agree(x: Tensor, dy: Tensor) -> None:
-    """Refuse an `x [n, d]` and a `dy [n, m]` that cannot form `dy.T @ x`.
-
-    Raises:
-        InputError: naming both shapes.
-    """
-    check_matrix("x", x)
-    check_matrix("dy", dy)
-    if x.shape[0] != dy.shape[0]:
-        raise InputError(
-            f"x and dy must have the same number of rows, got shapes {list(x.shape)} and {list(dy.shape)}"
-        )
 
 
 def has_values(tensor: Tensor) -> bool:

@@ -17,12 +17,11 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Estimator, product_dtype
+from wtacrs.estimators.core.base import Estimator
+from wtacrs.estimators.core.checks import check_length, check_matrix, check_rows_agree
 from wtacrs.estimators.core.counter_rng import CounterStream, Source, new_seed
-from wtacrs.estimators.core.packing import working_dtype
-from wtacrs.estimators.core.products import double_product
-from wtacrs.estimators.core.scores import check_matrix, check_rows_agree, sampling_scores
-from wtacrs.estimators.rows.row_estimator import check_length
+from wtacrs.estimators.core.products import double_product, product_dtype, working_dtype
+from wtacrs.estimators.core.scores import sampling_scores
 
 SavedT = TypeVar("SavedT", bound=tuple[Any, ...])
 

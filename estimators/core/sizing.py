@@ -1,10 +1,27 @@
-"""The one place where a budget becomes a number of rows."""
+"""The size of an estimator: which field sets it, how to read, write or leave it out, and what a budget means in rows.
+
+The size is the field `budget` (rows kept) or `slots` (of two bits a number) of the innermost estimator that has one,
+else the field `rank` (directions kept); a composite so has the size of what it wraps. The width of a number (`bits`)
+is no size: it takes three values and says how a number is stored, not how many.
+
+A spec may leave its size out wherever it stands: `control_variate(rows=systematic)`.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Iterable
+from functools import reduce
+from typing import Any
 
+from wtacrs.estimators.core.base import Estimator
 from wtacrs.estimators.core.errors import InputError
+from wtacrs.estimators.core.registry import Spec, build, find, parse
+
+SIZES = ("budget", "slots", "rank")
+# a rank counts only where nothing inside has rows or slots: of a control variate it is that of the base
+_BY_RANK = (("budget", "slots"), ("rank",))
 
 # 0.29 * 100 is 28.999999999999996 in floating point, and a user who asks for 29 % of 100 rows means 29
 _ROUNDING_SLACK = 1e-9
@@ -37,3 +54,168 @@ def rows_for(budget: int | float, n: int) -> int:
     """
     wanted = budget if isinstance(budget, int) else math.floor(budget * n + _ROUNDING_SLACK)
     return min(max(int(wanted), 1), n)
+
+
+def size_of(given: Estimator | str) -> tuple[str, int | float] | None:
+    """The field that sets the size and its value; None without one, and for a spec that leaves it out.
+
+    Args:
+        given: an estimator, or a spec whose names need not be registered.
+
+    Raises:
+        InputError: if the text is no spec.
+
+    >>> size_of("control_variate(rank=4, rows=crs(budget=0.3))"), size_of("prac(rank=16)"), size_of("fp8")
+    (('budget', 0.3), ('rank', 16), None)
+    """
+    parsed = _parsed(given)
+    path = _path(parsed)
+    if path is None:
+        return None
+    *outside, name = path
+    part = _at(parsed, outside)
+    value = part.fields.get(name, _defaults(part.name).get(name))
+    return (name, value) if isinstance(value, (int, float)) else None
+
+
+def budget_of(given: Estimator | str) -> int | float | None:
+    """The budget, as `size_of`; None for what is sized in slots or by a rank."""
+    found = size_of(given)
+    return found[1] if found is not None and found[0] == "budget" else None
+
+
+def missing_size(text: str) -> str | None:
+    """The size field that a spec leaves out, None if it has its size or needs none.
+
+    Raises:
+        InputError: if the text is no spec.
+
+    >>> missing_size("control_variate(rows=crs)"), missing_size("crs(budget=0.3)"), missing_size("exact")
+    ('budget', None, None)
+    """
+    path = _path(parse(text))
+    return path[-1] if path is not None and size_of(text) is None else None
+
+
+def sized(given: Estimator | str, size: int | float = 1) -> Estimator:
+    """The estimator of a spec, with this size where the spec leaves it out.
+
+    Raises:
+        InputError: on an unusable spec or size.
+
+    >>> sized("control_variate(rank=4, rows=crs)", 0.3).rows, sized("crs(budget=8)", 0.3)
+    (crs(budget=0.3), crs(budget=8))
+    """
+    if isinstance(given, Estimator):
+        return given
+    parsed = parse(given)
+    path = _path(parsed)
+    if path is not None and size_of(given) is None:
+        parsed = _with(parsed, path, size)
+    return build(parsed, given)
+
+
+def sized_part(estimator: Estimator) -> Estimator | None:
+    """The estimator itself or the one inside it whose field is the size; None without a size."""
+    path = _path(_parsed(estimator))
+    return None if path is None else reduce(getattr, path[:-1], estimator)
+
+
+def resized(estimator: Estimator, size: int | float) -> Estimator:
+    """The same with another size.
+
+    Raises:
+        InputError: if it has no size, or refuses this one.
+    """
+    path = _path(_parsed(estimator))
+    if path is None:
+        raise InputError(f"{estimator!r} has no budget, slots or rank to change")
+    return _replaced(estimator, path, size)
+
+
+def sizeless(given: Estimator | str, sizes: Iterable[str] = SIZES) -> str:
+    """A spec without its size and without fields at their defaults: what it has in common at all sizes.
+
+    Nested specs stand behind plain values, so that the order in which fields were written does not matter.
+
+    Args:
+        given: an estimator or a spec, whose names need not be registered.
+        sizes: fields to leave out if they set the size; another size is part of the name.
+
+    Raises:
+        InputError: if the text is no spec.
+
+    >>> sizeless('control_variate(base="mean", rows=quantized_rows(bits=2, rows=systematic(budget=32)))')
+    'control_variate(base="mean", rows=quantized_rows(bits=2, rows=systematic))'
+    >>> sizeless("systematic"), sizeless('systematic(budget=0.3, order="random")'), sizeless("prac(rank=16)")
+    ('systematic', 'systematic', 'prac')
+    """
+    parsed = _parsed(given)
+    path = _path(parsed)
+    if path is not None and path[-1] in tuple(sizes):
+        parsed = _without(parsed, path)
+    return str(_brief(parsed))
+
+
+def _parsed(given: Estimator | str) -> Spec:
+    if isinstance(given, str):
+        return parse(given)
+    fields = {f.name: getattr(given, f.name) for f in dataclasses.fields(given)}  # type: ignore[arg-type]
+    return Spec(given.name, {k: _parsed(v) if isinstance(v, Estimator) else v for k, v in fields.items()})
+
+
+def _path(parsed: Spec) -> tuple[str, ...] | None:
+    """Names of the fields that lead to the size."""
+    return next((path for names in _BY_RANK if (path := _innermost(parsed, names)) is not None), None)
+
+
+def _innermost(parsed: Spec, names: tuple[str, ...]) -> tuple[str, ...] | None:
+    for key, value in parsed.fields.items():
+        if isinstance(value, Spec) and (inner := _innermost(value, names)) is not None:
+            return (key, *inner)
+    known = {*parsed.fields, *_defaults(parsed.name)}
+    written = parsed.fields
+    return next(((n,) for n in names if n in known and isinstance(written.get(n, 1), (int, float))), None)
+
+
+def _defaults(name: str) -> dict[str, Any]:
+    """Fields of a registered estimator and their defaults, `MISSING` without one; nothing for an unknown name."""
+    cls = find(name)
+    return {} if cls is None else {f.name: f.default for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+
+
+def _at(parsed: Spec, path: Iterable[str]) -> Spec:
+    return reduce(lambda inner, key: inner.fields[key], path, parsed)
+
+
+def _with(parsed: Spec, path: tuple[str, ...], size: int | float) -> Spec:
+    key, *rest = path
+    value = _with(parsed.fields[key], tuple(rest), size) if rest else size
+    return Spec(parsed.name, {**parsed.fields, key: value})
+
+
+def _without(parsed: Spec, path: tuple[str, ...]) -> Spec:
+    key, *rest = path
+    fields = dict(parsed.fields)
+    if rest:
+        fields[key] = _without(fields[key], tuple(rest))
+    else:
+        fields.pop(key, None)
+    return Spec(parsed.name, fields)
+
+
+def _brief(parsed: Spec) -> Spec:
+    """In the order of the estimator's fields, without those at their defaults."""
+    defaults = _defaults(parsed.name)
+    order = {name: place for place, name in enumerate(defaults)}
+    fields = {}
+    for key, value in sorted(parsed.fields.items(), key=lambda item: order.get(item[0], len(order))):
+        if value != defaults.get(key, dataclasses.MISSING):
+            fields[key] = _brief(value) if isinstance(value, Spec) else value
+    return Spec(parsed.name, fields)
+
+
+def _replaced(estimator: Estimator, path: tuple[str, ...], size: int | float) -> Estimator:
+    key, *rest = path
+    value = _replaced(getattr(estimator, key), tuple(rest), size) if rest else size
+    return dataclasses.replace(estimator, **{key: value})  # type: ignore[type-var]

@@ -9,15 +9,15 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int, Int64, Shaped
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Traits, product_dtype
+from wtacrs.estimators.core.base import Traits
+from wtacrs.estimators.core.checks import check_length, check_rows_agree
 from wtacrs.estimators.core.counter_rng import Source
 from wtacrs.estimators.core.errors import InputError, NoClosedForm
-from wtacrs.estimators.core.packing import working_dtype
+from wtacrs.estimators.core.products import product_dtype, working_dtype
 from wtacrs.estimators.core.registry import register
-from wtacrs.estimators.core.scores import check_rows_agree, row_norms, sampling_scores
+from wtacrs.estimators.core.scores import row_norms, sampling_scores
 from wtacrs.estimators.core.seeded import BLOCK, SeededEstimator, mask_rows
 from wtacrs.estimators.core.sizing import check_budget, rows_for
-from wtacrs.estimators.rows.row_estimator import check_length
 
 _CHOICE = 0
 

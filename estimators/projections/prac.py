@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Traits, product_dtype
+from wtacrs.estimators.core.base import Traits
+from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.estimators.core.counter_rng import Source
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.estimators.core.packing import working_dtype
-from wtacrs.estimators.core.products import double_product
+from wtacrs.estimators.core.products import double_product, product_dtype, working_dtype
 from wtacrs.estimators.core.registry import register
-from wtacrs.estimators.core.scores import check_rows_agree, sampling_scores
+from wtacrs.estimators.core.scores import sampling_scores
 from wtacrs.estimators.core.seeded import SeededEstimator, product_with, scaled_rows
 from wtacrs.estimators.projections.subspace import (
     DIRECTIONS,

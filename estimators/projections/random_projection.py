@@ -9,12 +9,13 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Traits, product_dtype
+from wtacrs.estimators.core.base import Traits
+from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.estimators.core.counter_rng import Source
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.estimators.core.products import double_product
+from wtacrs.estimators.core.products import double_product, product_dtype
 from wtacrs.estimators.core.registry import register
-from wtacrs.estimators.core.scores import check_rows_agree, sampling_scores
+from wtacrs.estimators.core.scores import sampling_scores
 from wtacrs.estimators.core.seeded import (
     SeededEstimator,
     operator_blocks,

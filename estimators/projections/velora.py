@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Estimator, Traits, product_dtype
+from wtacrs.estimators.core.base import Estimator, Traits
+from wtacrs.estimators.core.checks import check_matrix, check_rows_agree
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.estimators.core.products import double_product
+from wtacrs.estimators.core.products import double_product, product_dtype
 from wtacrs.estimators.core.registry import register
-from wtacrs.estimators.core.scores import check_matrix, check_rows_agree, sampling_scores
+from wtacrs.estimators.core.scores import sampling_scores
 from wtacrs.estimators.core.seeded import product_with, scaled_rows
 
 

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from wtacrs.estimators.core.base import product_dtype
+from wtacrs.estimators.core.checks import check_length
 from wtacrs.estimators.core.counter_rng import Uniforms, entry_counters
-from wtacrs.estimators.core.packing import round_up, working_dtype
+from wtacrs.estimators.core.packing import round_up
+from wtacrs.estimators.core.products import product_dtype, working_dtype
 from wtacrs.estimators.core.registry import register
 from wtacrs.estimators.rounding.rounding_estimator import RoundingEstimator
-from wtacrs.estimators.rows.row_estimator import check_length
 
 _LARGEST = 448.0
 _LEAST_EXPONENT = -6

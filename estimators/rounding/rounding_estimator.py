@@ -14,10 +14,10 @@ from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
 from wtacrs.estimators.core.base import Estimator, Traits
+from wtacrs.estimators.core.checks import check_matrix, check_rows_agree
 from wtacrs.estimators.core.counter_rng import FreshNumbers, Uniforms
-from wtacrs.estimators.core.packing import working_dtype
-from wtacrs.estimators.core.products import block_rows, double_product
-from wtacrs.estimators.core.scores import check_matrix, check_rows_agree, row_norms, sampling_scores
+from wtacrs.estimators.core.products import block_rows, double_product, working_dtype
+from wtacrs.estimators.core.scores import row_norms, sampling_scores
 
 SavedT = TypeVar("SavedT", bound=tuple[Any, ...])
 

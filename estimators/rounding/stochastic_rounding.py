@@ -8,12 +8,12 @@ from typing import NamedTuple
 from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
-from wtacrs.estimators.core.base import product_dtype
+from wtacrs.estimators.core.checks import check_length
 from wtacrs.estimators.core.counter_rng import Uniforms, entry_counters
 from wtacrs.estimators.core.packing import Packed, check_bits, grid_places, pack, rounding_variance, unpack
+from wtacrs.estimators.core.products import product_dtype
 from wtacrs.estimators.core.registry import register
 from wtacrs.estimators.rounding.rounding_estimator import RoundingEstimator
-from wtacrs.estimators.rows.row_estimator import check_length
 
 
 class SavedRounded(NamedTuple):

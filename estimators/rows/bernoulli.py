@@ -11,9 +11,10 @@ from jaxtyping import Complex128, Float, Float64, Shaped
 from torch import Tensor
 
 from wtacrs.estimators.core.base import Traits
+from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.estimators.core.registry import register
-from wtacrs.estimators.core.scores import check_rows_agree, sampling_scores
+from wtacrs.estimators.core.scores import sampling_scores
 from wtacrs.estimators.core.sizing import rows_for
 from wtacrs.estimators.rows.inclusion import Inclusion, inclusion
 from wtacrs.estimators.rows.poisson_binomial import Sizes, averaged, pairs, sizes_near, sizes_of

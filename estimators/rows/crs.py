@@ -10,8 +10,9 @@ from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
 from wtacrs.estimators.core.base import Traits
+from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.estimators.core.registry import register
-from wtacrs.estimators.core.scores import check_rows_agree, sampling_scores
+from wtacrs.estimators.core.scores import sampling_scores
 from wtacrs.estimators.core.sizing import rows_for
 from wtacrs.estimators.rows.row_estimator import (
     RowEstimator,

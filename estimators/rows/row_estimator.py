@@ -21,11 +21,12 @@ import torch
 from jaxtyping import Float, Float64, Int, Shaped
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Estimator, product_dtype
+from wtacrs.estimators.core.base import Estimator
+from wtacrs.estimators.core.checks import check_length, check_matrix, check_rows_agree
 from wtacrs.estimators.core.counter_rng import uniform_numbers
-from wtacrs.estimators.core.errors import InputError, NoClosedForm
-from wtacrs.estimators.core.products import double_product
-from wtacrs.estimators.core.scores import check_matrix, check_rows_agree, row_norms, sampling_scores
+from wtacrs.estimators.core.errors import NoClosedForm
+from wtacrs.estimators.core.products import double_product, product_dtype
+from wtacrs.estimators.core.scores import row_norms, sampling_scores
 from wtacrs.estimators.core.sizing import check_budget, rows_for
 
 MOST_ROWS_FOR_COVARIANCE = 16_384
@@ -159,21 +160,6 @@ class RowEstimator(Estimator[SavedRows]):
         if x.shape[0] > MOST_ROWS_FOR_COVARIANCE:
             raise NoClosedForm(f"{self!r}: {x.shape[0]} rows need a covariance of n² numbers; use Monte Carlo")
         return coefficient_variance(self.moments(sampling_scores(x, scores)).covariance, x, dy)
-
-
-def check_length(kept: Shaped[Tensor, "n ..."], dy: Float[Tensor, "n2 m"]) -> None:
-    """Refuse a dY that is not as long as the compressed x was.
-
-    Args:
-        kept: what was saved with one entry for every row of x, an empty frame for example.
-        dy: as given to `contract`.
-
-    Raises:
-        InputError: naming both.
-    """
-    check_matrix("dy", dy)
-    if dy.shape[0] != kept.shape[0]:
-        raise InputError(f"dy must have {kept.shape[0]} rows, as the compressed x had, got shape {list(dy.shape)}")
 
 
 def weighted_product(

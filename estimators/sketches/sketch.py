@@ -24,18 +24,18 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64, Shaped, UInt8
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Traits, product_dtype
+from wtacrs.estimators.core.base import Traits
+from wtacrs.estimators.core.checks import check_length, check_rows_agree
 from wtacrs.estimators.core.counter_rng import Source
-from wtacrs.estimators.core.packing import pack_bits, unpack_bits, working_dtype
-from wtacrs.estimators.core.products import double_product
-from wtacrs.estimators.core.scores import check_rows_agree, row_norms, sampling_scores
+from wtacrs.estimators.core.packing import pack_bits, unpack_bits
+from wtacrs.estimators.core.products import double_product, product_dtype, working_dtype
+from wtacrs.estimators.core.scores import row_norms, sampling_scores
 from wtacrs.estimators.core.seeded import (
     SeededEstimator,
     operator_blocks,
     scaled_rows,
 )
 from wtacrs.estimators.core.sizing import check_budget, rows_for
-from wtacrs.estimators.rows.row_estimator import check_length
 
 # which numbers of a source a sketch draws from
 ENTRIES, PLACES = 0, 1

@@ -1,18 +1,18 @@
 """Metric of every run of an experiment, and differences from exact training against the margin of equivalence.
 
-python -m wtacrs.figures.plots.experiment RESULT.json OUT.png
+wtacrs draw experiment.json OUT.png
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from wtacrs.figures import command, style
+from wtacrs.figures import style
+from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.experiment import ExperimentResult, ExperimentRow
 
 _COLOURS = {
@@ -31,7 +31,7 @@ def draw(result: ExperimentResult, path: Path) -> Path:
 
 def build(result: ExperimentResult) -> Figure:
     """Left: a dot per seed and the mean; right: the difference from exact with its interval, the margin as a band."""
-    command.expect(result, ExperimentResult, "the argument result")
+    expect(result, ExperimentResult, "the argument result")
     rows = list(result.rows)
     with style.figure(10.0, 1.6 + 0.42 * len(rows)) as fig:
         left, right = fig.subplots(1, 2, sharey=True)
@@ -70,16 +70,3 @@ def _difference(axes: Axes, y: int, row: ExperimentRow) -> None:
         row.standing.verdict, (row.standing.high, y), xytext=(5, 0), textcoords="offset points", va="center",
         color=colour, fontsize=8,
     )  # fmt: skip
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry of `python -m wtacrs.figures.plots.experiment`."""
-    parser = command.parser("experiment", "Draw the runs of an experiment beside exact training.")
-    parser.add_argument("result", type=Path, help="JSON file of `wtacrs experiment`")
-    parser.add_argument("out", type=Path, help="PNG file to write")
-    given = parser.parse_args(arguments)
-    return command.run(lambda: draw(command.load(given.result, ExperimentResult), given.out))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,12 +1,11 @@
 """Estimated bias on captured layers, with intervals, beside the bias that would have been seen.
 
-python -m wtacrs.figures.plots.layer_tests RESULT.json OUT.png
+wtacrs draw layer_tests.json OUT.png
 """
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import NormalDist
@@ -16,7 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from wtacrs.figures import command, style
+from wtacrs.figures import style
+from wtacrs.validation.layers.series import series
+from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.layer_tests import LayerTest, LayerTestResult
 
 MAX_LAYERS = 40
@@ -40,11 +41,11 @@ def build(result: LayerTestResult) -> Figure:
     Raises:
         InputError: if the result is of another kind or holds no test.
     """
-    command.expect(result, LayerTestResult, "the argument result")
+    expect(result, LayerTestResult, "the argument result")
     if not result.tests:
         raise style.NothingToDraw("the result holds no test of a layer")
     layers = list(dict.fromkeys(test.layer for test in result.tests))
-    shown = _spread(layers)
+    shown = _evenly(layers)
     looks = style.looks(test.estimator for test in result.tests)
     kinds = list(dict.fromkeys((test.estimator, test.scores) for test in result.tests))
     names = style.short_names(shown, limit=34)
@@ -56,7 +57,7 @@ def build(result: LayerTestResult) -> Figure:
         for test in tests:
             place = (kinds.index((test.estimator, test.scores)) + 0.5) / len(kinds) - 0.5
             y = shown.index(test.layer) + 0.7 * place
-            _marks(left, right, test, y, looks[style.series(test.estimator)], result.level, edges)
+            _marks(left, right, test, y, looks[series(test.estimator)], result.level, edges)
         left.set_yticks(range(len(shown)), [names[layer] for layer in shown])
         left.set_ylim(len(shown) - 0.4, -0.6)
         left.axvline(0.0, color=style.GREY, linewidth=0.9, zorder=1)
@@ -70,7 +71,7 @@ def build(result: LayerTestResult) -> Figure:
     return fig
 
 
-def _spread(layers: list[str]) -> list[str]:
+def _evenly(layers: list[str]) -> list[str]:
     if len(layers) <= MAX_LAYERS:
         return layers
     return [layers[round(i * (len(layers) - 1) / (MAX_LAYERS - 1))] for i in range(MAX_LAYERS)]
@@ -151,7 +152,7 @@ def _legend(kinds: Sequence[tuple[str, str]], looks: dict[str, style.Look], bars
     several = len({scores for _, scores in kinds}) > 1
     handles = []
     for estimator, scores in kinds:
-        look = looks[style.series(estimator)]
+        look = looks[series(estimator)]
         label = style.shorten(estimator, 60) + (f", {scores}" if several else "")
         handles.append(
             Line2D(
@@ -168,16 +169,3 @@ def _legend(kinds: Sequence[tuple[str, str]], looks: dict[str, style.Look], bars
         }
         handles.append(Line2D([], [], label="would have been seen with 99 % power", **bar))
     return handles
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry of `python -m wtacrs.figures.plots.layer_tests`."""
-    parser = command.parser("layer_tests", "Draw estimated biases from tests on captured layers.")
-    parser.add_argument("result", type=Path, help="JSON file of `wtacrs test`")
-    parser.add_argument("out", type=Path, help="PNG file to write")
-    given = parser.parse_args(arguments)
-    return command.run(lambda: draw(command.load(given.result, LayerTestResult), given.out))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

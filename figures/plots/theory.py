@@ -1,11 +1,10 @@
 """One picture per claim of the theory: what is true, and what only looks true with its counter-example.
 
-python -m wtacrs.figures.plots.theory RESULT.json FOLDER
+wtacrs draw theory.json
 """
 
 from __future__ import annotations
 
-import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from wtacrs.estimators import InputError
-from wtacrs.figures import command, style
+from wtacrs.figures import style
+from wtacrs.validation.layers.series import series as series_of
+from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.theory import Claim, Series, TheoryResult
 
 # axes that are not linear; and claims whose problems have no order: points, no lines
@@ -39,7 +40,7 @@ def draw(result: TheoryResult, folder: Path) -> list[Path]:
     Raises:
         InputError: if `result` is of another kind or a file cannot be written.
     """
-    command.expect(result, TheoryResult, "the argument result")
+    expect(result, TheoryResult, "the argument result")
     return [style.save(build(claim), folder / f"theory_{claim.name}.png") for claim in result.claims]
 
 
@@ -125,7 +126,7 @@ def _forms(every: Sequence[Series]) -> dict[str, dict[str, Any]]:
     seen: dict[str | None, int] = {}
     forms: dict[str, dict[str, Any]] = {}
     for series in every:
-        name = None if series.estimator is None else style.series(series.estimator)
+        name = None if series.estimator is None else series_of(series.estimator)
         nth = seen[name] = seen.get(name, -1) + 1
         if name is None:
             dash = style.DASHES[(nth + 1) % len(style.DASHES)]
@@ -166,16 +167,3 @@ def _plain_numbers(axes: Axes) -> None:
                 axis.set_minor_formatter(
                     FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
                 )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry of `python -m wtacrs.figures.plots.theory`."""
-    parser = command.parser("theory", "Draw one picture per claim of a theory result.")
-    parser.add_argument("result", type=Path, help="JSON file of a theory result")
-    parser.add_argument("folder", type=Path, help="folder for the PNG files")
-    given = parser.parse_args(arguments)
-    return command.run(lambda: draw(command.load(given.result, TheoryResult), given.folder))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,12 +1,11 @@
 """Variance of every estimator on one model against that on another, one panel per budget and kind of scores.
 
-python -m wtacrs.figures.plots.transfer RESULT.json OUT.png [--files A B]
+wtacrs draw transfer.json OUT.png [--files A --files B]
 """
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,8 +16,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from wtacrs.estimators import InputError
-from wtacrs.figures import command, style
-from wtacrs.validation.records.studies import TransferPair, TransferResult
+from wtacrs.figures import style
+from wtacrs.validation.layers.series import series
+from wtacrs.validation.records.base import expect
+from wtacrs.validation.records.transfer import TransferPair, TransferResult
 
 _KINDS = {"row-norms": "row-norm scores", "stale": "stale scores", "oracle": "oracle scores"}
 
@@ -40,7 +41,7 @@ def build(result: TransferResult, *, files: Sequence[str] | None = None) -> Figu
     Raises:
         InputError: if the result is of another kind, a file is unknown, or no variance is positive and finite.
     """
-    command.expect(result, TransferResult, "the argument result")
+    expect(result, TransferResult, "the argument result")
     known = list(dict.fromkeys(s.file for s in result.standings))
     one, other = _two(known, files)
     places = _places(result, one, other)
@@ -86,7 +87,7 @@ def _places(result: TransferResult, one: str, other: str) -> Places:
     """(scores, budget) → estimator → its variance on both files."""
     found: dict[tuple[str, int | float], dict[str, dict[str, float]]] = {}
     for s in result.standings:
-        found.setdefault((s.scores, s.budget), {}).setdefault(s.estimator, {})[s.file] = s.variance
+        found.setdefault((s.scores, s.budget), {}).setdefault(series(s.estimator), {})[s.file] = s.variance
     places: Places = {}
     for key, estimators in found.items():
         for name, at in estimators.items():
@@ -163,17 +164,3 @@ def _legend(looks: dict[str, style.Look]) -> list[Line2D]:
         label="best on one of the two",
     )  # fmt: skip
     return [*handles, ring]
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry of `python -m wtacrs.figures.plots.transfer`."""
-    parser = command.parser("transfer", "Draw the variance of estimators on one model against another.")
-    parser.add_argument("result", type=Path, help="JSON file of `wtacrs study transfer`")
-    parser.add_argument("out", type=Path, help="PNG file to write")
-    parser.add_argument("--files", nargs=2, metavar=("A", "B"), help="which two files; default the first two")
-    given = parser.parse_args(arguments)
-    return command.run(lambda: draw(command.load(given.result, TransferResult), given.out, files=given.files))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

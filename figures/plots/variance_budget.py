@@ -1,13 +1,11 @@
-"""Mean squared error of the estimators against their budget, the bytes they store, or their multiplications.
+"""Mean squared error of the estimators against their budget, the bytes they store, or their multiply–accumulates (MACs).
 
-python -m wtacrs.figures.plots.variance_budget RESULT.json OUT.png [--against bytes | multiplications]
+wtacrs draw comparison.json OUT.png [--against bytes | macs]
 """
 
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,11 +15,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from wtacrs.estimators import InputError
-from wtacrs.figures import command, style
-from wtacrs.figures.summary import LayerMedian, layer_medians
-from wtacrs.validation.records.results import ComparisonResult
+from wtacrs.figures import style
+from wtacrs.validation.records.base import expect
+from wtacrs.validation.records.compare import ComparisonResult
+from wtacrs.validation.summaries.compare import LayerMedian, layer_medians
 
-Axis = Literal["budget", "bytes", "multiplications"]
+Axis = Literal["budget", "bytes", "macs"]
 SCORES = {
     "row-norms": "row-norm scores: ‖xᵢ‖",
     "stale": "stale scores: ‖xᵢ‖‖yᵢ‖ of an earlier state",
@@ -30,7 +29,7 @@ SCORES = {
 X_LABELS: dict[Axis, str] = {
     "budget": "budget: rows kept / rows",
     "bytes": "bytes stored / bytes of the exact activation",
-    "multiplications": "multiplications / those of the exact product (dotted: 1)",
+    "macs": "MACs / those of the exact product (dotted: 1)",
 }
 
 
@@ -45,17 +44,17 @@ def build(result: ComparisonResult, *, against: Axis = "budget") -> Figure:
     A line is the median over layers of E‖Ĝ − G‖² / ‖G‖² = variance + bias², its band the middle half of the
     layers, an error bar two standard errors of Monte Carlo either way; a dashed line is mostly bias². An
     estimator without a budget is a level line in the budget figure. What is exactly zero has no place on a log
-    axis and is named in the legend, as is an estimator that does not state its multiplications.
+    axis and is named in the legend, as is an estimator that does not state its MACs.
 
     Args:
         result: the comparison.
         against: "budget" (fraction of rows kept), "bytes" (fraction of the exact activation's bytes) or
-            "multiplications" (fraction of the exact product's).
+            "macs" (fraction of the exact product's).
 
     Raises:
         InputError: if the result is of another kind or no error in it is positive and finite.
     """
-    command.expect(result, ComparisonResult, "the argument result")
+    expect(result, ComparisonResult, "the argument result")
     if against not in X_LABELS:
         raise InputError(f"against={against!r} must be one of {', '.join(X_LABELS)}")
     medians = _shown(layer_medians(result.rows), against)
@@ -74,7 +73,7 @@ def build(result: ComparisonResult, *, against: Axis = "budget") -> Figure:
             style.tag(axes, SCORES[kind])
             _panel(axes, [e for e in medians if e.scores == kind], looks, against)
             _ticks(axes, medians, against)
-            if against == "multiplications":
+            if against == "macs":
                 axes.axvline(1.0, color=style.GREY, linewidth=1.0, linestyle=style.DASHES[2], zorder=1)
             axes.set_xlabel(X_LABELS[against])
         panels[0].set_ylabel("E‖Ĝ − G‖² / ‖G‖²  (variance + bias²)")
@@ -90,7 +89,7 @@ def _shown(medians: list[LayerMedian], against: Axis) -> list[LayerMedian]:
 
 
 def _x(entry: LayerMedian, against: Axis) -> float | None:
-    if against == "multiplications":
+    if against == "macs":
         return entry.mac_fraction
     return entry.byte_fraction if against == "bytes" else entry.row_fraction
 
@@ -155,7 +154,7 @@ def _ticks(axes: Axes, entries: list[LayerMedian], against: Axis) -> None:
 def _title(entries: list[LayerMedian], against: Axis) -> str:
     counts = {e.layers for e in entries}
     number = f"{max(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
-    what = "stored bytes" if against == "bytes" else against
+    what = {"budget": "budget", "bytes": "stored bytes", "macs": "MACs"}[against]
     if max(counts) == 1:
         return f"Error of the weight gradient against {what} (one layer)"
     return f"Error of the weight gradient against {what} (median of {number} layers, band: their middle half)"
@@ -195,25 +194,9 @@ def _undrawn(entries: list[LayerMedian], some_drawn: bool, against: Axis) -> lis
     for what, group in (
         ("error 0, not on a log axis", [e for e in entries if e.mse == 0]),
         ("not finite", [e for e in entries if not math.isfinite(e.mse)]),
-        ("multiplications not stated", [e for e in entries if against != "budget" and _x(e, against) is None]),
+        ("MACs not stated", [e for e in entries if against != "budget" and _x(e, against) is None]),
     ):
         budgets = dict.fromkeys(f"{e.budget:g}" for e in group if e.budget is not None)
         if group:
             notes.append(f"{what} at budget {', '.join(budgets)}" if some_drawn and budgets else what)
     return notes
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry of `python -m wtacrs.figures.plots.variance_budget`."""
-    parser = command.parser("variance_budget", "Draw the error of estimators from a comparison result.")
-    parser.add_argument("result", type=Path, help="JSON file of a comparison")
-    parser.add_argument("out", type=Path, help="PNG file to write")
-    parser.add_argument("--against", choices=tuple(X_LABELS), default="budget", help="what the x axis shows")
-    given = parser.parse_args(arguments)
-    return command.run(
-        lambda: draw(command.load(given.result, ComparisonResult), given.out, against=given.against)
-    )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

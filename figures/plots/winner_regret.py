@@ -1,13 +1,11 @@
 """What the two rules for |C| cost over the best |C|, against the budget, one panel per architecture.
 
-python -m wtacrs.figures.plots.winner_regret RESULT.json OUT.png
+wtacrs draw sweep.json OUT.png --figure winner_regret
 """
 
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,12 +17,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from wtacrs.figures import command, style
+from wtacrs.figures import style
 from wtacrs.figures.plots.winner_sweep import CURVES, OPTIMAL, PAPER
-from wtacrs.figures.summary import regret
-from wtacrs.validation.records.results import SweepResult, WinnerSweep
+from wtacrs.validation.records.base import expect
+from wtacrs.validation.records.sweep import SweepResult, WinnerSweep
+from wtacrs.validation.summaries.sweep import regret
 
-RULES = (("paper", PAPER, "paper's rule, P_T / (k − |C|)"), ("optimal", OPTIMAL, "S_T² rule, S_T² / (k − |C|)"))
+RULES = (("paper", PAPER, "paper's rule, P_T / (k − |C|)"), ("optimal", OPTIMAL, "optimal rule, S_T² / (k − |C|)"))
 _STEP, _DECADE = ", step ", 10.0
 
 
@@ -42,7 +41,7 @@ def build(result: SweepResult) -> Figure:
     Raises:
         InputError: if the result is of another kind or has no finite regret.
     """
-    command.expect(result, SweepResult, "the argument result")
+    expect(result, SweepResult, "the argument result")
     sweeps = [s for s in result.sweeps if _finite(s)]
     if not sweeps:
         raise style.NothingToDraw("the sweep has no layer with a best |C| and finite regrets")
@@ -146,16 +145,3 @@ def _legend() -> list[Line2D | Patch]:
         )
     band = Patch(color=style.GREY, alpha=0.3, label="middle half of the layers")
     return [*rules, band, Line2D([], [], color=style.GREY, label="worst layer", **_WORST)]
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry of `python -m wtacrs.figures.plots.winner_regret`."""
-    parser = command.parser("winner_regret", "Draw the regret of the rules for |C| against the budget.")
-    parser.add_argument("result", type=Path, help="JSON file of a sweep")
-    parser.add_argument("out", type=Path, help="PNG file to write")
-    given = parser.parse_args(arguments)
-    return command.run(lambda: draw(command.load(given.result, SweepResult), given.out))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,12 +1,11 @@
 """Variance of WTA-CRS against the number of winners |C| at one budget, one small panel per layer, choices marked.
 
-python -m wtacrs.figures.plots.winner_sweep RESULT.json OUT.png
+wtacrs draw sweep.json OUT.png [--budget 0.3] [--relative-to gradient]
 """
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,12 +15,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from wtacrs.estimators import InputError
-from wtacrs.figures import command, style
-from wtacrs.figures.summary import budget_order, choice_variance
-from wtacrs.validation.records.results import SweepResult, WinnerSweep
+from wtacrs.figures import style
+from wtacrs.validation.records.base import expect
+from wtacrs.validation.records.sweep import SweepResult, WinnerSweep
+from wtacrs.validation.summaries.sweep import budget_order, choice_variance
 
 MAX_PANELS = 9
-PAPER, OPTIMAL, CRS = 'wta_crs(winners="paper")', 'wta_crs(winners="optimal")', "crs"
+PAPER, OPTIMAL, CRS = "wta_crs", 'wta_crs(winners="optimal")', "crs"
 # scores → (line style, label); the curve itself belongs to no single rule, so it is grey
 CURVES: dict[str, tuple[Any, str]] = {
     "oracle": ("-", "oracle scores"),
@@ -65,7 +65,7 @@ def build(
     Raises:
         InputError: if there is nothing to draw, a layer or the budget is unknown, or a choice lies outside its sweep.
     """
-    command.expect(result, SweepResult, "the argument result")
+    expect(result, SweepResult, "the argument result")
     if relative_to not in ("crs", "gradient"):
         raise InputError(f'relative_to={relative_to!r} must be "crs" or "gradient"')
     at = _budget(result, budget)
@@ -190,7 +190,7 @@ def _panel(axes: Axes, name: str, sweeps: list[WinnerSweep], relative_to: Scale)
 
 
 def _marks() -> tuple[dict[str, Any], ...]:
-    """Looks of best, paper and exact-variance choice, drawn large to small: coinciding marks all stay visible."""
+    """Looks of best, paper's and optimal choice, drawn large to small: coinciding marks all stay visible."""
     optimal, paper = style.look(OPTIMAL), style.look(PAPER)
     return (
         {"marker": "s", "markersize": 11, "markerfacecolor": "none", "markeredgecolor": style.INK},
@@ -223,7 +223,7 @@ def _legend(shown: list[WinnerSweep], logarithmic: bool) -> list[Line2D]:
         if scores in present
     ]
     crs = Line2D([], [], color=style.look(CRS).colour, linewidth=1.2, label="plain CRS, same scores and k")
-    labels = ("true minimum", "paper's choice", "exact-variance choice")
+    labels = ("true minimum", "paper's rule", "optimal rule")
     zero = logarithmic and any(
         choice_variance(s, c) == 0 for s in shown for c in (s.best, s.optimal, s.paper) if c is not None
     )
@@ -234,24 +234,3 @@ def _legend(shown: list[WinnerSweep], logarithmic: bool) -> list[Line2D]:
         if label != labels[0] or any(s.best is not None for s in shown)
     ]
     return [*curves, crs, *marks]
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry of `python -m wtacrs.figures.plots.winner_sweep`."""
-    parser = command.parser("winner_sweep", "Draw variance against |C| from a sweep result.")
-    parser.add_argument("result", type=Path, help="JSON file of a sweep")
-    parser.add_argument("out", type=Path, help="PNG file to write")
-    parser.add_argument("--relative-to", choices=("crs", "gradient"), default="crs", help="unit of the variance")
-    parser.add_argument("--budget", help="the budget to show, as the sweep was told; default: the middle one")
-    given = parser.parse_args(arguments)
-
-    def action() -> Path:
-        budget = None if given.budget is None else command.budget(given.budget)
-        result = command.load(given.result, SweepResult)
-        return draw(result, given.out, budget=budget, relative_to=given.relative_to)
-
-    return command.run(action)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,6 +7,7 @@ from wtacrs.integration.cli import (  # noqa: F401
     check,
     compare,
     demo,
+    draw,
     experiment,
     finetune,
     layer_tests,

@@ -58,7 +58,7 @@ def budgets(
     """
     from wtacrs.integration.models.opening import Subject
     from wtacrs.integration.studies.budgets import DEFAULT_BUDGETS, budgets_study
-    from wtacrs.integration.tables.studies import budgets_table
+    from wtacrs.integration.tables.budgets import budgets_table
     from wtacrs.integration.training.config import FinetuneConfig
     from wtacrs.validation.files import check_folder
 

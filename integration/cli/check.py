@@ -54,7 +54,7 @@ def check(
     """
     from wtacrs.estimators import make
     from wtacrs.integration.studies.check import check_study, result_file
-    from wtacrs.integration.tables.tables import check_table
+    from wtacrs.integration.tables.check import check_table
     from wtacrs.validation.layers.captures import load_captures
     from wtacrs.validation.properties.external_kinds import KINDS, external_from
     from wtacrs.validation.properties.import_object import is_reference

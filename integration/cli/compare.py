@@ -53,7 +53,7 @@ def compare(
     scheduler: SchedulerOption = None,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Bias, variance, error over steps, cosine, bytes and multiplications of estimators on captured layers.
+    """Bias, variance, error over steps, cosine, bytes and MACs of estimators on captured layers.
 
     --budget compares at equal rows. Without it and --bytes: at 5 budgets and at 10 % and 30 % of the bytes. What is done
     is kept in the folder until the result is whole: the same command goes on where it was stopped.
@@ -89,5 +89,5 @@ def compare(
     for table in (comparison_table(result, console.width), oracle_ratio_table(result), ratio_table(result)):
         if table.row_count:
             console.print(table)
-    figures = ("variance_budget", "variance_bytes", "variance_multiplications", "oracle_ratio")
+    figures = ("variance_budget", "variance_bytes", "variance_macs", "oracle_ratio")
     wrote(out / "comparison.json", *(out / f"{name}.png" for name in figures))

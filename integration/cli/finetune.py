@@ -95,7 +95,7 @@ def finetune(
     from wtacrs.integration.models.opening import Subject
     from wtacrs.integration.parallel.processes import is_main_process
     from wtacrs.integration.studies.finetune import finetune_study
-    from wtacrs.integration.tables.tables import training_table
+    from wtacrs.integration.tables.training import training_table
     from wtacrs.integration.training.config import FinetuneConfig
 
     options: dict[str, Any] = {

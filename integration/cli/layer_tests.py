@@ -57,10 +57,11 @@ def layer_tests(
     Without --estimator and --budget: wta_crs at 0.3.
     """
     from wtacrs.integration.studies.layer_tests import layer_test_study
-    from wtacrs.integration.tables.layer_tests import layer_test_summary, layer_test_tables
+    from wtacrs.integration.tables.layer_tests import layer_test_tables
     from wtacrs.validation.files import check_folder
     from wtacrs.validation.layers.captures import load_captures
     from wtacrs.validation.runner import Runner
+    from wtacrs.validation.summaries.layer_tests import layer_test_summary
 
     if quantity not in ("variance", "mse"):
         raise InputError(f"--quantity {quantity!r} must be variance or mse")

@@ -52,7 +52,8 @@ def memory(
     """
     from wtacrs.integration.models.opening import Subject
     from wtacrs.integration.studies.memory import memory_study
-    from wtacrs.integration.tables.memory import memory_sentences, memory_table
+    from wtacrs.integration.tables.memory import memory_table
+    from wtacrs.validation.records.memory import memory_sentences
 
     with progress_bar("memory") as report:
         result = memory_study(

@@ -55,7 +55,7 @@ def norms(
     """Gradient norms over training, one layer's dW estimated: used, exact and expected at every step."""
     from wtacrs.integration.models.opening import Subject
     from wtacrs.integration.studies.norms import norms_study
-    from wtacrs.integration.tables.studies import norms_table
+    from wtacrs.integration.tables.norms import norms_table
     from wtacrs.integration.training.config import FinetuneConfig
     from wtacrs.validation.files import check_folder
 

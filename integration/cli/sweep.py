@@ -42,12 +42,12 @@ def sweep(
 
     Without --budget: at 0.1, 0.3 and 0.5.
     """
-    from wtacrs.figures.summary import which_winners
     from wtacrs.integration.studies.sweep import DEFAULT_BUDGETS, sweep_study
-    from wtacrs.integration.tables.tables import sweep_table
+    from wtacrs.integration.tables.sweep import sweep_table
     from wtacrs.validation.files import check_folder
     from wtacrs.validation.layers.captures import load_captures
     from wtacrs.validation.runner import Runner
+    from wtacrs.validation.summaries.sweep import which_winners
 
     chosen, kinds, place = budgets_from(budget, DEFAULT_BUDGETS), scores_from(scores), device_from(device)
     files = [load_captures(path) for path in captures]

@@ -15,7 +15,7 @@ def theory(
 ) -> int:
     """What is true of the estimators and what only looks true, a figure each; exit code 1 if a claim fails."""
     from wtacrs.integration.studies.theory import theory_study
-    from wtacrs.integration.tables.tables import theory_table
+    from wtacrs.integration.tables.theory import theory_table
     from wtacrs.validation.files import check_folder
 
     check_folder("out", out)

@@ -45,7 +45,7 @@ def transfer(
     Compares two or more files of captures; without --budget at 0.1 and 0.3.
     """
     from wtacrs.integration.studies.transfer import DEFAULT_BUDGETS, DEFAULT_ESTIMATORS, transfer_study
-    from wtacrs.integration.tables.studies import transfer_table
+    from wtacrs.integration.tables.transfer import transfer_table
     from wtacrs.validation.files import check_folder
 
     chosen, kinds = budgets_from(budget, DEFAULT_BUDGETS), None if scores is None else scores_from(scores)

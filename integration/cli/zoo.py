@@ -17,7 +17,7 @@ def zoo(
     import inspect
 
     from wtacrs.estimators import lookup
-    from wtacrs.integration.tables.tables import zoo_table
+    from wtacrs.integration.tables.zoo import zoo_table
 
     if name is None:
         console.print(zoo_table())

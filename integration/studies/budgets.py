@@ -11,10 +11,8 @@ from scipy import stats
 
 from wtacrs.estimators import Estimator, make
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.estimators.core.registry import missing_fields
-from wtacrs.figures.plots import budget_accuracy
-from wtacrs.figures.style import series
-from wtacrs.figures.summary import LayerMedian, layer_medians
+from wtacrs.estimators.core.sizing import missing_size, sized
+from wtacrs.figures.plots import budgets as budgets_figure
 from wtacrs.integration.models.loading import load_model
 from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.studies.capture import capture_task
@@ -25,11 +23,13 @@ from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.layers.compare import compare
 from wtacrs.validation.layers.scores import SCORE_KINDS
+from wtacrs.validation.layers.series import series
 from wtacrs.validation.records.base import stamp
+from wtacrs.validation.records.budgets import BudgetPoint, BudgetsResult, Difference, Scores
 from wtacrs.validation.records.results import write_result
-from wtacrs.validation.records.studies import BudgetPoint, BudgetsResult, Difference, Scores
 from wtacrs.validation.records.training import TrainingResult
 from wtacrs.validation.runner import Runner
+from wtacrs.validation.summaries.compare import LayerMedian, layer_medians
 
 DEFAULT_BUDGETS = (0.05, 0.1, 0.2, 0.3, 0.5)
 LEVEL = 0.95
@@ -106,8 +106,8 @@ def at_budget(spec: str, budget: int | float) -> Estimator:
     """
     if "{budget}" in spec:
         return make(spec.replace("{budget}", repr(budget)))
-    if missing_fields(spec) == ("budget",):
-        return make(spec, budget=budget)
+    if missing_size(spec) == "budget":
+        return sized(spec, budget)
     make(spec)  # a spec that is unusable altogether says so itself
     raise InputError(
         f"estimator={spec!r}: leave the budget out, as in 'wta_crs', or write {{budget}} for it: it is given apart"
@@ -190,7 +190,7 @@ def _write(
         points=points,
     )
     write_result(out / "budgets.json", result)
-    draw_or_remove(partial(budget_accuracy.draw, result), out / "budgets.png")
+    draw_or_remove(partial(budgets_figure.draw, result), out / "budgets.png")
     return result
 
 

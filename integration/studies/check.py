@@ -18,7 +18,8 @@ from wtacrs.validation.properties.external_code import ExternalLinear, ExternalP
 from wtacrs.validation.properties.external_kinds import file_stem
 from wtacrs.validation.properties.mean_report import MeanTracker
 from wtacrs.validation.records.base import stamp
-from wtacrs.validation.records.results import CheckResult, Verdict, write_result
+from wtacrs.validation.records.check import CheckResult, Verdict
+from wtacrs.validation.records.results import write_result
 from wtacrs.validation.runner import Report
 from wtacrs.validation.statistics.significance import mean_test
 

@@ -7,15 +7,17 @@ from functools import partial
 from pathlib import Path
 
 from wtacrs.estimators import InputError
+from wtacrs.estimators.core.sizing import sized
 from wtacrs.figures.plots import oracle_ratio, variance_budget
 from wtacrs.integration.studies.layer_choice import chosen_entries
 from wtacrs.integration.studies.output import device_name, draw_or_remove, source_of
-from wtacrs.validation.layers.candidates import RECOMMENDED, sized
+from wtacrs.validation.layers.candidates import RECOMMENDED, Candidate, candidates_from
 from wtacrs.validation.layers.captures import Captures
-from wtacrs.validation.layers.compare import DRAWS, STEPS, Candidate, candidates_from, compare
-from wtacrs.validation.layers.equal_bytes import BASELINE, DEFAULT_RIVALS
+from wtacrs.validation.layers.compare import DRAWS, STEPS, compare
+from wtacrs.validation.layers.equal_bytes import BASELINE, DEFAULT_CANDIDATES
 from wtacrs.validation.records.base import ScoreKind, stamp
-from wtacrs.validation.records.results import ComparisonResult, ComparisonRow, write_result
+from wtacrs.validation.records.compare import ComparisonResult, ComparisonRow
+from wtacrs.validation.records.results import write_result
 from wtacrs.validation.runner import Runner
 
 DEFAULT_ESTIMATORS = ("topk", "crs", "wta_crs", 'wta_crs(winners="optimal")', "systematic")
@@ -47,15 +49,15 @@ def candidates_of(
         budgets, shares = DEFAULT_BUDGETS, DEFAULT_SHARES
     found: list[Candidate] = []
     if budgets:
-        found += [
-            r for r in candidates_from(specs or DEFAULT_ESTIMATORS, budgets, shares or ()) if r.share is None
-        ]
+        at_both = candidates_from(specs or DEFAULT_ESTIMATORS, budgets, shares or ())
+        found += [candidate for candidate in at_both if candidate.share is None]
     if shares:
-        chosen = specs or DEFAULT_RIVALS
-        candidates = [
-            given for given in (*chosen, *at_shares) if given == RECOMMENDED or sized(given) != sized(BASELINE)
+        others = [
+            given
+            for given in (*(specs or DEFAULT_CANDIDATES), *at_shares)
+            if given == RECOMMENDED or sized(given) != sized(BASELINE)
         ]
-        found += candidates_from([BASELINE, *candidates], (), shares)
+        found += candidates_from([BASELINE, *others], (), shares)
     return list(dict.fromkeys(found))
 
 

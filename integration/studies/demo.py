@@ -11,16 +11,16 @@ import torch
 from rich.console import Console
 
 from wtacrs.estimators import make
-from wtacrs.figures.plots import training_curves
+from wtacrs.figures.plots import training as training_figure
 from wtacrs.figures.report.report import write_report
-from wtacrs.figures.summary import which_winners
 from wtacrs.integration.models.loading import SMALL_T5, load_model, small_t5, task_tokenizer
 from wtacrs.integration.studies.capture import capture_task
 from wtacrs.integration.studies.check import check_study
 from wtacrs.integration.studies.compare import DEFAULT_ESTIMATORS, candidates_of, comparison_study
 from wtacrs.integration.studies.sweep import DEFAULT_BUDGETS, sweep_study
+from wtacrs.integration.tables.check import check_summary
 from wtacrs.integration.tables.compare import comparison_table
-from wtacrs.integration.tables.tables import check_summary, training_table
+from wtacrs.integration.tables.training import training_table
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.tasks.loading import load_task
 from wtacrs.integration.training.config import DEMO
@@ -29,6 +29,7 @@ from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.records.training import TrainingResult
 from wtacrs.validation.runner import Runner
+from wtacrs.validation.summaries.sweep import which_winners
 
 ESTIMATOR = "wta_crs(budget=0.3)"
 CHECKED = ("exact", "topk(budget=0.3)", "crs(budget=0.3)", ESTIMATOR)
@@ -65,7 +66,7 @@ def _steps(out: Path, seed: int, console: Console) -> Path:
     for name, spec in (("exact", None), ("wta_crs", ESTIMATOR)):
         with say("train", f"a small new T5, {'exactly' if spec is None else f'with dW by {spec}'}"):
             runs.append(_train(task, out, name, spec, seed))
-    training_curves.draw(runs, out / "training_curves.png")
+    training_figure.draw(runs, out / "training_curves.png")
     console.print(training_table(runs))
     with say("capture", "x, dY and padding mask of every linear layer of the trained T5, one batch"):
         captures = _capture(task, out, seed)

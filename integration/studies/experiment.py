@@ -35,11 +35,10 @@ from wtacrs.integration.studies.output import draw_or_remove
 from wtacrs.integration.studies.runs import train_in
 from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.validation.records.base import stamp
-from wtacrs.validation.records.experiment import ExperimentResult, ExperimentRow, ExperimentRun
+from wtacrs.validation.records.experiment import Equivalence, ExperimentResult, ExperimentRow, ExperimentRun
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.records.training import TrainingResult
 from wtacrs.validation.statistics.equivalence import (
-    Equivalence,
     adjusted,
     nothing_learned,
     paired_equivalence,

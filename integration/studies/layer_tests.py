@@ -7,13 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from wtacrs.estimators import Estimator, InputError, make
-from wtacrs.estimators.core.registry import missing_fields
+from wtacrs.estimators.core.sizing import budget_of, missing_size, sized
 from wtacrs.figures.plots import layer_tests as figure
 from wtacrs.integration.studies.layer_choice import chosen_entries
 from wtacrs.integration.studies.output import device_name, draw_or_remove, source_of
-from wtacrs.validation.layers.candidates import budget_of
+from wtacrs.validation.layers.candidates import candidates_from
 from wtacrs.validation.layers.captures import Captures
-from wtacrs.validation.layers.compare import candidates_from
 from wtacrs.validation.layers.layer_tests import adjusted_for_families, examine_entry
 from wtacrs.validation.records.base import ScoreKind, stamp
 from wtacrs.validation.records.layer_tests import LayerTest, LayerTestResult
@@ -94,7 +93,7 @@ def _baseline(estimator: Estimator, against: str | None) -> Estimator | None:
     """The baseline at the estimator's budget; None if it needs a budget and the estimator has none."""
     if against is None:
         return None
-    if "budget" not in missing_fields(against):
+    if missing_size(against) != "budget":
         return make(against)
     budget = budget_of(estimator)
-    return None if budget is None else make(against, budget=budget)
+    return None if budget is None else sized(against, budget)

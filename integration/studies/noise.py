@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 
 from wtacrs.estimators import InputError, make
-from wtacrs.figures.plots import gradient_noise as noise_figure
+from wtacrs.figures.plots import noise as noise_figure
 from wtacrs.integration.studies.layer_choice import chosen_names
 from wtacrs.integration.studies.output import device_name, draw_or_remove, source_of
+from wtacrs.validation.layers.candidates import candidates_from
 from wtacrs.validation.layers.captures import Captures
-from wtacrs.validation.layers.compare import candidates_from
 from wtacrs.validation.layers.noise import LEVEL, layer_entries, model_noise, noise_of_layer
 from wtacrs.validation.layers.scores import default_scores
 from wtacrs.validation.records.base import ScoreKind, stamp

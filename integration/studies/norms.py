@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from wtacrs.estimators import Estimator, make
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.figures.plots import gradient_norms
+from wtacrs.figures.plots import norms as norms_figure
 from wtacrs.integration.layers.convert import converted_class, fitting_layers
 from wtacrs.integration.layers.linear import EstimatedWeightGrad
 from wtacrs.integration.models.opening import Subject
@@ -20,8 +20,9 @@ from wtacrs.integration.studies.output import draw_or_remove
 from wtacrs.integration.studies.runs import train_in
 from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.validation.records.base import stamp
+from wtacrs.validation.records.norms import NormPoint, NormsResult
 from wtacrs.validation.records.results import write_result, write_text
-from wtacrs.validation.records.studies import NormPoint, NormsResult
+from wtacrs.validation.statistics.moments import closed_form
 
 _POINTS = TypeAdapter(list[NormPoint])
 # the first projection of the feed-forward part, as architectures call it
@@ -97,7 +98,7 @@ def norms_study(
         exact=points["exact"],
     )
     write_result(out / "gradient_norms.json", result)
-    draw_or_remove(partial(gradient_norms.draw, result), out / "gradient_norms.png")
+    draw_or_remove(partial(norms_figure.draw, result), out / "gradient_norms.png")
     return result
 
 
@@ -204,7 +205,8 @@ def _exact(seen: _Seen) -> Tensor:
 
 def _expected(estimator: Estimator, calls: list[_Seen], exact: float) -> float | None:
     """`√E‖Ĝ‖²` of independent estimates that are added up; None without closed forms."""
-    try:
+
+    def norm() -> float:
         variance = sum(float(estimator.variance(s.x, s.dy, scores=s.scores)) for s in calls)
         if estimator.traits.unbiased:
             mean = exact
@@ -212,9 +214,9 @@ def _expected(estimator: Estimator, calls: list[_Seen], exact: float) -> float |
             mean = float(
                 torch.stack([estimator.expectation(s.x, s.dy, scores=s.scores) for s in calls]).sum(0).norm()
             )
-    except NotImplementedError:  # NoClosedForm, or a row design without moments
-        return None
-    return float((mean**2 + variance) ** 0.5)
+        return float((mean**2 + variance) ** 0.5)
+
+    return closed_form(norm)
 
 
 def _read(path: Path) -> list[NormPoint]:

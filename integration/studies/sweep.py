@@ -14,7 +14,8 @@ from wtacrs.integration.studies.output import device_name, draw_or_remove, sourc
 from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.layers.sweep import sweep_entry
 from wtacrs.validation.records.base import ScoreKind, stamp
-from wtacrs.validation.records.results import SweepResult, WinnerSweep, write_result
+from wtacrs.validation.records.results import write_result
+from wtacrs.validation.records.sweep import SweepResult, WinnerSweep
 from wtacrs.validation.runner import Runner, Task, file_mark
 
 DEFAULT_BUDGETS = (0.1, 0.3, 0.5)

@@ -14,7 +14,6 @@ from scipy import stats
 from wtacrs.estimators import Estimator
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.figures.plots import transfer
-from wtacrs.figures.summary import layer_medians, ratio
 from wtacrs.integration.studies.budgets import at_budget
 from wtacrs.integration.studies.layer_choice import chosen_entries
 from wtacrs.integration.studies.output import draw_or_remove, source_of
@@ -22,9 +21,12 @@ from wtacrs.validation.layers.captures import Captures, load_captures
 from wtacrs.validation.layers.compare import compare
 from wtacrs.validation.layers.scores import SCORE_KINDS, default_scores
 from wtacrs.validation.records.base import ScoreKind, Stamp, stamp
-from wtacrs.validation.records.results import ComparisonResult, ComparisonRow, load_result, write_result
-from wtacrs.validation.records.studies import Standing, TransferPair, TransferResult
+from wtacrs.validation.records.compare import ComparisonResult, ComparisonRow
+from wtacrs.validation.records.results import load_result, write_result
+from wtacrs.validation.records.transfer import Standing, TransferPair, TransferResult
 from wtacrs.validation.runner import Report, Runner
+from wtacrs.validation.summaries.compare import layer_medians
+from wtacrs.validation.summaries.ratio import ratio
 
 # unbiased, with closed forms that are cheap at the size of a layer
 DEFAULT_ESTIMATORS = (

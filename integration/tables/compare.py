@@ -1,4 +1,4 @@
-"""A comparison as tables for the terminal: at equal rows and bytes, the price of the scores, ratios at equal bytes."""
+"""A comparison as tables for the terminal: at equal rows and bytes, ratios to the oracle, ratios at equal bytes."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from wtacrs.figures.style import series
-from wtacrs.figures.summary import LayerMedian, layer_medians, oracle_ratios
-from wtacrs.validation.layers.candidates import sizeless
+from wtacrs.estimators.core.sizing import SIZES
 from wtacrs.validation.layers.equal_bytes import BASELINE, byte_ratios
-from wtacrs.validation.records.results import ComparisonResult
+from wtacrs.validation.layers.series import series
+from wtacrs.validation.records.compare import ComparisonResult
+from wtacrs.validation.summaries.compare import LayerMedian, layer_medians, oracle_ratios
 
-_OPTIONAL = ("mults", "MSE", "bias²")
+_OPTIONAL = ("MACs", "MSE", "bias²")
 """Columns that a narrow terminal does without, the first one first."""
 _WIDTHS = {"estimator": 27, "size": 9, "found by": 14}
 _GAP, _NUMBER = 3, 8
 
 
 def comparison_table(result: ComparisonResult, width: int = 132) -> Table:
-    """Medians over layers: moments relative to ‖G‖², bytes and multiplications relative to exact.
+    """Medians over layers: moments relative to ‖G‖², bytes and MACs relative to exact.
 
     Args:
         result: the comparison.
@@ -29,7 +29,7 @@ def comparison_table(result: ComparisonResult, width: int = 132) -> Table:
     """
     steps = result.rows[0].steps
     mean = f"MSE of {steps} steps"
-    columns = ["estimator", "size", "bias²", "variance", "MSE", mean, "cosine", "bytes", "mults", "found by"]
+    columns = ["estimator", "size", "bias²", "variance", "MSE", mean, "cosine", "bytes", "MACs", "found by"]
     for name in _OPTIONAL:
         if sum(_WIDTHS.get(column, _NUMBER) + _GAP for column in columns) > max(width, 1):
             columns.remove(name)
@@ -67,7 +67,7 @@ def comparison_table(result: ComparisonResult, width: int = 132) -> Table:
             mean: f"{entry.mse_of_mean:.3g}",
             "cosine": f"{entry.cosine:.3f}",
             "bytes": f"{entry.byte_fraction:.1%}",
-            "mults": _percent(entry.mac_fraction),
+            "MACs": _percent(entry.mac_fraction),
             "found by": _method(entry),
         }
         table.add_row(*(cells[column] for column in columns))
@@ -86,37 +86,37 @@ def _cases(result: ComparisonResult) -> str:
 
 
 def oracle_ratio_table(result: ComparisonResult) -> Table:
-    """What it costs not to know dY: variance over that with the oracle's scores."""
+    """Variance over that with the oracle's scores."""
     table = Table(
-        title="The price of not knowing dY: variance / variance with the oracle's scores, over layers",
+        title="Variance ratio to the oracle: variance / variance with the oracle's scores, over layers",
         title_justify="left",
     )
     for column in ("estimator", "size", "scores", "layers", "least", "median", "largest"):
         table.add_column(column, justify="left" if column in ("estimator", "size", "scores") else "right")
-    for price in oracle_ratios(result.rows):
-        size = f"{price.share:.0%} of bytes" if price.share is not None else _budget(price.budget)
-        values = [min(price.prices), median(price.prices), max(price.prices)]
+    for entry in oracle_ratios(result.rows):
+        size = f"{entry.share:.0%} of bytes" if entry.share is not None else _budget(entry.budget)
+        values = [min(entry.ratios), median(entry.ratios), max(entry.ratios)]
         table.add_row(
-            price.series, size, price.scores, str(len(price.prices)), *(f"{value:.3g}×" for value in values)
+            entry.series, size, entry.scores, str(len(entry.ratios)), *(f"{value:.3g}×" for value in values)
         )
     return table
 
 
 def ratio_table(result: ComparisonResult) -> Table:
-    """Variance over that of the paper's WTA-CRS at equal bytes, and what both multiply."""
+    """Variance over that of the paper's WTA-CRS at equal bytes, and the MACs of both."""
     table = Table(
-        title=f"Variance over that of {BASELINE} at equal bytes; multiplications relative to exact",
+        title=f"Variance over that of {BASELINE} at equal bytes; MACs relative to exact",
         title_justify="left",
     )
     left = ("estimator", "scores")
-    columns = ("bytes", *left[::-1], "layers", "median ratio", "worst ratio", "mults", "mults, wta_crs")
+    columns = ("bytes", *left[::-1], "layers", "median ratio", "worst ratio", "MACs", "MACs, wta_crs")
     for column in columns:
         table.add_column(column, justify="left" if column in left else "right", overflow="fold")
     for entry in byte_ratios(result.rows):
         table.add_row(
             f"{entry.share:.0%}",
             entry.scores,
-            series(sizeless(entry.estimator)),
+            series(entry.estimator, SIZES),
             str(entry.layers),
             f"{entry.median:.4f}",
             f"{entry.worst:.4f}",

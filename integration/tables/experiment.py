@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from wtacrs.integration.tables.tables import warning_of
+from wtacrs.integration.tables.common import warning_line
 from wtacrs.validation.records.experiment import ExperimentResult, ExperimentRow
 
 
@@ -31,7 +31,7 @@ def experiment_table(result: ExperimentResult) -> Table:
             f"{row.seconds:.2f}×",
         )
     exact = [run.result.final for run in result.runs if run.label == result.rows[0].label]
-    table.caption = warning_of(exact, result.majority) + (
+    table.caption = warning_line(exact, result.majority) + (
         f"always answering with the most frequent class: {result.majority:.4f}; seeds needed: to show, in 4 cases of 5, "
         "that a method which varies so and is as good as exact is equivalent"
     )

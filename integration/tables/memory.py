@@ -1,12 +1,10 @@
-"""Bytes of a training step as a table for the terminal, and in sentences."""
+"""Bytes of a training step as a table for the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from rich.table import Table
 
-from wtacrs.validation.records.memory import MemoryResult, StepMemory
+from wtacrs.validation.records.memory import MemoryResult, megabytes
 
 
 def memory_table(result: MemoryResult) -> Table:
@@ -32,30 +30,6 @@ def memory_table(result: MemoryResult) -> Table:
     return table
 
 
-def memory_sentences(result: MemoryResult) -> Iterator[str]:
-    """What estimators save of what is theirs and of all, and what they cannot touch."""
-    exact = result.steps[0]
-    others = [f"{entry.name} {megabytes(entry.bytes)}" for entry in exact.saved if not entry.ours]
-    yield (
-        f"exact: linear layers alone keep {megabytes(exact.ours)} of {megabytes(exact.total)} MB "
-        f"({exact.ours / exact.total:.1%}); no estimator of ours touches {', '.join(others)}"
-    )
-    for step in result.steps[1:]:
-        if not step.checkpointing:
-            yield f"{step.name}: {_less(step.ours, exact.ours)} in linear layers, {_changes(step, exact)}"
-        else:
-            yield f"{step.name}: {_changes(step, exact)}"
-
-
-def _changes(step: StepMemory, exact: StepMemory) -> str:
-    return f"{_less(step.total, exact.total)} in all, {_less(step.peak, exact.peak)} at the peak of the step"
-
-
-def _less(size: int, exact: int) -> str:
-    share = 1 - size / exact if exact else 0.0
-    return f"{abs(share):.1%} {'less' if share >= 0 else 'more'}"
-
-
 def short_name(model: str) -> str:
     """A folder by its last two parts, a name of the hub as it is.
 
@@ -63,14 +37,3 @@ def short_name(model: str) -> str:
     ('models/t5', 'google/t5-v1_1-small')
     """
     return "/".join(model.split("/")[-2:]) if model.startswith(("/", "~", ".")) else model
-
-
-def megabytes(size: int) -> str:
-    """Bytes in units of 10⁶, with three digits where they are few.
-
-    >>> megabytes(23_044), megabytes(2_424_832), megabytes(1_234_567_890)
-    ('0.023', '2.42', '1,235')
-    """
-    value = size / 1e6
-    digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 0.1 else 3
-    return f"{value:,.{digits}f}"

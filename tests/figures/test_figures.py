@@ -16,11 +16,16 @@ from support import figure_examples as examples
 from support.figure_parts import legend, points, visible
 
 from wtacrs.estimators import InputError, available, make
+from wtacrs.estimators.core.sizing import SIZES
 from wtacrs.figures import style
-from wtacrs.figures.plots import training_curves, variance_budget, winner_regret, winner_sweep
-from wtacrs.figures.summary import layer_medians
-from wtacrs.validation.records.results import ComparisonResult, SweepResult, write_result
+from wtacrs.figures.plots import training as training_figure
+from wtacrs.figures.plots import variance_budget, winner_regret, winner_sweep
+from wtacrs.validation.layers.series import series
+from wtacrs.validation.records.compare import ComparisonResult
+from wtacrs.validation.records.results import write_result
+from wtacrs.validation.records.sweep import SweepResult
 from wtacrs.validation.records.training import TrainingResult
+from wtacrs.validation.summaries.compare import layer_medians
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +47,32 @@ def runs() -> list[TrainingResult]:
 
 
 def test_series_is_the_spec_without_its_budget_wherever_it_stands() -> None:
-    assert style.series("wta_crs(budget=0.3)") == style.series('wta_crs(winners="paper", budget=64)')
-    assert style.series("wta_crs(budget=0.3, winners=5)") == "wta_crs(winners=5)"
-    assert style.series('outer(bits=4, rows=inner(budget=0.3, kind="a"))') == 'outer(bits=4, rows=inner(kind="a"))'
-    assert style.series("inner(budget=0.3)") == "inner"
-    assert style.series("file.py:function") == "file.py:function"
+    assert series("wta_crs(budget=0.3)") == series('wta_crs(winners="paper", budget=64)')
+    assert series("wta_crs(budget=0.3, winners=5)") == "wta_crs(winners=5)"
+    assert series('outer(bits=4, rows=inner(budget=0.3, kind="a"))') == 'outer(bits=4, rows=inner(kind="a"))'
+    assert series("inner(budget=0.3)") == "inner"
+    assert series("file.py:function") == "file.py:function"
 
 
-def test_budget_in_rows_tells_one_row_from_all_rows() -> None:
-    assert style.budget_in_rows("crs(budget=1)") == 1
-    assert style.budget_in_rows("crs(budget=1.0)") is None
-    assert style.budget_in_rows("exact") is None
-    assert style.budget_in_rows("control_variate(rows=quantized_rows(bits=2, rows=crs(budget=7)))") == 7
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        ("systematic", "systematic(budget=0.3)", 'systematic(budget=32, order="random")'),
+        ("wta_crs", 'wta_crs(winners="paper")', "wta_crs(budget=0.1)"),
+        (
+            'control_variate(base="mean", rows=systematic)',
+            'control_variate(rows=systematic(order="random", budget=0.3), rank=8, base="mean")',
+        ),
+    ],
+)
+def test_one_estimator_has_one_name_and_look_however_it_is_spelt(spellings: tuple[str, ...]) -> None:
+    assert [series(text) for text in spellings] == [spellings[0]] * len(spellings)
+    assert list(style.looks(spellings)) == [spellings[0]]
+
+
+def test_a_rank_is_part_of_the_name_where_budgets_are_compared() -> None:
+    assert series("prac(rank=16)") == "prac(rank=16)"
+    assert series("prac(rank=16)", SIZES) == "prac"
 
 
 def test_registered_estimators_have_looks_of_their_own_and_exact_is_grey() -> None:
@@ -132,7 +151,7 @@ def test_pngs_are_valid_and_the_same_bytes_twice(
         "budget": lambda path: variance_budget.draw(comparison, path),
         "bytes": lambda path: variance_budget.draw(comparison, path, against="bytes"),
         "multiplications": lambda path: variance_budget.draw(comparison, path, against="multiplications"),
-        "training": lambda path: training_curves.draw(runs, path),
+        "training": lambda path: training_figure.draw(runs, path),
     }
     for name, draw in draws.items():
         first = draw(tmp_path / "new" / f"{name}.png")
@@ -154,7 +173,7 @@ def test_legends_do_not_cover_axes_or_their_labels(
         winner_sweep.build(sweep),
         winner_regret.build(sweep),
         variance_budget.build(comparison),
-        training_curves.build(runs),
+        training_figure.build(runs),
     )
     for fig in figures:
         style.png(fig)
@@ -172,7 +191,7 @@ def test_legends_do_not_cover_axes_or_their_labels(
 
 
 def mse(result: ComparisonResult, name: str, budget: float, kind: str) -> list[float]:
-    return [r.mse for r in result.rows if (style.series(r.estimator), r.budget, r.scores) == (name, budget, kind)]
+    return [r.mse for r in result.rows if (series(r.estimator), r.budget, r.scores) == (name, budget, kind)]
 
 
 @pytest.mark.parametrize("against", ["budget", "bytes", "multiplications"])
@@ -188,7 +207,7 @@ def test_error_lines_are_the_medians_over_layers(comparison: ComparisonResult, a
             if against in ("budget", "multiplications"):  # a row design multiplies what it keeps
                 assert [x for x, _ in found] == list(examples.BUDGETS)
             else:
-                rows = [r for r in comparison.rows if style.series(r.estimator) == name]
+                rows = [r for r in comparison.rows if series(r.estimator) == name]
                 assert [x for x, _ in found] == sorted({r.saved_bytes / r.exact_bytes for r in rows})
     for name in (*examples.SPECS, "shrunk"):
         assert any(label.split("  ")[0] == name for label in legend(fig))
@@ -337,7 +356,7 @@ def test_commands_draw_and_tell_mistakes_in_one_line(
         (winner_sweep.main, [winners, out, "--relative-to", "gradient", "--budget", "0.3"]),
         (winner_regret.main, [winners, out]),
         (variance_budget.main, [compare, out, "--against", "bytes"]),
-        (training_curves.main, [*trained, out, "--against", "seconds"]),
+        (training_figure.main, [*trained, out, "--against", "seconds"]),
     ):
         assert main([str(a) for a in arguments]) == 0
         assert capsys.readouterr().out.strip() == str(out)
@@ -347,7 +366,7 @@ def test_commands_draw_and_tell_mistakes_in_one_line(
         (winner_sweep.main, compare),
         (winner_regret.main, compare),
         (variance_budget.main, winners),
-        (training_curves.main, compare),
+        (training_figure.main, compare),
     ):
         for path in (wrong, tmp_path / "absent.json"):
             assert main([str(path), str(out)]) == 2

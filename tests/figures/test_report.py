@@ -17,8 +17,9 @@ from wtacrs.figures import style
 from wtacrs.figures.plots import winner_sweep
 from wtacrs.figures.report import report
 from wtacrs.figures.report.report import write_report
-from wtacrs.figures.summary import regret
+from wtacrs.validation.layers.series import series
 from wtacrs.validation.records.results import write_result
+from wtacrs.validation.summaries.sweep import regret
 
 NASTY = "enc<script>alert('x')</script>&\"q\""
 RUNS = ("exact", "wta_crs(budget=0.3)", "crs(budget=0.1)")
@@ -132,7 +133,7 @@ def test_comparison_table_holds_the_medians(outline: Outline) -> None:
     for name, budget in (("crs", 0.3), ("topk", 0.1), ('wta_crs(winners="optimal")', 0.5)):
         wanted = [name, f"{budget:g}"]
         for kind in ("row-norms", "oracle"):
-            mine = [r for r in rows if (style.series(r.estimator), r.budget, r.scores) == (name, budget, kind)]
+            mine = [r for r in rows if (series(r.estimator), r.budget, r.scores) == (name, budget, kind)]
             assert len(mine) == 4
             for moment in ("bias_squared", "variance", "mse", "mse_of_mean"):
                 value = median(getattr(r, moment) for r in mine)

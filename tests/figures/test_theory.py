@@ -13,6 +13,7 @@ from wtacrs.estimators import InputError
 from wtacrs.figures import style
 from wtacrs.figures.plots import theory as theory_figures
 from wtacrs.figures.report.report import write_report
+from wtacrs.validation.layers.series import series as series_of
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.records.theory import Claim, TheoryResult
 from wtacrs.validation.theory.claims import CLAIMS
@@ -98,7 +99,7 @@ def test_series_of_one_estimator_differ_in_their_dashes(result: TheoryResult) ->
 
 
 def test_the_designs_of_the_theory_have_one_colour_each(result: TheoryResult) -> None:
-    names = {style.series(s.estimator) for c in result.claims for s in c.series if s.estimator is not None}
+    names = {series_of(s.estimator) for c in result.claims for s in c.series if s.estimator is not None}
     looks = {name: style.look(name) for name in names}
     assert len({look.colour for look in looks.values()}) == len(names) >= 9
 

@@ -9,8 +9,8 @@ from support.figure_parts import legend, points, visible
 from wtacrs.estimators import InputError
 from wtacrs.figures import style
 from wtacrs.figures.plots import winner_regret, winner_sweep
-from wtacrs.figures.summary import choice_summaries, regret, which_winners
-from wtacrs.validation.records.results import SweepResult, WinnerSweep
+from wtacrs.validation.records.sweep import SweepResult, WinnerSweep
+from wtacrs.validation.summaries.sweep import choice_summaries, regret, which_winners
 
 
 @pytest.fixture(scope="module")

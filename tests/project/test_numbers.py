@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from readme_numbers.check import differences, main, same_arithmetic
 from readme_numbers.experiments import FOLDER, committed, experiment_numbers
 from readme_numbers.measure import RESULT
 from readme_numbers.readme import fill, filled, markdown, places
+from readme_numbers.records import NumbersResult, NumberTable
 from readme_numbers.tables import combination_numbers, oracle_ratio_numbers, timing_numbers, training_numbers
+from support import figure_examples as examples
 from support.paths import ROOT
 
 from wtacrs.estimators import InputError
-from wtacrs.validation.records.numbers import NumbersResult, NumberTable
-from wtacrs.validation.records.results import load_result
+from wtacrs.validation.records.results import load_result, write_result
+from wtacrs.validation.records.training import TrainingResult
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TABLE = NumberTable(name="a-table", commands=["make demo"], head=["", "one"], rows=[["x", "1"], ["y", "2"]])
@@ -52,13 +55,13 @@ def test_places_and_tables_belong_together(tmp_path: Path) -> None:
 
 
 def test_tables_are_made_of_results() -> None:
-    from support import figure_examples as examples
     from support.captures import capture
 
-    from wtacrs.validation.layers.compare import candidates_from, compare
+    from wtacrs.validation.layers.candidates import candidates_from
+    from wtacrs.validation.layers.compare import compare
     from wtacrs.validation.layers.equal_bytes import BASELINE, COMBINATIONS
     from wtacrs.validation.records.base import stamp
-    from wtacrs.validation.records.results import ComparisonResult
+    from wtacrs.validation.records.compare import ComparisonResult
 
     run = examples.training("exact")
     assert training_numbers([run]).rows == [["`exact`", f"{run.final:.3f}", "3"]]
@@ -86,3 +89,42 @@ def test_timing_has_a_row_for_every_shape(monkeypatch: pytest.MonkeyPatch) -> No
     table = timing_numbers(rounds=1)
     assert [row[0] for row in table.rows] == ["20, 4", "30, 4"]
     assert {len(row) for row in table.rows} == {len(table.head)}
+
+
+def stored(*finals: float, like: TrainingResult) -> NumbersResult:
+    rows = [["`one`", f"{final:.3f}", "3"] for final in finals]
+    table = NumberTable(name="training", commands=["make demo"], head=["", "dev accuracy, last", "s"], rows=rows)
+    return NumbersResult(stamp=like.stamp, tables=[table])
+
+
+def test_a_stored_accuracy_must_be_the_fresh_one() -> None:
+    run = examples.training("exact")
+    assert differences(stored(run.final, like=run), [run]) == []
+    (line,) = differences(stored(run.final + 0.001, like=run), [run])
+    assert f"{run.final + 0.001:.3f} is stored, the fresh run gives {run.final:.3f}" in line
+    (line,) = differences(stored(run.final, run.final, like=run), [run])
+    assert "2 rows are stored, and the demo has 1 runs" in line
+
+
+def test_another_processor_may_round_otherwise_but_not_by_much() -> None:
+    """Dev has 100 examples: five standard errors of a difference are some thirty points."""
+    run = examples.training("exact")
+    elsewhere = run.model_copy(update={"stamp": run.stamp.model_copy(update={"processor": "another"})})
+    assert not same_arithmetic(elsewhere.stamp, run.stamp)
+    assert differences(stored(run.final - 0.05, like=elsewhere), [run]) == []
+    assert differences(stored(run.final - 0.5, like=elsewhere), [run])
+
+
+def test_the_check_of_a_demo_reads_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [examples.training("exact"), examples.training("crs(budget=0.5)")]
+    for name, run in zip(("exact", "wta_crs"), runs, strict=True):
+        write_result(tmp_path / f"training-{name}.json", run)
+    numbers = tmp_path / "numbers.json"
+    arguments = ["--demo", str(tmp_path), "--result", str(numbers)]
+    assert main(arguments) == 2
+    assert "error: result file" in capsys.readouterr().err
+    write_result(numbers, stored(*(run.final for run in runs), like=runs[0]))
+    assert main(arguments) == 0
+    write_result(numbers, stored(runs[0].final, runs[1].final - 0.5, like=runs[0]))
+    assert main(arguments) == 1
+    assert "must be equal" in capsys.readouterr().out

@@ -5,11 +5,9 @@ from __future__ import annotations
 import doctest
 import importlib
 import pkgutil
-import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 from support.paths import ROOT
@@ -67,26 +65,3 @@ assert not heavy, heavy
 def test_imports_stay_lean(script: str) -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-def test_storeys_import_only_downwards() -> None:
-    for height, storey in enumerate(STOREYS):
-        for path in (ROOT / storey).glob("*.py"):
-            for above in STOREYS[height + 1 :]:
-                assert not re.search(rf"wtacrs\.{above}\b(?!`)", _code(path)), f"{path} reaches up to {above}"
-
-
-def _code(path: Path) -> str:
-    """Import statements only: prose may name the storeys above."""
-    lines = path.read_text().splitlines()
-    return "\n".join(line for line in lines if re.match(r"\s*(from|import) ", line))
-
-
-def test_a_module_keeps_to_one_room() -> None:
-    too_long = {
-        str(path.relative_to(ROOT)): count
-        for storey in STOREYS
-        for path in (ROOT / storey).glob("*.py")
-        if (count := len(path.read_text().splitlines())) > 420
-    }
-    assert not too_long

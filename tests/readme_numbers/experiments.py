@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from readme_numbers.readme import fill
+from readme_numbers.records import NumbersResult, NumberTable
 from wtacrs.estimators import InputError
 from wtacrs.figures.plots import experiment as figure
 from wtacrs.validation.records.experiment import ExperimentResult, ExperimentRow
-from wtacrs.validation.records.numbers import NumbersResult, NumberTable
 from wtacrs.validation.records.results import load_result, write_result
 
 FOLDER = Path("integration/experiments")

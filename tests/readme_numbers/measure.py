@@ -20,6 +20,7 @@ from rich.console import Console
 from readme_numbers import tables as number_tables
 from readme_numbers.experiments import NUMBERS, committed, experiment_numbers
 from readme_numbers.readme import fill
+from readme_numbers.records import NumbersResult, NumberTable
 from wtacrs.estimators import InputError
 from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.progress import count_bar
@@ -34,10 +35,11 @@ from wtacrs.validation.files import check_folder
 from wtacrs.validation.layers.captures import Captures, load_captures
 from wtacrs.validation.layers.equal_bytes import BASELINE, COMBINATIONS
 from wtacrs.validation.records.base import Record, stamp
+from wtacrs.validation.records.compare import ComparisonResult
 from wtacrs.validation.records.noise import NoiseResult
-from wtacrs.validation.records.numbers import NumbersResult, NumberTable
-from wtacrs.validation.records.results import ComparisonResult, SweepResult, load_result, write_result
+from wtacrs.validation.records.results import load_result, write_result
 from wtacrs.validation.records.scale import ScaleResult, ScaleRow
+from wtacrs.validation.records.sweep import SweepResult
 from wtacrs.validation.records.training import TrainingResult
 from wtacrs.validation.runner import Runner
 
@@ -154,10 +156,10 @@ def _over_batches(work: Work) -> list[NumberTable]:
             "minilm-tuned", minilm(), after=60, age=30, batches=4, max_length=128, layers=SOME_BLOCKS, lr=5e-5
         ),
     }
-    prices, noises = {}, {}
+    ratios, noises = {}, {}
     for name, captures in models.items():
         slug = captures.path.stem
-        prices[name] = work.result(ComparisonResult, f"price-{slug}", _prices(captures))
+        ratios[name] = work.result(ComparisonResult, f"oracle-ratio-{slug}", _scores(captures))
         noises[name] = work.result(NoiseResult, f"noise-{slug}", _noise(captures))
     sweep = work.result(
         SweepResult,
@@ -168,11 +170,13 @@ def _over_batches(work: Work) -> list[NumberTable]:
         ),
     )  # fmt: skip
     return [
-        number_tables.oracle_ratio_numbers(prices), number_tables.noise_numbers(noises), number_tables.winner_numbers(sweep)
-    ]  # fmt: skip
+        number_tables.oracle_ratio_numbers(ratios),
+        number_tables.noise_numbers(noises),
+        number_tables.winner_numbers(sweep),
+    ]
 
 
-def _prices(captures: Captures) -> Callable[[Path, Runner], ComparisonResult]:
+def _scores(captures: Captures) -> Callable[[Path, Runner], ComparisonResult]:
     return lambda folder, runner: comparison_study(
         captures, candidates_of(ADAPTIVE, BUDGETS, None), folder, layers=FIRST_BATCH, draws=16, runner=runner
     )

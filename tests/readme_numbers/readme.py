@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from readme_numbers.records import NumberTable
 from wtacrs.estimators import InputError
-from wtacrs.validation.records.numbers import NumberTable
 from wtacrs.validation.records.results import write_text
 
 _PLACE = re.compile(r"<!-- numbers: ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)

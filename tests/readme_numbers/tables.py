@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
+from readme_numbers.records import NumberTable
 from wtacrs.estimators import make
-from wtacrs.figures.style import series
-from wtacrs.figures.summary import choice_summaries, oracle_ratios
+from wtacrs.estimators.core.sizing import SIZES
 from wtacrs.validation.benchmarks.timing import SHAPES, SPECS, time_ratios
-from wtacrs.validation.layers.candidates import RECOMMENDED, sizeless
+from wtacrs.validation.layers.candidates import RECOMMENDED
 from wtacrs.validation.layers.equal_bytes import ByteRatio, byte_ratios
+from wtacrs.validation.layers.series import series
+from wtacrs.validation.records.compare import ComparisonResult
 from wtacrs.validation.records.noise import NoiseResult, in_percent
-from wtacrs.validation.records.numbers import NumberTable
-from wtacrs.validation.records.results import ComparisonResult, SweepResult
 from wtacrs.validation.records.scale import ScaleResult
+from wtacrs.validation.records.sweep import SweepResult
 from wtacrs.validation.records.training import TrainingResult
+from wtacrs.validation.summaries.compare import oracle_ratios
+from wtacrs.validation.summaries.sweep import choice_summaries
 
 
 def training_numbers(runs: Iterable[TrainingResult]) -> NumberTable:
@@ -83,7 +86,7 @@ def combination_numbers(models: Mapping[str, ComparisonResult]) -> NumberTable:
             else "–"
             for model, share in columns
         ]
-        rows.append([_code(series(sizeless(estimator))), *cells])
+        rows.append([_code(series(estimator, SIZES)), *cells])
     return NumberTable(
         name="combinations",
         commands=["wtacrs compare CAPTURES --combinations --bytes 0.1 --bytes 0.3 --draws 4"],
@@ -95,10 +98,10 @@ def combination_numbers(models: Mapping[str, ComparisonResult]) -> NumberTable:
 def oracle_ratio_numbers(models: Mapping[str, ComparisonResult]) -> NumberTable:
     """Variance with row norms and with stale scores over that with the oracle's, median over layers."""
     found = {
-        (model, p.series, p.budget, p.scores): f"{median(p.prices):.3g}"
+        (model, r.series, r.budget, r.scores): f"{median(r.ratios):.3g}"
         for model, result in models.items()
-        for p in oracle_ratios(result.rows)
-        if p.budget is not None and p.prices
+        for r in oracle_ratios(result.rows)
+        if r.budget is not None and r.ratios
     }
     cases = list(dict.fromkeys((name, budget) for _, name, budget, _ in found))
     rows = [
@@ -120,7 +123,7 @@ def oracle_ratio_numbers(models: Mapping[str, ComparisonResult]) -> NumberTable:
 
 
 def winner_numbers(result: SweepResult) -> NumberTable:
-    """|C|/k and regret of the paper's and the S_T² rule, by captured file, scores and budget."""
+    """|C|/k and regret of the paper's and the optimal rule, by captured file, scores and budget."""
     rows = []
     for e in choice_summaries(result.sweeps):
         best = "–" if e.best_fraction is None else f"{e.best_fraction:.2f}"
@@ -130,7 +133,7 @@ def winner_numbers(result: SweepResult) -> NumberTable:
                 f"{e.optimal_fraction:.2f}", _two(e.optimal_regrets), best,
             ]
         )  # fmt: skip
-    head = ["model", "scores", "budget", "paper's |C|/k", "cost", "S_T² rule's |C|/k", "cost", "best |C|/k"]
+    head = ["model", "scores", "budget", "paper's |C|/k", "cost", "optimal rule's |C|/k", "cost", "best |C|/k"]
     return NumberTable(
         name="winners",
         commands=["wtacrs sweep A B C --budget 0.1 --budget 0.3 --budget 0.5 --scores all"],

@@ -10,22 +10,17 @@ from wtacrs.estimators.rows.ranking import rank_rows
 from wtacrs.validation.layers.captures import LayerCapture
 from wtacrs.validation.layers.noise import layer_entries, layer_noise, model_noise
 from wtacrs.validation.records.base import stamp
+from wtacrs.validation.records.check import CheckResult, Verdict
+from wtacrs.validation.records.compare import ComparisonResult, ComparisonRow
 from wtacrs.validation.records.noise import NoiseResult
-from wtacrs.validation.records.results import (
-    CheckResult,
-    ComparisonResult,
-    ComparisonRow,
-    SweepResult,
-    Verdict,
-    WinnerSweep,
-)
+from wtacrs.validation.records.sweep import SweepResult, WinnerSweep
 from wtacrs.validation.records.theory import TheoryResult
 from wtacrs.validation.records.training import TrainingPoint, TrainingResult
 from wtacrs.validation.theory.claims import theory as compute_theory
 
 N, D, M, K = 40, 6, 5, 12
 LAYERS = tuple(f"encoder.block.{i}.layer.0.SelfAttention.{m}" for i in range(3) for m in ("q", "k"))
-SPECS = ("exact", "topk", "crs", 'wta_crs(winners="paper")', 'wta_crs(winners="optimal")')
+SPECS = ("exact", "topk", "crs", "wta_crs", 'wta_crs(winners="optimal")')
 BUDGETS = (0.1, 0.3, 0.5)
 RUNS = ("exact", "wta_crs(budget=0.3)", "wta_crs(budget=0.1)", "crs(budget=0.1)")
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from wtacrs.estimators import Estimator, Traits, sampling_scores
-from wtacrs.estimators.core.scores import check_matrix, check_rows_agree
+from wtacrs.estimators.core.checks import check_matrix, check_rows_agree
 
 FRACTION = 0.3
 

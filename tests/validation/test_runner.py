@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from wtacrs.estimators import InputError
+from wtacrs.validation.layers.candidates import candidates_from
 from wtacrs.validation.layers.captures import LayerCapture, load_captures, write_captures
-from wtacrs.validation.layers.compare import candidates_from, compare
+from wtacrs.validation.layers.compare import compare
 from wtacrs.validation.problems import make_problem
 from wtacrs.validation.records.base import Record
 from wtacrs.validation.runner import Runner, Task, TaskOutput, generator_for, task_seed

@@ -20,8 +20,9 @@ from pathlib import Path
 import torch
 
 from wtacrs.estimators import InputError
+from wtacrs.validation.layers.candidates import Candidate
 from wtacrs.validation.layers.captures import LayerCapture, load_captures, write_captures
-from wtacrs.validation.layers.compare import Candidate, ComparisonConfig, compare_layer
+from wtacrs.validation.layers.compare import ComparisonConfig, compare_layer
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.scale import ScaleResult, ScaleRow
 

@@ -26,7 +26,7 @@ from wtacrs.estimators import (
     RowEstimator,
     sampling_scores,
 )
-from wtacrs.estimators.core.scores import check_rows_agree
+from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.estimators.core.seeded import SeededEstimator
 from wtacrs.estimators.rounding.rounding_estimator import RoundingEstimator
 from wtacrs.estimators.rows.row_estimator import keep_rows

@@ -1,52 +1,22 @@
-"""The size of an estimator: how many rows, slots or directions it keeps, and the largest that fits some bytes.
+"""What is compared: estimators, each as it is or in the largest size that fits a share of the bytes.
 
-A composite has the size of what it wraps. `saved` has shapes that depend on the shape of x alone, so the bytes of an
-estimator are found on tensors without values.
+`saved` has shapes that depend on the shape of x alone, so the bytes of an estimator are found on tensors without values.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from wtacrs.estimators import Estimator, InputError, make, saved_bytes
-from wtacrs.estimators.composites import recommended
-from wtacrs.estimators.core.registry import missing_fields
+from wtacrs.estimators import Estimator, InputError, make, saved_bytes, spec
+from wtacrs.estimators.composites.recommended import recommended
+from wtacrs.estimators.core.sizing import missing_size, resized, size_of, sized
 
 RECOMMENDED = "recommended"
-_SIZES = ("budget", "slots", "rank")
-
-
-def size_of(estimator: Estimator) -> tuple[str, int | float] | None:
-    """The field that sets the size, and its value: `budget` or `slots` of the innermost that has one, else `rank`."""
-    for names in (_SIZES[:2], _SIZES[2:]):
-        for inner in _nested(estimator):
-            for name in names:
-                if isinstance(value := getattr(inner, name, None), (int, float)):
-                    return name, value
-    return None
-
-
-def budget_of(estimator: Estimator) -> int | float | None:
-    """The budget of the estimator, or of the one that it wraps."""
-    found = size_of(estimator)
-    return found[1] if found is not None and found[0] == "budget" else None
-
-
-def resized(estimator: Estimator, size: int | float) -> Estimator:
-    """The same with another size.
-
-    Raises:
-        InputError: if it has no size, or refuses this one.
-    """
-    found = size_of(estimator)
-    if found is None:
-        raise InputError(f"{estimator!r} has no budget, slots or rank to change")
-    return _replaced(estimator, found[0], size)
 
 
 @lru_cache(maxsize=4096)  # the layers of a model have few shapes
@@ -86,6 +56,55 @@ def fitted(spec: str | Estimator, share: float, shape: tuple[int, int], dtype: t
     return resized(estimator, size) if size else None
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """An estimator to compare, and the share of the bytes its size is fitted to; None: the size that it has.
+
+    Without a share padding keeps its rows and gets score 0, as in training. With one, padding is left out and x is
+    stored in bf16, so that no candidate gains by what it leaves out.
+    """
+
+    estimator: str | Estimator
+    share: float | None = None
+
+    @property
+    def text(self) -> str:
+        """The estimator as it was asked for."""
+        return self.estimator if isinstance(self.estimator, str) else spec(self.estimator)
+
+
+def candidates_from(
+    specs: Iterable[str | Estimator], budgets: Sequence[int | float], shares: Sequence[float] = ()
+) -> list[Candidate]:
+    """Every estimator at every budget and at every share of the bytes.
+
+    A spec without a budget is taken at every budget; one with a budget, or that needs none, as it is. For a share of the
+    bytes the budget, slots or rank of the innermost estimator is set to the largest that fits; "recommended" stands for
+    `estimators.recommended`, at shares only.
+
+    Raises:
+        InputError: on an unusable spec, budget or share.
+    """
+    found: dict[Candidate, None] = {}
+    for given in specs:
+        if given == RECOMMENDED:
+            if not shares:
+                raise InputError('estimator="recommended" is made for a share of the bytes: name one')
+            continue
+        if isinstance(given, str) and missing_size(given) == "budget":
+            choices = [sized(given, b) for b in budgets]
+        else:
+            choices = [make(given)] if budgets else []
+        found.update(dict.fromkeys(Candidate(choice) for choice in choices))
+    for share in shares:
+        for given in specs:
+            fitted(given, share, (64, 64), torch.bfloat16)  # refuses now what no layer could take
+            found[Candidate(given, share)] = None
+    if not found:
+        raise InputError("estimators must name at least one, with a budget or a share of the bytes to take it at")
+    return list(found)
+
+
 def _largest_within(estimator: Estimator, allowed: int, shape: tuple[int, int], dtype: torch.dtype) -> int:
     """The largest size whose bytes are allowed, 0 if there is none; few trials, since bytes grow evenly with size."""
 
@@ -113,47 +132,8 @@ def _largest_within(estimator: Estimator, allowed: int, shape: tuple[int, int], 
     return low
 
 
-def sized(spec: str | Estimator) -> Estimator:
-    """An estimator from a spec that may leave out its budget, slots or rank; these are then 1.
-
-    Raises:
-        InputError: on an unusable spec.
-    """
-    if isinstance(spec, Estimator):
-        return spec
-    return make(spec, **dict.fromkeys([name for name in missing_fields(spec) if name in _SIZES], 1))
-
-
-def sizeless(spec: str) -> str:
-    """A spec without what sets its size: what it has in common at all sizes.
-
-    >>> sizeless('control_variate(base="mean", rows=quantized_rows(bits=4, rows=systematic(budget=32)))')
-    'control_variate(base="mean", rows=quantized_rows(bits=4, rows=systematic))'
-    >>> sizeless("prac(rank=16)")
-    'prac'
-    """
-    names = "budget|slots" if re.search(r"\b(budget|slots)=", spec) else "rank"
-    without = re.sub(rf"\b({names})=[^,()]*,? ?", "", spec)
-    return without.replace(", )", ")").replace("()", "")
-
-
 def _largest(estimator: Estimator, shape: tuple[int, int]) -> int:
     found = size_of(estimator)
     assert found is not None
     n, d = shape
     return {"budget": n, "slots": 8 * n, "rank": min(n, d)}[found[0]]
-
-
-def _nested(estimator: Estimator) -> list[Estimator]:
-    """The innermost first."""
-    fields = dataclasses.fields(estimator)  # type: ignore[arg-type]
-    inner = [value for f in fields if isinstance(value := getattr(estimator, f.name), Estimator)]
-    return [one for value in inner for one in _nested(value)] + [estimator]
-
-
-def _replaced(estimator: Estimator, name: str, size: int | float) -> Estimator:
-    for f in dataclasses.fields(estimator):  # type: ignore[arg-type]
-        value = getattr(estimator, f.name)
-        if isinstance(value, Estimator) and any(hasattr(inner, name) for inner in _nested(value)):
-            return dataclasses.replace(estimator, **{f.name: _replaced(value, name, size)})  # type: ignore[type-var]
-    return dataclasses.replace(estimator, **{name: size})  # type: ignore[type-var]

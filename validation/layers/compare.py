@@ -12,23 +12,23 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
 from wtacrs.estimators import Estimator, InputError, make, saved_bytes, spec
+from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.estimators.core.products import double_product
-from wtacrs.estimators.core.registry import missing_fields
-from wtacrs.estimators.core.scores import check_rows_agree
-from wtacrs.validation.layers.candidates import RECOMMENDED, budget_of, fitted, sizeless, stored_bytes
+from wtacrs.estimators.core.sizing import budget_of, sizeless
+from wtacrs.validation.layers.candidates import Candidate, fitted, stored_bytes
 from wtacrs.validation.layers.captures import Captures, LayerCapture, on_device
 from wtacrs.validation.layers.scores import LayerLike, default_scores, layer_scores
+from wtacrs.validation.properties.macs import stated_macs
 from wtacrs.validation.records.base import ScoreKind
-from wtacrs.validation.records.results import ComparisonRow
+from wtacrs.validation.records.compare import ComparisonRow
 from wtacrs.validation.runner import Runner, Task, TaskOutput, file_mark, generator_for
-from wtacrs.validation.statistics.monte_carlo import monte_carlo
+from wtacrs.validation.statistics.moments import Moments, Product, moments
 
 STEPS = 100
 DRAWS = 32
@@ -54,23 +54,6 @@ def exact_product(layer: str, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"])
     if size == 0.0:
         raise ZeroProduct(f"layer {layer!r}: the exact product is zero, nothing can be measured relative to it")
     return product
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One row of the table before it is filled: an estimator, and the share of the bytes it was fitted to.
-
-    Without a share padding keeps its rows and gets score 0, as in training. With one, padding is left out and x is
-    stored in bf16, so that no candidate gains by what it leaves out.
-    """
-
-    estimator: str | Estimator
-    share: float | None = None
-
-    @property
-    def text(self) -> str:
-        """The estimator as it was asked for."""
-        return self.estimator if isinstance(self.estimator, str) else spec(self.estimator)
 
 
 @dataclass(frozen=True)
@@ -100,50 +83,14 @@ class ComparisonConfig:
                 raise InputError(f"{name}={value!r} must be an integer ≥ {least}")
 
 
-class _Moments(NamedTuple):
-    """In the unit of the product; `inner` is ⟨EĜ, G⟩. The errors are None for a closed form."""
-
-    bias_squared: float
-    variance: float
-    mse: float
-    inner: float
-    draws: int | None = None
-    bias_squared_error: float | None = None
-    variance_error: float | None = None
-    mse_error: float | None = None
-    inner_error: float | None = None
-
-
-def _moments(
-    estimator: Estimator,
-    x: Tensor,
-    dy: Tensor,
-    scores: Tensor,
-    exact: Tensor,
-    draws: int,
-    generator: torch.Generator,
-) -> _Moments:
-    try:
-        variance = float(estimator.variance(x, dy, scores=scores))
-        mean = estimator.expectation(x, dy, scores=scores)
-    except NotImplementedError:  # NoClosedForm, or a row design without moments
-        found = monte_carlo(estimator, x, dy, draws=draws, scores=scores, generator=generator, target=exact)
-        return _Moments(
-            found.bias_squared, found.variance, found.mse, found.inner, draws,
-            found.bias_squared_error, found.variance_error, found.mse_error, found.inner_error,
-        )  # fmt: skip
-    bias_squared = float((mean - exact).square().sum())
-    return _Moments(bias_squared, variance, bias_squared + variance, float((mean * exact).sum()))
-
-
-def _error_of_mean(estimator: Estimator, found: _Moments, steps: int) -> float:
+def _error_of_mean(estimator: Estimator, found: Moments, steps: int) -> float:
     """`bias² + variance / steps`; a measured bias² is noise where the estimator is unbiased, and can be negative."""
-    measured = found.draws is not None
+    measured = found.method == "monte carlo"
     bias_squared = 0.0 if measured and estimator.traits.unbiased else max(found.bias_squared, 0.0)
     return bias_squared + found.variance / steps
 
 
-def _cosine(found: _Moments, unit: float) -> tuple[float, float | None]:
+def _cosine(found: Moments, unit: float) -> tuple[float, float | None]:
     """Cosine of moments and at most its standard error: `E‖Ĝ‖² = MSE + 2⟨EĜ, G⟩ − ‖G‖²`."""
     second = max(found.mse + 2 * found.inner - unit, 0.0)
     if second == 0.0:
@@ -209,7 +156,7 @@ def _row(
     name = spec(estimator)
     scores = layer_scores(kind, x, dy, data.mask, data.stale, layer=layer)
     generator = generator_for(plan.seed, f"{layer} {name} {kind} {candidate.share}", x.device)
-    found = _moments(estimator, x, dy, scores, exact, plan.draws, generator)
+    found = moments(estimator, [Product(x, dy, scores)], target=exact, draws=plan.draws, generator=generator)
     unit = float(exact.square().sum())
     cosine, cosine_error = _cosine(found, unit)
     return ComparisonRow(
@@ -228,7 +175,7 @@ def _row(
         steps=plan.steps,
         mse_of_mean=_error_of_mean(estimator, found, plan.steps) / unit,
         cosine=cosine,
-        method="closed form" if found.draws is None else "monte carlo",
+        method=found.method,
         draws=found.draws,
         bias_squared_error=_relative(found.bias_squared_error, unit),
         variance_error=_relative(found.variance_error, unit),
@@ -236,7 +183,7 @@ def _row(
         cosine_error=cosine_error,
         saved_bytes=_bytes(estimator, x),
         exact_bytes=x.numel() * x.element_size(),
-        macs=_macs(estimator, n, d, m),
+        macs=stated_macs(estimator, n, d, m),
         exact_macs=n * d * m,
     )
 
@@ -261,13 +208,6 @@ def _bytes(estimator: Estimator, x: Float[Tensor, "n d"]) -> int:
     return saved_bytes(estimator.compress(x, generator=torch.Generator(x.device).manual_seed(0)))
 
 
-def _macs(estimator: Estimator, n: int, d: int, m: int) -> int | None:
-    try:
-        return estimator.macs(n, d, m)
-    except NotImplementedError:  # an outsider need not state them
-        return None
-
-
 def _relative(value: float | None, unit: float) -> float | None:
     return None if value is None else value / unit
 
@@ -276,38 +216,6 @@ def median_macs(rows: Iterable[ComparisonRow]) -> float | None:
     """Median of the multiplications relative to exact, over the rows that state them; None if none does."""
     stated = [share for row in rows if (share := row.relative_macs) is not None]
     return median(stated) if stated else None
-
-
-def candidates_from(
-    specs: Iterable[str | Estimator], budgets: Sequence[int | float], shares: Sequence[float] = ()
-) -> list[Candidate]:
-    """Every estimator at every budget and at every share of the bytes.
-
-    A spec without a budget is taken at every budget; one with a budget, or that needs none, as it is. For a share of the
-    bytes the budget, slots or rank of the innermost estimator is set to the largest that fits; "recommended" stands for
-    `estimators.recommended`, at shares only.
-
-    Raises:
-        InputError: on an unusable spec, budget or share.
-    """
-    found: dict[Candidate, None] = {}
-    for given in specs:
-        if given == RECOMMENDED:
-            if not shares:
-                raise InputError('estimator="recommended" is made for a share of the bytes: name one')
-            continue
-        if isinstance(given, str) and missing_fields(given) == ("budget",):
-            choices = [make(given, budget=b) for b in budgets]
-        else:
-            choices = [make(given)] if budgets else []
-        found.update(dict.fromkeys(Candidate(choice) for choice in choices))
-    for share in shares:
-        for given in specs:
-            fitted(given, share, (64, 64), torch.bfloat16)  # refuses now what no layer could take
-            found[Candidate(given, share)] = None
-    if not found:
-        raise InputError("estimators must name at least one, with a budget or a share of the bytes to take it at")
-    return list(found)
 
 
 def compare(
@@ -357,7 +265,7 @@ def _by_estimator(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
     """Pieces small enough to go on from, large enough to share the exact product: one per estimator."""
     groups: dict[str, list[Candidate]] = {}
     for candidate in candidates:
-        groups.setdefault(sizeless(candidate.text), []).append(candidate)
+        groups.setdefault(sizeless(candidate.estimator), []).append(candidate)
     return list(groups.values())
 
 

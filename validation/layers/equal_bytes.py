@@ -13,9 +13,10 @@ from typing import NamedTuple
 from wtacrs.validation.layers.candidates import RECOMMENDED
 from wtacrs.validation.layers.compare import median_macs
 from wtacrs.validation.records.base import ScoreKind
-from wtacrs.validation.records.results import ComparisonRow
+from wtacrs.validation.records.compare import ComparisonRow
 
 BASELINE = 'wta_crs(winners="paper")'
+DEFAULT_CANDIDATES = (BASELINE, "systematic", RECOMMENDED)
 _FAITHFUL = 1e-4  # of ‖G‖²: below this variance of the baseline a layer is as good as exact
 
 COMBINATIONS = (
@@ -39,8 +40,7 @@ class ByteRatio(NamedTuple):
     """Variance of an estimator over that of the baseline, over layers, at one share of the bytes.
 
     `worst` is the largest ratio among the layers whose baseline variance exceeds 1e-4 ‖G‖². More rows per byte cost
-    more multiplications: `macs` and `baseline_macs` are the medians of both candidates, relative
-    to the exact product.
+    more macs: `macs` and `baseline_macs` are the medians of both candidates, relative to the exact product.
     """
 
     estimator: str
@@ -92,6 +92,3 @@ def _ratio(
         macs=median_macs(mine),
         baseline_macs=median_macs(baseline),
     )
-
-
-DEFAULT_RIVALS = (BASELINE, "systematic", RECOMMENDED)

@@ -27,10 +27,10 @@ estimator that is not surely unbiased, and nothing grows with B.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float64
@@ -38,16 +38,16 @@ from scipy import stats
 from torch import Tensor
 
 from wtacrs.estimators import Estimator, InputError, make, spec
+from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.estimators.core.products import double_product
-from wtacrs.estimators.core.scores import check_rows_agree
+from wtacrs.estimators.core.sizing import budget_of
 from wtacrs.estimators.rows.row_estimator import pair_norms
-from wtacrs.validation.layers.candidates import budget_of
 from wtacrs.validation.layers.captures import OnDevice, entry_name, load_captures
 from wtacrs.validation.layers.scores import LayerLike, layer_scores
 from wtacrs.validation.records.base import ScoreKind
 from wtacrs.validation.records.noise import LayerNoise, ModelNoise, NoiseRatio
 from wtacrs.validation.runner import TaskOutput, generator_for
-from wtacrs.validation.statistics.monte_carlo import estimates, streaming_moments
+from wtacrs.validation.statistics.moments import Method, Product, moments
 
 LEVEL = 0.95
 _SAME = 1e-24
@@ -228,36 +228,18 @@ def _batch_error(
     bias: _BiasSum,
 ) -> _BatchError:
     """Variance and squared bias of the sum over the calls, whose draws are independent; the bias goes to `bias`."""
-    pairs = list(zip(calls, scores, strict=True))
-    certain = estimator.traits.unbiased and all(_reached(call, s) for call, s in pairs)
-    try:
-        variance = sum(float(estimator.variance(call.x, call.dy, scores=s)) for call, s in pairs)
-        if certain:
-            return _BatchError(variance, 0.0)
-        mean = sum(
-            (estimator.expectation(call.x, call.dy, scores=s) for call, s in pairs), torch.zeros_like(exact)
-        )
-        bias.add(mean - exact)
-        return _BatchError(variance, float((mean - exact).square().sum()))
-    except NotImplementedError:  # NoClosedForm, or a row design without moments
-        found = streaming_moments(_sums(estimator, pairs, draws, generator), exact, draws)
-    if certain:
-        return _BatchError(found.variance, 0.0, found.variance_error)
-    bias.add(found.mean - exact)
+    products = [Product(call.x, call.dy, s) for call, s in zip(calls, scores, strict=True)]
+    unbiased = estimator.traits.unbiased and all(_reached(product) for product in products)
+    found = moments(estimator, products, target=exact, draws=draws, generator=generator, mean_is_target=unbiased)
+    if not unbiased:
+        bias.add(found.mean - exact)
     return _BatchError(found.variance, found.bias_squared, found.variance_error)
 
 
-def _reached(call: LayerLike, scores: Tensor) -> bool:
+def _reached(product: Product) -> bool:
     """Whether every pair that is not zero has a positive score: then what promises to be unbiased is."""
-    return bool(((scores > 0) | (pair_norms(call.x, call.dy) == 0)).all())
-
-
-def _sums(
-    estimator: Estimator, pairs: Sequence[tuple[LayerLike, Tensor]], draws: int, generator: torch.Generator
-) -> Iterator[Float64[Tensor, "m d"]]:
-    streams = [estimates(estimator, call.x, call.dy, draws, scores, generator) for call, scores in pairs]
-    for drawn in zip(*streams, strict=True):
-        yield torch.stack(drawn).sum(0)
+    assert product.scores is not None
+    return bool(((product.scores > 0) | (pair_norms(product.x, product.dy) == 0)).all())
 
 
 def _row(
@@ -293,7 +275,7 @@ def _row(
     )
 
 
-def _method(sampled: bool) -> Literal["closed form", "monte carlo"]:
+def _method(sampled: bool) -> Method:
     return "monte carlo" if sampled else "closed form"
 
 

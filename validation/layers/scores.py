@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from wtacrs.estimators import InputError, joint_norms, row_norms
-from wtacrs.estimators.core.scores import STALE_FLOOR, check_rows_agree, floored_scores
+from wtacrs.estimators.core.checks import check_rows_agree
+from wtacrs.estimators.core.scores import STALE_FLOOR, floored_scores
 from wtacrs.validation.records.base import ScoreKind
 
 __all__ = ["SCORE_KINDS", "STALE_FLOOR", "LayerLike", "default_scores", "layer_scores"]

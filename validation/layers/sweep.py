@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from wtacrs.estimators import InputError, rows_for, sampling_scores
-from wtacrs.estimators.core.scores import check_rows_agree
+from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.estimators.core.sizing import check_budget
 from wtacrs.estimators.rows.ranking import Ranking, rank_rows
 from wtacrs.estimators.rows.row_estimator import pair_norms
@@ -28,7 +28,7 @@ from wtacrs.validation.layers.captures import load_captures, on_device
 from wtacrs.validation.layers.compare import ZeroProduct
 from wtacrs.validation.layers.scores import layer_scores
 from wtacrs.validation.records.base import ScoreKind
-from wtacrs.validation.records.results import WinnerSweep
+from wtacrs.validation.records.sweep import WinnerSweep
 from wtacrs.validation.runner import TaskOutput
 
 MOST_POINTS = 200

@@ -15,7 +15,7 @@ from wtacrs.validation.properties.external import EXTERNAL_PROPERTIES, ExternalC
 from wtacrs.validation.properties.external_code import ExternalLinear, ExternalProduct
 from wtacrs.validation.properties.moments import STATISTICAL_TESTS
 from wtacrs.validation.properties.property import PROPERTIES, CheckContext, NotApplicable, Property, PropertyBroken
-from wtacrs.validation.records.results import Verdict
+from wtacrs.validation.records.check import Verdict
 
 
 def properties() -> tuple[tuple[str, str], ...]:

@@ -19,9 +19,9 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from wtacrs.estimators import Estimator, Traits
-from wtacrs.estimators.core.base import product_dtype
+from wtacrs.estimators.core.checks import check_matrix, check_rows_agree
 from wtacrs.estimators.core.counter_rng import new_seed
-from wtacrs.estimators.core.scores import check_matrix, check_rows_agree
+from wtacrs.estimators.core.products import product_dtype
 from wtacrs.validation.problems import Problem
 
 Form = Literal["plain", "generator", "k"]

@@ -1,4 +1,4 @@
-"""What an estimator really multiplies: the matrix products of its two verbs, counted as torch runs them."""
+"""What an estimator multiplies: as it states it, and as torch counts it while the two verbs run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,22 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from wtacrs.estimators import Estimator
+from wtacrs.estimators import Estimator, NoClosedForm
+
+
+def stated_macs(estimator: Estimator, n: int, d: int, m: int) -> int | None:
+    """`estimator.macs(n, d, m)`, None if the estimator, or one inside it, does not state them.
+
+    Args:
+        estimator: any estimator.
+        n: rows of x and dy.
+        d: columns of x.
+        m: columns of dy.
+    """
+    try:
+        return estimator.macs(n, d, m)
+    except (NoClosedForm, NotImplementedError):  # integers only: no kernel of torch can be missing here
+        return None
 
 
 def counted_macs(

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from wtacrs.estimators import Estimator, InputError, RowEstimator, joint_norms, make, sampling_scores
+from wtacrs.estimators import Estimator, InputError, RowEstimator, joint_norms, sampling_scores
 from wtacrs.estimators.core.seeded import SeededEstimator
+from wtacrs.estimators.core.sizing import budget_of, resized, sized_part
 from wtacrs.validation.enumeration.exact_moments import ExactMoments, can_enumerate, enumerate_moments
 from wtacrs.validation.problems import PROBLEMS, Problem, make_problem
 
@@ -98,9 +99,9 @@ class CheckContext:
         Raises:
             NotApplicable: if it has no budget.
         """
-        if _with_budget(self.estimator) is None:
+        if budget_of(self.estimator) is None:
             raise NotApplicable("the estimator has no budget")
-        return _at_budget(self.estimator, k)
+        return resized(self.estimator, k)
 
     def scores(self, kind: str, n: int) -> Tensor:
         """Scores of one awkward kind (`SEEDED`)."""
@@ -168,23 +169,7 @@ class CheckContext:
 
 def _with_budget(estimator: Estimator) -> Estimator | None:
     """The estimator itself or the one inside it that has a budget."""
-    names = [field.name for field in dataclasses.fields(estimator)]  # type: ignore[arg-type]
-    if "budget" in names:
-        return estimator
-    inside = [value for name in names if isinstance(value := getattr(estimator, name), Estimator)]
-    return next((found for inner in inside if (found := _with_budget(inner)) is not None), None)
-
-
-def _at_budget(estimator: Estimator, k: int) -> Estimator:
-    if _with_budget(estimator) is estimator:
-        return make(estimator, budget=k)
-    fields = {field.name: getattr(estimator, field.name) for field in dataclasses.fields(estimator)}  # type: ignore[arg-type]
-    inside = {
-        name: _at_budget(value, k)
-        for name, value in fields.items()
-        if isinstance(value, Estimator) and _with_budget(value) is not None
-    }
-    return dataclasses.replace(estimator, **inside)  # type: ignore[type-var]
+    return None if budget_of(estimator) is None else sized_part(estimator)
 
 
 Check = Callable[[CheckContext], str]

@@ -1,14 +1,22 @@
-"""What every record of a result has: immutability, a version, and the stamp of the process that made it."""
+"""What every record of a result has: immutability, a version, the stamp of the process that made it, and its kind.
+
+A result holds no time stamp: two runs with one seed on one machine write the same bytes.
+"""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Annotated, Literal
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Literal, TypeVar
 
 import numpy
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+from wtacrs.estimators.core.errors import InputError
 
 SCHEMA_VERSION: Literal[3] = 3
 
@@ -29,7 +37,7 @@ class Record(BaseModel):
 
 
 class Stamp(Record):
-    """What is needed to repeat a run."""
+    """What is needed to repeat a run; `processor` is empty in files of before it was noted."""
 
     schema_version: Literal[3] = SCHEMA_VERSION
     wtacrs: str
@@ -39,7 +47,19 @@ class Stamp(Record):
     device: str
     threads: int
     seed: int | None
+    processor: str = ""
     inputs: dict[str, str] = {}
+
+
+def processor() -> str:
+    """Name of the processor and the instruction set that torch's kernels use; both decide how sums are rounded."""
+    name = platform.processor() or platform.machine()
+    if (cpuinfo := Path("/proc/cpuinfo")).exists():
+        fields = (
+            line.partition(":") for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+        )
+        name = next((value.strip() for key, _, value in fields if key.strip() == "model name"), name)
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def stamp(*, seed: int | None, device: str = "cpu", inputs: dict[str, str] | None = None) -> Stamp:
@@ -52,5 +72,53 @@ def stamp(*, seed: int | None, device: str = "cpu", inputs: dict[str, str] | Non
         device=device,
         threads=torch.get_num_threads(),
         seed=seed,
+        processor=processor(),
         inputs=inputs or {},
     )
+
+
+class Result(Record):
+    """Base of all results: what a result file holds. A sub-class says its kind as `kind: Literal["name"] = "name"`."""
+
+    kind: str
+    stamp: Stamp
+
+
+ResultT = TypeVar("ResultT", bound=Result)
+_KINDS: dict[str, type[Result]] = {}
+
+
+def register_result(cls: type[ResultT]) -> type[ResultT]:
+    """Class decorator: from now on `load_result` reads results of this kind.
+
+    Code outside this package may register kinds of its own; it then registers their figures and section with
+    `figures.kinds.register_view` and their table with `integration.tables.kinds.register_table`.
+
+    Raises:
+        InputError: if the class names no kind, or its kind is taken.
+    """
+    kind = cls.model_fields["kind"].default
+    if not isinstance(kind, str):
+        raise InputError(f'{cls.__name__} must say its kind, as in kind: Literal["name"] = "name"')
+    if kind in _KINDS:
+        raise InputError(f"{cls.__name__}: the kind {kind!r} is taken by {_KINDS[kind].__name__}")
+    _KINDS[kind] = cls
+    return cls
+
+
+def result_kinds() -> Mapping[str, type[Result]]:
+    """The class of every kind that is registered, in the order of registration."""
+    return MappingProxyType(_KINDS)
+
+
+def expect(result: object, cls: type[ResultT], what: str) -> ResultT:
+    """`result`, if it is of the given class.
+
+    Raises:
+        InputError: if it is of another kind.
+    """
+    if not isinstance(result, cls):
+        wanted = cls.model_fields["kind"].default
+        got = getattr(result, "kind", type(result).__name__)
+        raise InputError(f"{what} holds a result of kind {got!r}; this needs kind {wanted!r}")
+    return result

@@ -5,9 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from wtacrs.validation.records.base import Record, Stamp
+from wtacrs.validation.records.base import Record, Result, register_result
 from wtacrs.validation.records.training import TrainingResult
-from wtacrs.validation.statistics.equivalence import Equivalence
+
+EquivalenceVerdict = Literal["equivalent", "worse", "better", "undecided", "nothing learned"]
+
+
+class Equivalence(Record):
+    """Outcome of the two one-sided tests, and of the two-sided test for any difference.
+
+    `low` and `high` bound the 1 − 2·level interval of the expected difference. `equivalent` is the p-value of "it is the
+    margin or more away from zero", `different` that of "it is zero", both with `freedom` degrees of freedom. The verdict
+    is "equivalent" if the first is at most the level; else "worse" or "better" if the second is; else "undecided".
+    """
+
+    difference: float
+    error: float
+    low: float
+    high: float
+    equivalent: float
+    different: float
+    seeds: int
+    freedom: int
+    margin: float
+    level: float
+    verdict: EquivalenceVerdict
 
 
 class ExperimentRun(Record):
@@ -34,11 +56,11 @@ class ExperimentRow(Record):
     seeds_needed: int | None = None
 
 
-class ExperimentResult(Record):
+@register_result
+class ExperimentResult(Result):
     """All runs of an experiment, and the table that follows; `config` is the file that asked for them."""
 
     kind: Literal["experiment"] = "experiment"
-    stamp: Stamp
     config: dict[str, Any]
     metric: str
     majority: float

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from wtacrs.validation.records.base import Record, ScoreKind, Stamp
+from wtacrs.validation.records.base import Record, Result, ScoreKind, register_result
 
 Method = Literal["sampling", "enumeration"]
 BiasVerdict = Literal["accepted", "rejected", "biased, as declared"]
@@ -88,11 +88,11 @@ class LayerTest(Record):
     ratio: RatioFinding | None
 
 
-class LayerTestResult(Record):
+@register_result
+class LayerTestResult(Result):
     """Tests of estimators over captured layers; each family of verdicts keeps the level as a whole."""
 
     kind: Literal["layer tests"] = "layer tests"
-    stamp: Stamp
     level: float
     tests: Sequence[LayerTest]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from wtacrs.validation.records.base import Record, Stamp
+from wtacrs.validation.records.base import Record, Result, register_result
 
 
 class TypeBytes(Record):
@@ -60,11 +60,11 @@ class StepMemory(Record):
         return sum(entry.bytes for entry in self.saved if entry.ours)
 
 
-class MemoryResult(Record):
+@register_result
+class MemoryResult(Result):
     """A training step of one model on one batch, in several ways; the first is exact. `parameters` is in bytes."""
 
     kind: Literal["memory"] = "memory"
-    stamp: Stamp
     model: str
     task: str
     batch_size: int
@@ -72,3 +72,38 @@ class MemoryResult(Record):
     precision: Literal["fp32", "bf16"]
     parameters: int
     steps: Sequence[StepMemory]
+
+
+def memory_sentences(result: MemoryResult) -> Iterator[str]:
+    """What estimators save of what is theirs and of all, and what they cannot touch."""
+    exact = result.steps[0]
+    others = [f"{entry.name} {megabytes(entry.bytes)}" for entry in exact.saved if not entry.ours]
+    yield (
+        f"exact: linear layers alone keep {megabytes(exact.ours)} of {megabytes(exact.total)} MB "
+        f"({exact.ours / exact.total:.1%}); no estimator of ours touches {', '.join(others)}"
+    )
+    for step in result.steps[1:]:
+        if not step.checkpointing:
+            yield f"{step.name}: {_less(step.ours, exact.ours)} in linear layers, {_changes(step, exact)}"
+        else:
+            yield f"{step.name}: {_changes(step, exact)}"
+
+
+def _changes(step: StepMemory, exact: StepMemory) -> str:
+    return f"{_less(step.total, exact.total)} in all, {_less(step.peak, exact.peak)} at the peak of the step"
+
+
+def _less(size: int, exact: int) -> str:
+    share = 1 - size / exact if exact else 0.0
+    return f"{abs(share):.1%} {'less' if share >= 0 else 'more'}"
+
+
+def megabytes(size: int) -> str:
+    """Bytes in units of 10⁶, with three digits where they are few.
+
+    >>> megabytes(23_044), megabytes(2_424_832), megabytes(1_234_567_890)
+    ('0.023', '2.42', '1,235')
+    """
+    value = size / 1e6
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 0.1 else 3
+    return f"{value:,.{digits}f}"

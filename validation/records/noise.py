@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from wtacrs.validation.records.base import Record, ScoreKind, Stamp
+from wtacrs.validation.records.base import Record, Result, ScoreKind, register_result
 
 
 class NoiseRatio(Record):
@@ -106,11 +106,11 @@ class ModelNoise(_Noise):
         return f"{name}: adds {self.ratio} to the gradient noise you already have; equivalent to {batch}; {worst}"
 
 
-class NoiseResult(Record):
+@register_result
+class NoiseResult(Result):
     """Estimators against the minibatch's own noise; `level` is that of the intervals."""
 
     kind: Literal["noise"] = "noise"
-    stamp: Stamp
     level: float
     models: Sequence[ModelNoise]
     layers: Sequence[LayerNoise]

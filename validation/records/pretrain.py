@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from wtacrs.validation.records.base import Record, Stamp
+from wtacrs.validation.records.base import Record, Result, register_result
 
 
 class PretrainingPoint(Record):
@@ -15,11 +15,11 @@ class PretrainingPoint(Record):
     train_loss: float
 
 
-class PretrainingResult(Record):
+@register_result
+class PretrainingResult(Result):
     """One run of span corruption; losses are nats per target token, on validation before and after."""
 
     kind: Literal["pretraining"] = "pretraining"
-    stamp: Stamp
     size: str
     estimator: str
     parameters: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from wtacrs.validation.records.base import Record, Stamp
+from wtacrs.validation.records.base import Record, Result, register_result
 
 
 class ScaleRow(Record):
@@ -27,9 +27,9 @@ class ScaleRow(Record):
     device_bytes: int | None
 
 
-class ScaleResult(Record):
+@register_result
+class ScaleResult(Result):
     """Time and memory of every estimator on a layer of full size."""
 
     kind: Literal["scale"] = "scale"
-    stamp: Stamp
     rows: Sequence[ScaleRow]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from wtacrs.validation.records.base import Record, Stamp
+from wtacrs.validation.records.base import Record, Result, register_result
 
 
 class Series(Record):
@@ -109,11 +109,11 @@ class Claim(Record):
         return "holds" if self.status == "true" else "false, by counter-example"
 
 
-class TheoryResult(Record):
+@register_result
+class TheoryResult(Result):
     """What is true of the estimators, and what only looks true."""
 
     kind: Literal["theory"] = "theory"
-    stamp: Stamp
     claims: Sequence[Claim]
 
     @property

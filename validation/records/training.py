@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from wtacrs.validation.records.base import Record, Stamp
+from wtacrs.validation.records.base import Record, Result, register_result
 
 
 class TrainingPoint(Record):
@@ -18,14 +18,14 @@ class TrainingPoint(Record):
     seconds: float
 
 
-class TrainingResult(Record):
+@register_result
+class TrainingResult(Result):
     """One fine-tuning run; `majority` is what predicting the most frequent training label scores on dev.
 
     `processes` trained together, each on its share of every batch.
     """
 
     kind: Literal["training"] = "training"
-    stamp: Stamp
     task: str
     model: str
     estimator: str

@@ -19,40 +19,17 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from statistics import fmean, stdev
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from wtacrs.estimators import InputError
-from wtacrs.validation.records.base import Record
+from wtacrs.validation.records.experiment import Equivalence, EquivalenceVerdict
 from wtacrs.validation.statistics.one_sample import holm
 
 _POINTS = 2_000
 """Of the average over what the standard deviation may be estimated to be."""
-
-Verdict = Literal["equivalent", "worse", "better", "undecided", "nothing learned"]
-
-
-class Equivalence(Record):
-    """Outcome of the two one-sided tests, and of the two-sided test for any difference.
-
-    `low` and `high` bound the 1 − 2·level interval of the expected difference. `equivalent` is the p-value of "it is the
-    margin or more away from zero", `different` that of "it is zero", both with `freedom` degrees of freedom. The verdict
-    is "equivalent" if the first is at most the level; else "worse" or "better" if the second is; else "undecided".
-    """
-
-    difference: float
-    error: float
-    low: float
-    high: float
-    equivalent: float
-    different: float
-    seeds: int
-    freedom: int
-    margin: float
-    level: float
-    verdict: Verdict
 
 
 class PooledStd(NamedTuple):
@@ -216,9 +193,16 @@ def _above(distance: float, error: float, freedom: int) -> float:
     return float(stats.t.sf(distance / error, freedom))
 
 
-def _verdict(equivalent: float, different: float, mean: float, level: float) -> Verdict:
+def _verdict(equivalent: float, different: float, mean: float, level: float) -> EquivalenceVerdict:
     if equivalent <= level:
         return "equivalent"
     if different <= level:
         return "worse" if mean < 0 else "better"
     return "undecided"
+
+
+def nothing_learned_warning(exact: Sequence[float], majority: float) -> str:
+    """A sentence of warning where exact training learned nothing that could be spoilt; else nothing."""
+    if not nothing_learned(exact, majority):
+        return ""
+    return "exact training is not clearly better than the most frequent class: nothing follows for the estimators"

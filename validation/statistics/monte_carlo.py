@@ -17,8 +17,8 @@ from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
 from wtacrs.estimators import Estimator, InputError
+from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.estimators.core.products import double_product
-from wtacrs.estimators.core.scores import check_rows_agree
 
 
 class MonteCarloMoments(NamedTuple):
@@ -106,7 +106,11 @@ def streaming_moments(
         stream: the estimates.
         target: what the bias and the error are measured against.
         draws: how many there are, ≥ 3.
+
+    Raises:
+        InputError: on fewer than 3 draws.
     """
+    _check_draws(draws)
     mean = torch.zeros_like(target)
     previous = torch.zeros_like(target)
     squares, errors, cross, along, inner = Running(), Running(), Running(), Running(), Running()
@@ -156,8 +160,7 @@ def estimates(
 
 def _checked_target(x: Tensor, dy: Tensor, draws: int, target: Tensor | None) -> Tensor:
     check_rows_agree(x, dy)
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 3:
-        raise InputError(f"draws={draws!r} must be an integer ≥ 3")
+    _check_draws(draws)
     if target is None:
         return double_product(x, dy)
     shape = [dy.shape[1], x.shape[1]]
@@ -166,6 +169,11 @@ def _checked_target(x: Tensor, dy: Tensor, draws: int, target: Tensor | None) ->
             f"target must have shape {shape} = [columns of dy, columns of x], got {list(target.shape)}"
         )
     return target.double()
+
+
+def _check_draws(draws: int) -> None:
+    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 3:
+        raise InputError(f"draws={draws!r} must be an integer ≥ 3")
 
 
 def _squared_norm(matrix: Tensor) -> float:

@@ -18,7 +18,7 @@ from scipy import optimize, stats
 from torch import Tensor
 
 from wtacrs.estimators import Estimator, InputError, joint_norms
-from wtacrs.estimators.core.scores import check_rows_agree
+from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.validation.statistics.monte_carlo import estimates
 from wtacrs.validation.statistics.one_sample import check_sample, holm, noncentrality, one_sample
 from wtacrs.validation.statistics.streaming import PairDifferences, SplitDraws

@@ -13,7 +13,8 @@ from scipy import optimize
 from torch import Tensor
 
 from wtacrs.estimators import Estimator, InputError
-from wtacrs.estimators.core.scores import check_rows_agree
+from wtacrs.estimators.core.checks import check_rows_agree
+from wtacrs.validation.statistics.moments import Method, closed_form
 from wtacrs.validation.statistics.one_sample import check_sample, one_sample
 from wtacrs.validation.statistics.streaming import PairDifferences, inner, numbers
 
@@ -48,7 +49,7 @@ class VarianceRatio(NamedTuple):
     level: float
     a: float
     b: float
-    method: Literal["closed form", "monte carlo"]
+    method: Method
     draws: int
     quantity: Quantity
 
@@ -113,14 +114,15 @@ def known_moment(
     scores: Shaped[Tensor, " n"] | None = None,
 ) -> float | None:
     """Exact variance or mean squared error, None where there is no closed form."""
-    try:
+
+    def moment() -> float:
         variance = float(estimator.variance(x, dy, scores=scores))
         if quantity == "variance":
             return variance
         bias = estimator.expectation(x, dy, scores=scores) - dy.double().T @ x.double()
         return variance + float(bias.square().sum())
-    except NotImplementedError:  # NoClosedForm, or a row design without moments
-        return None
+
+    return closed_form(moment)
 
 
 def exact_ratio(a: float, b: float, level: float, quantity: Quantity = "variance") -> VarianceRatio:

@@ -13,8 +13,8 @@ from support.strategies import DTYPES, products
 from torch import Tensor
 
 from wtacrs.estimators import InputError, joint_norms, make, saved_bytes
-from wtacrs.estimators.composites import recommended
 from wtacrs.estimators.composites.control_variate import ControlVariate, stored_base
+from wtacrs.estimators.composites.recommended import recommended
 from wtacrs.estimators.core.packing import pack, packed_bytes, rounding_variance, step_sizes, unpack
 from wtacrs.validation.statistics.monte_carlo import monte_carlo
 from wtacrs.validation.statistics.significance import mean_test, variance_test

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import pytest
 import torch
 
-from wtacrs.estimators import CRS, Estimator, available, make
-from wtacrs.estimators.core.registry import missing_fields
+from wtacrs.estimators import CRS, Estimator, available, lookup, make
 from wtacrs.validation.properties.checks import check_estimator
 from wtacrs.validation.properties.macs import counted_macs
 
@@ -41,7 +41,8 @@ def registered() -> list[str]:
     """A spec of every registered estimator at every value of the field that it needs."""
     found = []
     for name in available():
-        needed = missing_fields(name)
+        fields = dataclasses.fields(lookup(name))
+        needed = [f.name for f in fields if f.default is dataclasses.MISSING]
         assert len(needed) <= 1, f"{name} needs {needed}: say here what they may be"
         found += [f"{name}({field}={value})" for field in needed for value in FIELDS[field]] or [name]
     return found

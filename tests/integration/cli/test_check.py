@@ -8,7 +8,8 @@ import pytest
 from support.cli import refused
 
 from wtacrs.integration.cli import main
-from wtacrs.validation.records.results import CheckResult, load_result
+from wtacrs.validation.records.check import CheckResult
+from wtacrs.validation.records.results import load_result
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -8,7 +8,8 @@ import pytest
 from support.cli import refused
 
 from wtacrs.integration.cli import main
-from wtacrs.validation.records.results import ComparisonResult, load_result
+from wtacrs.validation.records.compare import ComparisonResult
+from wtacrs.validation.records.results import load_result
 
 
 def test_compare_writes_its_result_and_figures(

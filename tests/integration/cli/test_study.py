@@ -9,7 +9,7 @@ from support.cli import refused
 
 from wtacrs.integration.cli import main
 from wtacrs.validation.records.results import load_result
-from wtacrs.validation.records.studies import TransferResult
+from wtacrs.validation.records.transfer import TransferResult
 
 
 @pytest.mark.parametrize("command", ["norms", "budgets", "transfer"])

@@ -10,7 +10,8 @@ from support.cli import in_memory, refused
 from wtacrs.integration.cli import main
 from wtacrs.integration.studies.sweep import capture_names
 from wtacrs.validation.layers.captures import load_captures, write_captures
-from wtacrs.validation.records.results import SweepResult, load_result
+from wtacrs.validation.records.results import load_result
+from wtacrs.validation.records.sweep import SweepResult
 
 
 def test_sweep_writes_its_result_and_figure(captures: Path, tmp_path: Path) -> None:

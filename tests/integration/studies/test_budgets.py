@@ -12,16 +12,16 @@ from support.runs_study import Colours
 
 from wtacrs.estimators import InputError, make
 from wtacrs.figures import style
-from wtacrs.figures.plots import budget_accuracy
-from wtacrs.figures.summary import layer_medians
+from wtacrs.figures.plots import budgets as budgets_figure
 from wtacrs.integration.studies.budgets import budgets_study, difference, scores_over_seeds
-from wtacrs.integration.tables.studies import budgets_table
+from wtacrs.integration.tables.budgets import budgets_table
 from wtacrs.integration.training.loop import TrainingLoop
 from wtacrs.validation.layers.captures import load_captures
 from wtacrs.validation.layers.compare import compare
+from wtacrs.validation.records.budgets import BudgetsResult
 from wtacrs.validation.records.results import load_result
-from wtacrs.validation.records.studies import BudgetsResult
 from wtacrs.validation.records.training import TrainingResult
+from wtacrs.validation.summaries.compare import layer_medians
 
 SHORT = CONFIG.but(steps=2, eval_every=2)
 
@@ -64,7 +64,7 @@ def test_a_study_holds_its_runs_and_the_variance_of_the_exact_model(study: tuple
     result, out = study
     assert load_result(out / "budgets.json") == result
     assert [p.budget for p in result.points] == [0.1, 0.5]
-    assert (result.estimator, list(result.seeds), result.steps) == ('wta_crs(winners="paper")', [0, 1], 2)
+    assert (result.estimator, list(result.seeds), result.steps) == ("wta_crs", [0, 1], 2)
     for name, scores in [("exact", result.exact), *((f"budget-{p.budget}", p.scores) for p in result.points)]:
         runs = [load_result(out / name / f"seed-{seed}" / "result.json") for seed in (0, 1)]
         assert all(isinstance(run, TrainingResult) for run in runs)
@@ -112,7 +112,7 @@ def test_what_cannot_be_studied(tmp_path: Path) -> None:
 
 def test_the_figure_shows_means_and_variances(study: tuple[BudgetsResult, Path]) -> None:
     result = study[0]
-    fig = budget_accuracy.build(result)
+    fig = budgets_figure.build(result)
     metric, variance = fig.axes
     assert [p.scores.mean for p in result.points] in [list(line.get_ydata()) for line in metric.get_lines()]
     drawn = [list(line.get_ydata()) for line in variance.get_lines()]
@@ -126,6 +126,6 @@ def test_the_figure_shows_means_and_variances(study: tuple[BudgetsResult, Path])
             ]
         }
     )
-    assert "± SE over seeds" not in legend(budget_accuracy.build(single))
+    assert "± SE over seeds" not in legend(budgets_figure.build(single))
     with pytest.raises(style.NothingToDraw, match="no budget"):
-        budget_accuracy.build(result.model_copy(update={"points": []}))
+        budgets_figure.build(result.model_copy(update={"points": []}))

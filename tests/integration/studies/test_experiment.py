@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from readme_numbers import experiments as numbers
+from readme_numbers.records import NumbersResult
 from support.paths import ROOT
 from support.runs import NUMBERS, TASK
 from support.runs_study import Colours
@@ -26,7 +27,6 @@ from wtacrs.integration.studies.experiment import (
 from wtacrs.integration.tables.experiment import experiment_table
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.validation.records.experiment import ExperimentResult, ExperimentRun
-from wtacrs.validation.records.numbers import NumbersResult
 from wtacrs.validation.records.results import load_result, write_result
 from wtacrs.validation.records.training import TrainingResult
 from wtacrs.validation.statistics.equivalence import (

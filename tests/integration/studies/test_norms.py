@@ -14,18 +14,18 @@ from torch import nn
 
 from wtacrs.estimators import InputError, make
 from wtacrs.figures import style
-from wtacrs.figures.plots import gradient_norms
-from wtacrs.figures.summary import running_median
+from wtacrs.figures.plots import norms as norms_figure
 from wtacrs.integration.layers.convert import approximate_
 from wtacrs.integration.layers.linear import ApproxLinear
 from wtacrs.integration.measure.capture import capture
 from wtacrs.integration.studies.norms import NormRecorder, check_layer, default_layer, norms_study
-from wtacrs.integration.tables.studies import norms_table
+from wtacrs.integration.tables.norms import norms_table
 from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.validation.enumeration.exact_moments import enumerate_moments
-from wtacrs.validation.layers.compare import layer_scores
+from wtacrs.validation.layers.scores import layer_scores
+from wtacrs.validation.records.norms import NormsResult
 from wtacrs.validation.records.results import load_result
-from wtacrs.validation.records.studies import NormsResult
+from wtacrs.validation.summaries.norms import running_median
 
 LAYER = "encoder.block.0.layer.1.DenseReluDense.wi"
 
@@ -162,7 +162,7 @@ def test_layers_that_cannot_be_watched(tmp_path: Path) -> None:
 
 def test_the_figure_shows_the_three_curves_and_the_ratio(study: tuple[NormsResult, Path]) -> None:
     result = study[0]
-    fig = gradient_norms.build(result)
+    fig = norms_figure.build(result)
     norms, ratios = fig.axes
     shown = [list(line.get_ydata()) for line in norms.get_lines()]
     for values in (
@@ -178,15 +178,15 @@ def test_the_figure_shows_the_three_curves_and_the_ratio(study: tuple[NormsResul
     unknown = result.model_copy(
         update={"estimated": [p.model_copy(update={"expected": None}) for p in result.estimated]}
     )
-    assert len(legend(gradient_norms.build(unknown))) == 3
+    assert len(legend(norms_figure.build(unknown))) == 3
     still = [p.model_copy(update={"used": 0.0, "exact": 0.0}) for p in result.estimated]
     with pytest.raises(style.NothingToDraw, match="positive, finite"):
-        gradient_norms.build(result.model_copy(update={"estimated": still}))
+        norms_figure.build(result.model_copy(update={"estimated": still}))
 
 
 def test_long_runs_are_drawn_as_running_medians(study: tuple[NormsResult, Path]) -> None:
     first = study[0].estimated[0]
     points = [first.model_copy(update={"step": i, "used": 1.0 + i % 7}) for i in range(1, 201)]
-    norms = gradient_norms.build(study[0].model_copy(update={"estimated": points})).axes[0]
+    norms = norms_figure.build(study[0].model_copy(update={"estimated": points})).axes[0]
     smooth = running_median([p.used for p in points], 10)
     assert smooth in [list(line.get_ydata()) for line in norms.get_lines()]

@@ -18,12 +18,12 @@ from wtacrs.figures.plots import transfer
 from wtacrs.integration.studies import transfer as module
 from wtacrs.integration.studies.budgets import at_budget
 from wtacrs.integration.studies.transfer import DEFAULT_ESTIMATORS, transfer_pairs, transfer_study
-from wtacrs.integration.tables.studies import transfer_table
+from wtacrs.integration.tables.transfer import transfer_table
 from wtacrs.validation.layers.captures import LayerCapture, load_captures, write_captures
 from wtacrs.validation.layers.compare import ComparisonConfig, compare_layer
 from wtacrs.validation.problems import make_problem
 from wtacrs.validation.records.results import load_result
-from wtacrs.validation.records.studies import Standing
+from wtacrs.validation.records.transfer import Standing
 
 SPECS = ("uniform", "crs", "wta_crs", "gaussian_sketch")
 

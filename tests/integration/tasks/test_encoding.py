@@ -36,7 +36,9 @@ def test_text_to_text_batches_are_those_of_the_library(tokenizer: PreTrainedToke
 
 
 @pytest.mark.parametrize("task", [TASK, NUMBERS])
-def test_classification_batches_are_those_of_the_library(task: TaskData, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_classification_batches_are_those_of_the_library(
+    task: TaskData, tokenizer: PreTrainedTokenizerBase
+) -> None:
     batch = batch_of(task, tokenizer, text_to_text=False)
     features = [{**example.features, "label": example.label} for example in batch]
     theirs = dict(DataCollatorWithPadding(tokenizer)(features))

@@ -26,8 +26,8 @@ from wtacrs.estimators import (
     make,
     sampling_scores,
 )
-from wtacrs.validation.enumeration.exact_moments import WrongCuts, can_enumerate, enumerate_moments
-from wtacrs.validation.enumeration.plans import listed_plans
+from wtacrs.validation.enumeration.exact_moments import can_enumerate, enumerate_moments
+from wtacrs.validation.enumeration.plans import WrongCuts, listed_plans
 from wtacrs.validation.problems import PROBLEMS, make_problem
 
 SPECS = (

@@ -25,7 +25,8 @@ from wtacrs.estimators import (
 )
 from wtacrs.estimators.composites.control_variate import Base, stored_base
 from wtacrs.estimators.core.packing import pack_bits
-from wtacrs.validation.enumeration.exact_moments import ExactMoments, WrongCuts, can_enumerate, enumerate_moments
+from wtacrs.validation.enumeration.exact_moments import ExactMoments, can_enumerate, enumerate_moments
+from wtacrs.validation.enumeration.plans import WrongCuts
 from wtacrs.validation.problems import PROBLEMS, make_problem
 from wtacrs.validation.properties import checks
 from wtacrs.validation.properties.checks import check_estimator

@@ -8,13 +8,11 @@ from scipy import stats
 from support.false_alarms import share
 
 from wtacrs.estimators import CRS, Estimator, InputError, NoClosedForm, joint_norms, make, row_norms
-from wtacrs.figures.summary import layer_medians
+from wtacrs.validation.layers.candidates import Candidate, candidates_from
 from wtacrs.validation.layers.captures import LayerCapture
 from wtacrs.validation.layers.compare import (
-    Candidate,
     ComparisonConfig,
     ZeroProduct,
-    candidates_from,
     compare,
     compare_layer,
     exact_product,
@@ -23,6 +21,7 @@ from wtacrs.validation.layers.compare import (
 from wtacrs.validation.layers.scores import SCORE_KINDS, layer_scores
 from wtacrs.validation.problems import make_problem
 from wtacrs.validation.runner import Runner
+from wtacrs.validation.summaries.compare import layer_medians
 
 ESTIMATORS = ("exact", "topk(budget=0.3)", "crs(budget=0.3)", "wta_crs(budget=0.3)")
 

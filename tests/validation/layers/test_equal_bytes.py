@@ -12,14 +12,15 @@ from rich.console import Console
 from support.captures import capture
 
 from wtacrs.estimators import InputError, make, saved_bytes
-from wtacrs.estimators.composites import recommended
+from wtacrs.estimators.composites.recommended import recommended
+from wtacrs.estimators.core.sizing import resized, size_of
 from wtacrs.integration.tables.compare import comparison_table, oracle_ratio_table, ratio_table
-from wtacrs.validation.layers.candidates import fitted, resized, size_of, sizeless, stored_bytes
+from wtacrs.validation.layers.candidates import candidates_from, fitted, stored_bytes
 from wtacrs.validation.layers.captures import LayerCapture
-from wtacrs.validation.layers.compare import candidates_from, compare
+from wtacrs.validation.layers.compare import compare
 from wtacrs.validation.layers.equal_bytes import BASELINE, COMBINATIONS, byte_ratios
 from wtacrs.validation.records.base import stamp
-from wtacrs.validation.records.results import ComparisonResult, ComparisonRow
+from wtacrs.validation.records.compare import ComparisonResult, ComparisonRow
 
 SHARES = (0.2, 0.5)
 SIZED = (*COMBINATIONS, BASELINE, "rademacher_sketch", "prac", "low_rank", "mixed_precision_rows")
@@ -64,13 +65,6 @@ def test_what_has_no_size_fits_or_does_not() -> None:
         resized(make("fp8"), 3)
     with pytest.raises(InputError, match=r"bytes=0\.0 must be a share"):
         fitted("crs", 0.0, (64, 64), torch.bfloat16)
-
-
-def test_names_without_sizes() -> None:
-    assert sizeless('wta_crs(budget=0.3, winners="paper")') == BASELINE
-    assert (
-        sizeless(COMBINATIONS[-2]) == "control_variate(rank=4, rows=hadamard_rotation(rows=mixed_precision_rows))"
-    )
 
 
 def test_all_stay_within_the_bytes_and_count_rows_without_padding(rows: list[ComparisonRow]) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from support.false_alarms import share
-from support.figure_examples import stamp
 from support.figure_parts import legend, points, visible
 
 from wtacrs.estimators import CRS, InputError, make
@@ -16,12 +15,14 @@ from wtacrs.estimators.core import registry
 from wtacrs.figures import style
 from wtacrs.figures.plots import layer_tests as figure
 from wtacrs.integration.cli import main
-from wtacrs.integration.tables.layer_tests import layer_test_summary, layer_test_tables
+from wtacrs.integration.tables.layer_tests import layer_test_tables
 from wtacrs.validation.enumeration.exact_moments import enumerate_moments
 from wtacrs.validation.layers import layer_tests
 from wtacrs.validation.layers.captures import LayerCapture, load_captures, write_captures
 from wtacrs.validation.layers.layer_tests import adjusted_for_families, examine_entry, examine_layer
+from wtacrs.validation.layers.series import series
 from wtacrs.validation.problems import make_problem
+from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.layer_tests import (
     BiasFinding,
     LayerTest,
@@ -30,6 +31,7 @@ from wtacrs.validation.records.layer_tests import (
     VarianceFinding,
 )
 from wtacrs.validation.records.results import load_result, write_result
+from wtacrs.validation.summaries.layer_tests import layer_test_summary
 
 LEVEL = share("layer tests", 4)
 
@@ -271,7 +273,7 @@ def test_figure_shows_what_the_result_holds(result, tmp_path):
     fig = figure.build(result)
     left, right = visible(fig)
     mine = [t for t in result.tests if t.estimator.startswith("pivotal")]
-    look = style.looks(t.estimator for t in result.tests)[style.series(mine[0].estimator)]
+    look = style.looks(t.estimator for t in result.tests)[series(mine[0].estimator)]
     assert {x for x, _ in points(left, look.colour, look.marker)} == {t.bias.along for t in mine}
     assert {x for x, _ in points(right, look.colour, look.marker)} == {t.bias.bias for t in mine}
     bars = {x for x, _ in points(right, look.colour, "|")}

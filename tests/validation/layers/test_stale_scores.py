@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from wtacrs.estimators import InputError, joint_norms, make, row_norms
+from wtacrs.estimators.core.scores import STALE_FLOOR
 from wtacrs.validation.enumeration.exact_moments import enumerate_moments
+from wtacrs.validation.layers.candidates import candidates_from
 from wtacrs.validation.layers.captures import LayerCapture, load_captures, write_captures
-from wtacrs.validation.layers.compare import ComparisonConfig, candidates_from, compare, compare_layer
-from wtacrs.validation.layers.scores import SCORE_KINDS, STALE_FLOOR, default_scores, layer_scores
+from wtacrs.validation.layers.compare import ComparisonConfig, compare, compare_layer
+from wtacrs.validation.layers.scores import SCORE_KINDS, default_scores, layer_scores
 from wtacrs.validation.layers.sweep import sweep_winners
 from wtacrs.validation.problems import make_problem
 

@@ -21,7 +21,8 @@ from wtacrs.validation.properties.external_code import ExternalLinear, ExternalP
 from wtacrs.validation.properties.external_kinds import external_from
 from wtacrs.validation.properties.mean_report import MeanTracker
 from wtacrs.validation.properties.saved_for_backward import bytes_for_backward
-from wtacrs.validation.records.results import CheckResult, load_result
+from wtacrs.validation.records.check import CheckResult
+from wtacrs.validation.records.results import load_result
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 

@@ -15,15 +15,10 @@ from wtacrs.validation.layers.sweep import sweep_winners
 from wtacrs.validation.problems import make_problem
 from wtacrs.validation.properties.checks import check_estimator
 from wtacrs.validation.records.base import SCHEMA_VERSION, stamp
-from wtacrs.validation.records.results import (
-    CheckResult,
-    ComparisonResult,
-    SweepResult,
-    Verdict,
-    load_result,
-    write_result,
-    write_text,
-)
+from wtacrs.validation.records.check import CheckResult, Verdict
+from wtacrs.validation.records.compare import ComparisonResult
+from wtacrs.validation.records.results import load_result, write_result, write_text
+from wtacrs.validation.records.sweep import SweepResult
 from wtacrs.validation.records.training import TrainingPoint, TrainingResult
 
 

@@ -13,9 +13,9 @@ from support.false_alarms import share
 from wtacrs.estimators import CRS, InputError, NoClosedForm, RowEstimator, RowPlan, joint_norms, make
 from wtacrs.validation.problems import make_problem
 from wtacrs.validation.statistics.monte_carlo import estimates
+from wtacrs.validation.statistics.one_sample import holm
 from wtacrs.validation.statistics.significance import (
     VarianceTest,
-    holm,
     mean_test_from_projections,
     variance_test,
     variance_verdict,

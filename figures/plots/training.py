@@ -1,12 +1,11 @@
 """Dev metric and training loss of several runs of one task, side by side.
 
-python -m wtacrs.figures.plots.training_curves RESULT.json [RESULT.json …] OUT.png [--against seconds]
+wtacrs draw RESULT.json [RESULT.json …] OUT.png [--against seconds]
 """
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from wtacrs.estimators import InputError
-from wtacrs.figures import command, style
+from wtacrs.figures import style
+from wtacrs.validation.layers.series import series
+from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.training import TrainingPoint, TrainingResult
 
 Clock = Literal["step", "seconds"]
@@ -67,7 +68,7 @@ def _check(results: Sequence[TrainingResult]) -> None:
     if not results:
         raise InputError("results is empty: training curves need at least one training result")
     for run in results:
-        command.expect(run, TrainingResult, "one of results")
+        expect(run, TrainingResult, "one of results")
         if not run.history:
             raise style.NothingToDraw(f"training of {run.estimator}: history is empty, there is nothing to draw")
         for point in run.history:
@@ -89,7 +90,7 @@ def _forms(results: Sequence[TrainingResult]) -> list[dict[str, Any]]:
     seen: dict[str, int] = {}
     forms = []
     for run in results:
-        name = style.series(run.estimator)
+        name = series(run.estimator)
         nth = seen[name] = seen.get(name, -1) + 1
         seed = f", seed {run.stamp.seed}" if specs.count(run.estimator) > 1 else ""
         forms.append({
@@ -125,19 +126,3 @@ def _title(results: Sequence[TrainingResult]) -> str:
         f"Fine-tuning {style.shorten(first.model, 40)} on {first.task}: "
         f"{first.train_size:,} training and {first.dev_size:,} dev examples"
     )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry of `python -m wtacrs.figures.plots.training_curves`."""
-    parser = command.parser("training_curves", "Draw the training curves of one or more training results.")
-    parser.add_argument("results", type=Path, nargs="+", metavar="RESULT.json", help="JSON files of training runs")
-    parser.add_argument("out", type=Path, help="PNG file to write")
-    parser.add_argument("--against", choices=tuple(X_LABELS), default="step", help="what the x axis shows")
-    given = parser.parse_args(arguments)
-    return command.run(
-        lambda: draw([command.load(p, TrainingResult) for p in given.results], given.out, against=given.against)
-    )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,12 +1,11 @@
 """Dev metric and gradient variance against the budget, exact training as a band.
 
-python -m wtacrs.figures.plots.budget_accuracy RESULT.json OUT.png
+wtacrs draw budgets.json OUT.png
 """
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-from wtacrs.figures import command, style
-from wtacrs.validation.records.studies import BudgetsResult, Scores
+from wtacrs.figures import style
+from wtacrs.validation.records.base import expect
+from wtacrs.validation.records.budgets import BudgetsResult, Scores
 
 VARIANCES = {"oracle": ("-", "oracle scores"), "row-norms": (style.DASHES[1], "row-norm scores")}
 
@@ -34,7 +34,7 @@ def build(result: BudgetsResult) -> Figure:
     Raises:
         InputError: if the result is of another kind or has no budget.
     """
-    command.expect(result, BudgetsResult, "the argument result")
+    expect(result, BudgetsResult, "the argument result")
     if not result.points:
         raise style.NothingToDraw("the result has no budget to draw")
     colour = style.look(result.estimator).colour
@@ -111,16 +111,3 @@ def _budgets(axes: Axes, budgets: Sequence[int | float]) -> None:
         axes.set_xlim(budgets[0] / 2, budgets[0] * 2)
     counted = all(type(b) is int for b in budgets)
     axes.set_xlabel("budget: rows kept" if counted else "budget: rows kept / rows")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry of `python -m wtacrs.figures.plots.budget_accuracy`."""
-    parser = command.parser("budget_accuracy", "Draw accuracy and gradient variance against the budget.")
-    parser.add_argument("result", type=Path, help="JSON file of `wtacrs study budgets`")
-    parser.add_argument("out", type=Path, help="PNG file to write")
-    given = parser.parse_args(arguments)
-    return command.run(lambda: draw(command.load(given.result, BudgetsResult), given.out))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The section of the report on comparisons: figures, medians over layers, every row folded away."""
+"""Comparisons of estimators in the report."""
 
 from __future__ import annotations
 
@@ -6,48 +6,36 @@ from collections.abc import Sequence
 from functools import partial
 
 from wtacrs.figures.plots import oracle_ratio, variance_budget
-from wtacrs.figures.report.page import (
+from wtacrs.figures.sections.blocks import (
+    METHODS,
+    SCORES,
     Cell,
-    Markup,
-    code,
-    details,
-    heading,
+    Code,
+    Details,
+    Named,
+    Paragraph,
+    Section,
+    Table,
     number,
-    paragraph,
     percent,
-    table,
 )
-from wtacrs.figures.report.section_parts import METHODS, Section, missing, numbers
-from wtacrs.figures.summary import (
-    LayerMedian,
-    layer_medians,
-    oracle_ratios,
-    standard_error,
-)
-from wtacrs.validation.records.results import (
-    ComparisonResult,
-    ComparisonRow,
-)
+from wtacrs.validation.records.compare import ComparisonResult, ComparisonRow
+from wtacrs.validation.summaries.compare import LayerMedian, layer_medians, oracle_ratios, standard_error
 
-_SCORES = {"row-norms": "row-norm scores", "stale": "stale scores", "oracle": "oracle scores"}
 _AXES: tuple[tuple[variance_budget.Axis, str], ...] = (
     ("budget", "budget"),
     ("bytes", "stored bytes"),
-    ("multiplications", "multiplications"),
+    ("macs", "MACs"),
 )
 
 
-def comparison(results: Sequence[tuple[str, ComparisonResult]]) -> Section:
-    """Medians over layers, figures against budget, bytes and multiplications, and all layers folded away."""
+def section(results: Sequence[Named[ComparisonResult]]) -> Section:
+    """Figures against budget, bytes and MACs, medians over layers, and all layers folded away."""
     section = Section("Error of the estimators")
-    if not results:
-        section.add(missing("comparison"))
-    for file, result in results:
-        if len(results) > 1:
-            section.add(heading(file))
+    for file, result in section.each(results, missing="comparison"):
         medians = layer_medians(result.rows)
         if not medians:
-            section.add(paragraph(f"The comparison {file} has no rows.", "soft"))
+            section.add(Paragraph(f"The comparison {file} has no rows.", soft=True))
             continue
         for against, what in _AXES:
             section.draw(
@@ -60,20 +48,20 @@ def comparison(results: Sequence[tuple[str, ComparisonResult]]) -> Section:
         if oracle_ratios(result.rows):
             section.draw(
                 partial(oracle_ratio.build, result),
-                "The price of not knowing dY",
+                "Variance ratio to the oracle",
                 "Variance with the scores at hand over the variance with the oracle's, the same estimator and budget: "
                 "what better scores would be worth. A dot is a layer.",
             )
         section.add(
-            _median_table(medians),
-            details(f"All {len(result.rows)} rows, layer by layer", _row_table(result.rows)),
+            *_medians(medians),
+            Details(f"All {len(result.rows)} rows, layer by layer", [_rows(result.rows)]),
         )
     return section
 
 
-def _median_table(medians: Sequence[LayerMedian]) -> Markup:
+def _medians(medians: Sequence[LayerMedian]) -> tuple[Table, Paragraph]:
     """One line per estimator and budget; the moments under each kind of scores."""
-    kinds = [kind for kind in _SCORES if any(e.scores == kind for e in medians)]
+    kinds = [kind for kind in SCORES if any(e.scores == kind for e in medians)]
     lines: dict[tuple[str, float | None, float | None, float | None], dict[str, LayerMedian]] = {}
     for e in medians:
         lines.setdefault((e.series, e.budget, e.share, e.row_fraction if e.share is None else None), {})[
@@ -83,7 +71,7 @@ def _median_table(medians: Sequence[LayerMedian]) -> Markup:
     for (name, budget, share, _), found in lines.items():
         any_one = next(iter(found.values()))
         size = number(budget) if share is None else f"{share:.0%} of bytes"
-        row: list[Cell] = [code(name), size, percent(any_one.byte_fraction), _share(any_one)]
+        row: list[Cell] = [Code(name), size, percent(any_one.byte_fraction), _macs(any_one)]
         for kind in kinds:
             at = found.get(kind)
             moments: list[Cell] = (
@@ -93,32 +81,35 @@ def _median_table(medians: Sequence[LayerMedian]) -> Markup:
         methods = sorted({method for e in found.values() for method in e.methods})
         rows.append([*row, ", ".join(METHODS[m] for m in methods), str(max(e.layers for e in found.values()))])
     steps = medians[0].steps
-    per_kind = ["bias²", "variance", "MSE", f"MSE of {steps} steps"]
-    columns = ["estimator", "size", "bytes", "multiplications", *per_kind * len(kinds), "method", "layers"]
-    groups = [("", 4), *[(_SCORES[kind], 4) for kind in kinds], ("", 2)]
-    note = paragraph(
+    columns = [
+        *("estimator", "size", "bytes", "MACs"),
+        *("bias²", "variance", "MSE", f"MSE of {steps} steps") * len(kinds),
+        *("method", "layers"),
+    ]
+    groups = [("", 4), *[(SCORES[kind], 4) for kind in kinds], ("", 2)]
+    note = Paragraph(
         "Medians over layers, each column by itself, relative to ‖G‖². “Closed form” is exact up to rounding "
         "(a bias² near 1e-30 is rounding); Monte Carlo is measured, ± one standard error. The MSE of "
         f"{steps} steps is that of their mean: bias² stays in it, variance is divided by {steps}. A size in bytes is the "
         "largest that fits this share of the bytes of bf16 rows, padding left out.",
-        "soft",
+        soft=True,
     )
-    kinds_of_cells = [*["number"] * (3 + 4 * len(kinds))]
-    return Markup(table(columns, rows, groups=groups, kinds=["", *kinds_of_cells, "", "number"]) + note)
+    numeric = [place for place, title in enumerate(columns) if place > 0 and title != "method"]
+    return Table(columns, rows, groups=groups, numeric=numeric), note
 
 
-def _share(entry: LayerMedian) -> str:
+def _macs(entry: LayerMedian) -> str:
     return "–" if entry.mac_fraction is None else percent(entry.mac_fraction)
 
 
-def _row_table(rows: Sequence[ComparisonRow]) -> Markup:
+def _rows(rows: Sequence[ComparisonRow]) -> Table:
     head = [
         "layer", "estimator", "scores", "n", "d", "m", "bias²", "variance", "MSE", "cosine", "stored bytes",
-        "exact bytes", "multiplications", "exact multiplications", "method",
+        "exact bytes", "MACs", "exact MACs", "method",
     ]  # fmt: skip
     body: list[list[Cell]] = [
         [
-            row.layer, code(row.estimator), row.scores, f"{row.n}", f"{row.d}", f"{row.m}",
+            row.layer, Code(row.estimator), row.scores, f"{row.n}", f"{row.d}", f"{row.m}",
             number(row.bias_squared, row.bias_squared_error), number(row.variance, row.variance_error),
             number(row.mse, standard_error(row)), number(row.cosine, row.cosine_error),
             f"{row.saved_bytes:,}", f"{row.exact_bytes:,}",
@@ -127,4 +118,4 @@ def _row_table(rows: Sequence[ComparisonRow]) -> Markup:
         ]
         for row in rows
     ]  # fmt: skip
-    return table(head, body, kinds=numbers(3, 14))
+    return Table(head, body, numeric=range(3, 14))

@@ -8,7 +8,8 @@ from support.figure_parts import legend
 
 from wtacrs.estimators import InputError
 from wtacrs.figures import style
-from wtacrs.figures.plots import training_curves, winner_sweep
+from wtacrs.figures.plots import training as training_figure
+from wtacrs.figures.plots import winner_sweep
 from wtacrs.validation.records.training import TrainingResult
 
 
@@ -19,7 +20,7 @@ def runs() -> list[TrainingResult]:
 
 @pytest.mark.parametrize("against", ["step", "seconds"])
 def test_training_lines_are_the_histories(runs: list[TrainingResult], against: str) -> None:
-    fig = training_curves.build(runs, against=against)  # type: ignore[arg-type]
+    fig = training_figure.build(runs, against=against)  # type: ignore[arg-type]
     dev, loss = fig.axes
     assert len(dev.get_lines()) == len(runs) + 1
     for run, metric, losses in zip(runs, dev.get_lines(), loss.get_lines(), strict=False):
@@ -32,29 +33,29 @@ def test_training_lines_are_the_histories(runs: list[TrainingResult], against: s
 
 
 def test_runs_of_one_estimator_share_the_colour_and_differ_in_dashes(runs: list[TrainingResult]) -> None:
-    lines = training_curves.build(runs).axes[0].get_lines()
+    lines = training_figure.build(runs).axes[0].get_lines()
     assert lines[1].get_color() == lines[2].get_color() == style.look(winner_sweep.PAPER).colour
     assert lines[1].is_dashed() != lines[2].is_dashed()
     seeds = [examples.training("crs(budget=0.3)", seed) for seed in (3, 4)]
-    labels = legend(training_curves.build(seeds))
+    labels = legend(training_figure.build(seeds))
     assert [label.split(":")[0] for label in labels[:2]] == ["crs(budget=0.3), seed 3", "crs(budget=0.3), seed 4"]
 
 
 def test_a_point_without_training_loss_is_left_out_of_the_loss_alone(runs: list[TrainingResult]) -> None:
     first = runs[0].history[0].model_copy(update={"train_loss": None, "step": 0})
     run = runs[0].model_copy(update={"history": [first, *runs[0].history]})
-    dev, loss = training_curves.build([run]).axes
+    dev, loss = training_figure.build([run]).axes
     assert len(dev.get_lines()[0].get_xdata()) == len(loss.get_lines()[0].get_xdata()) + 1
 
 
 def test_training_refuses_what_it_cannot_show(runs: list[TrainingResult]) -> None:
     with pytest.raises(InputError, match="results is empty"):
-        training_curves.build([])
+        training_figure.build([])
     with pytest.raises(InputError, match="kind 'sweep'"):
-        training_curves.build([examples.sweep()])  # type: ignore[list-item]
+        training_figure.build([examples.sweep()])  # type: ignore[list-item]
     with pytest.raises(InputError, match="one task, got planes, other"):
-        training_curves.build([runs[0], examples.training("exact", task="other")])
+        training_figure.build([runs[0], examples.training("exact", task="other")])
     with pytest.raises(InputError, match="no dev metric 'f1', only accuracy"):
-        training_curves.build([runs[0].model_copy(update={"metric": "f1"})])
+        training_figure.build([runs[0].model_copy(update={"metric": "f1"})])
     with pytest.raises(style.NothingToDraw, match="history is empty"):
-        training_curves.build([runs[0].model_copy(update={"history": []})])
+        training_figure.build([runs[0].model_copy(update={"history": []})])

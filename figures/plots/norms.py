@@ -1,12 +1,11 @@
 """Norms of one layer's weight gradient over training: estimated, exact on the same step, and expected.
 
-python -m wtacrs.figures.plots.gradient_norms RESULT.json OUT.png
+wtacrs draw gradient_norms.json OUT.png
 """
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from wtacrs.figures import command, style
-from wtacrs.figures.summary import running_median
-from wtacrs.validation.records.studies import NormPoint, NormsResult
+from wtacrs.figures import style
+from wtacrs.validation.records.base import expect
+from wtacrs.validation.records.norms import NormPoint, NormsResult
+from wtacrs.validation.summaries.norms import running_median
 
 MOST_POINTS = 120
 """With more steps than this the lines are running medians, and the steps themselves are faint dots."""
@@ -35,7 +35,7 @@ def build(result: NormsResult) -> Figure:
     Raises:
         InputError: if the result is of another kind or no norm is positive and finite.
     """
-    command.expect(result, NormsResult, "the argument result")
+    expect(result, NormsResult, "the argument result")
     if not any(0 < p.used < math.inf for p in result.estimated):
         raise style.NothingToDraw("the result has no step with a positive, finite gradient norm to draw")
     colour = style.look(result.estimator).colour
@@ -89,16 +89,3 @@ def _title(result: NormsResult) -> str:
     smooth = " (lines: running medians)" if len(result.estimated) > MOST_POINTS else ""
     layer = style.shorten(next(iter(style.short_names([result.layer]).values())), 40)
     return f"{style.shorten(result.estimator, 50)} for the dW of {layer} on {result.task}{smooth}"
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry of `python -m wtacrs.figures.plots.gradient_norms`."""
-    parser = command.parser("gradient_norms", "Draw the gradient norms of one layer over training.")
-    parser.add_argument("result", type=Path, help="JSON file of `wtacrs study norms`")
-    parser.add_argument("out", type=Path, help="PNG file to write")
-    given = parser.parse_args(arguments)
-    return command.run(lambda: draw(command.load(given.result, NormsResult), given.out))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

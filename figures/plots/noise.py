@@ -1,13 +1,11 @@
 """What estimators add to the noise of the minibatch, against the budget: the whole model, and its layers as dots.
 
-python -m wtacrs.figures.plots.gradient_noise RESULT.json OUT.png
+wtacrs draw noise.json OUT.png
 """
 
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from wtacrs.figures import command, style
+from wtacrs.figures import style
 from wtacrs.figures.plots.winner_sweep import CURVES
+from wtacrs.validation.layers.series import series
+from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.noise import LayerNoise, ModelNoise, NoiseResult
 
 # kinds of scores side by side at one budget: line style, fill of the marker, and how far to the side
@@ -46,7 +46,7 @@ def build(result: NoiseResult) -> Figure:
     Raises:
         InputError: if the result is of another kind or no ratio in it is positive and finite.
     """
-    command.expect(result, NoiseResult, "the argument result")
+    expect(result, NoiseResult, "the argument result")
     shown = [m for m in result.models if _drawable(m)]
     if not shown:
         raise style.NothingToDraw("the result has no ratio that is positive and finite")
@@ -58,8 +58,8 @@ def build(result: NoiseResult) -> Figure:
         for axes, (name, look) in zip(panels, looks.items(), strict=False):
             axes.set_xscale("log")
             axes.set_yscale("log")
-            models = [m for m in shown if style.series(m.estimator) == name]
-            dots = [n for n in result.layers if style.series(n.estimator) == name and _drawable(n)]
+            models = [m for m in shown if series(m.estimator) == name]
+            dots = [n for n in result.layers if series(n.estimator) == name and _drawable(n)]
             _panel(axes, models, dots, look)
             note = "\nsquared error, mostly bias²" if any(m.mostly_bias for m in models) else ""
             style.tag(axes, style.shorten(name, 46) + note)
@@ -165,16 +165,3 @@ def _legend(shown: list[ModelNoise], level: float, hidden: int) -> list[Line2D]:
             Line2D([], [], color=style.GREY, linewidth=1.0, linestyle=dash, label=f"{value:g}: {label}")
         )
     return handles
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry of `python -m wtacrs.figures.plots.gradient_noise`."""
-    parser = command.parser("gradient_noise", "Draw what estimators add to the noise of the minibatch.")
-    parser.add_argument("result", type=Path, help="JSON file of `wtacrs noise`")
-    parser.add_argument("out", type=Path, help="PNG file to write")
-    given = parser.parse_args(arguments)
-    return command.run(lambda: draw(command.load(given.result, NoiseResult), given.out))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,8 +11,9 @@ from support.figure_parts import legend, points, visible
 
 from wtacrs.estimators import InputError
 from wtacrs.figures import style
-from wtacrs.figures.plots import gradient_noise
+from wtacrs.figures.plots import noise as noise_figure
 from wtacrs.figures.report.report import write_report
+from wtacrs.validation.layers.series import series
 from wtacrs.validation.records.noise import NoiseRatio, NoiseResult
 from wtacrs.validation.records.results import load_result, write_result
 
@@ -23,15 +24,15 @@ def result() -> NoiseResult:
 
 
 def test_a_panel_per_estimator_with_lines_dots_and_intervals(result: NoiseResult) -> None:
-    fig = gradient_noise.build(result)
+    fig = noise_figure.build(result)
     panels = {axes.get_title(loc="left").split("\n")[0]: axes for axes in visible(fig)}
-    assert list(panels) == ["topk", "crs", 'wta_crs(winners="paper")', "priority"]  # exact adds nothing
+    assert list(panels) == ["topk", "crs", "wta_crs", "priority"]  # exact adds nothing
     for name, axes in panels.items():
         look = style.looks(m.estimator for m in result.models if m.ratio.value > 0)[name]
-        models = [m for m in result.models if style.series(m.estimator) == name]
+        models = [m for m in result.models if series(m.estimator) == name]
         found = points(axes, look.colour, look.marker)
         assert {round(y, 12) for _, y in found} >= {round(m.ratio.value, 12) for m in models}
-        layers = [n for n in result.layers if style.series(n.estimator) == name]
+        layers = [n for n in result.layers if series(n.estimator) == name]
         dots = points(axes, look.colour, "o")
         assert {round(y, 12) for _, y in dots} >= {round(n.ratio.value, 12) for n in layers}
         bars = {tuple(y for _, y in segment) for lines in axes.collections for segment in lines.get_segments()}
@@ -47,16 +48,16 @@ def test_a_panel_per_estimator_with_lines_dots_and_intervals(result: NoiseResult
 def test_layers_far_below_every_line_are_counted_not_drawn(result: NoiseResult) -> None:
     tiny = NoiseRatio(value=1e-9, low=None, high=None)
     layers = [n.model_copy(update={"ratio": tiny}) for n in result.layers[:3]]
-    fig = gradient_noise.build(result.model_copy(update={"layers": [*layers, *result.layers]}))
+    fig = noise_figure.build(result.model_copy(update={"layers": [*layers, *result.layers]}))
     hidden = sum(n.ratio.value > 0 for n in layers)
     assert any("below the axis" in label for label in legend(fig)) == (hidden > 0)
     assert visible(fig)[0].get_ylim()[0] > 1e-6
 
 
 def test_pngs_are_the_same_twice_and_nothing_overlaps(result: NoiseResult, tmp_path: Path) -> None:
-    first = gradient_noise.draw(result, tmp_path / "a.png").read_bytes()
-    assert first == gradient_noise.draw(result, tmp_path / "b.png").read_bytes()
-    fig = gradient_noise.build(result)
+    first = noise_figure.draw(result, tmp_path / "a.png").read_bytes()
+    assert first == noise_figure.draw(result, tmp_path / "b.png").read_bytes()
+    fig = noise_figure.build(result)
     style.png(fig)
     box = fig.legends[0].get_window_extent()
     assert fig.bbox.x0 <= box.x0
@@ -66,10 +67,10 @@ def test_pngs_are_the_same_twice_and_nothing_overlaps(result: NoiseResult, tmp_p
 
 def test_what_cannot_be_shown_is_refused(result: NoiseResult, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="kind 'comparison'"):
-        gradient_noise.build(examples.comparison())  # type: ignore[arg-type]
+        noise_figure.build(examples.comparison())  # type: ignore[arg-type]
     exact = [m for m in result.models if m.estimator == "exact"]
     with pytest.raises(style.NothingToDraw, match="no ratio"):
-        gradient_noise.build(result.model_copy(update={"models": exact}))
+        noise_figure.build(result.model_copy(update={"models": exact}))
 
 
 def test_the_result_comes_back_and_the_report_says_its_verdicts(result: NoiseResult, tmp_path: Path) -> None:
@@ -81,4 +82,4 @@ def test_the_result_comes_back_and_the_report_says_its_verdicts(result: NoiseRes
     assert page.count("to the gradient noise you already have; equivalent to") == sum(
         m.bias_ratio == 0 < m.ratio.value for m in whole.models
     )
-    assert gradient_noise.main([str(tmp_path / "noise.json"), str(tmp_path / "n.png")]) == 0
+    assert noise_figure.main([str(tmp_path / "noise.json"), str(tmp_path / "n.png")]) == 0

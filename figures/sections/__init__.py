@@ -1,0 +1,35 @@
+"""The sections of the report, one file per kind of result: sentences, a table, and the figures."""
+
+from wtacrs.figures.sections import (
+    budgets,
+    check,
+    compare,
+    experiment,
+    layer_tests,
+    memory,
+    noise,
+    norms,
+    pretrain,
+    scale,
+    sweep,
+    theory,
+    training,
+    transfer,
+)
+
+__all__ = [
+    "budgets",
+    "check",
+    "compare",
+    "experiment",
+    "layer_tests",
+    "memory",
+    "noise",
+    "norms",
+    "pretrain",
+    "scale",
+    "sweep",
+    "theory",
+    "training",
+    "transfer",
+]

@@ -1,0 +1,169 @@
+"""What a section of the report is made of, as data; `report/report.html.j2` turns it into HTML and escapes it."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Generic, NamedTuple, TypeVar
+
+from matplotlib.figure import Figure
+
+from wtacrs.figures import style
+from wtacrs.validation.records.base import Result
+
+METHODS = {"closed form": "closed form", "monte carlo": "Monte Carlo"}
+SCORES = {"row-norms": "row-norm scores", "stale": "stale scores", "oracle": "oracle scores"}
+ResultT = TypeVar("ResultT", bound=Result)
+
+
+class Named(NamedTuple, Generic[ResultT]):
+    """A result and the name of its file."""
+
+    file: str
+    result: ResultT
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text in the typewriter face."""
+
+    text: str
+    tag: ClassVar[str] = "code"
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A verdict: green where it is good, red where it is bad."""
+
+    text: str
+    good: bool
+    tag: ClassVar[str] = "flag"
+
+
+Cell = str | float | Code | Flag | None
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """One paragraph; a soft one is a note."""
+
+    text: str
+    soft: bool = False
+    tag: ClassVar[str] = "paragraph"
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading of third rank."""
+
+    text: str
+    tag: ClassVar[str] = "heading"
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """Terms and what they mean."""
+
+    pairs: Sequence[tuple[str, str]]
+    tag: ClassVar[str] = "definitions"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG, its text for those who do not see it, and its caption."""
+
+    png: bytes
+    alternative: str
+    caption: str
+    tag: ClassVar[str] = "picture"
+
+    @property
+    def data(self) -> str:
+        """The PNG in base64."""
+        return base64.b64encode(self.png).decode("ascii")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Args:
+        head: titles of the columns.
+        rows: cells; a float is printed by `number` and None as a dash, both to the right.
+        groups: titles over spans of columns, `(title, number of columns)`.
+        numeric: places of the columns that are set to the right.
+    """
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    groups: Sequence[tuple[str, int]] = ()
+    numeric: Sequence[int] = ()
+    tag: ClassVar[str] = "table"
+
+
+@dataclass(frozen=True)
+class Details:
+    """Blocks that are folded away at first."""
+
+    summary: str
+    blocks: Sequence[Block]
+    tag: ClassVar[str] = "details"
+
+
+Block = Paragraph | Heading | Definitions | Picture | Table | Details
+
+
+@dataclass
+class Section:
+    """A section under way: its title and its blocks."""
+
+    title: str
+    blocks: list[Block] = field(default_factory=list)
+
+    @property
+    def pictures(self) -> set[bytes]:
+        """The PNG files in it."""
+        return {block.png for block in self.blocks if isinstance(block, Picture)}
+
+    def add(self, *blocks: Block) -> None:
+        """Append blocks."""
+        self.blocks.extend(blocks)
+
+    def draw(self, build: Callable[[], Figure], alternative: str, caption: str) -> None:
+        """Append a figure, or the sentence saying why there is nothing to draw."""
+        try:
+            png = style.png(build())
+        except style.NothingToDraw as reason:
+            self.add(Paragraph(f"No figure “{alternative}”: {reason}.", soft=True))
+            return
+        self.add(Picture(png, alternative, caption))
+
+    def each(self, results: Sequence[Named[ResultT]], missing: str = "") -> Iterable[Named[ResultT]]:
+        """The results one by one, each under the name of its file where there are several.
+
+        Without any, a sentence says that the folder holds no `missing`.
+        """
+        if missing and not results:
+            self.add(Paragraph(f"The folder holds no {missing}.", soft=True))
+        for named in results:
+            if len(results) > 1:
+                self.add(Heading(named.file))
+            yield named
+
+
+def number(value: float | None, error: float | None = None) -> str:
+    """Three significant digits, with `± error` where there is one; a dash for None."""
+    if value is None:
+        return "–"
+    return _digits(value) + (f" ± {_digits(error)}" if error is not None else "")
+
+
+def percent(fraction: float) -> str:
+    """A fraction as per cent with one decimal."""
+    return f"{100 * fraction:.1f} %" if math.isfinite(fraction) else str(fraction)
+
+
+def _digits(value: float) -> str:
+    return "0" if value == 0 else f"{value:.3g}"

@@ -1,0 +1,39 @@
+"""Verdicts on the properties of estimators in the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wtacrs.figures.sections.blocks import Cell, Code, Details, Flag, Named, Paragraph, Section, Table
+from wtacrs.validation.records.check import CheckResult
+
+_STATES = ("pass", "fail", "expected failure", "not applicable")
+
+
+def section(results: Sequence[Named[CheckResult]]) -> Section:
+    """One line per estimator, every property folded away."""
+    section = Section("Properties")
+    if not results:
+        section.add(Paragraph("The folder holds no property check.", soft=True))
+        return section
+    section.add(
+        Paragraph(
+            "Every estimator is held to the properties that its traits promise; an expected failure was declared "
+            "beforehand, with its reason."
+        )
+    )
+    rows: list[list[Cell]] = []
+    for _, result in results:
+        counts = [str(sum(v.status == state for v in result.verdicts)) for state in _STATES]
+        rows.append([Code(result.estimator), _verdict("pass" if result.passed else "fail"), *counts])
+    section.add(Table(["estimator", "verdict", *_STATES], rows, numeric=range(2, 6)))
+    for _, result in results:
+        verdicts: list[list[Cell]] = [[v.name, _verdict(v.status), v.detail] for v in result.verdicts]
+        section.add(Details(result.estimator, [Table(["property", "status", "detail"], verdicts)]))
+    return section
+
+
+def _verdict(status: str) -> Cell:
+    if status == "pass":
+        return Flag("✓ pass", good=True)
+    return Flag("✗ fail", good=False) if status == "fail" else status

@@ -1,0 +1,46 @@
+"""Fine-tuning runs in the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from wtacrs.figures.plots import training as figure
+from wtacrs.figures.sections.blocks import Cell, Code, Named, Paragraph, Section, Table
+from wtacrs.validation.records.training import TrainingResult
+
+_HEAD = (
+    "task", "model", "estimator", "seed", "train", "dev", "metric", "majority", "best", "final", "seconds",
+    "converted layers", "parameters",
+)  # fmt: skip
+
+
+def section(results: Sequence[Named[TrainingResult]]) -> Section:
+    """Table of all runs; curves per task, model and metric."""
+    section = Section("Training")
+    if not results:
+        section.add(Paragraph("The folder holds no training run.", soft=True))
+        return section
+    numeric = [place for place, title in enumerate(_HEAD) if place > 2 and title != "metric"]
+    section.add(Table(_HEAD, [_row(run) for _, run in results], numeric=numeric))
+    groups: dict[tuple[str, str, str], list[TrainingResult]] = {}
+    for _, run in results:
+        groups.setdefault((run.task, run.model, run.metric), []).append(run)
+    for (task, model, metric), group in groups.items():
+        caption = (
+            f"Left: {metric} on the held-out examples of {task}; a run has learnt something where it is above the "
+            "dashed line, the score of always answering with the most frequent class. Right: training loss. An "
+            "estimator does no harm where its line stays with that of exact."
+        )
+        section.draw(partial(figure.build, group), f"Training curves, {model} on {task}", caption)
+    return section
+
+
+def _row(run: TrainingResult) -> list[Cell]:
+    seconds = f"{run.history[-1].seconds:,.1f}" if run.history else "–"
+    seed = "–" if run.stamp.seed is None else str(run.stamp.seed)
+    return [
+        run.task, run.model, Code(run.estimator), seed, f"{run.train_size:,}", f"{run.dev_size:,}", run.metric,
+        f"{run.majority:.3f}", f"{run.best:.3f}", f"{run.final:.3f}", seconds, f"{run.converted}",
+        f"{run.parameters:,}",
+    ]  # fmt: skip

@@ -1,0 +1,41 @@
+"""All registered estimators as a table for the terminal."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+
+from rich.table import Table
+
+from wtacrs.estimators import available, lookup
+
+
+def zoo_table() -> Table:
+    """All registered estimators and what they promise."""
+    table = Table(title="Estimators of dYᵀ X", title_justify="left")
+    for column in ("name", "parameters", "unbiased", "random", "uses scores", "exact at k = n", "what it is"):
+        table.add_column(column, overflow="fold")
+    for name in available():
+        cls = lookup(name)
+        traits = cls.traits
+        fields = ", ".join(str(parameter) for parameter in _parameters(cls))
+        flags = (traits.unbiased, not traits.deterministic, traits.uses_scores, traits.exact_at_full_budget)
+        table.add_row(name, fields, *map(_yes, flags), in_a_line(cls))
+    return table
+
+
+def in_a_line(cls: type) -> str:
+    """What an estimator is, from the first line of its module: `name`: …"""
+    module = inspect.getdoc(sys.modules[cls.__module__]) or ""
+    return module.split("\n")[0].partition(": ")[2].rstrip(".") or cls.__name__
+
+
+def _parameters(cls: type) -> list[inspect.Parameter]:
+    return [
+        parameter.replace(annotation=inspect.Parameter.empty)
+        for parameter in inspect.signature(cls).parameters.values()
+    ]
+
+
+def _yes(flag: bool) -> str:
+    return "yes" if flag else "no"

@@ -1,0 +1,1 @@
+"""Results in few numbers and sentences, for tables, figures and the report."""
