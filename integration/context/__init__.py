@@ -1,1 +1,1 @@
-"""What a layer may know of its forward pass: masks, seed, shared inputs."""
+"""What a layer may know of its forward pass: masks, tokens, example ids, the seed, shared inputs."""

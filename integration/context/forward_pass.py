@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from wtacrs.integration.context.seed import LayerDraws
 from wtacrs.integration.context.shared_inputs import SharedInputs
+from wtacrs.integration.context.streams import Stream
 from wtacrs.integration.parallel.processes import mixed_seed
-
-Stream = Literal["source", "target"]
-
-NOT_COMPILED = "scores from remembered gradient norms look into memory outside the graph"
-"""Why torch.compile breaks the graph, or with fullgraph=True refuses; it follows row norms."""
 
 
 class ForwardPass:
-    """Masks, tokens and example ids of one forward pass, and the seed that its layers draw from.
+    """Masks, tokens and example ids of one forward pass, and the seed that its layers draw from (see `LayerDraws`).
 
-    A layer's random numbers are a function of the seed, the layer's name and the number of its call alone, and torch's
-    default generator is not touched. So a layer that activation checkpointing runs again draws the same rows (if it is
-    called once), and the dropout around it sees the random numbers that it saw in the forward pass, whatever was drawn,
-    shared or left out then. (Reentrant checkpointing runs the forward pass without gradients, where nothing is sampled.)
+    (Reentrant checkpointing runs the forward pass without gradients, where nothing is sampled.)
 
     Attributes:
         masks: `[batch, positions]` by stream, True for a row that may carry a gradient.
@@ -31,7 +24,7 @@ class ForwardPass:
         tokens: `[batch, positions]` by stream: the token read, or the label wherever the target has one.
         ids: positions of the examples in their data set, `[batch]`, or None.
         known: False for layers that run outside any forward pass, of which nothing but the seed is known.
-        notes: what scores keep of this pass, by their owner.
+        notes: what a score memory keeps of this pass, by the memory.
         shared: inputs that several layers read.
     """
 
@@ -48,7 +41,7 @@ class ForwardPass:
         self.seed, self.ids, self.known = seed, ids, known
         self.notes: dict[Any, Any] = {}
         self.shared = SharedInputs()
-        self._calls: dict[str, int] = {}
+        self._draws = None if seed is None else LayerDraws(seed)
 
     def mask(self, stream: Stream | None, shape: torch.Size) -> Tensor | None:
         """The mask `[batch, positions]` for rows of this shape, or None if there is none that fits."""
@@ -64,32 +57,14 @@ class ForwardPass:
 
     def generator(self, layer: str, device: torch.device) -> torch.Generator | None:
         """Source of the random numbers of a layer's next call; None for torch's default generator."""
-        if self.seed is None:
-            return None
-        call = self._calls.get(layer, 0)
-        self._calls[layer] = call + 1
-        return torch.Generator(device).manual_seed(mixed_seed(self.seed, layer, call))
+        return None if self._draws is None else self._draws.generator(layer, device)
 
     def forget_calls(self) -> None:
         """Begin again, for the recomputation: what was shared is let go, and calls are counted from the first."""
         self.shared.clear()
-        self._calls = {}
+        if self._draws is not None:
+            self._draws.forget_calls()
 
     def together_with(self, other: ForwardPass) -> ForwardPass:
         """What is certain where it is not known of which of two passes a layer is recomputed: a seed, no masks."""
         return ForwardPass(seed=mixed_seed(self.seed, other.seed), known=False)
-
-
-def tensors_with_gradient(output: Any) -> Iterator[Tensor]:
-    """The tensors of a model's output that a backward pass can start from."""
-    if isinstance(output, Tensor):
-        if output.requires_grad:
-            yield output
-    elif isinstance(output, dict):
-        for value in output.values():
-            yield from tensors_with_gradient(value)
-    elif isinstance(output, (tuple, list)):
-        for value in output:
-            yield from tensors_with_gradient(value)
-    elif hasattr(output, "__dataclass_fields__"):
-        yield from tensors_with_gradient([getattr(output, name) for name in output.__dataclass_fields__])

@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from wtacrs.integration.context.forward_pass import Stream
+from wtacrs.integration.context.streams import Stream
 
 _UNMASKED = {"fnet", "led", "longformer", "mra", "nystromformer", "reformer", "rwkv", "xlnet", "yoso"}
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from wtacrs.estimators import Estimator, make
-from wtacrs.integration.layers.linear import MIN_ELEMENTS, EstimatedWeightGrad
+from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
 
 
 class ApproxConv1D(EstimatedWeightGrad, Conv1D):

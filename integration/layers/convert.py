@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
-from typing import Any
+from collections.abc import Mapping
 
 from torch import nn
 
-from wtacrs.estimators import Estimator, InputError, make
-from wtacrs.integration.context.padding import RowMasks, flattens, stream_of
-from wtacrs.integration.layers.linear import MIN_ELEMENTS, ApproxLinear, EstimatedWeightGrad
-from wtacrs.integration.layers.linear_layers import conv1d_class, is_linear_layer, reads_rank
+from wtacrs.estimators import InputError
+from wtacrs.integration.context.forward_context import ForwardContext
+from wtacrs.integration.context.peft_names import reads_rank
+from wtacrs.integration.context.streams import flattens, stream_of
+from wtacrs.integration.layers.choice import EstimatorChoice, estimator_by_layer
+from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
+from wtacrs.integration.layers.linear import ApproxLinear
+from wtacrs.integration.layers.linear_layers import FilterFn, conv1d_class, is_linear_layer, linear_layer_names
 from wtacrs.integration.parallel.fsdp_classes import own_class, set_class, unwrapped
 from wtacrs.integration.score_memory.gradient_norms import GradientNorms
 from wtacrs.integration.score_memory.kinds import make_gradient_norms
 
-FilterFn = Callable[[str, Any], bool]
-
 _ATTRIBUTES = (
     "estimator",
     "min_elements",
-    "row_masks",
+    "context",
     "stream",
     "flattened",
     "path",
@@ -32,7 +32,7 @@ _ATTRIBUTES = (
 
 def approximate_(
     model: nn.Module,
-    estimator: str | Estimator,
+    estimator: EstimatorChoice,
     *,
     filter_fn: FilterFn | None = None,
     min_elements: int = MIN_ELEMENTS,
@@ -44,7 +44,7 @@ def approximate_(
     `nn.Linear` becomes `ApproxLinear`, and the `Conv1D` of transformers (GPT-2) becomes `ApproxConv1D`. Modules keep
     their identity, parameters, hooks and state-dict keys: optimizers built before stay valid and checkpoints load into
     the stock model. Subclasses of the two are left alone. Layers that are converted already get the new estimator. A
-    hook on `model` tells the layers which rows are padding (see `wtacrs.integration.context.padding`).
+    hook on `model` tells the layers which rows are padding (see `ForwardContext`).
 
     LoRA of peft: convert the model that `get_peft_model` returns, and A of every adapter, which reads the wide input, is
     estimated. B stays exact unless `filter_fn` says otherwise: what it reads is r numbers wide. Base layers are frozen
@@ -60,9 +60,11 @@ def approximate_(
 
     Args:
         model: any module; may itself be an `nn.Linear`.
-        estimator: a spec such as `"wta_crs(budget=0.3)"` or an `Estimator`.
-        filter_fn: called with each layer's name and the layer (`nn.Linear` or `Conv1D`); False leaves it exact.
-            Default: all but B of adapters.
+        estimator: a spec such as `"wta_crs(budget=0.3)"` or an `Estimator`; or a mapping of patterns of layers' names
+            (`*`, `?`, `[]`) to either. The first pattern that a name fits counts. Layers that fit none, or one with
+            `"exact"`, are stock afterwards, whatever they were before.
+        filter_fn: called with each layer (`nn.Linear` or `Conv1D`) and its name; False leaves it as it is, and no pattern
+            names it. Default: all but B of adapters.
         min_elements: inputs with fewer numbers than this take the exact path (see `EstimatedWeightGrad`).
         scores: what rows are sampled by: "row-norms", or these times what is remembered of gradient norms, "last-seen"
             (`LastSeenNorms`), "by-token" (`TokenNorms`) or "by-position" (`PositionNorms`), or such an object.
@@ -74,55 +76,76 @@ def approximate_(
         Names of the converted layers, in the order of `model.named_modules()`.
 
     Raises:
-        InputError: if the spec or the scores are unusable, if nothing can be converted, or if a layer's `forward` was
-            replaced on the instance (by an offloading hook, say), which would bypass the conversion. The model is
-            unchanged.
+        InputError: if a spec or the scores are unusable, if nothing can be converted, if a pattern fits no such layer
+            (with "exact", no linear layer), or if a layer's `forward` was replaced on the instance (by an offloading
+            hook, say), which would bypass the conversion. The model is unchanged.
 
     >>> model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
-    >>> approximate_(model, "wta_crs(budget=0.3)", filter_fn=lambda name, layer: layer.out_features > 2)
+    >>> approximate_(model, "wta_crs(budget=0.3)", filter_fn=lambda layer, name: layer.out_features > 2)
     ['0']
+    >>> approximate_(model, {"0": "exact", "*": "crs(budget=0.5)"})
+    ['2']
     >>> restore_(model)
-    ['0']
+    ['2']
     """
-    chosen_estimator, model = make(estimator), unwrapped(model)
+    model = unwrapped(model)
+    modules = _convertible(model, filter_fn)
+    others = [name for name in linear_layer_names(model) if name not in modules]
+    chosen = estimator_by_layer(estimator, list(modules), others)
     norms = make_gradient_norms(scores)
-    layers = {
-        name: module
-        for name, module in model.named_modules()
-        if converted_class(module) is not None
-        and (not reads_rank(name) if filter_fn is None else filter_fn(name, module))
-    }
-    if not layers:
+    if not modules:
         raise InputError(
             f"model={type(model).__name__} has no linear layer "
             + ("that filter_fn accepts" if filter_fn is not None else "to convert")
         )
-    replaced = [name for name, layer in layers.items() if "forward" in layer.__dict__]
-    if replaced:
-        raise InputError(
-            f"layer {replaced[0]!r} has a forward of its own (an offloading hook?) which would bypass "
-            "the conversion; convert before hooks are installed, or leave it out with filter_fn"
-        )
+    wanted = {name: found for name, found in chosen.items() if found is not None}
+    _refuse_replaced_forwards({name: modules[name] for name in wanted})
     if norms is not None:
         norms.attach(model)
-    inside = [masks for module in model.modules() if (masks := RowMasks.on(module)) is not None]
-    masks = RowMasks.on(model) or RowMasks(model)
-    masks.sampled = True
-    for name, layer in layers.items():
+    for name, module in modules.items():
+        if name not in wanted and isinstance(module, EstimatedWeightGrad):
+            _make_stock(module)
+    if not wanted:
+        _remove_unused(model)
+        return []
+    inside = [found for module in model.modules() if (found := ForwardContext.of(module)) is not None]
+    context = ForwardContext.of(model) or ForwardContext(model)
+    context.sampled = True
+    for name, its_own in wanted.items():
+        layer = modules[name]
         kind = converted_class(layer)
         assert kind is not None
         if own_class(layer) is not kind:
             set_class(layer, kind)
         assert isinstance(layer, EstimatedWeightGrad)
-        layer.estimator = chosen_estimator
+        layer.estimator = its_own
         layer.min_elements, layer.share_inputs = min_elements, share_inputs
         layer.gradient_norms = norms
-        known = layer.row_masks
+        known = layer.context
         if known is None or known in inside or not known.hooked:  # else an enclosing model was converted first
-            layer.row_masks = known = masks
+            layer.context = known = context
             layer.stream, layer.path, layer.flattened = stream_of(model, name), name, flattens(model, name)
-        known.gradient_norms = norms
-    return list(layers)
+        known.score_memory = norms
+    return list(wanted)
+
+
+def _convertible(model: nn.Module, filter_fn: FilterFn | None) -> dict[str, nn.Module]:
+    """Layers by name that can be converted, converted ones among them, and that the filter accepts."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if converted_class(module) is not None
+        and (not reads_rank(name) if filter_fn is None else filter_fn(module, name))
+    }
+
+
+def _refuse_replaced_forwards(layers: Mapping[str, nn.Module]) -> None:
+    replaced = [name for name, layer in layers.items() if "forward" in vars(layer)]
+    if replaced:
+        raise InputError(
+            f"layer {replaced[0]!r} has a forward of its own (an offloading hook?) which would bypass "
+            "the conversion; convert before hooks are installed, or leave it out with filter_fn"
+        )
 
 
 def converted_class(module: nn.Module) -> type[EstimatedWeightGrad] | None:
@@ -142,20 +165,6 @@ def converted_class(module: nn.Module) -> type[EstimatedWeightGrad] | None:
     return ApproxConv1D
 
 
-def fitting_layers(model: nn.Module, patterns: Sequence[str]) -> list[str]:
-    """Names of the linear layers that fit one of the patterns (`*`, `?`, `[]`).
-
-    Raises:
-        InputError: if a pattern fits none.
-    """
-    linears = [name for name, module in model.named_modules() if is_linear_layer(module)]
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in linears):
-            some = f": {linears[0]} …" if linears else ""
-            raise InputError(f"layers={pattern!r} fits none of the {len(linears)} linear layers{some}")
-    return [name for name in linears if any(fnmatchcase(name, pattern) for pattern in patterns)]
-
-
 def restore_(model: nn.Module) -> list[str]:
     """Turn every converted layer of a model back into the `nn.Linear` or `Conv1D` it was, exactly.
 
@@ -164,12 +173,23 @@ def restore_(model: nn.Module) -> list[str]:
     """
     restored = []
     for name, module in unwrapped(model).named_modules():
-        masks = RowMasks.on(module)
-        if masks is not None:
-            masks.remove()
+        context = ForwardContext.of(module)
+        if context is not None:
+            context.remove()
         if isinstance(module, EstimatedWeightGrad):
-            for attribute in _ATTRIBUTES:
-                module.__dict__.pop(attribute, None)
-            set_class(module, module.stock)
+            _make_stock(module)
             restored.append(name)
     return restored
+
+
+def _make_stock(layer: EstimatedWeightGrad) -> None:
+    for attribute in _ATTRIBUTES:
+        layer.__dict__.pop(attribute, None)
+    set_class(layer, layer.stock)
+
+
+def _remove_unused(model: nn.Module) -> None:
+    """Take the context off a model of which no layer is converted any more."""
+    context = ForwardContext.of(model)
+    if context is not None and not any(isinstance(module, EstimatedWeightGrad) for module in model.modules()):
+        context.remove()

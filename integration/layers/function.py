@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from wtacrs.estimators import Estimator, InputError
+from wtacrs.integration.layers.compression import as_autocast, compressed
 
 GradRowsHook = Callable[[Tensor], None]
+"""Called in the backward pass with the rows of dY, `[n, m]`, which it must not change."""
 
 
 class SampledLinear(torch.autograd.Function):
@@ -31,20 +33,20 @@ class SampledLinear(torch.autograd.Function):
         scores: Shaped[Tensor, " n"] | None,
         estimator: Estimator,
         kept: tuple[Any, ...] | None,
-        watch: GradRowsHook | None,
+        on_grad: GradRowsHook | None,
     ) -> Float[Tensor, "*batch m"]:
         """`x @ weight.T + bias`, by the same kernel as `nn.Linear`."""
         return F.linear(x, weight, bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Compress the input as n = prod(batch) rows, unless that is done."""
-        x, weight, _, scores, estimator, kept, watch = inputs
+        """Compress the input, unless that is done."""
+        x, weight, _, scores, estimator, kept, on_grad = inputs
         needs_dx, needs_dw = ctx.needs_input_grad[:2]
         saved: tuple[Any, ...] = ()
         if needs_dw:
-            saved = estimator.compress(x.reshape(-1, x.shape[-1]), scores=scores) if kept is None else kept
-        ctx.estimator, ctx.watch = estimator, watch
+            saved = compressed(estimator, x, scores=scores) if kept is None else kept
+        ctx.estimator, ctx.on_grad = estimator, on_grad
         ctx.saved_type = type(saved)
         ctx.save_for_backward(weight if needs_dx else None, *saved)
 
@@ -58,8 +60,8 @@ class SampledLinear(torch.autograd.Function):
         dx = dy @ weight if needs_dx else None
         dw = ctx.estimator.contract(ctx.saved_type(*kept), dy_rows) if needs_dw else None
         db = dy_rows.sum(0) if needs_db else None
-        if ctx.watch is not None:
-            ctx.watch(dy_rows)
+        if ctx.on_grad is not None:
+            ctx.on_grad(dy_rows)
         return dx, dw, db, None, None, None, None
 
 
@@ -71,7 +73,7 @@ def sampled_linear(
     *,
     scores: Shaped[Tensor, " n"] | None = None,
     kept: tuple[Any, ...] | None = None,
-    watch: GradRowsHook | None = None,
+    on_grad: GradRowsHook | None = None,
 ) -> Float[Tensor, "*batch m"]:
     """`F.linear(x, weight, bias)` with an estimated weight gradient, under autocast as `F.linear` itself.
 
@@ -81,9 +83,8 @@ def sampled_linear(
         bias: as `nn.Linear.bias`, or None.
         estimator: what to keep of `x`.
         scores: one value ≥ 0 per row; default the row norms of `x`. A row of score 0 is never sampled.
-        kept: what `estimator.compress` returned of the rows of `as_autocast(x)`, if that was done; `scores` are not
-            looked at then.
-        watch: called with the rows of dY in the backward pass; it must not change them.
+        kept: what `compressed` returned of `x`, if that was done; `scores` are not looked at then.
+        on_grad: called with the rows of dY in the backward pass.
 
     Random numbers come from torch's default generator of the device, as dropout's do, so that activation
     checkpointing replays them if it runs the forward pass with gradients enabled (`use_reentrant=False`).
@@ -97,25 +98,10 @@ def sampled_linear(
             f"weight {list(weight.shape)}: a DTensor within the layer (tensor parallelism?), of which no process has "
             "whole rows; use fully_shard or DistributedDataParallel, or leave the layer exact with filter_fn"
         )
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight = _cast(x, dtype), _cast(weight, dtype)
-        bias = None if bias is None else _cast(bias, dtype)
-    return SampledLinear.apply(x, weight, bias, scores, estimator, kept, watch)
-
-
-def as_autocast(x: Tensor) -> Tensor:
-    """The tensor as `F.linear` takes it: under autocast in its dtype."""
-    if not torch.is_autocast_enabled(x.device.type):
-        return x
-    return _cast(x, torch.get_autocast_dtype(x.device.type))
+    bias = None if bias is None else as_autocast(bias)
+    return SampledLinear.apply(as_autocast(x), as_autocast(weight), bias, scores, estimator, kept, on_grad)
 
 
 def _in_pieces(tensor: Tensor) -> bool:
     # by name: importing the class takes long
     return type(tensor).__name__ == "DTensor"
-
-
-def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    # autocast leaves double precision alone
-    return tensor if tensor.dtype == torch.float64 else tensor.to(dtype)

@@ -1,4 +1,4 @@
-"""Which modules are linear layers, `nn.Linear` and the `Conv1D` of transformers, and what they are called without peft.
+"""Which modules are linear layers, `nn.Linear` and the `Conv1D` of transformers, and how they are chosen by name.
 
 transformers is not imported here: a model that holds a `Conv1D` has imported it.
 """
@@ -6,8 +6,15 @@ transformers is not imported here: a model that holds a `Conv1D` has imported it
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import nn
+
+from wtacrs.validation.patterns import fitting
+
+FilterFn = Callable[[Any, str], bool]
+"""Called with a linear layer and its name; False leaves the layer out."""
 
 
 def conv1d_class() -> type[nn.Module] | None:
@@ -21,26 +28,27 @@ def is_linear_layer(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or (conv1d is not None and isinstance(module, conv1d))
 
 
-def projection_name(name: str) -> str:
-    """The name that a layer, or the layer that it adapts, has in the model without peft's wrappers inside.
+def linear_layer_names(model: nn.Module) -> list[str]:
+    """Names of the linear layers, in the order of `model.named_modules()`."""
+    return [name for name, module in model.named_modules() if is_linear_layer(module)]
 
-    >>> projection_name("base_model.model.decoder.block.0.q.lora_A.default")
-    'base_model.model.decoder.block.0.q'
-    >>> projection_name("base_model.model.bert.pooler.modules_to_save.default.dense")
-    'base_model.model.bert.pooler.dense'
+
+def fitting_layers(model: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """Names of the linear layers that fit one of the patterns (`*`, `?`, `[]`).
+
+    Raises:
+        InputError: if a pattern fits none.
     """
-    parts: list[str] = []
-    rest = iter(name.split("."))
-    for part in rest:
-        if part.startswith("lora_"):
-            break
-        if part == "modules_to_save":
-            next(rest, None)  # the adapter's name
-        elif part not in ("base_layer", "original_module"):
-            parts.append(part)
-    return ".".join(parts)
+    return fitting(linear_layer_names(model), patterns, what="linear layers")
 
 
-def reads_rank(name: str) -> bool:
-    """Whether a layer is the B of an adapter of peft, which reads no more than its rank."""
-    return "lora_B" in name.split(".")
+def filter_of(model: nn.Module, patterns: Sequence[str] | None) -> FilterFn | None:
+    """A `filter_fn` that accepts the linear layers that fit one of the patterns; None, for the default, without any.
+
+    Raises:
+        InputError: if a pattern fits none.
+    """
+    if patterns is None:
+        return None
+    chosen = frozenset(fitting_layers(model, patterns))
+    return lambda _, name: name in chosen

@@ -12,23 +12,22 @@ import torch
 from torch import Tensor, nn
 
 from wtacrs.estimators import InputError, row_norms
-from wtacrs.integration.context.forward_pass import Stream
-from wtacrs.integration.context.padding import RowMasks, flattens, stream_of
-from wtacrs.integration.layers.linear_layers import is_linear_layer
+from wtacrs.integration.context.forward_context import ForwardContext
+from wtacrs.integration.context.streams import Stream, flattens, stream_of
+from wtacrs.integration.layers.linear_layers import FilterFn, is_linear_layer
 from wtacrs.validation.layers.captures import Captures, LayerCapture, load_captures, write_captures
 
 LossFn = Callable[[Any], Tensor]
-LayerFilter = Callable[[str, Any], bool]
 
 
 class _Recorder:
     """Collects the inputs, masks and outputs of chosen layers during one forward pass."""
 
     def __init__(
-        self, layers: Mapping[str, Any], places: Mapping[str, tuple[Stream | None, bool]], masks: RowMasks
+        self, layers: Mapping[str, Any], places: Mapping[str, tuple[Stream | None, bool]], context: ForwardContext
     ) -> None:
         self._places = places
-        self._masks = masks
+        self._context = context
         self.entries: dict[str, tuple[Tensor, Tensor]] = {}
         self.outputs: dict[str, Tensor] = {}
         self._calls: dict[str, int] = {}
@@ -44,7 +43,7 @@ class _Recorder:
         entry = name if call == 0 else f"{name}@{call}"
         rows = x.detach().reshape(-1, x.shape[-1])
         stream, flattened = self._places[name]
-        mask = self._masks.rows(stream, x, flattened=flattened)
+        mask = self._context.rows(stream, x, flattened=flattened)
         if mask is None:
             mask = torch.ones(rows.shape[0], dtype=torch.bool, device=x.device)
         self.entries[entry] = (rows, mask)
@@ -55,16 +54,18 @@ class _Recorder:
             handle.remove()
 
 
-class _RecordedModel:
+class RecordedModel:
     """A model whose chosen layers are recorded, batch by batch."""
 
-    def __init__(self, model: nn.Module, layers: Mapping[str, Any], masks: RowMasks, loss_fn: LossFn) -> None:
-        self._model, self._layers, self._masks, self._loss_fn = model, layers, masks, loss_fn
+    def __init__(
+        self, model: nn.Module, layers: Mapping[str, Any], context: ForwardContext, loss_fn: LossFn
+    ) -> None:
+        self._model, self._layers, self._context, self._loss_fn = model, layers, context, loss_fn
         self._places = {name: (stream_of(model, name), flattens(model, name)) for name in layers}
 
     def run(self, batch: Mapping[str, Any]) -> dict[str, LayerCapture]:
         """What one forward and backward pass shows of every layer that gets a gradient."""
-        recorder = _Recorder(self._layers, self._places, self._masks)
+        recorder = _Recorder(self._layers, self._places, self._context)
         try:
             with torch.enable_grad():
                 loss = self._loss_fn(self._model(**batch))
@@ -89,7 +90,7 @@ def capture(
     path: str | Path,
     *,
     earlier: nn.Module | None = None,
-    filter_fn: LayerFilter | None = None,
+    filter_fn: FilterFn | None = None,
     loss_fn: LossFn | None = None,
     metadata: Mapping[str, Any] | None = None,
     progress: Callable[[int], None] | None = None,
@@ -109,7 +110,7 @@ def capture(
         batches: keyword arguments of the forward pass, one mapping per batch.
         path: the safetensors file to write, atomically.
         earlier: a model of the same structure on the same device.
-        filter_fn: called with each layer's name and the layer; False leaves it out. Default: all.
+        filter_fn: called with each layer and its name; False leaves it out. Default: all.
         loss_fn: from the model's output to a scalar; default the output's `.loss`.
         metadata: anything JSON can hold, kept in the file.
         progress: called with the number of batches done.
@@ -148,26 +149,26 @@ def capture(
 
 
 @contextmanager
-def _watching(model: nn.Module, layers: Mapping[str, Any], loss_fn: LossFn) -> Iterator[_RecordedModel]:
-    """The model with masks of its own where it has none yet."""
-    masks = RowMasks.on(model)
-    own = RowMasks(model) if masks is None else None
+def _watching(model: nn.Module, layers: Mapping[str, Any], loss_fn: LossFn) -> Iterator[RecordedModel]:
+    """The model with a context of its own where it has none yet."""
+    known = ForwardContext.of(model)
+    context = ForwardContext(model) if known is None else known
     try:
-        yield _RecordedModel(model, layers, masks or own, loss_fn)  # type: ignore[arg-type]
+        yield RecordedModel(model, layers, context, loss_fn)
     finally:
-        if own is not None:
-            own.remove()
+        if known is None:
+            context.remove()
 
 
-def _chosen_layers(model: nn.Module, filter_fn: LayerFilter | None) -> dict[str, Any]:
+def _chosen_layers(model: nn.Module, filter_fn: FilterFn | None) -> dict[str, Any]:
     return {
         name: module
         for name, module in model.named_modules()
-        if is_linear_layer(module) and (filter_fn is None or filter_fn(name, module))
+        if is_linear_layer(module) and (filter_fn is None or filter_fn(module, name))
     }
 
 
-def _same_layers(earlier: nn.Module, layers: Mapping[str, Any], filter_fn: LayerFilter | None) -> dict[str, Any]:
+def _same_layers(earlier: nn.Module, layers: Mapping[str, Any], filter_fn: FilterFn | None) -> dict[str, Any]:
     """The chosen layers of the earlier model, which must be those of the model, in name and size."""
     found = _chosen_layers(earlier, filter_fn)
     for name in [*layers, *found]:
@@ -182,7 +183,7 @@ def _same_layers(earlier: nn.Module, layers: Mapping[str, Any], filter_fn: Layer
     return found
 
 
-def _elsewhere_in_the_random_numbers(then: _RecordedModel, batch: Mapping[str, Any]) -> dict[str, LayerCapture]:
+def _elsewhere_in_the_random_numbers(then: RecordedModel, batch: Mapping[str, Any]) -> dict[str, LayerCapture]:
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
         return then.run(batch)

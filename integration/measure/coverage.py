@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,9 +10,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from wtacrs.integration.layers.convert import FilterFn, converted_class
-from wtacrs.integration.layers.linear import MIN_ELEMENTS
-from wtacrs.integration.layers.linear_layers import is_linear_layer, reads_rank
+from wtacrs.integration.context.peft_names import reads_rank
+from wtacrs.integration.layers.convert import converted_class
+from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS
+from wtacrs.integration.layers.linear_layers import FilterFn, is_linear_layer
+from wtacrs.validation.patterns import pattern_of
 
 Gradient = Literal["estimated", "exact", "none"]
 
@@ -82,15 +83,6 @@ def coverage(
     ]
 
 
-def pattern_of(name: str) -> str:
-    """The name with `*` for every part that is a number.
-
-    >>> pattern_of("encoder.block.0.layer.1.DenseReluDense.wi_0")
-    'encoder.block.*.layer.*.DenseReluDense.wi_0'
-    """
-    return re.sub(r"(?<![^.])\d+(?![^.])", "*", name)
-
-
 def estimated_share(found: Iterable[Coverage]) -> float:
     """Share of the trained numbers that modules hold whose dW is estimated, biases among them."""
     sizes: Counter[Gradient] = Counter()
@@ -111,7 +103,7 @@ def _verdict(model: nn.Module, name: str, module: nn.Module, filter_fn: FilterFn
         return "none", "the weight is frozen, a bias needs nothing of X"
     if "forward" in vars(module):
         return "exact", "its forward is replaced on the instance, so approximate_ refuses the model"
-    if filter_fn is not None and not filter_fn(name, module):
+    if filter_fn is not None and not filter_fn(module, name):
         return "exact", "left out by the filter"
     if filter_fn is None and reads_rank(name):
         return "exact", "B of an adapter: its input is r numbers wide"

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from wtacrs.integration.layers.linear import EstimatedWeightGrad
+from wtacrs.integration.layers.compression import autocast_dtype, compressed
+from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
 
 _SEED = 0
 
@@ -40,18 +41,13 @@ def stored_bytes(layer: EstimatedWeightGrad, x: Tensor) -> tuple[int, int]:
         layer: a converted layer, in the mode and under the autocast that it will run in.
         x: its input `[..., d]`.
     """
-    x = x.detach()
-    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
-        x = x.to(torch.get_autocast_dtype(x.device.type))
-    exact = x.numel() * x.element_size()
+    exact = x.numel() * autocast_dtype(x).itemsize
     if not layer.weight.requires_grad:
         return 0, 0
     if not layer.samples(x):
         return exact, exact
     generator = torch.Generator(x.device).manual_seed(_SEED)
-    rows = x.reshape(-1, x.shape[-1])
-    with torch.no_grad():
-        saved = layer.estimator.compress(rows, scores=layer.scores_of(x), generator=generator)
+    saved = compressed(layer.estimator, x, scores=layer.scores_of(x.detach()), generator=generator)
     storages = [t.untyped_storage() for t in tensors_in(saved)]
     return sum({s.data_ptr(): s.nbytes() for s in storages}.values()), exact
 
@@ -104,7 +100,7 @@ class LayerBytesProbe:
 
     def _kept_already(self, x: Tensor) -> bool:
         """Whether an exact layer would find this very storage kept; a cast under autocast makes a new one."""
-        if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.get_autocast_dtype(x.device.type):
+        if autocast_dtype(x) != x.dtype:
             return False
         found = StorageWeakRef(x.untyped_storage())  # weak: holding x would cost what is being saved
         self._inputs = [kept for kept in self._inputs if not kept.expired()]

@@ -26,8 +26,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.integration.layers.convert import approximate_, fitting_layers, restore_
-from wtacrs.integration.layers.linear import MIN_ELEMENTS, EstimatedWeightGrad
+from wtacrs.integration.layers.convert import approximate_, restore_
+from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
+from wtacrs.integration.layers.linear_layers import filter_of
 from wtacrs.validation.properties.saved_for_backward import note_contexts
 from wtacrs.validation.records.memory import StepMemory, TypeBytes
 
@@ -88,9 +89,7 @@ def step_memory(
 def _convert(model: nn.Module, estimator: str, layers: Sequence[str] | None, min_elements: int) -> int:
     if estimator == "exact":
         return 0
-    chosen = None if layers is None else fitting_layers(model, layers)
-    accepted = None if chosen is None else lambda name, _: name in chosen
-    return len(approximate_(model, estimator, filter_fn=accepted, min_elements=min_elements))
+    return len(approximate_(model, estimator, filter_fn=filter_of(model, layers), min_elements=min_elements))
 
 
 def _loss(model: nn.Module, batch: Batch, precision: str) -> Tensor:

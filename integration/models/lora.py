@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.integration.layers.convert import fitting_layers
+from wtacrs.integration.layers.linear_layers import fitting_layers
 from wtacrs.integration.models.loading import is_text_to_text
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What a sampler may remember of gradient norms while it trains: the frame that every kind of memory shares."""
+"""What a sampler may remember of gradient norms while it trains: the base class of every kind of memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from wtacrs.estimators import row_norms
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.estimators.core.scores import floored_scores
-from wtacrs.integration.context.forward_pass import ForwardPass, Stream
+from wtacrs.integration.context.forward_context import ForwardContext
+from wtacrs.integration.context.forward_pass import ForwardPass
+from wtacrs.integration.context.streams import Stream
 
 FLOOR = 0.5
 """ε while training: what is remembered may mislead, and then at most doubles the second moment of even sampling."""
@@ -87,7 +89,7 @@ class GradientNorms(ABC):
         usual = (total / seen.sum().clamp(min=1)).sqrt()
         return floored_scores(norms, torch.where(seen, found, usual), rows_mask, self.floor)
 
-    def watcher(
+    def grad_rows_hook(
         self, current: ForwardPass, layer: str, stream: Stream | None, shape: torch.Size
     ) -> Callable[[Tensor], None]:
         """What is to be called with the rows of dY that belong to the sample which `layer` drew."""
@@ -174,3 +176,10 @@ class GradientNorms(ABC):
     def _check_kind(self, state: dict[str, Any]) -> None:
         if state.get("kind") != self.kind:
             raise InputError(f"scores={self.kind!r}: the state is of scores={state.get('kind')!r}")
+
+
+def gradient_norms_of(model: nn.Module) -> GradientNorms | None:
+    """What the layers of a converted model remember of gradient norms; None for row norms and unconverted models."""
+    context = ForwardContext.of(model)
+    memory = None if context is None else context.score_memory
+    return memory if isinstance(memory, GradientNorms) else None

@@ -9,7 +9,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.integration.context.forward_pass import ForwardPass, Stream
+from wtacrs.integration.context.forward_pass import ForwardPass
+from wtacrs.integration.context.streams import Stream
 from wtacrs.integration.score_memory.gradient_norms import FLOOR
 from wtacrs.integration.score_memory.running_norms import DECAY, RunningNorms
 

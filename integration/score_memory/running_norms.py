@@ -10,7 +10,8 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.integration.context.forward_pass import ForwardPass, Stream
+from wtacrs.integration.context.forward_pass import ForwardPass
+from wtacrs.integration.context.streams import Stream
 from wtacrs.integration.score_memory.gradient_norms import FLOOR, GradientNorms, Note
 
 DECAY = 0.9

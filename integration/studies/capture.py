@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from wtacrs.estimators import InputError
-from wtacrs.integration.layers.convert import fitting_layers
+from wtacrs.integration.layers.linear_layers import filter_of, fitting_layers
 from wtacrs.integration.measure.capture import capture
 from wtacrs.integration.models.loading import is_text_to_text, model_name
 from wtacrs.integration.models.opening import Subject
@@ -119,13 +119,12 @@ def capture_task(
         earlier.train()
     sizes = {"batches": batches, "batch_size": batch_size, "max_length": max_length, "seed": seed}
     prepared = task_batches(task, tokenizer, text_to_text=is_text_to_text(model), **sizes)
-    chosen = None if layers is None else fitting_layers(model, layers)
     return capture(
         model,
         prepared,
         out,
         earlier=earlier,
-        filter_fn=None if chosen is None else lambda name, _: name in chosen,
+        filter_fn=filter_of(model, layers),
         metadata={"model": model_name(model), "task": task.name, **sizes, **(metadata or {})},
         progress=None if report is None else lambda done: report("", done, batches),
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
-from wtacrs.estimators import InputError
 from wtacrs.validation.layers.captures import Captures
+from wtacrs.validation.patterns import check_patterns, first_few, fits, fitting
+
+_WHAT = "captured layers"
 
 
 def chosen_entries(captures: Captures, patterns: Sequence[str] | None) -> list[str]:
@@ -26,12 +27,14 @@ def chosen_of_files(files: Sequence[Captures], patterns: Sequence[str] | None) -
     """
     if not patterns:
         return [list(captures) for captures in files]
-    for pattern in patterns:
-        if not any(_fits(entry, pattern) for captures in files for entry in captures):
-            count = sum(len(captures.layers) for captures in files)
-            there = "; ".join(map(_some_layers, files))
-            raise InputError(f"layers={pattern!r} fits none of the {count} captured layers: {there}")
-    return [[entry for entry in captures if any(_fits(entry, p) for p in patterns)] for captures in files]
+    layers = [layer for captures in files for layer in captures.layers]
+    entries = [entry for captures in files for entry in captures]
+    there = "; ".join(f"{captures.path.name}: {first_few(captures.layers)}" for captures in files)
+    check_patterns(patterns, layers, what=_WHAT, synonyms=entries, there=there)
+    return [
+        [entry for entry in captures if fits(entry, patterns) or fits(entry.rpartition("#")[0], patterns)]
+        for captures in files
+    ]
 
 
 def chosen_names(known: Sequence[str], patterns: Sequence[str] | None) -> list[str]:
@@ -40,15 +43,4 @@ def chosen_names(known: Sequence[str], patterns: Sequence[str] | None) -> list[s
     Raises:
         InputError: if a pattern fits nothing.
     """
-    for pattern in patterns or ():
-        if not any(fnmatchcase(layer, pattern) for layer in known):
-            raise InputError(f"layers={pattern!r} fits none of the {len(known)} captured layers: {known[0]} …")
-    return [layer for layer in known if not patterns or any(fnmatchcase(layer, p) for p in patterns)]
-
-
-def _fits(entry: str, pattern: str) -> bool:
-    return fnmatchcase(entry, pattern) or fnmatchcase(entry.rpartition("#")[0], pattern)
-
-
-def _some_layers(captures: Captures) -> str:
-    return f"{captures.path.name}: {', '.join(captures.layers[:4])}{' …' if len(captures.layers) > 4 else ''}"
+    return fitting(known, patterns, what=_WHAT) if patterns else list(known)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 from wtacrs.estimators import InputError
-from wtacrs.integration.layers.convert import fitting_layers
+from wtacrs.integration.layers.linear_layers import filter_of
 from wtacrs.integration.measure.coverage import Coverage, coverage
 from wtacrs.integration.models.loading import is_text_to_text, model_name, task_tokenizer
 from wtacrs.integration.models.lora import add_lora, require_peft
@@ -62,10 +61,4 @@ def coverage_study(
         options = {"batches": 1, "batch_size": batch_size, "max_length": max_length, "seed": seed}
         (batch,) = task_batches(task, tokenizer, text_to_text=is_text_to_text(model), **options)
         adapted = model if lora is None else add_lora(model, lora, seed=seed)
-        kept = None if layers is None else set(fitting_layers(adapted, layers))
-        yield title, coverage(adapted, batch, filter_fn=None if kept is None else partial(_among, kept))
-
-
-def _among(names: set[str], name: str, layer: Any) -> bool:
-    del layer
-    return name in names
+        yield title, coverage(adapted, batch, filter_fn=filter_of(adapted, layers))

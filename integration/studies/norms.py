@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from wtacrs.estimators import Estimator, make
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.figures.plots import norms as norms_figure
-from wtacrs.integration.layers.convert import converted_class, fitting_layers
-from wtacrs.integration.layers.linear import EstimatedWeightGrad
+from wtacrs.integration.layers.convert import converted_class
+from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
+from wtacrs.integration.layers.linear_layers import fitting_layers
 from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.studies.output import draw_or_remove
 from wtacrs.integration.studies.runs import train_in

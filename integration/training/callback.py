@@ -29,8 +29,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import ExportableState
 
 from wtacrs.estimators import Estimator, InputError, make
-from wtacrs.integration.layers.convert import approximate_, fitting_layers, restore_
-from wtacrs.integration.layers.linear import MIN_ELEMENTS, EstimatedWeightGrad
+from wtacrs.integration.layers.convert import approximate_, restore_
+from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
+from wtacrs.integration.layers.linear_layers import filter_of
 from wtacrs.integration.measure.layer_bytes import LayerBytes, LayerBytesProbe
 
 logger = logging.getLogger(__name__)
@@ -164,13 +165,8 @@ class WtacrsCallback(TrainerCallback, ExportableState):
 
     def _convert_first(self, model: nn.Module) -> None:
         if self.estimator is not None:
-            chosen = None if self.layers is None else fitting_layers(model, self.layers)
-            approximate_(
-                model,
-                self.estimator,
-                filter_fn=None if chosen is None else partial(_among, chosen),
-                min_elements=self.min_elements,
-            )
+            filter_fn = filter_of(model, self.layers)
+            approximate_(model, self.estimator, filter_fn=filter_fn, min_elements=self.min_elements)
         self.conversion = {
             name: (repr(layer.estimator), layer.min_elements)
             for name, layer in model.named_modules()
@@ -229,7 +225,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         return list(dict.fromkeys(spec for spec, _ in self.conversion.values()))
 
 
-def _among(names: Container[str], name: str, layer: nn.Module) -> bool:
+def _among(names: Container[str], layer: nn.Module, name: str) -> bool:
     del layer
     return name in names
 

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.integration.context.padding import gradient_norms_of
 from wtacrs.integration.models.loading import is_text_to_text
 from wtacrs.integration.models.lora import stock_model
 from wtacrs.integration.parallel.ddp import replicated
 from wtacrs.integration.parallel.fsdp import full_state_dict, set_gradient_sync, shard
 from wtacrs.integration.parallel.processes import Processes
+from wtacrs.integration.score_memory.gradient_norms import gradient_norms_of
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.tasks.encoding import Encoded, collate, encode
 from wtacrs.integration.training.config import FinetuneConfig

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.integration.layers.convert import approximate_, fitting_layers, restore_
+from wtacrs.integration.layers.convert import approximate_, restore_
+from wtacrs.integration.layers.linear_layers import filter_of
 from wtacrs.integration.models.loading import is_text_to_text, model_name
 from wtacrs.integration.models.lora import add_lora, merge_lora, stock_model
 from wtacrs.integration.parallel.fsdp import (
@@ -388,10 +389,8 @@ def _prepared(model: PreTrainedModel, config: FinetuneConfig) -> PreTrainedModel
 
 
 def _convert(model: nn.Module, estimator: str, config: FinetuneConfig) -> list[str]:
-    if config.layers is None or config.lora_rank is not None:
-        return approximate_(model, estimator, scores=config.scores)
-    chosen = fitting_layers(model, config.layers)
-    return approximate_(model, estimator, filter_fn=lambda name, _: name in chosen, scores=config.scores)
+    layers = None if config.lora_rank is not None else config.layers  # those with adapters
+    return approximate_(model, estimator, filter_fn=filter_of(model, layers), scores=config.scores)
 
 
 def _inputs(config: FinetuneConfig) -> dict[str, str]:

@@ -53,6 +53,27 @@ assert not heavy, heavy
 assert not torch.cuda.is_initialized()
 """
 
+LAZY = """
+import sys
+import wtacrs.integration
+assert not {"transformers", "matplotlib", "torch", "torch.distributed.fsdp"} & set(sys.modules)
+from wtacrs.integration import ApproxLinear, FinetuneConfig, ForwardContext, approximate_, capture, restore_
+assert capture.__module__ == "wtacrs.integration.measure.capture" and callable(capture)
+import wtacrs.integration.measure.capture
+from wtacrs.integration import capture as again
+assert again is capture
+heavy = {"transformers", "matplotlib", "datasets", "sklearn"} & set(sys.modules)
+assert not heavy, heavy
+from wtacrs.integration import WtacrsCallback, finetune
+assert {"WtacrsCallback", "restore_"} <= set(dir(wtacrs.integration))
+try:
+    from wtacrs.integration import nothing
+except ImportError:
+    pass
+else:
+    raise AssertionError
+"""
+
 QUIET = """
 import sys
 import wtacrs.integration.cli
@@ -61,7 +82,7 @@ assert not heavy, heavy
 """
 
 
-@pytest.mark.parametrize("script", [LEAN, QUIET])
+@pytest.mark.parametrize("script", [LEAN, LAZY, QUIET])
 def test_imports_stay_lean(script: str) -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

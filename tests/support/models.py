@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification, T5Config, T5ForConditionalGeneration
 
-from wtacrs.integration.layers.linear import EstimatedWeightGrad
+from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
 
 VOCABULARY = 64
 

@@ -15,7 +15,7 @@ from support.saved_rows import saved, saved_rows
 from torch import Tensor, nn
 
 from wtacrs.estimators import make, row_norms
-from wtacrs.integration.context.padding import RowMasks
+from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.layers.convert import approximate_
 from wtacrs.integration.layers.linear import ApproxLinear
 from wtacrs.validation.enumeration.exact_moments import enumerate_moments
@@ -74,7 +74,7 @@ def test_a_sample_lives_no_longer_than_its_pass() -> None:
     draws = [saved_rows(lambda: model(x))[0] for _ in range(3)]
     assert not torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[1], draws[2])
-    masks = RowMasks.on(model)
+    masks = ForwardContext.of(model)
     assert masks is not None
     for layer in (model.a, model.b):  # outside a pass nothing is shared
         saved_rows(lambda layer=layer: layer(x))
@@ -199,14 +199,14 @@ def test_two_passes_in_one_backward_pass_keep_dropout_right() -> None:
 
     def gradient(reentrant: bool | None) -> Tensor:
         model = tiny_t5(dropout=0.2)
-        approximate_(model, "crs(budget=1.0)", min_elements=0, filter_fn=lambda name, _: name.endswith("wo"))
+        approximate_(model, "crs(budget=1.0)", min_elements=0, filter_fn=lambda _, name: name.endswith("wo"))
         if reentrant is not None:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
         torch.manual_seed(3)
         (model(**t5_batch()).loss + model(**t5_batch(8, 6)).loss).backward()
-        masks = RowMasks.on(model)
+        masks = ForwardContext.of(model)
         assert masks is not None
-        assert masks._recomputed is None
+        assert masks._recomputation.current is None
         return model.encoder.block[0].layer[0].SelfAttention.q.weight.grad.clone()
 
     for reentrant in (True, False):

@@ -13,9 +13,9 @@ from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 from wtacrs.estimators import row_norms
-from wtacrs.integration.context.padding import RowMasks
+from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.layers.convert import approximate_, restore_
-from wtacrs.integration.layers.linear import EstimatedWeightGrad
+from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
 from wtacrs.integration.layers.linear_layers import is_linear_layer
 from wtacrs.integration.measure.capture import capture
 from wtacrs.integration.models.loading import is_text_to_text
@@ -112,7 +112,7 @@ def test_padding_is_never_sampled_and_has_no_gradient(
 def test_without_the_rule_for_flattened_rows_opt_samples_padding(
     tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wtacrs.integration.context.padding._FLATTENING", {})
+    monkeypatch.setattr("wtacrs.integration.context.streams._FLATTENING", {})
     model = build("new:opt", tokenizer)
     approximate_(model, "crs(budget=0.9)", min_elements=0, share_inputs=False)
     batch = padded_batch(model)
@@ -125,7 +125,7 @@ def test_rows_in_another_order_are_not_masked_for_being_as_many(tokenizer: PreTr
     """Only layers that are known to flatten take `[batch · positions, d]` for tokens in their order."""
     model = build("new:opt", tokenizer)
     approximate_(model, SPEC)
-    masks = RowMasks.on(model)
+    masks = ForwardContext.of(model)
     assert masks is not None
     mask, flat = torch.tensor([[1, 1, 0], [1, 0, 0]]).bool(), torch.zeros(6, 4)
     with masks.given(source=mask):

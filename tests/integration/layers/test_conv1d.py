@@ -14,8 +14,9 @@ from transformers.pytorch_utils import Conv1D
 
 from wtacrs.estimators import make, saved_bytes
 from wtacrs.integration.layers.conv1d import ApproxConv1D
-from wtacrs.integration.layers.convert import approximate_, fitting_layers, restore_
+from wtacrs.integration.layers.convert import approximate_, restore_
 from wtacrs.integration.layers.linear import ApproxLinear
+from wtacrs.integration.layers.linear_layers import fitting_layers
 from wtacrs.integration.measure.capture import capture
 from wtacrs.integration.measure.layer_bytes import stored_bytes
 from wtacrs.integration.measure.memory import step_memory
@@ -105,7 +106,7 @@ def test_conversion_of_a_model_and_back() -> None:
     assert approximate_(model, "crs(budget=0.25)", min_elements=0) == ["first", "second", "third"]
     assert model.second.estimator == make("crs(budget=0.25)")
     twin = copy.deepcopy(model)
-    assert twin.second.row_masks is not model.second.row_masks
+    assert twin.second.context is not model.second.context
     assert restore_(model) == ["first", "second", "third"]
     assert [type(m) for m in (model.first, model.second)] == [nn.Linear, Conv1D]
     assert list(model.state_dict()) == keys

@@ -11,8 +11,10 @@ from support.models import bert_batch, sampled_rows, t5_batch, tiny_bert, tiny_t
 from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
 
-from wtacrs.estimators import InputError
-from wtacrs.integration.context.padding import RowMasks, masks_from_arguments, stream_of
+from wtacrs.estimators import InputError, make
+from wtacrs.integration.context.forward_context import ForwardContext
+from wtacrs.integration.context.masks import masks_from_arguments
+from wtacrs.integration.context.streams import stream_of
 from wtacrs.integration.layers.convert import approximate_, restore_
 from wtacrs.integration.layers.linear import ApproxLinear
 
@@ -39,7 +41,7 @@ def test_conversion_in_place_and_back() -> None:
 
 def test_filter_and_repeated_conversion() -> None:
     model = tiny_t5()
-    names = approximate_(model, SPEC, filter_fn=lambda name, _: name.endswith(("wi", "wo")))
+    names = approximate_(model, SPEC, filter_fn=lambda _, name: name.endswith(("wi", "wo")))
     assert len(names) == 8
     assert all(name.endswith(("wi", "wo")) for name in names)
     again = approximate_(model, "crs(budget=0.1)")
@@ -48,12 +50,89 @@ def test_filter_and_repeated_conversion() -> None:
     assert len(model._forward_pre_hooks) == 1
 
 
+def estimators(model: nn.Module) -> dict[str, str]:
+    """Spec by converted layer."""
+    return {name: repr(m.estimator) for name, m in model.named_modules() if type(m) is ApproxLinear}
+
+
+def test_the_first_pattern_that_fits_says_which_estimator() -> None:
+    model = tiny_t5()
+    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    chosen = {"encoder.*.wo": "exact", "encoder.*": SPEC, "decoder.*.w?": make("crs(budget=0.5)")}
+    names = approximate_(model, chosen)
+    expected = {
+        name: repr(make(SPEC)) if name.startswith("encoder") else "crs(budget=0.5)"
+        for name in linears
+        if (name.startswith("encoder") and not name.endswith(".wo"))
+        or (name.startswith("decoder") and name.endswith((".wi", ".wo")))
+    }
+    assert 0 < len(expected) < len(linears)
+    assert estimators(model) == expected
+    assert names == list(expected)
+    assert type(model.lm_head) is nn.Linear
+    assert sampled_rows(model, t5_batch()).keys() <= expected.keys()
+
+
+def test_another_mapping_is_the_whole_truth_and_restore_undoes_it() -> None:
+    """Layers that it does not name are stock afterwards; those that the filter refuses stay as they are."""
+    model = tiny_t5()
+    before = {name: set(vars(module)) for name, module in model.named_modules()}
+    approximate_(model, {"encoder.*": SPEC, "decoder.*": "crs(budget=0.5)"})
+    context = ForwardContext.of(model)
+    changed = approximate_(
+        model,
+        {"decoder.block.0.*": "exact", "*": "crs(budget=0.2)"},
+        filter_fn=lambda _, name: name.startswith("decoder"),
+    )
+    found = estimators(model)
+    assert all(name.startswith("decoder.block.1.") for name in changed)
+    assert {found[name] for name in changed} == {"crs(budget=0.2)"}
+    assert {spec for name, spec in found.items() if name not in changed} == {repr(make(SPEC))}
+    assert all(name.startswith("encoder.") for name in found.keys() - set(changed))
+    assert approximate_(model, {"lm_head": SPEC}) == ["lm_head"] == list(estimators(model))
+    assert ForwardContext.of(model) is context
+    assert approximate_(model, {"*": "exact"}) == []
+    assert ForwardContext.of(model) is None
+    assert restore_(model) == []
+    assert {name: set(vars(module)) for name, module in model.named_modules()} == before
+    approximate_(model, {"lm_head": SPEC})
+    assert restore_(model) == ["lm_head"]
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"decodr.*": SPEC}, r"estimator: pattern='decodr\.\*' fits none of the 33 layers: .*, .* …"),
+        ({"*": SPEC, "pooler": "exact"}, "estimator: pattern='pooler' fits none of the 33 layers"),
+        ({"*": "wta(budget=0.3)"}, r"estimator\['\*'\]='wta\(budget=0.3\)': unknown estimator 'wta'"),
+        ({"*": 3}, r"estimator\['\*'\]=3: spec must be a string"),
+        ({}, "estimator={} names no layer"),
+        ("crs", "estimator='crs': .*needs budget"),
+        (0.3, r"estimator=0\.3: spec must be a string"),
+    ],
+)
+def test_a_choice_that_cannot_be_used_names_the_argument(unchecked: None, choice: object, message: str) -> None:
+    model = tiny_t5()
+    with pytest.raises(InputError, match=message):
+        approximate_(model, choice)
+    assert not estimators(model)
+    assert not model._forward_pre_hooks
+
+
+def test_exact_may_be_said_of_a_layer_that_cannot_be_converted() -> None:
+    attention = nn.MultiheadAttention(8, 2)  # its output projection is a subclass of nn.Linear
+    model = nn.ModuleDict({"attention": attention, "out": nn.Linear(8, 8)})
+    assert approximate_(model, {"attention.*": "exact", "*": SPEC}) == ["out"]
+    with pytest.raises(InputError, match="estimator: pattern='attention.*' fits none of the 1 layers: out"):
+        approximate_(model, {"attention.*": SPEC, "*": SPEC})
+
+
 def test_what_cannot_be_converted_says_so_and_changes_nothing() -> None:
     with pytest.raises(InputError, match=r"has no linear layer to convert"):
         approximate_(nn.Sequential(nn.ReLU()), SPEC)
     model = tiny_t5()
     with pytest.raises(InputError, match="that filter_fn accepts"):
-        approximate_(model, SPEC, filter_fn=lambda name, layer: False)
+        approximate_(model, SPEC, filter_fn=lambda layer, name: False)
     with pytest.raises(InputError, match="unknown estimator"):
         approximate_(model, "wta(budget=0.3)")
     model.lm_head.forward = model.lm_head.forward  # as an offloading hook does
@@ -111,8 +190,8 @@ def test_deep_copies_are_converted_models_of_their_own() -> None:
     model = tiny_t5()
     approximate_(model, SPEC, min_elements=0)
     twin = copy.deepcopy(model)
-    assert twin.lm_head.row_masks is RowMasks.on(twin)
-    assert twin.lm_head.row_masks is not model.lm_head.row_masks
+    assert twin.lm_head.context is ForwardContext.of(twin)
+    assert twin.lm_head.context is not model.lm_head.context
     twin(**t5_batch()).loss.backward()
     assert model.lm_head.weight.grad is None
 
@@ -153,7 +232,7 @@ def test_padding_is_never_sampled_in_bert_whose_pooler_has_no_padding() -> None:
 def test_masks_given_by_hand() -> None:
     model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
     approximate_(model, "crs(budget=1.0)", min_elements=0)
-    masks = RowMasks.on(model)
+    masks = ForwardContext.of(model)
     assert masks is not None
     x, mask = torch.randn(2, 5, 6), torch.tensor([[1, 1, 0, 0, 0], [1, 1, 1, 0, 0]]).bool()
     with masks.given(source=mask):
@@ -179,7 +258,7 @@ def _saved(out: Tensor) -> list[Tensor]:
 def test_masks_leave_with_the_forward_pass_even_if_it_fails() -> None:
     model, batch = tiny_t5(), t5_batch()
     approximate_(model, SPEC, min_elements=0)
-    masks = RowMasks.on(model)
+    masks = ForwardContext.of(model)
     assert masks is not None
     model(**batch)
     assert masks.current is not None
@@ -228,11 +307,11 @@ def test_parts_of_a_converted_model_keep_their_masks() -> None:
     approximate_(model, SPEC, min_elements=0)
     approximate_(model.decoder, "crs(budget=0.9)", min_elements=0)
     key = model.decoder.block[0].layer[1].EncDecAttention.k
-    assert (key.stream, key.row_masks) == ("source", RowMasks.on(model))
+    assert (key.stream, key.context) == ("source", ForwardContext.of(model))
     other = tiny_t5()
     approximate_(other.decoder, SPEC)
     approximate_(other, SPEC)
     key = other.decoder.block[0].layer[1].EncDecAttention.k
-    assert (key.stream, key.row_masks) == ("source", RowMasks.on(other))
+    assert (key.stream, key.context) == ("source", ForwardContext.of(other))
     restore_(other)
     assert not any(module._forward_pre_hooks for module in other.modules())

@@ -67,7 +67,7 @@ def test_a_converted_model_is_captured_alike(tmp_path: Path, t5_captures: Captur
     model = tiny_t5()
     approximate_(model, "wta_crs(budget=0.3)", min_elements=0)
     found = capture(
-        model, [t5_batch()], tmp_path / "t5.safetensors", filter_fn=lambda name, _: name.endswith("wo")
+        model, [t5_batch()], tmp_path / "t5.safetensors", filter_fn=lambda _, name: name.endswith("wo")
     )
     assert len(found) == 4
     for entry in found:
@@ -121,7 +121,7 @@ def test_what_cannot_be_captured(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no batch"):
         capture(tiny_bert(), [], path)
     with pytest.raises(InputError, match="that filter_fn accepts"):
-        capture(tiny_bert(), [bert_batch()], path, filter_fn=lambda name, layer: False)
+        capture(tiny_bert(), [bert_batch()], path, filter_fn=lambda layer, name: False)
     unlabelled = {key: value for key, value in bert_batch().items() if key != "labels"}
     with pytest.raises(InputError, match="pass labels in the batches, or loss_fn"):
         capture(tiny_bert(), [unlabelled], path)

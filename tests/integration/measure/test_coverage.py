@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from wtacrs.integration.cli import main
 from wtacrs.integration.layers.convert import approximate_, restore_
-from wtacrs.integration.layers.linear import EstimatedWeightGrad
-from wtacrs.integration.measure.coverage import Coverage, coverage, estimated_share, pattern_of
+from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
+from wtacrs.integration.measure.coverage import Coverage, coverage, estimated_share
 from wtacrs.integration.models.lora import add_lora
 from wtacrs.integration.tables.layers import coverage_table
+from wtacrs.validation.patterns import pattern_of
 
 SPEC = "crs(budget=0.3)"
 
@@ -115,7 +116,7 @@ def test_the_reason_for_everything_else() -> None:
 
 def test_the_filter_decides() -> None:
     model = with_lora(tiny_bert(), task_type="SEQ_CLS")
-    found = coverage(model, bert_batch(), filter_fn=lambda name, _: "lora_B" in name, min_elements=0)
+    found = coverage(model, bert_batch(), filter_fn=lambda _, name: "lora_B" in name, min_elements=0)
     assert all(entry.pattern.endswith("lora_B.default") for entry in found if entry.gradient == "estimated")
     assert "left out by the filter" in {entry.reason for entry in found}
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.cli import main
-from wtacrs.integration.context.padding import RowMasks
+from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.layers.convert import approximate_
 from wtacrs.integration.layers.linear import ApproxLinear
 from wtacrs.integration.measure.layer_bytes import LayerBytesProbe, stored_bytes
@@ -148,7 +148,7 @@ def test_the_model_and_the_generators_are_left_as_they_were() -> None:
     assert not [
         m for m in model.modules() if isinstance(m, ApproxLinear) or m._forward_hooks or m._forward_pre_hooks
     ]
-    assert RowMasks.on(model) is None
+    assert ForwardContext.of(model) is None
 
 
 def test_what_cannot_be_measured() -> None:

@@ -19,17 +19,18 @@ from transformers import BertForSequenceClassification, GPT2Config, GPT2ForSeque
 from transformers.pytorch_utils import Conv1D
 
 from wtacrs.estimators import make, saved_bytes
-from wtacrs.integration.context.padding import RowMasks
+from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.layers.conv1d import ApproxConv1D
 from wtacrs.integration.layers.convert import approximate_, restore_
-from wtacrs.integration.layers.linear import ApproxLinear, EstimatedWeightGrad
+from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
+from wtacrs.integration.layers.linear import ApproxLinear
 
 SPEC = "crs(budget=0.3)"
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:None of the inputs:UserWarning")
 
 
-def every(name: str, layer: nn.Module) -> bool:
+def every(layer: nn.Module, name: str) -> bool:
     """A filter that takes B as well."""
     return True
 
@@ -101,7 +102,7 @@ def test_b_is_exact_unless_it_is_asked_for() -> None:
 def test_da_is_what_the_estimator_makes_of_x_and_the_gradient_behind_a() -> None:
     layer = one_layer()
     a, b = layer.lora_A.default, layer.lora_B.default
-    a.row_masks = b.row_masks = None  # draw from torch's own generator
+    a.context = b.context = None  # draw from torch's own generator
     x, dy = torch.randn(4, 10, 12), torch.randn(4, 10, 5)
     torch.manual_seed(3)
     layer(x).backward(dy)
@@ -207,7 +208,7 @@ def test_adapters_of_conv1d() -> None:
 def test_masks_reach_adapters_given_by_position() -> None:
     adapted = with_lora(tiny_bert())  # a wrapper that takes any argument
     approximate_(adapted, "crs(budget=0.9)", min_elements=0)
-    masks = RowMasks.on(adapted)
+    masks = ForwardContext.of(adapted)
     assert masks is not None
     seen: list[dict[str, Tensor]] = []
     layer = adapted.base_model.model.bert.encoder.layer[0].intermediate.dense
@@ -223,9 +224,9 @@ def test_a_copied_head_gets_the_masks_of_the_model_it_is_in() -> None:
     approximate_(model, SPEC, min_elements=0)
     adapted = with_lora(model, task_type="SEQ_CLS", modules_to_save=["pooler"])
     copied = adapted.base_model.model.bert.pooler.modules_to_save.default.dense
-    assert not copied.row_masks.hooked
+    assert not copied.context.hooked
     approximate_(adapted, SPEC, min_elements=0)
-    assert copied.row_masks is RowMasks.on(adapted)
+    assert copied.context is ForwardContext.of(adapted)
 
 
 def test_merging_saving_and_loading_are_those_of_peft(tmp_path: Path) -> None:
@@ -277,7 +278,7 @@ def test_a_layer_is_copied_after_its_wrapper_is_gone() -> None:
     gc.collect()
     layer = whole.bert.encoder.layer[0].intermediate.dense
     assert isinstance(layer, ApproxLinear)
-    assert not layer.row_masks.hooked
+    assert not layer.context.hooked
     twin = copy.deepcopy(layer)
     assert torch.equal(twin.weight, layer.weight)
     twin.train().requires_grad_(True)

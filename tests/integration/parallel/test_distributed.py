@@ -29,7 +29,7 @@ from transformers import PreTrainedTokenizerBase
 
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.cli import main
-from wtacrs.integration.context import padding
+from wtacrs.integration.context import seed as pass_seed
 from wtacrs.integration.layers.convert import approximate_, restore_
 from wtacrs.integration.layers.linear import ApproxLinear
 from wtacrs.integration.models.loading import task_tokenizer
@@ -217,7 +217,7 @@ def kept_rows() -> list[list[int]]:
     torch.manual_seed(0)
     x = torch.randn(1, 64, 8)
     model = mlp().float()
-    approximate_(model, "crs(budget=0.2)", filter_fn=lambda name, _: name == "0", min_elements=0)
+    approximate_(model, "crs(budget=0.2)", filter_fn=lambda _, name: name == "0", min_elements=0)
     parallel = ddp(model)
     rows: list[list[int]] = []
     for _ in range(3):
@@ -230,7 +230,7 @@ def test_processes_seeded_alike_draw_independently(tmp_path: Path, monkeypatch: 
     assert len(one) == len(two) == 3
     assert len({tuple(rows) for rows in one + two}) == 6
     assert [one, two] == in_processes(kept_rows, tmp_path)
-    monkeypatch.setattr(padding, "own_seed", lambda: int(torch.randint(2**62, ())))
+    monkeypatch.setattr(pass_seed, "own_seed", lambda: int(torch.randint(2**62, ())))
     one, two = in_processes(kept_rows, tmp_path)
     assert one == two  # what the test above would find
 

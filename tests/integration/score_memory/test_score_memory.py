@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from wtacrs.estimators import InputError, make, row_norms
 from wtacrs.estimators.core.scores import floored_scores
-from wtacrs.integration.context.padding import gradient_norms_of
 from wtacrs.integration.layers.convert import approximate_, restore_
 from wtacrs.integration.layers.linear import ApproxLinear
-from wtacrs.integration.score_memory.gradient_norms import GradientNorms
+from wtacrs.integration.score_memory.gradient_norms import GradientNorms, gradient_norms_of
 from wtacrs.integration.score_memory.kinds import TRAINING_SCORES, make_gradient_norms
 from wtacrs.integration.score_memory.last_seen_norms import LastSeenNorms
 from wtacrs.integration.score_memory.norm_table import NormTable
@@ -76,7 +75,7 @@ class RecordedModel:
 
     def __init__(self, scores: GradientNorms, spec: str = "crs(budget=0.5)") -> None:
         self.model = Tokens()
-        approximate_(self.model, spec, min_elements=0, scores=scores, filter_fn=lambda name, _: name == "first")
+        approximate_(self.model, spec, min_elements=0, scores=scores, filter_fn=lambda _, name: name == "first")
         self.x, self.used, self.dy = (torch.zeros(0) for _ in range(3))
         self.model.first.register_forward_hook(self._record)
 

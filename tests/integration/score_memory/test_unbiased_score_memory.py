@@ -8,8 +8,8 @@ from support.false_alarms import share
 from support.models import bert_batch, t5_batch, tiny_bert, tiny_t5
 from torch import Tensor, nn
 
-from wtacrs.integration.context.padding import gradient_norms_of
 from wtacrs.integration.layers.convert import approximate_
+from wtacrs.integration.score_memory.gradient_norms import gradient_norms_of
 from wtacrs.integration.score_memory.kinds import TRAINING_SCORES
 from wtacrs.validation.statistics.significance import mean_test_from_projections
 

@@ -31,7 +31,7 @@ from transformers import (
 )
 
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.integration.context.padding import RowMasks
+from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.layers.convert import approximate_
 from wtacrs.integration.layers.linear import ApproxLinear
 from wtacrs.integration.training import callback as module
@@ -153,7 +153,7 @@ def test_converted_in_steps_and_stock_everywhere_else(tmp_path: Path) -> None:
     assert {name: id(p) for name, p in model.named_parameters()} == before
     assert look.optimized == set(before.values())
     assert {type(m) for m in model.modules() if isinstance(m, nn.Linear)} == {nn.Linear}
-    assert RowMasks.on(model) is None
+    assert ForwardContext.of(model) is None
     assert len(ours.conversion) == 17
     assert set(weights(tmp_path / "checkpoint-4")) == set(model.state_dict())
 
@@ -306,8 +306,8 @@ def test_what_is_logged_is_what_is_kept(tmp_path: Path) -> None:
 
 def test_a_model_converted_by_hand_keeps_its_estimators(tmp_path: Path) -> None:
     model = small_t5()
-    approximate_(model, "crs(budget=0.5)", filter_fn=lambda name, _: "encoder" in name, min_elements=0)
-    approximate_(model, SPEC, filter_fn=lambda name, _: "decoder" in name, min_elements=9)
+    approximate_(model, "crs(budget=0.5)", filter_fn=lambda _, name: "encoder" in name, min_elements=0)
+    approximate_(model, SPEC, filter_fn=lambda _, name: "decoder" in name, min_elements=9)
     ours = wtacrs(None)
     trainer(tmp_path, ours, model=model).train()
     assert len(ours.conversion) == 16

@@ -1,0 +1,40 @@
+"""Patterns of names: what fits, and what is said of a pattern that fits nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from wtacrs.estimators import InputError
+from wtacrs.validation.patterns import check_patterns, first_fitting, fits, fitting
+
+NAMES = ["encoder.0.wi", "encoder.0.wo", "encoder.1.wi", "decoder.0.wi", "lm_head"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("*", NAMES),
+        ("encoder.*", NAMES[:3]),
+        ("*.0.w?", ["encoder.0.wi", "encoder.0.wo", "decoder.0.wi"]),
+        ("encoder.[1-9].*", ["encoder.1.wi"]),
+        ("lm_head", ["lm_head"]),
+    ],
+)
+def test_names_that_fit_keep_their_order(pattern: str, found: list[str]) -> None:
+    assert fitting(NAMES, [pattern], what="layers") == found
+    assert [name for name in NAMES if fits(name, [pattern])] == found
+
+
+def test_the_first_pattern_counts() -> None:
+    assert first_fitting("encoder.0.wi", ["decoder.*", "*.wi", "encoder.*"]) == "*.wi"
+    assert first_fitting("lm_head", ["LM_head", "head"]) is None
+
+
+def test_a_pattern_that_fits_nothing_is_named() -> None:
+    with pytest.raises(
+        InputError, match=r"^layers='wi' fits none of the 5 layers: encoder\.0\.wi, .*decoder\.0\.wi …$"
+    ):
+        fitting(NAMES, ["*", "wi"], what="layers")
+    with pytest.raises(InputError, match=r"^rows='\*' fits none of the 0 names: there is none$"):
+        check_patterns(["*"], [], what="names", argument="rows")
+    check_patterns(["lm_head#0"], NAMES, what="layers", synonyms=["lm_head#0"])
