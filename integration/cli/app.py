@@ -18,12 +18,12 @@ from wtacrs.estimators import InputError
 from wtacrs.integration.parallel.processes import env_world_size, is_main_process
 from wtacrs.integration.progress import count_bar
 
-# these keep finished pieces or states of training in their folder
-_GO_ON = ("compare", "sweep", "noise", "test", "study", "experiment")
+# commands that keep finished parts or states of training in their folder
+_RESUMABLE = ("compare", "sweep", "noise", "test", "study", "experiment")
 
 
 class _Interrupted(Exception):
-    """Ctrl-C, which typer would turn into a bare exit code; the message says what has become of the work."""
+    """Ctrl-C, which typer would turn into a bare exit code; the message says whether finished parts are kept."""
 
 
 class _Commands(TyperGroup):
@@ -44,8 +44,8 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            kept = "; what is done is kept: the same command goes on"
-            raise _Interrupted(f"interrupted{kept if ctx.invoked_subcommand in _GO_ON else ''}") from None
+            kept = "; finished parts are kept: run the same command again to continue"
+            raise _Interrupted(f"interrupted{kept if ctx.invoked_subcommand in _RESUMABLE else ''}") from None
 
 
 app = typer.Typer(
@@ -116,13 +116,13 @@ def _refuse(message: str, code: int = 2) -> int:
 
 
 def warn_skipped(layer: str, reason: str) -> None:
-    """Tell that a layer was left out, and why."""
+    """Print that a layer was left out, and why."""
     del layer
     console.print(f"[yellow]skipped[/yellow] {reason}")
 
 
 def wrote(*paths: Path) -> None:
-    """Tell which of these files there are."""
+    """Print which of these files exist."""
     for path in paths:
         if path.exists():
             console.print(f"wrote {path}", highlight=False, soft_wrap=True)

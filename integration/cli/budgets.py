@@ -52,7 +52,7 @@ def budgets(
     overwrite: AnewOption = False,
     seed: SeedOption = 0,
 ) -> None:
-    """Accuracy and gradient variance against the budget, exact training beside it, over seeds.
+    """Measure accuracy and gradient variance at every budget, beside exact training, over seeds.
 
     Without --budget: 0.05, 0.1, 0.2, 0.3 and 0.5.
     """

@@ -53,10 +53,10 @@ def compare(
     scheduler: SchedulerOption = None,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Bias, variance, error over steps, cosine, bytes and MACs of estimators on captured layers.
+    """Compare bias, variance, error over steps, cosine, bytes and MACs of estimators on captured layers.
 
-    --budget compares at equal rows. Without it and --bytes: at 5 budgets and at 10 % and 30 % of the bytes. What is done
-    is kept in the folder until the result is whole: the same command goes on where it was stopped.
+    --budget compares at equal rows. Without it and --bytes: at 5 budgets and at 10 % and 30 % of the bytes. Finished
+    parts are kept in the folder until the result is written: run the same command again to continue.
     """
     from wtacrs.integration.studies.compare import candidates_of, comparison_study
     from wtacrs.integration.tables.compare import comparison_table, oracle_ratio_table, ratio_table

@@ -13,7 +13,7 @@ def demo(
     out: OutOption = Path("runs/demo"),
     seed: SeedOption = 0,
 ) -> None:
-    """The whole line, offline: train exactly and with WTA-CRS, capture, compare, sweep, check, report."""
+    """Run every step offline: train exactly and with WTA-CRS, capture, compare, sweep, check, report."""
     from wtacrs.integration.studies.demo import run_demo
     from wtacrs.validation.files import check_folder
 

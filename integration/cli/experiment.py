@@ -16,17 +16,17 @@ def experiment(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="TOML file that describes the experiment.")],
     data: DataOption = None,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME|DIR", help="Instead of the model that the file names.")
+        str | None, typer.Option(metavar="NAME|DIR", help="Replaces the model that the file names.")
     ] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(metavar="NAME|DIR", help="Instead of the vocabulary that the file names.")
+        str | None, typer.Option(metavar="NAME|DIR", help="Replaces the vocabulary that the file names.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the experiment; default runs/NAME.")
     ] = None,
     overwrite: AnewOption = False,
 ) -> None:
-    """Exact training and estimators over seeds, and whether they are equivalent within a margin."""
+    """Train exactly and with estimators over seeds, and test whether they are equivalent within a margin."""
     from wtacrs.integration.studies.experiment import read_experiment, run_experiment
     from wtacrs.integration.tables.experiment import experiment_table
     from wtacrs.validation.files import check_folder

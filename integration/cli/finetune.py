@@ -86,11 +86,11 @@ def finetune(
 ) -> None:
     """Fine-tune a model on a task with an estimated weight gradient.
 
-    A T5 is evaluated by what it writes, by greedy generation. A run that was interrupted, killed even, ends with
-    --resume as it would have ended.
+    Evaluates a T5 by greedy generation. --resume continues a run that was interrupted or killed, and gives the result
+    that it would have had.
 
     Under torchrun or accelerate launch (torchrun --nproc-per-node 2 -m wtacrs.integration.cli finetune …) several
-    processes share every batch: --batch-size and --steps mean what they mean in one.
+    processes share every batch of --batch-size examples.
     """
     from wtacrs.integration.models.opening import Subject
     from wtacrs.integration.parallel.processes import is_main_process

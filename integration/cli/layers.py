@@ -37,9 +37,9 @@ def layers(
     max_length: MaxLengthOption = 128,
     seed: SeedOption = 0,
 ) -> None:
-    """Which layers of a model are estimated, which stay exact, and why.
+    """Show which layers of a model are estimated, which stay exact, and why.
 
-    One batch runs through the model, so that layers which are never called, or get few numbers, are told as well.
+    Runs one batch through the model, to find layers that are never called or get few numbers.
     """
     from wtacrs.integration.studies.layers import coverage_study
     from wtacrs.integration.tables.layers import coverage_table

@@ -46,9 +46,9 @@ def memory(
     out: OutOption = Path("runs/memory"),
     seed: SeedOption = 0,
 ) -> None:
-    """What one training step keeps for its backward pass, by type of layer.
+    """Measure what one training step keeps for its backward pass, by type of layer.
 
-    Exact, with estimators, with activation checkpointing, and with both; measured, not computed.
+    Measures exact training, estimators, activation checkpointing, and both together.
     """
     from wtacrs.integration.models.opening import Subject
     from wtacrs.integration.studies.memory import memory_study

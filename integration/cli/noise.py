@@ -41,7 +41,7 @@ def noise(
     scheduler: SchedulerOption = None,
     device: DeviceOption = "cpu",
 ) -> None:
-    """What estimators add to the noise that the minibatch's gradient has anyway; needs several captured batches.
+    """Measure what estimators add to the minibatch's own gradient noise; needs several captured batches.
 
     Without --estimator and --budget: topk, crs and wta_crs with both choices of winners, at 0.1, 0.3 and 0.5.
     """

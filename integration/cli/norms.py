@@ -52,7 +52,7 @@ def norms(
     overwrite: AnewOption = False,
     seed: SeedOption = 0,
 ) -> None:
-    """Gradient norms over training, one layer's dW estimated: used, exact and expected at every step."""
+    """Record gradient norms over training with one layer's dW estimated: used, exact and expected at every step."""
     from wtacrs.integration.models.opening import Subject
     from wtacrs.integration.studies.norms import norms_study
     from wtacrs.integration.tables.norms import norms_table

@@ -88,7 +88,8 @@ StepsOption = Annotated[int, typer.Option(min=1, help="Optimizer steps.")]
 BatchSizeOption = Annotated[int, typer.Option(min=1, help="Examples per forward pass.")]
 MaxLengthOption = Annotated[int, typer.Option(min=2, help="Longest input, in tokens.")]
 LearningRateOption = Annotated[
-    float, typer.Option(help="Peak learning rate of AdamW; pre-trained models bear 3e-4, small new ones 1e-3.")
+    float,
+    typer.Option(help="Peak learning rate of AdamW; about 3e-4 for pre-trained models, 1e-3 for small new ones."),
 ]
 PrecisionOption = Annotated[str, typer.Option(help="fp32, or bf16 for autocast.")]
 LoraRankOption = Annotated[
@@ -100,12 +101,12 @@ LoraFaOption = Annotated[bool, typer.Option("--lora-fa", help="Freeze A of every
 OutOption = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the result and the figures.")]
 RunOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the run.")]
 SaveEveryOption = Annotated[
-    int, typer.Option(min=1, help="Steps between saved states, from which an interrupted run goes on.")
+    int, typer.Option(min=1, help="Steps between saved states, from which an interrupted run is resumed.")
 ]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")]
 ReplaceOption = Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")]
 AnewOption = Annotated[
-    bool, typer.Option("--overwrite", help="Start anew; without it, what is in the folder is continued.")
+    bool, typer.Option("--overwrite", help="Start anew instead of continuing what is in the folder.")
 ]
 
 

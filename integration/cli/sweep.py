@@ -38,7 +38,7 @@ def sweep(
     scheduler: SchedulerOption = None,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Exact variance of WTA-CRS for every number of winners |C|, with both rules' choices marked.
+    """Compute the exact variance of WTA-CRS for every number of winners |C|, and mark both rules' choices.
 
     Without --budget: at 0.1, 0.3 and 0.5.
     """

@@ -13,7 +13,7 @@ def theory(
     out: OutOption = Path("runs/theory"),
     seed: SeedOption = 0,
 ) -> int:
-    """What is true of the estimators and what only looks true, a figure each; exit code 1 if a claim fails."""
+    """Check every claim of the theory in exact numbers, and draw it; exit code 1 if one fails."""
     from wtacrs.integration.studies.theory import theory_study
     from wtacrs.integration.tables.theory import theory_table
     from wtacrs.validation.files import check_folder

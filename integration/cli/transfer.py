@@ -40,9 +40,9 @@ def transfer(
     overwrite: AnewOption = False,
     seed: SeedOption = 0,
 ) -> None:
-    """Whether the order of estimators on one model holds on another: Kendall's τ, and the regret of trusting it.
+    """Test whether the order of estimators on one model holds on another: Kendall's τ, and the regret of trusting it.
 
-    Compares two or more files of captures; without --budget at 0.1 and 0.3.
+    Compares two or more files of captures. Without --budget: at 0.1 and 0.3.
     """
     from wtacrs.integration.studies.transfer import DEFAULT_BUDGETS, DEFAULT_ESTIMATORS, transfer_study
     from wtacrs.integration.tables.transfer import transfer_table

@@ -107,7 +107,7 @@ def new_model(name: str, tokenizer: PreTrainedTokenizerBase, task: TaskData, *, 
     """A model with random weights, of 128 dimensions and two layers, with a head for the task unless it writes text.
 
     The weights are a function of the seed; torch's global generators are left as they were. The tokenizer needs pad and
-    eos tokens, and is told what the model reads: ids and mask, up to 512 tokens.
+    eos tokens, and gets the names of what the model reads, ids and mask, and its 512 positions.
 
     Args:
         name: one of `NEW_MODELS`.

@@ -1,4 +1,4 @@
-"""Budgets against accuracy and gradient variance: exact training and training at every budget, over seeds."""
+"""Accuracy and gradient variance at every budget, beside exact training, over seeds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy import stats
 
 from wtacrs.estimators import Estimator, make
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.estimators.core.sizing import missing_size
+from wtacrs.estimators.core.sizing import missing_size, sized
 from wtacrs.figures.plots import budgets as budgets_figure
 from wtacrs.integration.models.loading import load_model
 from wtacrs.integration.models.opening import Subject
@@ -51,8 +51,8 @@ def budgets_study(
     """Fine-tune exactly and at every budget from the same starts, and measure the variance on the exact model.
 
     The folder receives `budgets.json`, `budgets.png`, `captures.safetensors` (of the first exactly trained model, on
-    one batch of training examples, dropout on) and every run in a folder of its own; started again with the same
-    settings the study goes on where it stopped, and with more budgets or seeds it trains those that are new.
+    one batch of training examples, dropout on) and every run in a folder of its own; the same
+    settings continue an interrupted study, and more budgets or seeds train only what is new.
 
     Args:
         subject: task and model.
@@ -107,7 +107,7 @@ def at_budget(spec: str, budget: int | float) -> Estimator:
     if "{budget}" in spec:
         return make(spec.replace("{budget}", repr(budget)))
     if missing_size(spec) == "budget":
-        return make(spec, budget=budget)
+        return sized(spec, budget)
     make(spec)  # a spec that is unusable altogether says so itself
     raise InputError(
         f"estimator={spec!r}: leave the budget out, as in 'wta_crs', or write {{budget}} for it: it is given apart"
@@ -211,11 +211,11 @@ def difference(values: Sequence[float], exact: Sequence[float], dev_size: int | 
     mean = fmean(paired)
     halves = []
     if len(paired) > 1:
-        reach = float(stats.t.ppf((1 + LEVEL) / 2, len(paired) - 1))
-        halves.append(reach * stdev(paired) / len(paired) ** 0.5)
+        quantile = float(stats.t.ppf((1 + LEVEL) / 2, len(paired) - 1))
+        halves.append(quantile * stdev(paired) / len(paired) ** 0.5)
     if dev_size is not None:
-        spread = sum(p * (1 - p) for p in (fmean(values), fmean(exact))) / dev_size
-        halves.append(float(stats.norm.ppf((1 + LEVEL) / 2)) * spread**0.5)
+        sampling = sum(p * (1 - p) for p in (fmean(values), fmean(exact))) / dev_size
+        halves.append(float(stats.norm.ppf((1 + LEVEL) / 2)) * sampling**0.5)
     if not halves:
         return Difference(value=mean, low=None, high=None)
     half = sum(each**2 for each in halves) ** 0.5

@@ -77,7 +77,7 @@ def comparison_study(
     """Compare estimators over captured layers: `comparison.json`, `variance_<axis>.png`, `oracle_ratio.png`.
 
     Raises:
-        InputError: on an unusable estimator or layer; what is done is kept by the runner.
+        InputError: on an unusable estimator or layer; the runner keeps finished parts.
     """
     runner = Runner() if runner is None else runner
     rows = compare(

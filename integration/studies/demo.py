@@ -1,4 +1,4 @@
-"""`wtacrs demo`: the whole line on the embedded default, offline, from real text to a report."""
+"""`wtacrs demo`: every step on the embedded task and model, offline, from real text to a report."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@
     "LoRA" = { lora_rank = 8, lr = 1e-3 }
     "LoRA, CRS 0.3" = { lora_rank = 8, lr = 1e-3, estimator = "crs(budget=0.3)" }
 
-Started again in the same folder an experiment goes on where it stopped. Runs that are over keep no weights.
+The same command continues an interrupted experiment in its folder. Finished runs keep no weights.
 """
 
 from __future__ import annotations

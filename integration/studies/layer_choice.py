@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.patterns import check_patterns, first_few, fits, fitting
 
-CAPTURED = "captured layers"
-"""What patterns choose among, in messages."""
+_WHAT = "captured layers"
 
 
 def chosen_entries(captures: Captures, patterns: Sequence[str] | None) -> list[str]:
-    """Entries of a captured file whose name, with or without `#batch`, fits one of the patterns.
+    """Entries of a captured file whose name, with or without `#batch`, fits one of the patterns (`*`, `?`, `[]`).
 
     Raises:
         InputError: if a pattern fits nothing.
@@ -31,7 +30,7 @@ def chosen_of_files(files: Sequence[Captures], patterns: Sequence[str] | None) -
     layers = [layer for captures in files for layer in captures.layers]
     entries = [entry for captures in files for entry in captures]
     there = "; ".join(f"{captures.path.name}: {first_few(captures.layers)}" for captures in files)
-    check_patterns(patterns, layers, what=CAPTURED, synonyms=entries, there=there)
+    check_patterns(patterns, layers, what=_WHAT, synonyms=entries, there=there)
     return [
         [entry for entry in captures if fits(entry, patterns) or fits(entry.rpartition("#")[0], patterns)]
         for captures in files
@@ -44,4 +43,4 @@ def chosen_names(known: Sequence[str], patterns: Sequence[str] | None) -> list[s
     Raises:
         InputError: if a pattern fits nothing.
     """
-    return fitting(known, patterns, what=CAPTURED) if patterns else list(known)
+    return fitting(known, patterns, what=_WHAT) if patterns else list(known)

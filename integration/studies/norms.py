@@ -50,8 +50,8 @@ def norms_study(
     """Train with the dW of one layer estimated, and exactly from the same start; write the norms and their figure.
 
     Both runs see the same batches in the same order. Their dropout differs from the first draw of the estimator on.
-    The folder receives `gradient_norms.json`, `gradient_norms.png` and the runs, `estimated/` and `exact/`; started
-    again with the same settings the study goes on where it stopped.
+    The folder receives `gradient_norms.json`, `gradient_norms.png` and the runs, `estimated/` and `exact/`; the
+    same settings continue an interrupted study.
 
     Args:
         subject: task and model.
@@ -159,7 +159,7 @@ class NormRecorder:
         """Watch the layer; points of steps that a resumed run will take again are dropped."""
         layer = model.get_submodule(self._name)
         if isinstance(layer, EstimatedWeightGrad):
-            layer.min_elements = 0  # short batches are sampled too, so that one law holds for all steps
+            layer.min_elements = 0  # short batches are sampled too, so that all steps have one distribution
         self.points = [point for point in _read(self._path) if point.step <= step] if step else []
         if len(self.points) != step:
             raise InputError(f"resume: {self._path} holds {len(self.points)} of {step} steps; start anew")
@@ -185,7 +185,7 @@ class NormRecorder:
         self._seen.clear()
 
     def saving(self) -> None:
-        """Write the points before the state: a state without its points could not be gone on with."""
+        """Write the points before the state: a state without its points could not be resumed."""
         write_text(self._path, _POINTS.dump_json(self.points).decode() + "\n")
 
     def _forward(self, layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:

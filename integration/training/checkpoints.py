@@ -1,4 +1,4 @@
-"""Files of a run, each written whole or not at all: model folders and the state from which a run goes on."""
+"""Files of a run, each written whole or not at all: model folders and the state from which a run is resumed."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def save_checkpoint(
 ) -> None:
     """Write model and tokenizer by `save_pretrained`; `folder` changes only once all is written.
 
-    `weights` is the model's state dict where the model itself does not have it whole. Of a model in peft's wrapper the
-    folder holds the stock model with its adapters merged, and they by themselves, as peft reads them, in `adapter/`.
+    `weights` is the model's state dict where no process has all of the model. For a model in peft's wrapper the folder
+    holds the stock model with merged adapters, and in `adapter/` the adapters alone, as peft reads them.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     written = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -106,14 +106,14 @@ def set_random_states(states: dict[str, Any]) -> None:
 def resume_random_states(saved: list[dict[str, Any]], processes: Processes, seed: int, step: int) -> None:
     """Put torch's global generators where those of the process of this rank were when `saved` was.
 
-    A process that had no predecessor is seeded by its rank, the step and the run's seed. So a run goes on bit by bit in
-    as many processes as it had, and in another number of them with other random numbers, the same every time.
+    A process that had no predecessor is seeded by its rank, the step and the run's seed. So a resumed run is the same to
+    the last bit in as many processes; in another number of them it has other random numbers, the same every time.
 
     Args:
         saved: one entry of `random_states` for every process there was.
         processes: that there are now.
         seed: of the run.
-        step: from which it goes on.
+        step: from which it resumes.
     """
     if processes.rank >= len(saved):
         torch.manual_seed(mixed_seed(seed, "resumed at", step, "process", processes.rank))

@@ -44,7 +44,7 @@ class FinetuneConfig(BaseModel):
         eval_every: steps between evaluations; None for one per epoch.
         save_every: steps between saved states, beside those at the start and at the end of every epoch.
         out: folder of the run; None writes nothing.
-        resume: go on from the state in `out`.
+        resume: continue from the state in `out`.
         tensorboard: write event files too (`wtacrs.integration.training.tensorboard`).
         keep_weights: False writes no model folders, and leaves only results in the state of a run that is over.
         fsdp: cut the model into pieces over the processes (FSDP2) instead of giving each a copy.
@@ -156,7 +156,7 @@ class FinetuneConfig(BaseModel):
     @model_validator(mode="after")
     def _needs_out(self) -> FinetuneConfig:
         if self.resume and self.out is None:
-            raise ValueError("resume=True needs out, the folder of the run that goes on")
+            raise ValueError("resume=True needs out, the folder of the run to continue")
         if self.tensorboard and self.out is None:
             raise ValueError("tensorboard=True needs out, the folder of the run")
         if self.tensorboard:

@@ -1,7 +1,7 @@
-"""Learning rates that are taken where none is given; no imports, so that the command line can show them at once."""
+"""Default learning rates; imports nothing, so that the command line shows them at once."""
 
 LEARNING_RATE = 3e-4
 """Of fine-tuning."""
 
 NEW_MODEL_LEARNING_RATE = 1e-3
-"""Of small new models, which bear more: the demo, the studies that train one, and pre-training."""
+"""Of small new models: in the demo, in the studies that train one, and in pre-training."""

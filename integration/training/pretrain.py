@@ -86,19 +86,19 @@ def pretrain(
 ) -> PretrainingResult:
     """Train a new T5 on a corpus; `out/model` is what `--model` of the other commands takes.
 
-    `out` also gets `result.json` and Trainer's checkpoints, from which a run that was stopped goes on.
+    `out` also gets `result.json` and Trainer's checkpoints, from which an interrupted run is resumed.
 
     Args:
         config: how to train.
         corpus: folder with one `*train*.txt[.gz]` and one `*valid*.txt[.gz]`, a paragraph per line.
         tokenizer: name or folder of a tokenizer that has sentinels, as T5's.
         out: folder of the run.
-        resume: go on from the last checkpoint in it.
+        resume: continue from the last checkpoint in it.
         overwrite: start anew whatever it holds.
         progress: show a progress line on stderr.
 
     Raises:
-        InputError: on an unusable corpus or tokenizer, and on a folder that holds a run, or none to go on with.
+        InputError: on an unusable corpus or tokenizer, and on a folder that holds a run, or none to resume.
     """
     check_folder("out", out)
     checkpoint = _checkpoint(out, resume=resume, overwrite=overwrite)
@@ -162,7 +162,7 @@ def _checkpoint(out: Path, *, resume: bool, overwrite: bool) -> str | None:
 
 
 def _agree(path: Path, config: PretrainingConfig, *, resume: bool) -> None:
-    """Keep the settings of the run; one that goes on must have the same."""
+    """Write the settings of the run; a resumed run must have the same."""
     ours = {key: value for key, value in asdict(config).items() if key != "save_every"}
     if resume and path.exists():
         theirs = json.loads(path.read_text(encoding="utf-8"))

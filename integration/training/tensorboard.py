@@ -1,7 +1,7 @@
 """Numbers of a run for TensorBoard, written by `tensorboard` (through torch) or by `tensorboardX`.
 
-Both are optional: `pip install 'wtacrs[tensorboard]'`. A run that goes on tells TensorBoard to forget what an earlier
-process wrote after the step it goes on from, so that the curves of a killed run are those of one that was not.
+Both are optional: `pip install 'wtacrs[tensorboard]'`. A resumed run makes TensorBoard drop what an earlier
+process wrote after the step it resumes from, so that the curves of a killed run are those of one that was not.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class EventLog:
 
     Args:
         folder: where they are written.
-        after: the step that the run goes on from; None for a new run, which removes what is in the folder.
+        after: the step that the run resumes from; None for a new run, which removes what is in the folder.
 
     Raises:
         InputError: as `require_tensorboard`.
@@ -54,11 +54,11 @@ class EventLog:
             self._writer.add_scalar(name, value, step)
 
     def flush(self) -> None:
-        """Bring everything onto the disk."""
+        """Write everything to disk."""
         self._writer.flush()
 
     def close(self) -> None:
-        """Flush, and end."""
+        """Flush and close the file."""
         self._writer.close()
 
 

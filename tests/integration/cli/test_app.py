@@ -10,7 +10,7 @@ import typer
 from support.cli import refused
 
 from wtacrs.integration.cli import main
-from wtacrs.integration.cli.app import _GO_ON, app
+from wtacrs.integration.cli.app import _RESUMABLE, app
 
 COMMANDS = tuple(typer.main.get_command(app).commands)
 
@@ -55,14 +55,14 @@ def test_ctrl_c_says_what_has_become_of_the_work(
     monkeypatch.setattr(f"wtacrs.integration.studies.{command}.{command}_study", stop)
     files = [str(captures)] if command == "sweep" else []
     assert main([command, *files, "--out", str(tmp_path)]) == 130
-    goes_on = "; what is done is kept: the same command goes on" if kept else ""
+    goes_on = "; finished parts are kept: run the same command again to continue" if kept else ""
     assert capsys.readouterr().err == f"interrupted{goes_on}\n"
 
 
 def test_what_runs_piece_by_piece_goes_on_after_ctrl_c() -> None:
     commands = typer.main.get_command(app).commands
     in_pieces = {name for name, command in commands.items() if "jobs" in {p.name for p in command.params}}
-    assert in_pieces == set(_GO_ON) - {"study", "experiment"}  # these go on by states of training
+    assert in_pieces == set(_RESUMABLE) - {"study", "experiment"}  # these go on by states of training
 
 
 @pytest.mark.parametrize(

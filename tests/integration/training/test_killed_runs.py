@@ -128,34 +128,26 @@ def die_at_call(monkeypatch: pytest.MonkeyPatch, method: str, call: int) -> None
     monkeypatch.setattr(Path, method, fatal)
 
 
-@pytest.mark.parametrize("call", [1, 2, 3, 4])
-def test_killed_between_the_renames_of_a_checkpoint(
+@pytest.mark.parametrize(
+    ("method", "call"),
+    [
+        # between the renames of a checkpoint
+        *(("rename", call) for call in (1, 2, 3, 4)),
+        # before a file takes its place
+        *(("replace", call) for call in (4, 6, 9)),
+    ],
+)
+def test_killed_while_files_change_places(
     whole: Any,
     config: FinetuneConfig,
     tokenizer: PreTrainedTokenizerBase,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    method: str,
     call: int,
 ) -> None:
     def work() -> None:
-        die_at_call(monkeypatch, "rename", call)
-        finetune(config.but(out=tmp_path, tensorboard=True), TASK, wide(tokenizer), tokenizer)
-
-    killed(work)
-    check_equal(whole, tmp_path, tokenizer, config)
-
-
-@pytest.mark.parametrize("call", [4, 6, 9])
-def test_killed_before_a_file_takes_its_place(
-    whole: Any,
-    config: FinetuneConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    call: int,
-) -> None:
-    def work() -> None:
-        die_at_call(monkeypatch, "replace", call)
+        die_at_call(monkeypatch, method, call)
         finetune(config.but(out=tmp_path, tensorboard=True), TASK, wide(tokenizer), tokenizer)
 
     killed(work)
