@@ -1,7 +1,7 @@
 """What is compared: estimators, each as it is or in the largest size that fits a share of the bytes.
 
 A composite has the size of what it wraps. `saved` has shapes that depend on the shape of x alone, so the bytes of an
-estimator are found on tensors without values.
+estimator are found on an x of zeros, or, where that would take long, on tensors without values.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from wtacrs.estimators.core.registry import missing_fields
 
 RECOMMENDED = "recommended"
 _SIZES = ("budget", "slots", "rank")
+# numbers of an x that is compressed faster than the operations on tensors without values are traced
+_SMALL = 2**15
 
 
 def size_of(estimator: Estimator) -> tuple[str, int | float] | None:
@@ -54,6 +56,9 @@ def resized(estimator: Estimator, size: int | float) -> Estimator:
 @lru_cache(maxsize=4096)  # the layers of a model have few shapes
 def stored_bytes(estimator: Estimator, shape: tuple[int, int], dtype: torch.dtype) -> int:
     """Bytes that the estimator keeps of an x of this shape and dtype."""
+    if shape[0] * shape[1] <= _SMALL:
+        own = torch.Generator().manual_seed(0)
+        return saved_bytes(estimator.compress(torch.zeros(shape, dtype=dtype), generator=own))
     with FakeTensorMode():
         return saved_bytes(estimator.compress(torch.empty(shape, dtype=dtype)))
 

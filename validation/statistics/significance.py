@@ -250,7 +250,7 @@ def min_detectable_bias(
     Args:
         level: of this test by itself.
         draws: of both halves.
-        spread: s = √tr Σ².
+        std: s = √tr Σ².
         variance: tr Σ; it matters only beside a rounding.
         rounding: norm of a bias that still counts as none.
     """
@@ -261,14 +261,19 @@ def min_detectable_bias(
         return rounding
     wanted = noncentrality(level, rest, POWER)
 
-    def surplus(b: float) -> float:
-        deviation = math.sqrt(b * b * std + std * std / pilot)
-        return b * b - rounding * math.sqrt(b * b + variance / pilot) - wanted * deviation / math.sqrt(rest)
-
+    given = (std, variance, rounding, pilot, rest, wanted)
     high = max(rounding, math.sqrt(std), math.sqrt(variance))
-    while surplus(high) <= 0:
+    while _surplus(high, *given) <= 0:
         high *= 2
-    return float(optimize.brentq(surplus, 0.0, high, xtol=1e-9 * high))
+    return float(optimize.brentq(_surplus, 0.0, high, args=given, xtol=1e-9 * high))
+
+
+def _surplus(
+    b: float, std: float, variance: float, rounding: float, pilot: int, rest: int, wanted: float
+) -> float:
+    """Left side less right side of the equation of `min_detectable_bias`."""
+    deviation = math.sqrt(b * b * std + std * std / pilot)
+    return b * b - rounding * math.sqrt(b * b + variance / pilot) - wanted * deviation / math.sqrt(rest)
 
 
 def rounding_error(x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"]) -> float:
