@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from wtacrs.estimators import InputError
 from wtacrs.integration.cli.app import LayersOption, SeedOption, app, console, progress_bar, wrote
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()

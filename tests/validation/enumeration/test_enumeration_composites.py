@@ -349,11 +349,13 @@ def test_planted_defects_are_caught(estimator: Estimator, seen: int, wrapped: bo
     ],
     ids=lambda v: getattr(v, "name", ""),
 )
-def test_the_law_book_enumerates_them(
+def test_the_list_of_properties_enumerates_them(
     estimator: Estimator, broken: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of_moments = {f"{kind}, by enumeration" for kind in ("unbiased", "closed forms")}
-    monkeypatch.setattr(checks, "LAWS", {name: entry for name, entry in PROPERTIES.items() if name in of_moments})
+    monkeypatch.setattr(
+        checks, "PROPERTIES", {name: entry for name, entry in PROPERTIES.items() if name in of_moments}
+    )
     verdicts = {v.name.split(",")[0]: v.status for v in check_estimator(estimator)}
     assert verdicts == {kind: "fail" if kind in broken else "pass" for kind in ("unbiased", "closed forms")}
 

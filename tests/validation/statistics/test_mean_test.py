@@ -155,7 +155,7 @@ def test_p_values_are_uniform_if_there_is_no_bias(null):
 
 @pytest.mark.usefixtures("unchecked")
 def test_squared_bias_and_its_error_are_honest():
-    """Unbiased with and without a bias; its spread over replications is the error that each run states."""
+    """Unbiased with and without a bias; its standard deviation over replications is the error that each run states."""
     for shift in (0.0, 0.5):
         tests = [judge(e + shift, 0.05) for e in gaussian([2.0, 1.0, 1.0, 0.2, 0.1, 0.0], (200, 30), 4)]
         found = np.array([t.bias_squared for t in tests])
