@@ -105,11 +105,11 @@ def _cosine(found: Moments, unit: float) -> tuple[float, float | None]:
 def compare_layer(
     layer: str, capture: LayerLike, candidates: Iterable[Candidate | Estimator | str], plan: ComparisonConfig
 ) -> list[ComparisonRow]:
-    """Moments relative to ‖G‖², stored bytes and multiplications of every candidate, for every kind of scores.
+    """Moments relative to ‖G‖², stored bytes and macs of every candidate, for every kind of scores.
 
     A candidate that ignores scores is listed once, under the first kind; one that does not fit its bytes not at all. The
-    numbers of a row depend on the layer, the candidate, the scores and the plan, not on the other rows. Memory: x and dy, a
-    few matrices of the size of the product, and what the estimator takes.
+    numbers of a row depend on the layer, the candidate, the scores and the plan, not on the other rows. Memory: x and dy,
+    a few matrices of the size of the product, and what the estimator takes.
 
     Args:
         layer: name for the table and the messages.
@@ -212,7 +212,7 @@ def _relative(value: float | None, unit: float) -> float | None:
 
 
 def median_macs(rows: Iterable[ComparisonRow]) -> float | None:
-    """Median of the multiplications relative to exact, over the rows that state them; None if none does."""
+    """Median of the macs relative to exact, over the rows that state them; None if none does."""
     stated = [share for row in rows if (share := row.relative_macs) is not None]
     return median(stated) if stated else None
 

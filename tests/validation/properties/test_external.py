@@ -93,7 +93,7 @@ def test_a_wrong_variance_breaks_its_property(tmp_path: Path) -> None:
     assert "stated" in found["closed forms, by sampling"][1]
 
 
-# --- properties that no published defect breaks -----------------------------------------------------------------------------
+# --- properties that no published defect breaks ------------------------------------------------------------------------
 
 
 class _Bent(torch.autograd.Function):
