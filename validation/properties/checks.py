@@ -1,4 +1,4 @@
-"""The list of properties of the zoo, open to estimators from outside: `check_estimator(your_estimator)`.
+"""All properties, checked on one estimator, registered or not: `check_estimator(your_estimator)`.
 
 The properties are those of `wtacrs.estimators.core.base`; which of them apply follows from the estimator's `traits`.
 """
@@ -61,7 +61,7 @@ def check_estimator(
 def check_external(
     estimator: ExternalProduct | ExternalLinear, *, level: float = 1e-6, seed: int = 0
 ) -> list[Verdict]:
-    """Check a product or a linear layer that is not ours against the properties of its kind; takes a few seconds.
+    """Check an external product or linear layer against the properties of its kind; takes a few seconds.
 
     Args:
         estimator: as `wtacrs.validation.properties.external_estimators.prepared` returns it.

@@ -1,4 +1,4 @@
-"""The properties asked of external code: products and linear layers that are not ours."""
+"""The properties asked of external products and linear layers."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def _caller(context: ExternalCheckContext, x: Tensor, dy: Tensor) -> Callable[[]
 
 @register_property("awkward sizes")
 def awkward_sizes(context: ExternalCheckContext) -> str:
-    """One row works; what no rows do is told."""
+    """One row works; what no rows do is reported."""
     got = estimate(context.external, context.problem("gaussian", 1), generator=context.stream())
     require(bool(got.isfinite().all()), "one row: NaN or infinite values")
     try:
@@ -289,7 +289,7 @@ def _compare(found: Tensor, exact: Tensor, formula: str) -> str:
 
 @register_property("saved bytes")
 def saved_bytes(context: ExternalCheckContext) -> str:
-    """Told, not judged: bytes that one step keeps for its backward pass, against the exact layer's."""
+    """Reported, not judged: bytes that one step keeps for its backward pass, against the exact layer's."""
     n, d, m = 256, 64, 32
     x, dy = context.problem("gaussian", n, d, m, dtype=torch.float32)
     with seeded(context.seed):

@@ -1,4 +1,4 @@
-"""Products and linear layers that are not ours, as estimators, so that the list of properties can examine them.
+"""External products and linear layers as estimators, so that their properties can be checked.
 
 External code draws inside its one call, in the forward or in the backward pass. So `compress` keeps the input whole and
 draws a seed, and `contract` makes the call under that seed: one seed, one draw, and the caller's random state stays as it

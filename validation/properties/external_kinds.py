@@ -1,4 +1,4 @@
-"""What an object that is not ours may be for `wtacrs check`: an estimator, a product or a linear layer."""
+"""What an external object is for `wtacrs check`: an estimator, a product or a linear layer."""
 
 from __future__ import annotations
 
