@@ -97,8 +97,8 @@ def low_rank_mean(n: int, d: int, m: int, generator: torch.Generator, dtype: tor
     """Rows `3·mean + rank-2 part + 0.1·noise`, as activations of a trained network look."""
     x, dy = _gaussian_pair(n, d, m, generator)
     mean = 3.0 * _normal(1, d, generator)
-    spread = _normal(n, 2, generator) @ _normal(2, d, generator)
-    return _rounded(Problem(mean + spread + 0.1 * x, dy), dtype)
+    low_rank = _normal(n, 2, generator) @ _normal(2, d, generator)
+    return _rounded(Problem(mean + low_rank + 0.1 * x, dy), dtype)
 
 
 def huge(n: int, d: int, m: int, generator: torch.Generator, dtype: torch.dtype) -> Problem:

@@ -1,4 +1,4 @@
-"""Long studies in pieces: over processes or machines, resumable, with one answer however they are spread.
+"""Long studies in pieces: over processes or machines, resumable, with one answer however they are distributed.
 
 A study is a list of `Task`s, each a module-level function of picklable arguments that returns records. A finished task
 is written to a file of its own at once; a study that was interrupted, or stopped at a bad layer, finds these files and

@@ -24,7 +24,7 @@ from wtacrs.validation.records.theory import Claim, Series, TheoryResult
 _SCALES = {
     "wta-condition": ("log", "log"),
     "any-scores": ("linear", "log"),
-    "price": ("linear", "log"),
+    "oracle-ratio": ("linear", "log"),
     "priority": ("linear", "log"),
     "topk": ("log", "log"),
 }

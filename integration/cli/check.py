@@ -18,7 +18,7 @@ def check(
         str,
         typer.Argument(
             metavar="SPEC|PATH.py:NAME",
-            help="As in 'crs(budget=0.3)', or what is not ours: PATH.py:NAME or package.module:NAME.",
+            help="As in 'crs(budget=0.3)', or external code: PATH.py:NAME or package.module:NAME.",
         ),
     ],
     kind: Annotated[
@@ -36,7 +36,7 @@ def check(
     ] = None,
     seed: SeedOption = 0,
 ) -> int:
-    """Check an estimator, or a product or a linear layer that is not ours; exit code 1 if it breaks a property.
+    """Check an estimator, or an external product or linear layer; exit code 1 if it breaks a property.
 
     A SPEC is checked against every property its traits promise. PATH.py:NAME imports the file, which runs it, and takes
     NAME for one of these:
@@ -64,7 +64,7 @@ def check(
     if is_reference(spec):
         estimator = external_from(spec, kind)
     elif kind != "auto":
-        raise InputError(f"--kind {kind} is for what is not ours, PATH.py:NAME; {spec!r} is a spec")
+        raise InputError(f"--kind {kind} is for external code, PATH.py:NAME; {spec!r} is a spec")
     else:
         estimator = make(spec)
     if layers and captures is None:

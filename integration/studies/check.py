@@ -14,7 +14,7 @@ from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.layers.scores import layer_scores
 from wtacrs.validation.problems import Problem
 from wtacrs.validation.properties.checks import check_estimator, check_external
-from wtacrs.validation.properties.external_code import ExternalLinear, ExternalProduct
+from wtacrs.validation.properties.external_estimators import ExternalLinear, ExternalProduct
 from wtacrs.validation.properties.external_kinds import file_stem
 from wtacrs.validation.properties.mean_report import MeanTracker
 from wtacrs.validation.records.base import stamp
@@ -37,7 +37,7 @@ def check_study(
 ) -> CheckResult:
     """The list of properties, and on captured layers a test of the mean at their real size; writes `check-<name>.json`.
 
-    A product or a linear layer from outside meets the list of properties of its kind.
+    An external product or linear layer is checked against the properties of its kind.
 
     With captures, each half of the verdicts gets half of the level; that half is shared evenly by the layers.
 
@@ -76,10 +76,10 @@ def _layer_verdict(
         return Verdict(name=name, status="not applicable", detail="the estimator does not claim to be unbiased")
     layer = captures[entry]
     scores = layer_scores("row-norms", layer.x, layer.dy, layer.mask)
-    watched = MeanTracker(estimator, Problem(layer.x, layer.dy))
-    found = mean_test(watched, layer.x, layer.dy, draws=draws, level=level, scores=scores, generator=generator)
+    tracker = MeanTracker(estimator, Problem(layer.x, layer.dy))
+    found = mean_test(tracker, layer.x, layer.dy, draws=draws, level=level, scores=scores, generator=generator)
     detail = (
-        f"{watched.in_words()}; p = {found.p_value:.2g} at level {level:.1g} over {draws} draws; seen with 99 % power "
+        f"{tracker.report()}; p = {found.p_value:.2g} at level {level:.1g} over {draws} draws; seen with 99 % power "
         f"would be a bias of {found.detectable:.2g} ‖G‖ in any direction, or of {found.detectable_along:.2g} ‖G‖ along G"
     )
     return Verdict(name=name, status="fail" if found.rejected else "pass", detail=detail)

@@ -19,7 +19,7 @@ verdicts = check_estimator(make("stratified(budget=0.3)"))
 broken = [v for v in verdicts if v.status == "fail"]
 assert not broken, broken
 assert any(v.name == "unbiased, by enumeration" and v.status == "pass" for v in verdicts)
-assert any(v.name == "multiplications" and v.status == "pass" for v in verdicts)
+assert any(v.name == "macs" and v.status == "pass" for v in verdicts)
 layer = ApproxLinear(16, 4, estimator="stratified(budget=0.3)", min_elements=0)
 layer(torch.randn(40, 16)).sum().backward()
 assert layer.weight.grad.isfinite().all()
@@ -27,7 +27,7 @@ make("quantized_rows(rows=stratified(budget=0.3))").compress(torch.randn(40, 16)
 """
 
 
-def test_an_outsider_is_registered_checked_and_trained_with() -> None:
+def test_an_estimator_of_somebody_else_is_registered_checked_and_trained_with() -> None:
     """In a process of its own: the registry of the other tests stays as it is."""
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, cwd=TESTS)
     assert done.returncode == 0, done.stderr

@@ -26,7 +26,7 @@ SHARES: dict[str, float] = {
     "layer tests": 2e-8,
     "comparison: monte carlo beside closed form": 5e-8,
     "checks: sound estimators": 1e-7,
-    "checks: outsiders": 9e-8,
+    "checks: external code": 9e-8,
     "distributed: mean gradient": 1e-8,
     "checks: sketches and projections": 1e-8,
     "checks: mixed precision": 1e-9,

@@ -62,7 +62,7 @@ def comparison_row(layer: str, seed: int, estimator: Estimator, budget: float | 
 
 
 def sampled_row(layer: str, seed: int, budget: float, draws: int = 50) -> ComparisonRow:
-    """An outsider's estimator, CRS shrunk by a tenth, measured by Monte Carlo; it does not say what it multiplies."""
+    """External code, CRS shrunk by a tenth, measured by Monte Carlo; it does not state its macs."""
     x, dy = problem(seed)
     exact, crs, g = dy.T @ x, CRS(budget=budget), torch.Generator().manual_seed(seed)
     estimates = torch.stack([0.9 * crs.contract(crs.compress(x, generator=g), dy) for _ in range(draws)])

@@ -1,4 +1,4 @@
-"""A layer of full size in bounded memory: `python -m wtacrs.validation.benchmarks.scale` measures the time and the peak memory.
+"""Time and peak memory on a layer of full size: `python -m wtacrs.validation.benchmarks.scale`.
 
 One layer of random rows, whose sizes vary a hundredfold, is written to a captured file; every estimator is then measured
 in a process of its own, by the very call that `wtacrs compare` makes. The peak is that of the whole process: Python and

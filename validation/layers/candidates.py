@@ -1,6 +1,7 @@
 """What is compared: estimators, each as it is or in the largest size that fits a share of the bytes.
 
-`saved` has shapes that depend on the shape of x alone, so the bytes of an estimator are found on tensors without values.
+`saved` has shapes that depend on the shape of x alone, so the bytes of an estimator are found on an x of zeros, or, where
+that would take long, on tensors without values.
 """
 
 from __future__ import annotations
@@ -17,11 +18,16 @@ from wtacrs.estimators.composites.recommended import recommended
 from wtacrs.estimators.core.sizing import missing_size, resized, size_of, sized
 
 RECOMMENDED = "recommended"
+# numbers of an x that is compressed faster than the operations on tensors without values are traced
+_SMALL = 2**15
 
 
 @lru_cache(maxsize=4096)  # the layers of a model have few shapes
 def stored_bytes(estimator: Estimator, shape: tuple[int, int], dtype: torch.dtype) -> int:
     """Bytes that the estimator keeps of an x of this shape and dtype."""
+    if shape[0] * shape[1] <= _SMALL:
+        own = torch.Generator().manual_seed(0)
+        return saved_bytes(estimator.compress(torch.zeros(shape, dtype=dtype), generator=own))
     with FakeTensorMode():
         return saved_bytes(estimator.compress(torch.empty(shape, dtype=dtype)))
 

@@ -104,25 +104,25 @@ def _cosine(found: Moments, unit: float) -> tuple[float, float | None]:
 
 @torch.no_grad()
 def compare_layer(
-    layer: str, capture: LayerLike, candidates: Iterable[Candidate | Estimator | str], plan: ComparisonConfig
+    layer: str, capture: LayerLike, candidates: Iterable[Candidate | Estimator | str], config: ComparisonConfig
 ) -> list[ComparisonRow]:
-    """Moments relative to ‖G‖², stored bytes and multiplications of every candidate, for every kind of scores.
+    """Moments relative to ‖G‖², stored bytes and macs of every candidate, for every kind of scores.
 
     A candidate that ignores scores is listed once, under the first kind; one that does not fit its bytes not at all. The
-    numbers of a row depend on the layer, the candidate, the scores and the plan, not on the other rows. Memory: x and dy, a
-    few matrices of the size of the product, and what the estimator takes.
+    numbers of a row depend on the layer, the candidate, the scores and the config, not on the other rows. Memory: x and
+    dy, a few matrices of the size of the product, and what the estimator takes.
 
     Args:
         layer: name for the table and the messages.
         capture: x, dy, mask, and for stale scores the earlier norms.
         candidates: an estimator or its spec, or a `Candidate`.
-        plan: how they are measured.
+        config: how they are measured.
 
     Raises:
         ZeroProduct: if the exact product is zero.
         InputError: on unusable input or specs.
     """
-    whole = on_device(capture, plan.device)
+    whole = on_device(capture, config.device)
     unpadded: LayerCapture | None = None
     rows: list[ComparisonRow] = []
     products: dict[bool, Tensor] = {}
@@ -137,8 +137,8 @@ def compare_layer(
         exact = products.get(candidate.share is None)
         if exact is None:
             exact = products[candidate.share is None] = exact_product(layer, data.x, data.dy)
-        for kind in plan.scores if estimator.traits.uses_scores else plan.scores[:1]:
-            rows.append(_row(layer, data, estimator, candidate, kind, exact, plan))
+        for kind in config.scores if estimator.traits.uses_scores else config.scores[:1]:
+            rows.append(_row(layer, data, estimator, candidate, kind, exact, config))
     return rows
 
 
@@ -149,14 +149,14 @@ def _row(
     candidate: Candidate,
     kind: ScoreKind,
     exact: Float64[Tensor, "m d"],
-    plan: ComparisonConfig,
+    config: ComparisonConfig,
 ) -> ComparisonRow:
     x, dy = data.x, data.dy
     n, d, m = *x.shape, dy.shape[1]
     name = spec(estimator)
     scores = layer_scores(kind, x, dy, data.mask, data.stale, layer=layer)
-    generator = generator_for(plan.seed, f"{layer} {name} {kind} {candidate.share}", x.device)
-    found = moments(estimator, [Product(x, dy, scores)], target=exact, draws=plan.draws, generator=generator)
+    generator = generator_for(config.seed, f"{layer} {name} {kind} {candidate.share}", x.device)
+    found = moments(estimator, [Product(x, dy, scores)], target=exact, draws=config.draws, generator=generator)
     unit = float(exact.square().sum())
     cosine, cosine_error = _cosine(found, unit)
     return ComparisonRow(
@@ -172,8 +172,8 @@ def _row(
         bias_squared=found.bias_squared / unit,
         variance=found.variance / unit,
         mse=found.mse / unit,
-        steps=plan.steps,
-        mse_of_mean=_error_of_mean(estimator, found, plan.steps) / unit,
+        steps=config.steps,
+        mse_of_mean=_error_of_mean(estimator, found, config.steps) / unit,
         cosine=cosine,
         method=found.method,
         draws=found.draws,
@@ -213,7 +213,7 @@ def _relative(value: float | None, unit: float) -> float | None:
 
 
 def median_macs(rows: Iterable[ComparisonRow]) -> float | None:
-    """Median of the multiplications relative to exact, over the rows that state them; None if none does."""
+    """Median of the macs relative to exact, over the rows that state them; None if none does."""
     stated = [share for row in rows if (share := row.relative_macs) is not None]
     return median(stated) if stated else None
 
@@ -251,10 +251,12 @@ def compare(
         if layer not in captures:
             raise InputError(f"layer {layer!r} is not among the captured layers: {', '.join(captures)}")
     kinds = tuple(default_scores(captures, chosen) if scores is None else scores)
-    plan = ComparisonConfig(kinds, steps, draws, seed, device)
+    config = ComparisonConfig(kinds, steps, draws, seed, device)
     groups = _by_estimator([_candidate(given) for given in candidates])
     runner = Runner(skipped=_warn) if runner is None else runner
-    return runner.run(ComparisonRow, [_task(captures, layer, group, plan) for layer in chosen for group in groups])
+    return runner.run(
+        ComparisonRow, [_task(captures, layer, group, config) for layer in chosen for group in groups]
+    )
 
 
 def _candidate(given: Candidate | Estimator | str) -> Candidate:
@@ -270,23 +272,23 @@ def _by_estimator(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
 
 
 def _task(
-    captures: Mapping[str, LayerLike], layer: str, candidates: Sequence[Candidate], plan: ComparisonConfig
+    captures: Mapping[str, LayerLike], layer: str, candidates: Sequence[Candidate], config: ComparisonConfig
 ) -> Task[ComparisonRow]:
     source: Mapping[str, LayerLike] = captures if isinstance(captures, Captures) else {layer: captures[layer]}
     mark = file_mark(captures.path) if isinstance(captures, Captures) else "memory"
     return Task(
-        key=f"compare {mark} {layer} {plan} {[(candidate.text, candidate.share) for candidate in candidates]}",
+        key=f"compare {mark} {layer} {config} {[(candidate.text, candidate.share) for candidate in candidates]}",
         work=_compared,
-        arguments=(source, layer, tuple(candidates), plan),
+        arguments=(source, layer, tuple(candidates), config),
         label=layer,
     )
 
 
 def _compared(
-    captures: Mapping[str, LayerLike], layer: str, candidates: Sequence[Candidate], plan: ComparisonConfig
+    captures: Mapping[str, LayerLike], layer: str, candidates: Sequence[Candidate], config: ComparisonConfig
 ) -> TaskOutput[ComparisonRow]:
     try:
-        return TaskOutput(records=tuple(compare_layer(layer, captures[layer], candidates, plan)))
+        return TaskOutput(records=tuple(compare_layer(layer, captures[layer], candidates, config)))
     except ZeroProduct as reason:
         return TaskOutput(skipped=str(reason))
 

@@ -254,12 +254,12 @@ def _exact_pair_norms(x: Tensor, dy: Tensor) -> Float64[Tensor, " n"]:
 def _variances(sums: TailSums, n: int, k: int) -> Float64[Tensor, " k"]:
     if k == n:
         return sums.ratios.new_zeros(k)
-    spread = second_moment = sums.scores[:k] * sums.ratios[:k]
+    variance = second_moment = sums.scores[:k] * sums.ratios[:k]
     if sums.products is not None:
-        spread = second_moment - sums.products[:k]
+        variance = second_moment - sums.products[:k]
     # a tail of one row has no variance, and its rounding must not pass for one
-    spread = torch.where(spread > _ROUNDING * second_moment, spread, 0.0)
-    return spread / (k - torch.arange(k, device=spread.device))
+    variance = torch.where(variance > _ROUNDING * second_moment, variance, 0.0)
+    return variance / (k - torch.arange(k, device=variance.device))
 
 
 def _crs(sums: TailSums, k: int) -> float:

@@ -1,4 +1,4 @@
-"""The list of properties of the zoo, open to estimators from outside: `check_estimator(your_estimator)`.
+"""All properties, checked on one estimator, registered or not: `check_estimator(your_estimator)`.
 
 The properties are those of `wtacrs.estimators.core.base`; which of them apply follows from the estimator's `traits`.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-# importing the modules enters their properties into the book
+# importing the modules enters their properties into the list
 import wtacrs.validation.properties.mechanics
 import wtacrs.validation.properties.moments  # noqa: F401
 from wtacrs.estimators import Estimator, InputError
-from wtacrs.validation.properties.external import EXTERNAL_PROPERTIES, ExternalCheckContext, external_tests
-from wtacrs.validation.properties.external_code import ExternalLinear, ExternalProduct
+from wtacrs.validation.properties.external import EXTERNAL_PROPERTIES, ExternalCheckContext, mean_tests
+from wtacrs.validation.properties.external_estimators import ExternalLinear, ExternalProduct
 from wtacrs.validation.properties.moments import STATISTICAL_TESTS
 from wtacrs.validation.properties.property import PROPERTIES, CheckContext, NotApplicable, Property, PropertyBroken
 from wtacrs.validation.records.check import Verdict
@@ -59,13 +59,13 @@ def check_estimator(
 
 
 def check_external(
-    outsider: ExternalProduct | ExternalLinear, *, level: float = 1e-6, seed: int = 0
+    estimator: ExternalProduct | ExternalLinear, *, level: float = 1e-6, seed: int = 0
 ) -> list[Verdict]:
-    """Check a product or a linear layer that is not ours against the properties of its kind; takes a few seconds.
+    """Check an external product or linear layer against the properties of its kind; takes a few seconds.
 
     Args:
-        outsider: as `wtacrs.validation.properties.external_code.prepared` returns it.
-        level: probability that a sound outsider fails any of the tests of its mean.
+        estimator: as `wtacrs.validation.properties.external_estimators.prepared` returns it.
+        level: probability that a sound one fails any of the tests of its mean.
         seed: of all problems and draws.
 
     Returns:
@@ -75,7 +75,7 @@ def check_external(
         InputError: if the level is no probability.
     """
     _check_level(level)
-    context = ExternalCheckContext(outsider, level / external_tests(outsider), seed)
+    context = ExternalCheckContext(estimator, level / mean_tests(estimator), seed)
     return [_verdict(entry, context, None) for entry in EXTERNAL_PROPERTIES.values()]
 
 

@@ -1,4 +1,4 @@
-"""The list of properties of outsiders: products and linear layers that are not ours."""
+"""The properties asked of external products and linear layers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wtacrs.estimators import joint_norms
 from wtacrs.validation.problems import Problem
-from wtacrs.validation.properties.external_code import (
+from wtacrs.validation.properties.external_estimators import (
     ExternalLinear,
     ExternalProduct,
     Step,
@@ -31,9 +31,9 @@ from wtacrs.validation.properties.property import (
 from wtacrs.validation.properties.saved_for_backward import bytes_for_backward
 from wtacrs.validation.statistics.significance import mean_test
 
-Outside = ExternalProduct | ExternalLinear
+External = ExternalProduct | ExternalLinear
 
-# properties that test a mean: those of every outsider, and those of a layer alone
+# properties that test a mean: those of products and layers, and those of layers alone
 _MEANS, _LAYER_MEANS = 4, 3
 
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -48,23 +48,23 @@ _SIDE_MASS = 9e-4
 _RARE = 100.0
 
 
-def external_tests(outsider: Outside) -> int:
+def mean_tests(estimator: External) -> int:
     """How many tests of the mean one run makes."""
-    return _MEANS + (_LAYER_MEANS if isinstance(outsider, ExternalLinear) else 0)
+    return _MEANS + (_LAYER_MEANS if isinstance(estimator, ExternalLinear) else 0)
 
 
 class ExternalCheckContext(CheckContext):
-    """A bench whose problems come in the widest precision that the outsider works in."""
+    """External code under examination, and problems in the widest precision that it works in."""
 
     @property
-    def outsider(self) -> Outside:
-        """The outsider under examination."""
+    def external(self) -> External:
+        """The product or layer under examination."""
         assert isinstance(self.estimator, (ExternalProduct, ExternalLinear))
         return self.estimator
 
     @property
     def linear(self) -> ExternalLinear:
-        """The outsider as a linear layer.
+        """The linear layer under examination.
 
         Raises:
             NotApplicable: if it is a product.
@@ -77,7 +77,7 @@ class ExternalCheckContext(CheckContext):
         self, name: str, n: int, d: int = 4, m: int = 3, dtype: torch.dtype | None = None, offset: int = 0
     ) -> Problem:
         """A problem of a named family."""
-        return super().problem(name, n, d, m, dtype or self.outsider.precision, offset)
+        return super().problem(name, n, d, m, dtype or self.external.precision, offset)
 
     def dominated(self) -> tuple[Problem, Problem]:
         """One row holds 1 − 9e-4 of the mass, the others are alike; and these others alone.
@@ -85,7 +85,7 @@ class ExternalCheckContext(CheckContext):
         The dominating row lies in the first column of x and the others in the rest, so that the estimate shows
         the two apart.
         """
-        precision = self.outsider.precision
+        precision = self.external.precision
         x, dy = super().problem("coherent", _MANY_ROWS, dtype=torch.float64)
         x[:, 0] = 0.0
         heavy = _MANY_ROWS // 2
@@ -98,7 +98,7 @@ class ExternalCheckContext(CheckContext):
 
     def judge(
         self,
-        outsider: Outside,
+        estimator: External,
         problem: Problem,
         *,
         draws: int = _DRAWS,
@@ -106,27 +106,27 @@ class ExternalCheckContext(CheckContext):
         part: Problem | None = None,
         part_name: str = "",
     ) -> str:
-        """Test the mean; what was found, in words.
+        """Test the mean; returns the report on it.
 
         Raises:
-            LawBroken: if it is not the exact product.
+            PropertyBroken: if it is not the exact product.
         """
-        watched = MeanTracker(outsider, problem, part, part_name)
+        tracker = MeanTracker(estimator, problem, part, part_name)
         level = self.level if level is None else level
-        test = mean_test(watched, *problem, draws=draws, level=level, generator=self.stream(1))
-        words = watched.in_words()
+        test = mean_test(tracker, *problem, draws=draws, level=level, generator=self.stream(1))
+        report = tracker.report()
         if not test.rejected:
-            return f"{words}; p = {test.p_value:.2g} in {draws} draws"
-        hint = _unweighted(watched, outsider, problem.x.shape[0])
-        raise PropertyBroken(f"{words}{hint}; p = {test.p_value:.2g} in {draws} draws, level {level:.1g}")
+            return f"{report}; p = {test.p_value:.2g} in {draws} draws"
+        hint = _unweighted(tracker, estimator, problem.x.shape[0])
+        raise PropertyBroken(f"{report}{hint}; p = {test.p_value:.2g} in {draws} draws, level {level:.1g}")
 
 
-def _unweighted(watched: MeanTracker, outsider: Outside, n: int) -> str:
+def _unweighted(tracker: MeanTracker, estimator: External, n: int) -> str:
     """What a mean below the exact product may come from."""
-    scale, error = watched.scale
-    if watched.beside is not None:
+    scale, error = tracker.scale
+    if tracker.beside is not None:
         return ""
-    k = outsider.rows(n) if isinstance(outsider, ExternalProduct) else None
+    k = estimator.rows(n) if isinstance(estimator, ExternalProduct) else None
     if k is not None and abs(scale - k / n) <= 4 * error:
         return f" (rows kept without their weights give k/n = {k / n:.3g})"
     if k is None and scale - 4 * error > 0.0 and scale + 4 * error < 0.95:
@@ -139,7 +139,7 @@ EXTERNAL_PROPERTIES: dict[str, Property] = {}
 
 
 def register_property(name: str) -> Callable[[Check], Check]:
-    """Enter a check into the outsiders' list of properties."""
+    """Enter a check into the list of properties of external code."""
 
     def enter(check: Check) -> Check:
         EXTERNAL_PROPERTIES[name] = Property(name, (check.__doc__ or "").strip().splitlines()[0], check)  # type: ignore[arg-type]
@@ -156,7 +156,7 @@ def shape_and_dtype(context: ExternalCheckContext) -> str:
         problem = context.problem("gaussian", _ROWS, dtype=dtype)
         short = str(dtype).removeprefix("torch.")
         try:
-            got = estimate(context.outsider, problem, generator=context.stream())
+            got = estimate(context.external, problem, generator=context.stream())
         except Exception as error:
             if dtype == torch.float32:
                 raise
@@ -166,7 +166,7 @@ def shape_and_dtype(context: ExternalCheckContext) -> str:
         require(got.dtype == dtype, f"{short} in, {str(got.dtype).removeprefix('torch.')} out")
         require(bool(got.isfinite().all()), f"{short}: NaN or infinite values")
         works.append(short)
-    turned = isinstance(context.outsider, ExternalProduct) and context.outsider.transposed
+    turned = isinstance(context.external, ExternalProduct) and context.external.transposed
     told = ["returns [d, m] = xᵀdy, read as its transpose"] if turned else []
     return "; ".join([f"works in {', '.join(works)}", *raises, *told])
 
@@ -197,34 +197,34 @@ def draw_reproducible(context: ExternalCheckContext) -> str:
     for _ in range(2):
         with seeded(context.seed):
             drawn.append(_caller(context, x, dy)())
-    outsider = context.outsider
-    given = isinstance(outsider, ExternalProduct) and outsider.form == "generator"
+    external = context.external
+    given = isinstance(external, ExternalProduct) and external.form == "generator"
     source = "generators" if given else "torch.manual_seed(…)"
     require(torch.equal(*drawn), f"two draws under equal {source} differ: it draws from another source")
-    if isinstance(outsider, ExternalProduct) and given:
+    if isinstance(external, ExternalProduct) and given:
         with seeded(context.seed):
             before = torch.get_rng_state()
-            outsider.call(x, dy, generator=context.stream())
+            external.call(x, dy, generator=context.stream())
             require(torch.equal(before, torch.get_rng_state()), "draws beside the generator that it is given")
     return "same generator, same draw" if given else "same torch.manual_seed, same draw"
 
 
 def _caller(context: ExternalCheckContext, x: Tensor, dy: Tensor) -> Callable[[], Tensor]:
     """Successive draws: calls of a product, steps of one layer."""
-    outsider = context.outsider
-    if isinstance(outsider, ExternalProduct):
-        return lambda: outsider.product(x, dy).detach()
-    module = outsider.module(x.shape[1], dy.shape[1], x.dtype)
+    external = context.external
+    if isinstance(external, ExternalProduct):
+        return lambda: external.product(x, dy).detach()
+    module = external.module(x.shape[1], dy.shape[1], x.dtype)
     return lambda: step(module, x, dy).dw.clone()
 
 
 @register_property("awkward sizes")
 def awkward_sizes(context: ExternalCheckContext) -> str:
-    """One row works; what no rows do is told."""
-    got = estimate(context.outsider, context.problem("gaussian", 1), generator=context.stream())
+    """One row works; what no rows do is reported."""
+    got = estimate(context.external, context.problem("gaussian", 1), generator=context.stream())
     require(bool(got.isfinite().all()), "one row: NaN or infinite values")
     try:
-        empty = estimate(context.outsider, context.problem("gaussian", 0), generator=context.stream())
+        empty = estimate(context.external, context.problem("gaussian", 0), generator=context.stream())
     except Exception as error:
         return f"one row works; no rows raise {type(error).__name__}"
     require(not bool((empty != 0).any()), "no rows: the estimate is not zero")
@@ -236,7 +236,7 @@ def zero_scores(context: ExternalCheckContext) -> str:
     """Rows that are all zero, in x or in dy, give zero: every score is 0 and 0/0 lies near."""
     x, dy = context.problem("gaussian", _ROWS)
     for what, problem in (("x", Problem(0 * x, dy)), ("dy", Problem(x, 0 * dy))):
-        got = estimate(context.outsider, problem, generator=context.stream())
+        got = estimate(context.external, problem, generator=context.stream())
         require(bool(got.isfinite().all()), f"{what} = 0: NaN or infinite values")
         require(not bool(got.any()), f"{what} = 0: the estimate is not zero")
     return "x = 0 and dy = 0 give zero"
@@ -289,7 +289,7 @@ def _compare(found: Tensor, exact: Tensor, formula: str) -> str:
 
 @register_property("saved bytes")
 def saved_bytes(context: ExternalCheckContext) -> str:
-    """Told, not judged: bytes that one step keeps for its backward pass, against the exact layer's."""
+    """Reported, not judged: bytes that one step keeps for its backward pass, against the exact layer's."""
     n, d, m = 256, 64, 32
     x, dy = context.problem("gaussian", n, d, m, dtype=torch.float32)
     with seeded(context.seed):
@@ -302,7 +302,7 @@ def saved_bytes(context: ExternalCheckContext) -> str:
 @register_property("mean: heavy-tailed rows")
 def mean_heavy_tailed(context: ExternalCheckContext) -> str:
     """The mean is the exact product where few rows hold most of it; a layer is built anew for every draw."""
-    return context.judge(context.outsider, context.problem("heavy_tailed", _ROWS))
+    return context.judge(context.external, context.problem("heavy_tailed", _ROWS))
 
 
 @register_property("mean: one dominating row")
@@ -313,7 +313,7 @@ def mean_one_dominating(context: ExternalCheckContext) -> str:
     """
     whole, others = context.dominated()
     return context.judge(
-        context.outsider,
+        context.external,
         whole,
         draws=_MANY_DRAWS,
         level=context.level / _RARE,
@@ -325,13 +325,13 @@ def mean_one_dominating(context: ExternalCheckContext) -> str:
 @register_property("mean: equal rows")
 def mean_equal_rows(context: ExternalCheckContext) -> str:
     """The mean is the exact product where all row norms are equal, so that no row is a winner."""
-    return context.judge(context.outsider, context.problem("ties", _ROWS))
+    return context.judge(context.external, context.problem("ties", _ROWS))
 
 
 @register_property("mean: zero rows")
 def mean_zero_rows(context: ExternalCheckContext) -> str:
     """The mean is the exact product where every third row is zero, as padding is."""
-    return context.judge(context.outsider, context.problem("zero_rows", _ROWS))
+    return context.judge(context.external, context.problem("zero_rows", _ROWS))
 
 
 @register_property("mean: 3-D input")

@@ -1,4 +1,4 @@
-"""What an object that is not ours may be for `wtacrs check`: an estimator, a product or a linear layer."""
+"""What an external object is for `wtacrs check`: an estimator, a product or a linear layer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wtacrs.estimators import Estimator, InputError
-from wtacrs.validation.properties.external_code import (
+from wtacrs.validation.properties.external_estimators import (
     ExternalEstimator,
     ExternalLinear,
     ExternalProduct,
@@ -60,7 +60,7 @@ def external_from(reference: str, kind: str = "auto") -> Estimator:
 
 
 def file_stem(estimator: Estimator) -> str:
-    """What the file of a result is called after: the registered name, or the last part of an outsider's label."""
+    """What the file of a result is called after: the registered name, or the last part of an external one's label."""
     if isinstance(estimator, ExternalEstimator):
         return estimator.label.rpartition(":")[2]
     return getattr(estimator, "name", type(estimator).__name__)

@@ -54,7 +54,7 @@ def _from_file(path: Path) -> ModuleType:
     state = path.stat()
     # a file that has changed is another module; one that has not keeps what it registered
     mark = hashlib.sha256(f"{path}|{state.st_mtime_ns}|{state.st_size}".encode()).hexdigest()[:16]
-    private = f"_wtacrs_outsider_{mark}"
+    private = f"_wtacrs_external_{mark}"
     if private in sys.modules:
         return sys.modules[private]
     spec = importlib.util.spec_from_file_location(private, path)

@@ -1,4 +1,4 @@
-"""What the mean of an estimator is, in words: how many times the exact product, and what lies elsewhere."""
+"""The mean of an estimator as a report: how many times the exact product it is, and what lies elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wtacrs.estimators import Estimator
 from wtacrs.validation.problems import Problem
 from wtacrs.validation.statistics.monte_carlo import Running
 
-# standard errors beyond which a number is told rather than left out
+# standard errors beyond which a number is reported rather than left out
 _CLEAR = 4.0
 
 
@@ -22,11 +22,11 @@ class MeanTracker(Estimator):
     Args:
         inner: the estimator that draws.
         problem: the rows it will be run on.
-        part: some of these rows, whose own scale is told too; their pairs must be orthogonal to those of the others.
+        part: some of these rows, whose own scale is reported too; their pairs must be orthogonal to those of the others.
         part_name: what to call them.
     """
 
-    name = "watched"
+    name = "mean_tracker"
 
     def __init__(
         self, inner: Estimator, problem: Problem, part: Problem | None = None, part_name: str = ""
@@ -74,19 +74,19 @@ class MeanTracker(Estimator):
         """`⟨EĜ, G⟩ / ‖G‖²` and its standard error."""
         return self.along.mean, self.along.error
 
-    def in_words(self) -> str:
+    def report(self) -> str:
         """The mean as a multiple of the exact product, with what lies in other directions if that is clear."""
         size = float(self.target.norm())
         if size == 0.0:
             return f"the exact product is zero, the mean has norm {float(self.mean.norm()):.2g}"
-        words = [f"the mean is {_figure(*self.scale)} × the exact product"]
+        parts = [f"the mean is {_figure(*self.scale)} × the exact product"]
         if self.part is not None:
-            words.append(
+            parts.append(
                 f"{self.part_name} come out at {_figure(self.along_part.mean, self.along_part.error)} × theirs"
             )
         elif self.beside is not None:
-            words.append(f"plus {self.beside / size:.2g} ‖G‖ in other directions")
-        return ", ".join(words)
+            parts.append(f"plus {self.beside / size:.2g} ‖G‖ in other directions")
+        return ", ".join(parts)
 
     @property
     def beside(self) -> float | None:

@@ -1,4 +1,4 @@
-"""The form of a property: a named check that holds, is broken, or does not apply, and the bench it is checked on."""
+"""The form of a property: a named check that holds, is broken, or does not apply, and the context it is checked in."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from wtacrs.validation.records.base import Record, Result, register_result
 
@@ -36,6 +36,14 @@ class Requirement(Record):
     slack: float = 0.0
 
 
+_FORMER_NAMES = {"price": "oracle-ratio", "exact-rule": "optimal-rule"}
+
+
+def _current_name(name: object) -> object:
+    """The name of today for that of an older result file."""
+    return _FORMER_NAMES.get(name, name) if isinstance(name, str) else name
+
+
 class Claim(Record):
     """One sentence of the theory, the numbers that bear it out, and what must be true of these numbers.
 
@@ -44,7 +52,7 @@ class Claim(Record):
     found: nothing here is sampled.
     """
 
-    name: str
+    name: Annotated[str, BeforeValidator(_current_name)]
     title: str
     statement: str
     status: Literal["true", "looks true"]
@@ -98,7 +106,7 @@ class Claim(Record):
 
     @property
     def holds(self) -> bool:
-        """Whether the numbers meet every requirement: they bear out a truth, or are a counter-example."""
+        """Whether the numbers meet every requirement: they bear out a theorem, or are a counter-example."""
         return not self.broken
 
     @property

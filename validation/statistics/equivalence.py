@@ -75,7 +75,7 @@ def paired_equivalence(
         exact: metric of the exact runs with the same seeds, in the same order.
         margin: > 0, in the unit of the metric; a difference smaller than this is of no consequence.
         level: of each test, in (0, ½).
-        spread: of the differences, from elsewhere; None to estimate it from these differences alone.
+        std: of the differences, from elsewhere; None to estimate it from these differences alone.
 
     Raises:
         InputError: on an unusable margin or level, and on fewer than two pairs.
@@ -119,7 +119,7 @@ def power(seeds: int, error: float, *, margin: float, level: float = 0.05, metho
         error: σ, the standard deviation of one difference.
         margin: > 0.
         level: of each one-sided test.
-        methods: L that the spread is estimated from, ν = (L − 1)(n − 1): 2 for a pair alone.
+        methods: L that the standard deviation is estimated from, ν = (L − 1)(n − 1): 2 for a pair alone.
     """
     if error == 0.0:
         return 1.0

@@ -1,7 +1,7 @@
 """The moments of an estimator: in closed form where it has one, else by Monte Carlo; the result says which.
 
-`closed_form` is the one place where a missing closed form is caught. It catches `NoClosedForm` and nothing wider: a kernel
-that torch does not have on a device, which is a `NotImplementedError`, is an error and not a reason to sample.
+`closed_form` is the one place where a missing closed form is caught. It catches `NoClosedForm` and nothing wider: a
+kernel that torch does not have on a device, which is a `NotImplementedError`, is an error and not a reason to sample.
 """
 
 from __future__ import annotations

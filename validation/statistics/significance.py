@@ -1,8 +1,8 @@
 """Tests of an estimator's mean and variance: sample size and level are fixed beforehand, one look at the data.
 
 The tests are asymptotic (averages of many independent draws, corrected for their skewness, see
-`wtacrs.validation.statistics.one_sample`). What is so rare that it never happens in the sample cannot be seen by any of them;
-where `enumerate_moments` applies it is exact and needs no level at all.
+`wtacrs.validation.statistics.one_sample`). What is so rare that it never happens in the sample cannot be seen by any of
+them; where `enumerate_moments` applies it is exact and needs no level at all.
 """
 
 from __future__ import annotations
@@ -158,9 +158,10 @@ def mean_test(
     *Along the target.* A two-sided t test of ⟨Ĝ_t − target, target⟩ over all draws, for a wrong scale such as k/n.
 
     `detectable` puts βᵀΣβ ≤ b² √tr Σ² (the largest eigenvalue is at most the root of the sum of squares), a high
-    estimate of tr Σ², and δ = c + 2.33 widened for the t distribution (`one_sample.noncentrality`), where c is the critical value
-    at level/2. The bound is attained where Σ has one direction and the bias shares it: there u is ±β/b, of the right
-    sign nearly always, and all of δ is left. `tests/validation/statistics/test_mean_test.py` computes the power for many spectra.
+    estimate of tr Σ², and δ = c + 2.33 widened for the t distribution (`one_sample.noncentrality`), where c is the
+    critical value at level/2. The bound is attained where Σ has one direction and the bias shares it: there u is ±β/b, of
+    the right sign nearly always, and all of δ is left. `tests/validation/statistics/test_mean_test.py` computes the power
+    for many spectra.
 
     The null hypothesis is widened by the rounding of the estimate's own dtype: a bias of norm at most
     `rounding_error(x, dy)` is none.
@@ -250,7 +251,7 @@ def min_detectable_bias(
     Args:
         level: of this test by itself.
         draws: of both halves.
-        spread: s = √tr Σ².
+        std: s = √tr Σ².
         variance: tr Σ; it matters only beside a rounding.
         rounding: norm of a bias that still counts as none.
     """
@@ -261,14 +262,19 @@ def min_detectable_bias(
         return rounding
     wanted = noncentrality(level, rest, POWER)
 
-    def surplus(b: float) -> float:
-        deviation = math.sqrt(b * b * std + std * std / pilot)
-        return b * b - rounding * math.sqrt(b * b + variance / pilot) - wanted * deviation / math.sqrt(rest)
-
+    given = (std, variance, rounding, pilot, rest, wanted)
     high = max(rounding, math.sqrt(std), math.sqrt(variance))
-    while surplus(high) <= 0:
+    while _surplus(high, *given) <= 0:
         high *= 2
-    return float(optimize.brentq(surplus, 0.0, high, xtol=1e-9 * high))
+    return float(optimize.brentq(_surplus, 0.0, high, args=given, xtol=1e-9 * high))
+
+
+def _surplus(
+    b: float, std: float, variance: float, rounding: float, pilot: int, rest: int, wanted: float
+) -> float:
+    """Left side less right side of the equation of `min_detectable_bias`."""
+    deviation = math.sqrt(b * b * std + std * std / pilot)
+    return b * b - rounding * math.sqrt(b * b + variance / pilot) - wanted * deviation / math.sqrt(rest)
 
 
 def rounding_error(x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -114,15 +115,15 @@ def known_moment(
     scores: Shaped[Tensor, " n"] | None = None,
 ) -> float | None:
     """Exact variance or mean squared error, None where there is no closed form."""
+    return closed_form(lambda: _moment(estimator, x, dy, quantity, scores))
 
-    def moment() -> float:
-        variance = float(estimator.variance(x, dy, scores=scores))
-        if quantity == "variance":
-            return variance
-        bias = estimator.expectation(x, dy, scores=scores) - dy.double().T @ x.double()
-        return variance + float(bias.square().sum())
 
-    return closed_form(moment)
+def _moment(estimator: Estimator, x: Tensor, dy: Tensor, quantity: Quantity, scores: Tensor | None) -> float:
+    variance = float(estimator.variance(x, dy, scores=scores))
+    if quantity == "variance":
+        return variance
+    bias = estimator.expectation(x, dy, scores=scores) - dy.double().T @ x.double()
+    return variance + float(bias.square().sum())
 
 
 def exact_ratio(a: float, b: float, level: float, quantity: Quantity = "variance") -> VarianceRatio:
@@ -163,16 +164,17 @@ def paired_ratio(
     above, below = np.broadcast_arrays(np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64))
     mean_a, mean_b = float(above.mean()), float(below.mean())
     _refuse_zeros(mean_a, mean_b)
-
-    def p_value(ratio: float) -> float:
-        return one_sample(above - ratio * below).p_value
-
+    p_value = partial(_p_value, above, below)
     ratio = mean_a / mean_b if mean_b > 0 else math.inf
     low, high = ratio, ratio
     if 0 < ratio < math.inf:
         low = _edge(p_value, ratio, -1, level) if p_value(0.0) <= level else 0.0
         high = _edge(p_value, ratio, 1, level)
     return VarianceRatio(ratio, low, high, p_value(1.0), level, mean_a, mean_b, "monte carlo", draws, quantity)
+
+
+def _p_value(above: np.ndarray, below: np.ndarray, ratio: float) -> float:
+    return one_sample(above - ratio * below).p_value
 
 
 def _edge(p_value: Callable[[float], float], ratio: float, side: Literal[-1, 1], level: float) -> float:

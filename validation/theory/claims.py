@@ -1,4 +1,4 @@
-"""All claims of the theory in order: what is true first, then what only looks true."""
+"""All claims in order: the theorems first, then the counter-examples to what only looks true."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from wtacrs.validation.theory import counter_examples, theorems
 CLAIMS: dict[str, Callable[[torch.Generator], Claim]] = {
     "ipps-optimum": theorems.ipps_optimum,
     "take-all": theorems.take_all,
-    "exact-rule": theorems.exact_rule,
+    "optimal-rule": theorems.optimal_rule,
     "without-replacement": theorems.without_replacement,
     "wta-condition": theorems.wta_condition,
     "coherent-rows": theorems.coherent_rows,
     "any-scores": theorems.any_scores,
-    "price": theorems.price,
+    "oracle-ratio": theorems.oracle_ratio,
     "poisson": counter_examples.poisson,
     "priority": counter_examples.priority,
     "systematic-order": counter_examples.systematic_order,

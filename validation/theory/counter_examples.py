@@ -1,4 +1,4 @@
-"""Orderings that are easily believed and false, each with its counter-example; `wtacrs.validation.theory.claims` lists them."""
+"""Counter-examples to orderings that are easily believed; `wtacrs.validation.theory.claims` lists them."""
 
 from __future__ import annotations
 

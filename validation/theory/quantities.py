@@ -1,4 +1,4 @@
-"""The truths of the theory and the orderings that only look true, as small exact numbers without any sampling."""
+"""The quantities that theorems and counter-examples compare, exact and without any sampling, and their problems."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WITHOUT_REPLACEMENT = (
 
 
 class WinnerRules(NamedTuple):
-    """Numbers of winners: by the paper's rule, by the exact-variance rule, and of the take-all set."""
+    """Numbers of winners: by the paper's rule, by the optimal rule, and of the take-all set."""
 
     paper: int
     optimal: int
@@ -58,12 +58,6 @@ def averaged_error(x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], k: int, st
     variance = make(spec.format(k=k)).variance(x, dy, scores=scores)
     t = torch.arange(1, steps + 1, dtype=torch.float64)
     return Averaged(bias.square().sum().expand(steps), variance / t)
-
-
-def alike(n: int) -> Problem:
-    """n equal pairs: the coherent extreme, where a fixed total of weights gives the product exactly."""
-    ones = torch.ones(n, 1, dtype=torch.float64)
-    return Problem(ones, ones)
 
 
 def periodic(n: int, period: int) -> Problem:

@@ -1,4 +1,4 @@
-"""The truths of the theory, each with exact numbers that would show it wrong; `wtacrs.validation.theory.claims` lists them."""
+"""Theorems, each with exact numbers that would show it wrong; `wtacrs.validation.theory.claims` lists them."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def take_all(generator: torch.Generator) -> Claim:
         name="take-all",
         title="The paper's |C| rule picks the take-all set: the rows with π = 1",
         statement="argmin P_T/(k − |C|) goes on exactly while the next row's inclusion probability would exceed 1: all "
-        f"{len(found)} random problems lie on the diagonal. The exact-variance rule keeps at least as many rows.",
+        f"{len(found)} random problems lie on the diagonal. The optimal rule keeps at least as many rows.",
         status="true",
         source="Liu et al. 2023 (arXiv 2305.15265), the rule after Theorem 2; inclusion probabilities of IPPS sampling",
         method="closed form",
@@ -96,7 +96,7 @@ def take_all(generator: torch.Generator) -> Claim:
         y_name="|C|",
         series=[
             Series(label="|C| = take-all set", x=sizes, y=sizes),
-            Series(label="exact-variance rule", estimator=OPTIMAL, x=sizes, y=optimal),
+            Series(label="optimal rule", estimator=OPTIMAL, x=sizes, y=optimal),
             Series(label="paper's rule", estimator=PAPER, x=sizes, y=paper),
         ],
         requirements=[
@@ -104,15 +104,13 @@ def take_all(generator: torch.Generator) -> Claim:
                 text="no winner beyond the take-all set", smaller="paper's rule", larger="|C| = take-all set"
             ),
             Requirement(text="the whole take-all set wins", smaller="|C| = take-all set", larger="paper's rule"),
-            Requirement(
-                text="the exact-variance rule keeps no fewer", smaller="paper's rule", larger="exact-variance rule"
-            ),
+            Requirement(text="the optimal rule keeps no fewer", smaller="paper's rule", larger="optimal rule"),
         ],
     )
 
 
-def exact_rule(generator: torch.Generator) -> Claim:
-    """Exact variance of WTA-CRS at the choices of the two rules, and the objective of the exact-variance rule there.
+def optimal_rule(generator: torch.Generator) -> Claim:
+    """Exact variance of WTA-CRS at the choices of the two rules, and the objective of the optimal rule there.
 
     The objective S_T²/(k − |C|) is the variance less the cross term ‖G_T‖²/(k − |C|), which neither rule looks at.
     """
@@ -128,16 +126,16 @@ def exact_rule(generator: torch.Generator) -> Claim:
         variance.append(float(exact[optimal] / exact[paper]))
     share = [(i + 0.5) / len(variance) for i in range(len(variance))]
     return Claim(
-        name="exact-rule",
+        name="optimal-rule",
         title="The paper's |C| is not the best for WTA-CRS: its tail is drawn with replacement",
-        statement="The exact-variance rule against the paper's, in 200 random problems, oracle's scores. Its objective "
+        statement="The optimal rule against the paper's, in 200 random problems, oracle's scores. Its objective "
         "S_T²/(k − |C|) is never above; neither is the variance (S_T² − ‖G_T‖²)/(k − |C|) in nine problems of ten. It "
         "can lose where ‖G_T‖ is large, which neither rule looks at.",
         status="true",
         source="the closed form of wta_crs with p ∝ w",
         method="closed form",
         x_name="share of the problems, in order of the ratio",
-        y_name="exact-variance rule / paper's rule",
+        y_name="optimal rule / paper's rule",
         series=[
             Series(label="the same", x=share, y=[1.0] * len(share)),
             Series(label="objective S_T²/(k − |C|)", x=share, y=sorted(objective)),
@@ -266,12 +264,12 @@ def any_scores(generator: torch.Generator) -> Claim:
     )  # fmt: skip
 
 
-def price(generator: torch.Generator) -> Claim:
-    """Variance with row norms over that with the oracle's scores, as the norms of dY spread."""
+def oracle_ratio(generator: torch.Generator) -> Claim:
+    """Variance with row norms over that with the oracle's scores, as the norms of dY scatter."""
     n, k = 400, 120
     x, dy = make_problem("gaussian", n, 8, 8, generator=generator)
     x, direction = x / row_norms(x).unsqueeze(1), dy / row_norms(dy).unsqueeze(1)
-    spread = torch.randn(n, 1, generator=generator, dtype=torch.float64)
+    log_norms = torch.randn(n, 1, generator=generator, dtype=torch.float64)
     sigmas = [round(0.125 * i, 3) for i in range(13)]
     labels = {
         "CRS": "crs(budget={k})",
@@ -282,27 +280,27 @@ def price(generator: torch.Generator) -> Claim:
     for label, spec in labels.items():
         estimator, ratios = make(spec.format(k=k)), []
         for sigma in sigmas:
-            scaled = direction * (sigma * spread).exp()
+            scaled = direction * (sigma * log_norms).exp()
             blind = estimator.variance(x, scaled)
             ratios.append(float(blind / estimator.variance(x, scaled, scores=joint_norms(x, scaled))))
         series.append(Series(label=label, estimator=repr(estimator), x=sigmas, y=ratios))
     return Claim(
-        name="price",
-        title="The price of not knowing dY grows with the spread of its row norms",
+        name="oracle-ratio",
+        title="The variance ratio to the oracle grows with the scatter of the row norms of dY",
         statement="Variance with row norms ‖x‖, known in the forward pass, over that with the oracle's ‖x‖‖y‖, when "
-        f"‖y‖ = exp(σ z), z normal (k = {k} of n = {n}). The better a design uses good scores, the more it pays here.",
+        f"‖y‖ = exp(σ z), z normal (k = {k} of n = {n}). The better a design uses good scores, the larger its ratio.",
         status="true",
         source="Σ w²/p is least at p ∝ w (Cauchy–Schwarz)",
         method="closed form",
-        x_name="σ, the spread of log ‖y‖",
+        x_name="σ, the standard deviation of log ‖y‖",
         y_name="variance, row norms / oracle",
         series=series,
         requirements=[
-            *(Requirement(text=f"no price where all ‖y‖ are equal: {s.label}", smaller=s.label, larger=1.0,
+            *(Requirement(text=f"1 where all ‖y‖ are equal: {s.label}", smaller=s.label, larger=1.0,
                           slack=_ROUNDING, where="first point") for s in series),
             Requirement(text="the oracle is never worse for CRS", smaller=1.0, larger="CRS", slack=_ROUNDING),
-            Requirement(text="CRS pays more than twice at σ = 1.5", smaller=2.0, larger="CRS", where="last point"),
-            *(Requirement(text=f"{b.label} pays more than {a.label} at σ = 1.5", smaller=a.label, larger=b.label,
+            Requirement(text="above 2 for CRS at σ = 1.5", smaller=2.0, larger="CRS", where="last point"),
+            *(Requirement(text=f"{b.label} above {a.label} at σ = 1.5", smaller=a.label, larger=b.label,
                           where="last point") for a, b in pairwise(series)),
         ],
     )  # fmt: skip

@@ -95,12 +95,17 @@ def test_equal_to_the_twin(seed: int, n: int, data: st.DataObject, group: int | 
     torch.testing.assert_close(estimator.contract(saved, dy), expected, rtol=1e-9, atol=1e-9 * scale)
 
 
+SLOTS = (1, 2, 3, 5, 9)
+
+
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("design", DESIGNS)
-@pytest.mark.parametrize("slots", [1, 2, 3, 5, 9])
+@pytest.mark.parametrize("slots", SLOTS)
 def test_enumeration_is_the_closed_form(design: str, slots: int) -> None:
+    """Every design with every number of slots, and every family of problems with each of both: in thirds."""
     estimator = make("mixed_precision_rows", slots=slots, design=design, group=[None, 1][slots % 2])
-    for name in PROBLEMS:
+    third = (DESIGNS.index(design) + SLOTS.index(slots)) % 3
+    for name in list(PROBLEMS)[third::3]:
         x, dy = make_problem(name, 3, 2, 2, generator=torch.Generator().manual_seed(7))
         for scores in (None, torch.tensor([0.0, 1.0, 3.0])):
             assert_exact(estimator, x, dy, scores)
@@ -174,7 +179,7 @@ def test_a_planted_defect_is_a_bias(cls: type[MixedPrecisionRows]) -> None:
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("spec", ["mixed_precision_rows(slots=0.7)", "hadamard_rotation(rows=fp8)"])
-def test_the_law_book_holds(spec: str) -> None:
+def test_every_property_holds(spec: str) -> None:
     assert [
         v for v in check_estimator(make(spec), level=share("checks: mixed precision", 2)) if v.status == "fail"
     ] == []

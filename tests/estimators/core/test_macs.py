@@ -110,11 +110,11 @@ class Silent(CRS):
         (CRS(budget=0.3), "pass", "0.292, 0.29, 0.3 of the exact product's"),
         (Understated(budget=0.3), "fail", "n=24, d=4, m=3: states 42, runs 84"),
         (Spendthrift(budget=0.3), "fail", "n=24, d=4, m=3: states 84, runs 300"),
-        (Silent(budget=0.3), "not applicable", "silent(budget=0.3) does not state its multiplications"),
+        (Silent(budget=0.3), "not applicable", "silent(budget=0.3) does not state its macs"),
     ],
 )
-def test_the_law_catches_a_wrong_statement(estimator: Estimator, status: str, told: str) -> None:
-    (verdict,) = [v for v in check_estimator(estimator) if v.name == "multiplications"]
+def test_the_property_catches_a_wrong_statement(estimator: Estimator, status: str, told: str) -> None:
+    (verdict,) = [v for v in check_estimator(estimator) if v.name == "macs"]
     assert (verdict.status, verdict.detail) == (status, told)
 
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support import naive
-from support.laws import assert_never_waits
+from support.assertions import assert_never_waits
 from support.row_plans import checked, coefficients, row_estimator
 from support.strategies import DTYPES, products, score_lists
 from torch import Tensor

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import naive_sketches as naive
+from support.assertions import assert_closed_forms, assert_never_waits
 from support.false_alarms import share
-from support.laws import assert_closed_forms, assert_never_waits
 from support.strategies import DTYPES, products
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode

@@ -13,7 +13,7 @@ from support.captures import capture
 
 from wtacrs.estimators import InputError, make, saved_bytes
 from wtacrs.estimators.composites.recommended import recommended
-from wtacrs.estimators.core.sizing import resized, size_of
+from wtacrs.estimators.core.sizing import resized, size_of, sized
 from wtacrs.integration.tables.compare import comparison_table, oracle_ratio_table, ratio_table
 from wtacrs.validation.layers.candidates import candidates_from, fitted, stored_bytes
 from wtacrs.validation.layers.captures import LayerCapture
@@ -48,6 +48,14 @@ def test_the_largest_that_fits(spec: str, n: int, d: int, share: float) -> None:
             return
     smallest = make(spec, **{f: 1 for f in ("budget", "slots", "rank") if spec in PLAIN[f]})
     assert stored_bytes(resized(smallest, size), (n, d), torch.bfloat16) > allowed
+
+
+@pytest.mark.parametrize("spec", SIZED)
+def test_bytes_of_a_large_x_are_found_without_its_values(spec: str) -> None:
+    """33,280 numbers, beyond what is compressed for its bytes alone."""
+    estimator = resized(sized(spec), 20)
+    found = estimator.compress(torch.randn(520, 64).bfloat16(), generator=torch.Generator().manual_seed(0))
+    assert stored_bytes(estimator, (520, 64), torch.bfloat16) == saved_bytes(found)
 
 
 PLAIN = {
@@ -115,7 +123,7 @@ def test_the_tables_show_what_the_rows_say(rows: list[ComparisonRow]) -> None:
         assert f"{entry.macs:.1%}" in text
     for words in (
         "equal rows, oracle",
-        "equal bytes, row norms",
+        "equal bytes, row-norms",
         "closed form",
         "sampled ±",
         "recommended",

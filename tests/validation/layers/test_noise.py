@@ -262,8 +262,8 @@ def test_the_interval_is_a_brute_force_jackknife(batches, seed, level):
     deviations = (gradients - gradients.mean(0)).square().sum(1).tolist()
     every = list(range(batches))
     left = [log_ratio([b for b in every if b != out]) for out in every]
-    spread = math.sqrt((batches - 1) / batches * sum((one - fmean(left)) ** 2 for one in left))
-    reach = stats.t.ppf((1 + level) / 2, batches - 1) * spread
+    error = math.sqrt((batches - 1) / batches * sum((one - fmean(left)) ** 2 for one in left))
+    reach = stats.t.ppf((1 + level) / 2, batches - 1) * error
     found = noise_ratio(errors.tolist(), deviations, level)
     assert found.value == pytest.approx(math.exp(log_ratio(every)), rel=1e-9)
     if reach < 600:

@@ -85,7 +85,7 @@ def test_sound_estimators_pass(spec):
         ("wta_crs(budget=8, winners=0.5)", {"only declared scores matter"}),
     ],
 )
-def test_traits_select_the_laws(spec, silent):
+def test_traits_select_the_properties(spec, silent):
     assert {v.name for v in check_estimator(make(spec)) if v.status == "not applicable"} == silent
 
 
@@ -103,10 +103,10 @@ PLANTED = (
 )
 
 
-@pytest.mark.parametrize(("estimator", "laws_broken"), PLANTED, ids=lambda v: getattr(v, "name", ""))
-def test_planted_bias_is_caught(estimator, laws_broken):
-    broken = failures(estimator)
-    assert laws_broken <= set(broken), broken
+@pytest.mark.parametrize(("estimator", "broken"), PLANTED, ids=lambda v: getattr(v, "name", ""))
+def test_planted_bias_is_caught(estimator, broken):
+    found = failures(estimator)
+    assert broken <= set(found), found
 
 
 MECHANICAL = (
@@ -132,7 +132,7 @@ MECHANICAL = (
 
 
 @pytest.mark.parametrize(("estimator", "broken"), MECHANICAL, ids=lambda v: getattr(v, "name", v))
-def test_every_law_catches_its_defect(estimator, broken, monkeypatch):
+def test_every_property_catches_its_defect(estimator, broken, monkeypatch):
     only(monkeypatch, broken)
     assert set(failures(estimator)) == {broken}
 
@@ -159,7 +159,7 @@ def test_an_unregistered_estimator_is_checked_all_the_same(monkeypatch):
     assert "not registered" in round_trip.detail
 
 
-def test_an_exception_is_a_failed_law_and_the_others_are_still_checked(monkeypatch):
+def test_an_exception_breaks_the_property_and_the_others_are_still_checked(monkeypatch):
     only(monkeypatch, "shape and dtype", "spec round trip")
 
     class Exploding(CRS):
@@ -168,10 +168,10 @@ def test_an_exception_is_a_failed_law_and_the_others_are_still_checked(monkeypat
         def compress(self, x, *, scores=None, generator=None):
             raise ZeroDivisionError("boom")
 
-    by_law = {v.name: v for v in check_estimator(Exploding(budget=0.3))}
-    assert by_law["shape and dtype"].status == "fail"
-    assert by_law["shape and dtype"].detail == "ZeroDivisionError: boom"
-    assert by_law["spec round trip"].status == "not applicable"
+    by_name = {v.name: v for v in check_estimator(Exploding(budget=0.3))}
+    assert by_name["shape and dtype"].status == "fail"
+    assert by_name["shape and dtype"].detail == "ZeroDivisionError: boom"
+    assert by_name["spec round trip"].status == "not applicable"
 
 
 def test_expected_failures_carry_their_reason_and_must_happen(monkeypatch):
@@ -186,7 +186,7 @@ def test_expected_failures_carry_their_reason_and_must_happen(monkeypatch):
     assert "but the property holds" in stale["linear in dy"]
 
 
-def test_laws_have_names_and_one_line_descriptions():
+def test_properties_have_names_and_one_line_descriptions():
     listed = properties()
     assert len({name for name, _ in listed}) == len(listed) == len(PROPERTIES)
     assert all(text and "\n" not in text for _, text in listed)

@@ -1,4 +1,4 @@
-"""What is not ours before the list of properties: published defects are found by name, sound pieces pass."""
+"""External code: published defects are found by name, sound pieces pass."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from wtacrs.integration.cli import main
 from wtacrs.validation.layers.captures import LayerCapture, write_captures
 from wtacrs.validation.problems import Problem, make_problem
 from wtacrs.validation.properties.checks import check_external
-from wtacrs.validation.properties.external import EXTERNAL_PROPERTIES, external_tests
-from wtacrs.validation.properties.external_code import ExternalLinear, ExternalProduct, prepared, seeded
+from wtacrs.validation.properties.external import EXTERNAL_PROPERTIES, mean_tests
+from wtacrs.validation.properties.external_estimators import ExternalLinear, ExternalProduct, prepared, seeded
 from wtacrs.validation.properties.external_kinds import external_from
 from wtacrs.validation.properties.mean_report import MeanTracker
 from wtacrs.validation.properties.saved_for_backward import bytes_for_backward
@@ -40,8 +40,8 @@ ALL_MEANS = {HEAVY, DOMINATING, EQUAL, ZERO}
 SOUND = ("ExactLinear", "SoundCRSLinear", "SoundCachedLinear", "sound_product", "sound_transposed")
 SOUND += ("sound_winner_take_all", "cosine_sketch")
 
-# of one run of the list of properties that must not raise an alarm, or none but those of a defect; there are fewer than 32
-LEVEL = repr(share("checks: outsiders", 32))
+# of one run that must not raise an alarm, or none but those of a defect; there are fewer than 32
+LEVEL = repr(share("checks: external code", 32))
 
 
 def verdicts(out: Path, name: str, *options: str) -> tuple[int, dict[str, tuple[str, str]]]:
@@ -54,7 +54,7 @@ def verdicts(out: Path, name: str, *options: str) -> tuple[int, dict[str, tuple[
 
 
 @pytest.mark.parametrize("name", SOUND)
-def test_what_is_sound_passes_every_law(name: str, tmp_path: Path) -> None:
+def test_what_is_sound_has_every_property(name: str, tmp_path: Path) -> None:
     code, found = verdicts(tmp_path, name, "--level", LEVEL)
     assert code == 0
     assert list(found) == list(EXTERNAL_PROPERTIES)
@@ -75,7 +75,7 @@ BROKEN = (
 @pytest.mark.parametrize(
     ("name", "properties", "named", "words"), BROKEN, ids=lambda v: v if isinstance(v, str) else ""
 )
-def test_a_published_defect_is_found_by_its_law(
+def test_a_published_defect_breaks_its_property(
     name: str, properties: set[str], named: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, found = verdicts(tmp_path, name, "--level", LEVEL)
@@ -86,7 +86,7 @@ def test_a_published_defect_is_found_by_its_law(
     assert {cells[1].strip() for cells in rows if cells[2].strip() == "fail"} == properties
 
 
-def test_a_wrong_variance_is_found_by_its_law(tmp_path: Path) -> None:
+def test_a_wrong_variance_breaks_its_property(tmp_path: Path) -> None:
     """At a level at which 1200 draws can tell the two variances apart: they differ by a twelfth."""
     code, found = verdicts(tmp_path, "WrongSignSketch", "--level", "1e-3")
     assert code == 1
@@ -94,7 +94,7 @@ def test_a_wrong_variance_is_found_by_its_law(tmp_path: Path) -> None:
     assert "stated" in found["closed forms, by sampling"][1]
 
 
-# --- properties that no published defect breaks -----------------------------------------------------------------------------
+# --- properties that no published defect breaks ------------------------------------------------------------------------
 
 
 class _Bent(torch.autograd.Function):
@@ -167,25 +167,25 @@ PLANTED = (
 
 
 @pytest.mark.parametrize(("call", "broken"), PLANTED)
-def test_every_law_catches_its_defect(call, broken: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_property_catches_its_defect(call, broken: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     mechanical = {
         name: entry for name, entry in EXTERNAL_PROPERTIES.items() if not name.startswith("mean") or name == DEEP
     }
     monkeypatch.setattr("wtacrs.validation.properties.checks.EXTERNAL_PROPERTIES", mechanical)
-    outsider = external_from(reference(call)) if call.__name__ != "<lambda>" else linear(call)
-    failed = {v.name for v in check_external(outsider, level=float(LEVEL)) if v.status == "fail"}
+    external = external_from(reference(call)) if call.__name__ != "<lambda>" else linear(call)
+    failed = {v.name for v in check_external(external, level=float(LEVEL)) if v.status == "fail"}
     assert broken <= failed
     assert call in (wrong_shape, scaled_in_place) or failed == broken
 
 
 def reference(call) -> str:
     """Every function of this file under its own name, without importing the file twice."""
-    sys.modules.setdefault("outsiders_under_test", sys.modules[__name__])
-    return f"outsiders_under_test:{call.__name__}"
+    sys.modules.setdefault("external_under_test", sys.modules[__name__])
+    return f"external_under_test:{call.__name__}"
 
 
 def linear(call) -> ExternalLinear:
-    from wtacrs.validation.properties.external_code import FunctionLinear
+    from wtacrs.validation.properties.external_estimators import FunctionLinear
 
     made = prepared(ExternalLinear("bent", lambda d, m: FunctionLinear(call, d, m, bias=True)))
     assert isinstance(made, ExternalLinear)
@@ -210,12 +210,12 @@ def test_real_sizes_by_captures(tmp_path: Path) -> None:
 
 
 def test_a_square_product_keeps_the_layout_that_it_was_seen_to_have() -> None:
-    outsider = prepared(ExternalProduct("transposed", lambda x, dy: x.T @ dy))
+    external = prepared(ExternalProduct("transposed", lambda x, dy: x.T @ dy))
     x, dy = make_problem("gaussian", 9, 3, 3, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(outsider.contract(outsider.compress(x), dy), dy.T @ x)
+    torch.testing.assert_close(external.contract(external.compress(x), dy), dy.T @ x)
 
 
-def test_the_mean_in_words_is_that_of_the_draws() -> None:
+def test_the_reported_mean_is_that_of_the_draws() -> None:
     x = torch.eye(4, dtype=torch.float64)
     dy = torch.eye(4, dtype=torch.float64)[:, :2]
     part = Problem(x[:1], dy[:1])
@@ -225,12 +225,12 @@ def test_the_mean_in_words_is_that_of_the_draws() -> None:
         product[0] *= 0.5
         return product
 
-    watched = MeanTracker(ExternalProduct("halved", halved), Problem(x, dy), part, "the first row")
+    tracker = MeanTracker(ExternalProduct("halved", halved), Problem(x, dy), part, "the first row")
     for _ in range(5):
-        watched.contract(watched.compress(x), dy)
-    assert watched.scale == (0.75, 0.0)
-    assert watched.in_words() == ("the mean is 0.75 × the exact product, the first row come out at 0.5 × theirs")
-    assert watched.beside == pytest.approx(0.5 * 2**0.5 / 2)
+        tracker.contract(tracker.compress(x), dy)
+    assert tracker.scale == (0.75, 0.0)
+    assert tracker.report() == ("the mean is 0.75 × the exact product, the first row come out at 0.5 × theirs")
+    assert tracker.beside == pytest.approx(0.5 * 2**0.5 / 2)
 
 
 def test_bytes_kept_for_the_backward_pass() -> None:
@@ -257,9 +257,9 @@ def test_bytes_kept_for_the_backward_pass() -> None:
 def test_the_callers_random_state_is_left_alone() -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    outsider = external_from(f"{DEFECTS}:SoundCRSLinear")
+    external = external_from(f"{DEFECTS}:SoundCRSLinear")
     x, dy = make_problem("gaussian", 8, 4, 3, generator=torch.Generator().manual_seed(0))
-    outsider.contract(outsider.compress(x, generator=torch.Generator().manual_seed(0)), dy)
+    external.contract(external.compress(x, generator=torch.Generator().manual_seed(0)), dy)
     with seeded(9):
         torch.rand(1)
     assert torch.equal(torch.get_rng_state(), before)
@@ -267,7 +267,7 @@ def test_the_callers_random_state_is_left_alone() -> None:
 
 def test_the_level_is_divided_among_the_tests_that_are_made() -> None:
     means = [name for name in EXTERNAL_PROPERTIES if name.startswith("mean")]
-    assert external_tests(ExternalLinear("l", nn.Linear)) == len(means)
-    assert external_tests(ExternalProduct("p", torch.mm)) == len(ALL_MEANS)
+    assert mean_tests(ExternalLinear("l", nn.Linear)) == len(means)
+    assert mean_tests(ExternalProduct("p", torch.mm)) == len(ALL_MEANS)
     with pytest.raises(InputError, match="level=2"):
         check_external(ExternalProduct("p", torch.mm), level=2)

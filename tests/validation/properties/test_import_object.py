@@ -11,7 +11,7 @@ import torch
 from wtacrs.estimators import Estimator
 from wtacrs.integration.cli import main
 from wtacrs.validation.problems import make_problem
-from wtacrs.validation.properties.external_code import ExternalLinear, ExternalProduct
+from wtacrs.validation.properties.external_estimators import ExternalLinear, ExternalProduct
 from wtacrs.validation.properties.external_kinds import external_from
 from wtacrs.validation.properties.import_object import is_reference, load_reference
 

@@ -61,13 +61,13 @@ def test_by_hand() -> None:
 
 
 def test_at_the_margin_it_errs_as_often_as_it_says() -> None:
-    """The p-value is uniform where the true difference is the margin (few seeds and little spread: one side counts)."""
+    """The p-value is uniform where the true difference is the margin (few seeds and little scatter: one side counts)."""
     p = [one.equivalent for one in shifted(0.01, 6, 2000, std=0.002)]
     assert stats.kstest(p, "uniform").pvalue > LEVEL
 
 
 def test_it_has_power_inside_the_margin() -> None:
-    """20 seeds, spread half a point, margin one point: power above 99.9 %."""
+    """20 seeds, standard deviation half a point, margin one point: power above 99.9 %."""
     found = shifted(0.0, 20, 500, std=0.005)
     accepted = sum(one.verdict == "equivalent" for one in found)
     assert stats.binomtest(accepted, 500, 0.999, alternative="less").pvalue > LEVEL
@@ -116,7 +116,7 @@ def test_seeds_needed_are_the_fewest() -> None:
     assert seeds_needed(2.6, margin=2.0, level=0.01) == needed
 
 
-def test_a_pooled_spread_of_two_methods_is_that_of_their_differences() -> None:
+def test_a_pooled_std_of_two_methods_is_that_of_their_differences() -> None:
     one, two = [0.71, 0.74, 0.70, 0.78], [0.70, 0.75, 0.73, 0.74]
     found = pooled_std([one, two])
     assert found.freedom == 3
@@ -146,7 +146,7 @@ def test_pooled_p_values_are_uniform_at_the_margin() -> None:
     assert stats.kstest(p, "uniform").pvalue > LEVEL
 
 
-def test_a_spread_from_elsewhere_sets_interval_and_freedom() -> None:
+def test_a_std_from_elsewhere_sets_interval_and_freedom() -> None:
     found = paired_equivalence([0.8, 0.9], [0.8, 0.8], margin=0.1, std=PooledStd(0.02, 18))
     assert found.freedom == 18
     assert found.error == pytest.approx(0.02 / math.sqrt(2))
@@ -155,6 +155,6 @@ def test_a_spread_from_elsewhere_sets_interval_and_freedom() -> None:
 
 
 @pytest.mark.parametrize("runs", [[[0.1, 0.2]], [[0.1], [0.2]], [[0.1, 0.2], [0.1]]])
-def test_a_spread_needs_methods_and_seeds(runs: list[list[float]]) -> None:
+def test_a_std_needs_methods_and_seeds(runs: list[list[float]]) -> None:
     with pytest.raises(InputError, match="at least two methods"):
         pooled_std(runs)

@@ -119,7 +119,7 @@ class Noisy(Estimator):
 
 
 @pytest.mark.parametrize("shift", [0.0, 1.0])
-def test_standard_errors_are_the_spread_over_repetitions(shift):
+def test_standard_errors_are_the_std_over_repetitions(shift):
     """Spread of each moment over independent runs against the error that each run states.
 
     Over R runs the ratio's own standard deviation is about 1/√(2R). The squared bias has more room below at no

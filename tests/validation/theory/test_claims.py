@@ -144,6 +144,16 @@ def test_a_theory_comes_back_with_its_verdicts(result: TheoryResult, tmp_path: P
     assert again.holds
 
 
+@pytest.mark.parametrize(("former", "current"), [("price", "oracle-ratio"), ("exact-rule", "optimal-rule")])
+def test_claims_of_older_files_come_back_under_their_names_of_today(
+    former: str, current: str, result: TheoryResult, tmp_path: Path
+) -> None:
+    path = write_result(tmp_path / "theory.json", result)
+    path.write_text(path.read_text().replace(f'"name": "{current}"', f'"name": "{former}"'))
+    assert f'"name": "{former}"' in path.read_text()
+    assert load_result(path) == result
+
+
 def test_verdicts_are_computed_from_the_numbers_of_the_file(result: TheoryResult, tmp_path: Path) -> None:
     path = write_result(tmp_path / "theory.json", result)
     content = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""What the theory says is true, for random problems; what only looks true, with one counter-example each."""
+"""Theorems on random problems, and one counter-example to each ordering that only looks true."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from wtacrs.validation.enumeration.exact_moments import enumerate_moments
 from wtacrs.validation.problems import make_problem
 from wtacrs.validation.theory.quantities import (
     WITHOUT_REPLACEMENT,
-    alike,
     averaged_error,
+    correlated,
     exact_variance,
     periodic,
     priority_variance_of_equal_scores,
@@ -75,7 +75,7 @@ def test_take_all_inclusion_is_the_optimum(seed: int, n: int, data: st.DataObjec
 
 @given(products(), st.data())
 @settings(max_examples=100)
-def test_the_exact_rule_is_never_above_the_papers_in_its_own_objective(
+def test_the_optimal_rule_is_never_above_the_papers_in_its_own_objective(
     xy: tuple[Tensor, Tensor], data: st.DataObject
 ) -> None:
     """Its objective S_T²/(k − c) is the variance up to ‖G_T‖²: the variance itself if the tail's sum vanishes."""
@@ -89,7 +89,7 @@ def test_the_exact_rule_is_never_above_the_papers_in_its_own_objective(
     assert float(loss[rules.optimal]) <= float(loss[rules.paper])
 
 
-def test_the_exact_rule_is_below_the_papers_in_typical_problems() -> None:
+def test_the_optimal_rule_is_below_the_papers_in_typical_problems() -> None:
     ratios = []
     for seed in range(20):
         x, dy = make_problem("heavy_tailed", 200, 8, 8, generator=torch.Generator().manual_seed(seed))
@@ -103,12 +103,12 @@ def problem(seed: int, n: int, kind: str) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, 3, generator=generator, dtype=torch.float64)
     dy = torch.randn(n, 2, generator=generator, dtype=torch.float64)
-    x = x * torch.rand(n, 1, generator=generator, dtype=torch.float64) ** {"plain": 0, "spread": 2}.get(kind, 1)
+    x = x * torch.rand(n, 1, generator=generator, dtype=torch.float64) ** {"plain": 0, "scattered": 2}.get(kind, 1)
     return (x.abs(), dy.abs()) if kind == "coherent" else (x, dy)
 
 
 @pytest.mark.parametrize("spec", WITHOUT_REPLACEMENT)
-@given(seeds, st.integers(2, 40), st.sampled_from(["plain", "spread", "coherent"]), st.booleans(), st.data())
+@given(seeds, st.integers(2, 40), st.sampled_from(["plain", "scattered", "coherent"]), st.booleans(), st.data())
 @settings(max_examples=120)
 def test_without_replacement_is_never_above_wta_crs(
     spec: str, seed: int, n: int, kind: str, oracle: bool, data: st.DataObject
@@ -137,10 +137,10 @@ def excess(spec: str, scores: Tensor, k: int) -> float:
 @given(seeds, st.integers(2, 30), st.floats(0.0, 3.0), st.data())
 @settings(max_examples=60)
 def test_no_product_loses_by_drawing_without_replacement(
-    spec: str, seed: int, n: int, spread: float, data: st.DataObject
+    spec: str, seed: int, n: int, scatter: float, data: st.DataObject
 ) -> None:
     """All products at once: where no row is certain, the condition is one on the joint inclusion probabilities."""
-    scores = (spread * torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)).exp()
+    scores = (scatter * torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)).exp()
     k = data.draw(st.integers(1, n - 1))
     assume(float(inclusion(scores, k).probabilities.max()) < 1)
     assert excess(spec, scores, k) < 1e-9
@@ -154,7 +154,7 @@ def test_some_product_loses_by_systematic_sampling_in_a_fixed_order() -> None:
 @settings(max_examples=8)
 def test_pivotal_in_random_order_is_never_above_wta_crs(seed: int, n: int, data: st.DataObject) -> None:
     """By enumeration of all orders and fights."""
-    x, dy = problem(seed, n, "spread")
+    x, dy = problem(seed, n, "scattered")
     k = data.draw(st.integers(1, n - 1))
     found = enumerate_moments(make("pivotal", budget=k), x, dy).variance
     assert found <= float(make("wta_crs", budget=k).variance(x, dy)) + 1e-10 * size(x, dy)
@@ -162,13 +162,13 @@ def test_pivotal_in_random_order_is_never_above_wta_crs(seed: int, n: int, data:
 
 @pytest.mark.parametrize("spec", ["bernoulli(budget=10, reserve=20.0)", "bernoulli(budget=10, reserve=0.0)"])
 def test_poisson_sampling_can_be_worse_than_crs(spec: str) -> None:
-    x, dy = alike(30)
+    x, dy = correlated(30, 1.0)
     assert exact_variance("crs(budget=10)", x, dy) == pytest.approx(0.0, abs=1e-9)
     assert exact_variance(spec, x, dy) > 10.0
 
 
 def test_priority_sampling_can_be_worse_than_crs() -> None:
-    x, dy = alike(30)
+    x, dy = correlated(30, 1.0)
     assert priority_variance_of_equal_scores(x, dy, 10) == pytest.approx(30 * 20 / 9)
     assert exact_variance("crs(budget=10)", x, dy) == pytest.approx(0.0, abs=1e-9)
 
@@ -199,7 +199,7 @@ def test_topk_wins_one_step_and_loses_the_average() -> None:
 
 def test_wta_crs_is_below_crs_under_its_condition() -> None:
     """Σ_C p > |C|/k, for p ∝ w; winners that are too light break it and the ordering with it."""
-    x, dy = problem(1, 20, "spread")
+    x, dy = problem(1, 20, "scattered")
     w = joint_norms(x, dy).sort(descending=True).values
     k = 8
     for c in range(k):

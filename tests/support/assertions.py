@@ -1,4 +1,4 @@
-"""What several test files demand of an estimator."""
+"""What several test files require of an estimator."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Products and linear layers that are not ours, as estimators, so that the list of properties can examine them.
+"""External products and linear layers as estimators, so that their properties can be checked.
 
-An outsider draws inside its one call, in the forward or in the backward pass. So `compress` keeps the input whole and
-draws a seed, and `contract` runs the outsider under that seed: one seed, one draw, and the caller's random state stays
-as it is. An outsider claims to be unbiased and random, and takes no scores. What a layer keeps in its class
-or its Python module rather than in itself cannot be made new: it is carried from draw to draw.
+External code draws inside its one call, in the forward or in the backward pass. So `compress` keeps the input whole and
+draws a seed, and `contract` makes the call under that seed: one seed, one draw, and the caller's random state stays as it
+is. External code claims to be unbiased and random, and takes no scores. What a layer keeps in its class or its Python
+module rather than in itself cannot be made new: it is carried from draw to draw.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Held(NamedTuple):
 class ExternalEstimator(Estimator[Held]):
     """Base of both kinds; `precision` is the widest dtype it works in."""
 
-    traits: ClassVar[Traits] = Traits("outsider", True, False, False, False)
+    traits: ClassVar[Traits] = Traits("external", True, False, False, False)
     label: str
     precision: torch.dtype
 
@@ -63,7 +63,7 @@ class ExternalEstimator(Estimator[Held]):
         return Held(x, new_seed(x.device, generator))
 
     def contract(self, saved: Held, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
-        """One call of the outsider under the saved seed, in the dtype of the exact product."""
+        """One call of the external code under the saved seed, in the dtype of the exact product."""
         check_rows_agree(saved.x, dy)
         dtype = product_dtype(saved.x, dy)
         with seeded(int(saved.seed)):
@@ -236,8 +236,8 @@ class FunctionLinear(nn.Module):
         return self.call(x, self.weight) if self.bias is None else self.call(x, self.weight, self.bias)
 
 
-def prepared(outsider: ExternalProduct | ExternalLinear) -> ExternalProduct | ExternalLinear:
-    """The outsider with its widest precision and the layout of its result, both found by running it.
+def prepared(estimator: ExternalProduct | ExternalLinear) -> ExternalProduct | ExternalLinear:
+    """The same with its widest precision and the layout of its result, both found by running it.
 
     What raises in every precision comes back as it is: the properties will tell.
     """
@@ -247,13 +247,15 @@ def prepared(outsider: ExternalProduct | ExternalLinear) -> ExternalProduct | Ex
         dy = torch.randn(_PROBE_ROWS, _PROBE_M, generator=generator).to(precision)
         try:
             with seeded(0):
-                result = outsider.raw(x, dy) if isinstance(outsider, ExternalProduct) else outsider.product(x, dy)
+                result = (
+                    estimator.raw(x, dy) if isinstance(estimator, ExternalProduct) else estimator.product(x, dy)
+                )
         except Exception:
             continue
         if result.dtype != precision:
             continue
-        if isinstance(outsider, ExternalProduct):
+        if isinstance(estimator, ExternalProduct):
             turned = list(result.shape) == [_PROBE_D, _PROBE_M]
-            return dataclasses.replace(outsider, precision=precision, transposed=turned)
-        return dataclasses.replace(outsider, precision=precision)
-    return outsider
+            return dataclasses.replace(estimator, precision=precision, transposed=turned)
+        return dataclasses.replace(estimator, precision=precision)
+    return estimator
