@@ -1,7 +1,8 @@
 """Compare the README's numbers of the demo with a fresh run of it: `python -m readme_numbers.check --demo runs/demo`.
 
-One seed on one thread leaves no noise: with the same libraries and processor the accuracies must be equal. Another processor rounds sums in another order, and training ends elsewhere: there the accuracies must
-agree within five standard errors of a difference.
+One seed on one thread leaves no noise: with the same libraries and processor the accuracies must be equal. Another
+processor rounds sums in another order, and training ends elsewhere: there the accuracies must agree within five standard
+errors of a difference.
 """
 
 from __future__ import annotations
