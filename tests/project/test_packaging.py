@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -16,7 +17,7 @@ WITH_EXAMPLES = sorted(
     ".".join(("wtacrs", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
     for storey in STOREYS
     for path in (ROOT / storey).rglob("*.py")
-    if ">>>" in path.read_text(encoding="utf-8")
+    if re.search(r"^\s*>>> ", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
 )
 
 
