@@ -125,7 +125,7 @@ class MixedPrecisionRows(RegeneratingEstimator[SavedSlots]):
         if not number or not (s >= 1 if isinstance(s, int) else 0.0 < s <= MOST_SLOTS):
             accepted = f"an int ≥ 1 (number of slots) or a float in (0, {MOST_SLOTS}] (slots per row)"
             raise InputError(f"mixed_precision_rows: slots={s!r} must be {accepted}")
-        if self.design not in DESIGNS:
+        if not isinstance(self.design, str) or self.design not in DESIGNS:
             raise InputError(f"mixed_precision_rows: design={self.design!r} must be one of {', '.join(DESIGNS)}")
         check_bits(BITS_PER_SLOT, self.group, self.name)
 

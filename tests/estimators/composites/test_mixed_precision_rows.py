@@ -16,7 +16,15 @@ from support.naive_sketches import product, transpose
 from support.strategies import DTYPES, products
 from torch import Tensor
 
-from wtacrs.estimators import HadamardRotation, InputError, MixedPrecisionRows, joint_norms, make, saved_bytes
+from wtacrs.estimators import (
+    HadamardRotation,
+    InputError,
+    MixedPrecisionRows,
+    NoClosedForm,
+    joint_norms,
+    make,
+    saved_bytes,
+)
 from wtacrs.estimators.composites.hadamard_rotation import rotate, rotate_back
 from wtacrs.estimators.composites.mixed_precision_rows import _column_blocks
 from wtacrs.estimators.composites.slots import MOST_SLOTS, allot, peak_to_rms, relative_error

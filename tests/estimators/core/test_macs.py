@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from wtacrs.estimators import CRS, Estimator, available, lookup, make
-from wtacrs.estimators.core.errors import NoClosedForm
+from wtacrs.estimators import CRS, Estimator, NoClosedForm, available, lookup, make
 from wtacrs.validation.properties.checks import check_estimator
 from wtacrs.validation.properties.macs import counted_macs
 
