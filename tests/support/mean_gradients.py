@@ -38,3 +38,8 @@ def gradient_projections(
             )
         )
     return torch.stack(samples)
+
+
+def repeated(batch: dict[str, Tensor], copies: int) -> dict[str, Tensor]:
+    """A batch that holds its examples so many times."""
+    return {name: torch.cat([rows] * copies) for name, rows in batch.items()}
