@@ -70,11 +70,6 @@ class LastSeenNorms(GradientNorms):
         """Of how many examples something is remembered."""
         return max((table.examples for table in self._tables.values()), default=0)
 
-    @property
-    def bytes_per_example(self) -> float:
-        """`nbytes` over the number of examples; 0 at the start."""
-        return self.nbytes / self.examples if self.examples else 0.0
-
     def state_dict(self) -> dict[str, Any]:
         """The tables, values and all, from the disk too."""
         self.enter()

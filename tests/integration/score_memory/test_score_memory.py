@@ -304,14 +304,14 @@ def test_a_shared_sample_is_scored_by_all_that_read_it() -> None:
 def test_bytes_and_own_lengths() -> None:
     cache = LastSeenNorms()
     watched = RecordedModel(cache)
-    assert (cache.nbytes, cache.bytes_per_example, cache.examples) == (0, 0.0, 0)
+    assert (cache.nbytes, cache.examples) == (0, 0)
     for ids, batch in batches(epochs=1, size=7):
         watched.model(**batch, example_ids=torch.tensor(ids)).backward()
     saved = cache.state_dict()["tables"]["source"]
     assert saved["values"].numel() == sum(LENGTHS)  # not 7 × the longest
     least = 2 * sum(LENGTHS) + 12 * len(LENGTHS)
     assert least <= cache.nbytes <= 1.6 * least
-    assert cache.bytes_per_example == cache.nbytes / 7
+    assert cache.examples == 7
 
 
 def test_gradients_that_are_not_finite_are_not_remembered() -> None:
