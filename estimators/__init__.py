@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from wtacrs.estimators.core.registry import make as make
     from wtacrs.estimators.core.registry import register as register
     from wtacrs.estimators.core.registry import spec as spec
+    from wtacrs.estimators.core.row_design import RowPlan as RowPlan
     from wtacrs.estimators.core.scores import joint_norms as joint_norms
     from wtacrs.estimators.core.scores import row_norms as row_norms
     from wtacrs.estimators.core.scores import sampling_scores as sampling_scores
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
     from wtacrs.estimators.rows.priority import Priority as Priority
     from wtacrs.estimators.rows.row_estimator import RowEstimator as RowEstimator
     from wtacrs.estimators.rows.row_estimator import RowMoments as RowMoments
-    from wtacrs.estimators.rows.row_estimator import RowPlan as RowPlan
     from wtacrs.estimators.rows.row_estimator import SavedRows as SavedRows
     from wtacrs.estimators.rows.sampford import Sampford as Sampford
     from wtacrs.estimators.rows.systematic import Systematic as Systematic
@@ -100,7 +100,7 @@ _HOMES = {
     "Priority": "rows.priority",
     "RowEstimator": "rows.row_estimator",
     "RowMoments": "rows.row_estimator",
-    "RowPlan": "rows.row_estimator",
+    "RowPlan": "core.row_design",
     "SavedRows": "rows.row_estimator",
     "Sampford": "rows.sampford",
     "Systematic": "rows.systematic",

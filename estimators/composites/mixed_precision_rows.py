@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -18,14 +18,16 @@ from wtacrs.estimators.composites.slots import (
     peak_to_rms,
     relative_error,
 )
-from wtacrs.estimators.core.base import Estimator, Traits
-from wtacrs.estimators.core.checks import check_length, check_matrix, check_rows_agree
-from wtacrs.estimators.core.counter_rng import CounterStream, Uniforms, new_seed, uniform_numbers
+from wtacrs.estimators.core.base import Traits
+from wtacrs.estimators.core.checks import check_length, check_rows_agree
+from wtacrs.estimators.core.counter_rng import Source, Uniforms
 from wtacrs.estimators.core.errors import InputError, NoClosedForm
 from wtacrs.estimators.core.packing import check_bits, from_bytes, grouped, round_up, spread_steps, to_bytes
 from wtacrs.estimators.core.products import double_product, product_dtype, working_dtype
 from wtacrs.estimators.core.registry import register
+from wtacrs.estimators.core.row_design import RowDesign, RowPlan
 from wtacrs.estimators.core.scores import row_norms, sampling_scores
+from wtacrs.estimators.core.sourced import RandomChoices, RegeneratingEstimator
 from wtacrs.estimators.rows.conditional_poisson import ConditionalPoisson
 from wtacrs.estimators.rows.fixed_size import FixedSizeEstimator
 from wtacrs.estimators.rows.pivotal import Pivotal
@@ -68,7 +70,7 @@ class SlotPlan(NamedTuple):
 
 @register("mixed_precision_rows")
 @dataclass(frozen=True, repr=False)
-class MixedPrecisionRows(Estimator[SavedSlots]):
+class MixedPrecisionRows(RegeneratingEstimator[SavedSlots]):
     """Heavy rows get many bits, light rows few, the lightest are sampled: `Ĝ = Σ_kept y_i Q_t(x_i/π_i)ᵀ`.
 
     S slots of 2 bits a number are divided among the rows (see `wtacrs.estimators.composites.slots`). Row i is kept with
@@ -157,34 +159,17 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
         weights = torch.where(kept, 1.0 / torch.where(kept, target.probabilities, 1.0), 0.0)
         return SlotPlan(torch.where(kept, 1 + allotment.refinements, 0), weights)
 
-    def compress(
-        self,
-        x: Float[Tensor, "n d"],
-        *,
-        scores: Shaped[Tensor, " n"] | None = None,
-        generator: torch.Generator | None = None,
-    ) -> SavedSlots:
-        """Divide the slots, draw the rows, weigh, round and cut them into digits (see `Estimator.compress`)."""
-        check_matrix("x", x)
-        x = x.detach()
-        n = x.shape[0]
-        checked = sampling_scores(x, scores)
-        supported = torch.where(checked[:, None] > 0, x, 0.0)  # what is left out may hold anything
-        numbers = self.rows_design(n).uniforms(n) if n else 0
-        uniforms = uniform_numbers((numbers,), torch.float64, x.device, generator)
-        seed = new_seed(x.device, generator)
-        plan = self.plan(self.allot(supported, checked), uniforms)
-        return self.keep(supported, plan, seed, CounterStream(seed))
-
-    def keep(
-        self, x: Float[Tensor, "n d"], plan: SlotPlan, seed: Int64[Tensor, " 1"], source: Uniforms
-    ) -> SavedSlots:
-        """The digits of the rounded rows of a plan."""
+    def keep(self, x: Float[Tensor, "n d"], scores: Float64[Tensor, " n"], source: RandomChoices) -> SavedSlots:
+        """Divide the slots, draw the rows, weigh, round and cut them into digits."""
+        x = torch.where(scores[:, None] > 0, x.detach(), 0.0)  # what is left out may hold anything
+        design = AllottedRows(self, self.allot(x, scores))
+        plan = design.slot_plan(source.plan(design, scores))
+        seed, numbers = source.seeded()
         n, d = x.shape
         layout = _layout(plan.slots, self.slots_for(n))
         steps = self._steps(x, plan, layout)
         digits = [
-            self._digits(x, plan, layout, steps, columns, source)
+            self._digits(x, plan, layout, steps, columns, numbers)
             for columns in _column_blocks(max(layout.rows.shape[0], layout.owner.shape[0]), d)
         ]
         return SavedSlots(
@@ -196,10 +181,9 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
             columns=x.new_empty((d, 0)),
         )
 
-    def places(self, x: Float[Tensor, "n d"], plan: SlotPlan) -> Float[Tensor, "k d"]:
-        """Numbers p such that entry p with uniform number u has the code ⌊p + u⌋: for enumeration."""
-        layout = _layout(plan.slots, self.slots_for(x.shape[0]))
-        return self._places(x, plan, layout, self._steps(x, plan, layout), slice(0, x.shape[1]))
+    def unlisted(self) -> str | None:
+        """As the design that draws the rows."""
+        return self.rows_design(1).unlisted()
 
     def _steps(self, x: Float[Tensor, "n d"], plan: SlotPlan, layout: _Layout) -> Float[Tensor, "k groups"]:
         """Steps of the weighted rows."""
@@ -220,7 +204,7 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
     ) -> UInt8[Tensor, "s bytes"]:
         """The packed digits of some columns."""
         places = self._places(x, plan, layout, steps, columns)
-        dither = source.uniforms(0, _counters(layout.rows, x.shape[1], columns)).to(places.dtype)
+        dither = source.uniforms(0, _counters(layout.rows, x.shape[1], columns), lambda: places).to(places.dtype)
         top = _top(layout.slots).unsqueeze(1).to(places.dtype)
         codes = torch.minimum((places + dither).floor().clamp(min=0), top).to(torch.int64)
         digits = (codes.index_select(0, layout.owner) >> (BITS_PER_SLOT * layout.below).unsqueeze(1)) & 3
@@ -236,17 +220,13 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
     ) -> Float[Tensor, "k c"]:
         """Where the numbers of some columns lie among the levels."""
         rows = _weighted(x[:, columns], plan, layout.rows)
-        spread = spread_steps(steps, x.shape[1], self.group)[:, columns].to(rows.dtype)
+        step = spread_steps(steps, x.shape[1], self.group)[:, columns].to(rows.dtype)
         top = _top(layout.slots).to(rows.dtype)
-        return rows / torch.where(spread > 0, spread, 1.0) + top.unsqueeze(1) / 2
+        return rows / torch.where(step > 0, step, 1.0) + top.unsqueeze(1) / 2
 
-    def contract(self, saved: SavedSlots, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
-        """Put the digits together and sum the pairs (see `Estimator.contract`)."""
+    def finish(self, saved: SavedSlots, dy: Float[Tensor, "n m"], source: Source) -> Float[Tensor, "m d"]:
+        """Put the digits together and sum the pairs; the dither comes from the source once more."""
         check_length(saved.shape_carrier, dy)
-        return self.finish(saved, dy, CounterStream(saved.seed))
-
-    def finish(self, saved: SavedSlots, dy: Float[Tensor, "n m"], source: Uniforms) -> Float[Tensor, "m d"]:
-        """What `contract` returns, with the dither from a source."""
         n, d = saved.shape_carrier.shape[0], saved.columns.shape[0]
         dtype = product_dtype(saved.columns, dy)
         working = torch.float32 if dtype == torch.float16 else dtype
@@ -267,7 +247,7 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
         return torch.cat(found, dim=1).to(dtype)
 
     def macs(self, n: int, d: int, m: int) -> int:
-        """Those of the design, `min(S, n)·d·m` and what it needs itself, and `n` per group for the spreads."""
+        """Those of the design, `min(S, n)·d·m` and what it needs itself, and `n` per group for the peaks."""
         groups = 1 if self.group is None else -(-d // self.group)
         return self.rows_design(n).macs(n, d, m) + n * groups
 
@@ -307,6 +287,56 @@ class MixedPrecisionRows(Estimator[SavedSlots]):
         """`E‖Q_t(x_i) − x_i‖²` of every row that is kept."""
         error = relative_error(peak_to_rms(x, self.group), 1 + allotment.refinements)
         return error * row_norms(x).square()
+
+
+@dataclass(frozen=True, eq=False)
+class AllottedRows(RowDesign):
+    """How the rows are drawn once the slots are divided: a slot for every row, of weight 0 where it is not kept.
+
+    Equal if the numbers are: enumeration lists equal designs once.
+    """
+
+    estimator: MixedPrecisionRows
+    allotment: Allotment
+
+    def uniforms(self, n: int) -> int:
+        """Those of the design."""
+        return self.estimator.rows_design(n).uniforms(n) if n else 0
+
+    def keys(self, n: int) -> int:
+        """Those of the design."""
+        return self.estimator.rows_design(n).keys(n)
+
+    def plan(self, scores: Float64[Tensor, " n"], uniforms: Float64[Tensor, " q"]) -> RowPlan:
+        """What the estimator does with these numbers."""
+        kept = self.estimator.plan(self.allotment, uniforms)
+        return RowPlan(torch.arange(scores.shape[0], device=scores.device), kept.weights)
+
+    def cuts(self, scores: Float64[Tensor, " n"], chosen: Float64[Tensor, " j"]) -> Float64[Tensor, " c"]:
+        """Those of the design at the number of rows that are kept, with the sizes after rounding for scores."""
+        ranking = self.allotment.target.ranking
+        sizes = torch.zeros_like(scores).scatter(0, ranking.order, ranking.scores)
+        design = replace(self.estimator.rows_design(scores.shape[0]), budget=max(int(self.allotment.rows), 1))
+        return design.cuts(sizes, chosen)
+
+    def slot_plan(self, plan: RowPlan) -> SlotPlan:
+        """The plan again, with the slots of every row that is kept."""
+        return SlotPlan(torch.where(plan.weights > 0, 1 + self.allotment.refinements, 0), plan.weights)
+
+    def _key(self) -> tuple[object, ...]:
+        given = self.allotment
+        return (
+            self.estimator,
+            tuple(given.target.probabilities.tolist()),
+            int(given.rows),
+            tuple(given.refinements.tolist()),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AllottedRows) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
 
 
 class _Layout(NamedTuple):

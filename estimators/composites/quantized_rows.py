@@ -9,15 +9,17 @@ import torch
 from jaxtyping import Float, Float64, Int, Int64, Shaped, UInt8
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Estimator, Traits
-from wtacrs.estimators.core.checks import check_length, check_matrix, check_rows_agree
-from wtacrs.estimators.core.counter_rng import CounterStream, FreshNumbers, Uniforms, entry_counters, new_seed
+from wtacrs.estimators.core.base import Traits
+from wtacrs.estimators.core.checks import check_length, check_rows_agree
+from wtacrs.estimators.core.counter_rng import Source, Uniforms, entry_counters
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.estimators.core.packing import Packed, check_bits, grid_places, pack, rounding_variance, unpack
 from wtacrs.estimators.core.products import product_dtype, working_dtype
 from wtacrs.estimators.core.registry import register
+from wtacrs.estimators.core.row_design import RowPlan
 from wtacrs.estimators.core.scores import row_norms, sampling_scores
-from wtacrs.estimators.rows.row_estimator import RowEstimator, RowPlan
+from wtacrs.estimators.core.sourced import RandomChoices, RegeneratingEstimator
+from wtacrs.estimators.rows.row_estimator import RowEstimator
 
 ROUNDINGS = ("dithered", "stochastic")
 
@@ -35,7 +37,7 @@ class SavedPackedRows(NamedTuple):
 
 @register("quantized_rows")
 @dataclass(frozen=True, repr=False)
-class QuantizedRows(Estimator[SavedPackedRows]):
+class QuantizedRows(RegeneratingEstimator[SavedPackedRows]):
     """Rows drawn by `rows` and stored with stochastic rounding: more rows for the same bytes.
 
     Source of the stochastic rounding: ActNN (Chen et al., ICML 2021, arXiv 2104.14129), which keeps every row;
@@ -89,28 +91,19 @@ class QuantizedRows(Estimator[SavedPackedRows]):
         if self.rounding not in ROUNDINGS:
             raise InputError(f'quantized_rows: rounding={self.rounding!r} must be "dithered" or "stochastic"')
 
-    def compress(
-        self,
-        x: Float[Tensor, "n d"],
-        *,
-        scores: Shaped[Tensor, " n"] | None = None,
-        generator: torch.Generator | None = None,
-    ) -> SavedPackedRows:
-        """Draw a plan, gather its rows, weight and pack them (see `Estimator.compress`)."""
-        check_matrix("x", x)
-        plan = self.rows.draw(sampling_scores(x, scores), generator)
-        if self.rounding == "dithered":
-            seed = new_seed(x.device, generator)
-            return self.keep(x, plan, seed, CounterStream(seed))
-        seed = torch.zeros(0, dtype=torch.int64, device=x.device)
-        return self.keep(x, plan, seed, FreshNumbers(generator, working_dtype(x.dtype)))
-
     def keep(
-        self, x: Float[Tensor, "n d"], plan: RowPlan, seed: Int64[Tensor, " s"], source: Uniforms
+        self, x: Float[Tensor, "n d"], scores: Float64[Tensor, " n"], source: RandomChoices
     ) -> SavedPackedRows:
-        """What `compress` returns, given the plan and the uniform numbers of the rounding."""
+        """Gather the rows of a plan, weight and pack them."""
+        plan = source.plan(self.rows, scores)
+        numbers: Uniforms
+        if self.rounding == "dithered":
+            seed, numbers = source.seeded()
+        else:
+            seed = torch.zeros(0, dtype=torch.int64, device=x.device)
+            numbers = source.fresh(working_dtype(x.dtype))
         weighted = _weighted(x, plan)
-        uniforms = source.uniforms(0, entry_counters(weighted)).to(weighted.dtype)
+        uniforms = numbers.uniforms(0, entry_counters(weighted), lambda: self.places(x, plan)).to(weighted.dtype)
         return SavedPackedRows(
             *pack(weighted, self.bits, self.group, uniforms),
             indices=plan.indices.to(torch.int16 if x.shape[0] <= 2**15 else torch.int32),
@@ -119,11 +112,7 @@ class QuantizedRows(Estimator[SavedPackedRows]):
             columns=x.new_empty((x.shape[1], 0)),
         )
 
-    def contract(self, saved: SavedPackedRows, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
-        """Unpack and sum the pairs (see `Estimator.contract`)."""
-        return self.finish(saved, dy, CounterStream(saved.seed))
-
-    def finish(self, saved: SavedPackedRows, dy: Float[Tensor, "n m"], source: Uniforms) -> Float[Tensor, "m d"]:
+    def finish(self, saved: SavedPackedRows, dy: Float[Tensor, "n m"], source: Source) -> Float[Tensor, "m d"]:
         """What `contract` returns; a dither comes from the source once more."""
         check_length(saved.shape_carrier, dy)
         dtype = product_dtype(saved.columns, dy)
@@ -138,6 +127,10 @@ class QuantizedRows(Estimator[SavedPackedRows]):
     def places(self, x: Float[Tensor, "n d"], plan: RowPlan) -> Float[Tensor, "k d"]:
         """Numbers p such that entry p with uniform number u has the code ⌊p + u⌋: for enumeration."""
         return grid_places(_weighted(x, plan), self.bits, self.group)
+
+    def unlisted(self) -> str | None:
+        """As the row design."""
+        return self.rows.unlisted()
 
     def macs(self, n: int, d: int, m: int) -> int:
         """Those of the row design."""

@@ -4,7 +4,7 @@ A row that is included with probability π_i, weighs 1/π_i and is stored in t s
 
     w_i² [(1 + ε_i(t)) / π_i − 1],      ε_i(t) = m_i / (3 (4^t − 1)²),
 
-where ε is that of dithered rounding to 4^t levels relative to ‖x_i‖², and the spread `m_i = Σ_g size_g max_g² / ‖x_i‖²`
+where ε is that of dithered rounding to 4^t levels relative to ‖x_i‖², and `m_i = Σ_g size_g max_g² / ‖x_i‖²`
 sums over the groups of numbers that share a step. The expected number of slots is to be S. With a price λ per
 slot (Lagrange):
 
@@ -16,7 +16,7 @@ Since `ε_i(1) − ε_i(2) < 1 + ε_i(1)`, a refinement that is worth λ belongs
 number R of refinements is a function of the scores alone: it minimises the sum of `s_i²/π_i` for S − R rows less the R
 largest of all savings `w_i² (ε_i(t − 1) − ε_i(t))`. With the first c rows certain the sum is
 `Σ_{i ≤ c} s_i² + R_c²/(S − R − c)`, R_c the total of the other sizes. Slots are whole, so that one may fall to a row
-with π below 1; it then saves what is counted, divided by π. With S above n every row is kept and the rest refine.
+with π below 1; it then saves the same divided by π. With S above n every row is kept and the rest refine.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ class Allotment(NamedTuple):
     refinements: Int[Tensor, " n"]
 
 
-def allot(scores: Float64[Tensor, " n"], spread: Float64[Tensor, " n"], slots: int) -> Allotment:
+def allot(scores: Float64[Tensor, " n"], peaks: Float64[Tensor, " n"], slots: int) -> Allotment:
     """Divide `slots` between first slots and refinements; no host synchronisation.
 
     Args:
         scores: checked scores, the assumed sizes w of the pairs.
-        spread: m of every row, `peak_to_rms(x, group)`.
+        peaks: m of every row, `peak_to_rms(x, group)`.
         slots: S ≥ 1.
     """
     n = scores.shape[0]
     most = min(slots, n)
-    sizes = scores * (1.0 + relative_error(spread, 1)).sqrt()
+    sizes = scores * (1.0 + relative_error(peaks, 1)).sqrt()
     ranking = rank_rows(sizes)
-    savings = _savings(scores, spread)
+    savings = _savings(scores, peaks)
     ordered, order = savings.flatten().sort(descending=True, stable=True)
     rows = torch.arange(1, most + 1, device=scores.device)
     saved = torch.cat([ordered.new_zeros(1), ordered.cumsum(0)])
@@ -75,9 +75,9 @@ def allot(scores: Float64[Tensor, " n"], spread: Float64[Tensor, " n"], slots: i
     return Allotment(inclusion_of(sizes, ranking, chosen, most), chosen, counts)
 
 
-def relative_error(spread: Float64[Tensor, "*n"], slots: int | Int[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
+def relative_error(peaks: Float64[Tensor, "*n"], slots: int | Int[Tensor, "*n"]) -> Float64[Tensor, "*n"]:
     """ε(t): variance of dithered rounding to 4^t levels relative to the square of the row."""
-    return spread / (3.0 * (4.0**slots - 1.0) ** 2)
+    return peaks / (3.0 * (4.0**slots - 1.0) ** 2)
 
 
 def peak_to_rms(x: Float[Tensor, "n d"], group: int | None) -> Float64[Tensor, " n"]:
@@ -89,9 +89,9 @@ def peak_to_rms(x: Float[Tensor, "n d"], group: int | None) -> Float64[Tensor, "
     return (largest / torch.where(norms > 0, norms, 1.0)).square() @ sizes.double()
 
 
-def _savings(scores: Float64[Tensor, " n"], spread: Float64[Tensor, " n"]) -> Float64[Tensor, "n t"]:
+def _savings(scores: Float64[Tensor, " n"], peaks: Float64[Tensor, " n"]) -> Float64[Tensor, "n t"]:
     """What the second, third … slot of a row takes off its variance."""
-    errors = torch.stack([relative_error(spread, t) for t in range(1, MOST_SLOTS + 1)], dim=1)
+    errors = torch.stack([relative_error(peaks, t) for t in range(1, MOST_SLOTS + 1)], dim=1)
     return scores.square()[:, None] * (errors[:, :-1] - errors[:, 1:])
 
 

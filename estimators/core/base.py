@@ -141,9 +141,9 @@ class Estimator(ABC, Generic[SavedT]):
             m: columns of dy.
 
         Raises:
-            NotImplementedError: if the estimator does not state them.
+            NoClosedForm: if the estimator does not state them.
         """
-        raise NotImplementedError(f"{self!r} does not state its multiplications")
+        raise NoClosedForm(f"{self!r} does not state its multiplications")
 
     def expectation(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None

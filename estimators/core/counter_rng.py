@@ -7,7 +7,7 @@ answers with listed values instead, so that the code under test is the code that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -20,12 +20,25 @@ _FIRST = 0xBF58476D1CE4E5B9 - 2**64
 _SECOND = 0x94D049BB133111EB - 2**64
 
 
+# what is rounded by uniform numbers: a source that draws them never asks, one that lists them does
+Places = Callable[[], Float[Tensor, "..."]] | None
+
+
 @runtime_checkable
 class Uniforms(Protocol):
     """The part of a `Source` that rounding needs."""
 
-    def uniforms(self, stream: int, counters: Int64[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Uniform on [0, 1)."""
+    def uniforms(
+        self, stream: int, counters: Int64[Tensor, "*shape"], places: Places = None
+    ) -> Float[Tensor, "*shape"]:
+        """Uniform on [0, 1).
+
+        Args:
+            stream: of the source.
+            counters: addresses within the stream.
+            places: gives numbers p, of the shape of the counters, of which ⌊p + u⌋ is to be kept; not given where the
+                same numbers are asked for again.
+        """
 
 
 @runtime_checkable
@@ -62,7 +75,9 @@ class CounterStream(NamedTuple):
         key = mix64(mix64(self.seed) ^ (stream + 1))
         return mix64(key.reshape([1] * counters.ndim) + (counters + 1) * _GOLDEN)
 
-    def uniforms(self, stream: int, counters: Int64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
+    def uniforms(
+        self, stream: int, counters: Int64[Tensor, "*shape"], places: Places = None
+    ) -> Float64[Tensor, "*shape"]:
         """Multiples of 2⁻⁵³ in [0, 1)."""
         return _shift(self.bits(stream, counters), 11).to(torch.float64).mul_(2.0**-53)
 
@@ -93,7 +108,9 @@ class FreshNumbers(NamedTuple):
     generator: torch.Generator | None
     dtype: torch.dtype
 
-    def uniforms(self, stream: int, counters: Int64[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    def uniforms(
+        self, stream: int, counters: Int64[Tensor, "*shape"], places: Places = None
+    ) -> Float[Tensor, "*shape"]:
         """New ones every time, whatever the address."""
         return uniform_numbers(counters.shape, self.dtype, counters.device, self.generator)
 

@@ -11,5 +11,8 @@ class InputError(ValueError):
     """
 
 
-class NoClosedForm(NotImplementedError):
-    """The estimator has no known closed form for the asked moment: use enumeration or Monte Carlo."""
+class NoClosedForm(Exception):
+    """The estimator states no formula for what is asked: for a moment use enumeration or Monte Carlo.
+
+    No `NotImplementedError`: that is what torch raises for a kernel that a device does not have.
+    """

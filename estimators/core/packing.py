@@ -114,13 +114,6 @@ def unpack_bits(packed: UInt8[Tensor, " b"], n: int) -> Bool[Tensor, " n"]:
     return ((packed.unsqueeze(1) >> _bit_places(packed.device)) & 1).reshape(-1)[:n] > 0
 
 
-def packed_bytes(rows: int, columns: int, bits: int, group: int | None) -> int:
-    """Bytes that a packed matrix occupies, steps included."""
-    per_byte = 8 // bits
-    groups = 1 if group is None else -(-columns // group)
-    return rows * (-(-columns // per_byte) + 2 * groups)
-
-
 def _top(bits: int) -> int:
     return int(2**bits - 1)
 

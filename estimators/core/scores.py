@@ -78,12 +78,12 @@ def floored_scores(
         mask: False at padding rows.
         floor: ε in (0, 1].
     """
-    counted = torch.ones_like(norms, dtype=torch.bool) if mask is None else mask
-    norms = torch.where(counted, norms, 0.0)
+    unmasked = torch.ones_like(norms, dtype=torch.bool) if mask is None else mask
+    norms = torch.where(unmasked, norms, 0.0)
     guess = norms * expected
-    total, rows = guess.sum(), counted.sum(dtype=torch.float64).clamp(min=1)
+    total, rows = guess.sum(), unmasked.sum(dtype=torch.float64).clamp(min=1)
     mixture = (1 - floor) * guess / torch.where(total > 0, total, 1.0) + floor / rows
-    return torch.where(total > 0, torch.where(counted, mixture, 0.0), norms)
+    return torch.where(total > 0, torch.where(unmasked, mixture, 0.0), norms)
 
 
 def has_values(tensor: Tensor) -> bool:

@@ -1,7 +1,4 @@
-"""Estimators whose operator is regenerated from a saved seed: the frame that sketches and projections share.
-
-A subclass writes both verbs against a `Source` of random numbers: `keep` in the forward pass, `finish` in the
-backward pass. `compress` and `contract` pass a `CounterStream` on the saved seed, enumeration listed values.
+"""Estimators whose operator is regenerated from a saved seed: what sketches and projections share.
 
 Rows of score 0 are set to zero before anything else, so that they never touch the estimate; the sizes of positive
 scores do not matter.
@@ -9,19 +6,18 @@ scores do not matter.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int64, Shaped
+from jaxtyping import Bool, Float, Float64, Shaped
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Estimator
-from wtacrs.estimators.core.checks import check_length, check_matrix, check_rows_agree
-from wtacrs.estimators.core.counter_rng import CounterStream, Source, new_seed
+from wtacrs.estimators.core.checks import check_length, check_rows_agree
+from wtacrs.estimators.core.counter_rng import Source
 from wtacrs.estimators.core.products import double_product, product_dtype, working_dtype
 from wtacrs.estimators.core.scores import sampling_scores
+from wtacrs.estimators.core.sourced import RegeneratingEstimator
 
 SavedT = TypeVar("SavedT", bound=tuple[Any, ...])
 
@@ -29,47 +25,11 @@ SavedT = TypeVar("SavedT", bound=tuple[Any, ...])
 BLOCK = 2**22
 
 
-class SeededEstimator(Estimator[SavedT]):
-    """Base of the estimators whose random operator is a function of one seed."""
+class SeededEstimator(RegeneratingEstimator[SavedT]):
+    """Base of the estimators whose random operator is a function of one seed.
 
-    # why listing the outcomes says nothing, if so; normal numbers are listed by a rule exact to degree five
-    unlisted: ClassVar[str | None] = None
-
-    @abstractmethod
-    def keep(
-        self,
-        x: Float[Tensor, "n d"],
-        support: Bool[Tensor, " n"],
-        seed: Int64[Tensor, " 1"],
-        source: Source,
-    ) -> SavedT:
-        """What `compress` returns; `support` is False at rows of score 0."""
-
-    @abstractmethod
-    def finish(self, saved: SavedT, dy: Float[Tensor, "n m"], source: Source) -> Float[Tensor, "m d"]:
-        """What `contract` returns."""
-
-    def stream(self, saved: SavedT) -> Source:
-        """The source that `finish` needs again: numbers from the saved seed."""
-        return CounterStream(saved.seed)  # type: ignore[attr-defined]
-
-    def compress(
-        self,
-        x: Float[Tensor, "n d"],
-        *,
-        scores: Shaped[Tensor, " n"] | None = None,
-        generator: torch.Generator | None = None,
-    ) -> SavedT:
-        """Draw a seed and keep the product with its operator (see `Estimator.compress`)."""
-        check_matrix("x", x)
-        support = sampling_scores(x, scores) > 0
-        seed = new_seed(x.device, generator)
-        return self.keep(x.detach(), support, seed, CounterStream(seed))
-
-    def contract(self, saved: SavedT, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
-        """Regenerate the operator and finish the product (see `Estimator.contract`)."""
-        check_matrix("dy", dy)
-        return self.finish(saved, dy, self.stream(saved))
+    Normal numbers are listed by a rule that is exact to degree five.
+    """
 
     def expectation(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None

@@ -18,6 +18,7 @@ from wtacrs.estimators.core.registry import register
 from wtacrs.estimators.core.scores import row_norms, sampling_scores
 from wtacrs.estimators.core.seeded import BLOCK, SeededEstimator, mask_rows
 from wtacrs.estimators.core.sizing import check_budget, rows_for
+from wtacrs.estimators.core.sourced import RandomChoices
 
 _CHOICE = 0
 
@@ -81,20 +82,12 @@ class PAMM(SeededEstimator[SavedPoints]):
         if not number or not 0.0 < self.tolerance <= 1.0:
             raise InputError(f"pamm: tolerance={self.tolerance!r} must be a number in (0, 1]")
 
-    def stream(self, saved: SavedPoints) -> Source:
-        """None is needed: `contract` draws nothing."""
-        raise NotImplementedError("pamm: nothing is regenerated")
-
-    def keep(
-        self,
-        x: Float[Tensor, "n d"],
-        support: Bool[Tensor, " n"],
-        seed: Int64[Tensor, " 1"],
-        source: Source,
-    ) -> SavedPoints:
+    def keep(self, x: Float[Tensor, "n d"], scores: Float64[Tensor, " n"], source: RandomChoices) -> SavedPoints:
         """Choose representatives, then assign and scale every row."""
+        x, support = x.detach(), scores > 0
+        _, numbers = source.seeded()
         n = x.shape[0]
-        chosen = source.subset(_CHOICE, support, rows_for(self.budget, n))
+        chosen = numbers.subset(_CHOICE, support, rows_for(self.budget, n))
         x = mask_rows(x, support)
         units, norms = _units(x)
         place, cosine = _nearest(units, chosen)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int64, Shaped
+from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
 
 from wtacrs.estimators.core.base import Traits
@@ -17,6 +17,7 @@ from wtacrs.estimators.core.products import double_product, product_dtype, worki
 from wtacrs.estimators.core.registry import register
 from wtacrs.estimators.core.scores import sampling_scores
 from wtacrs.estimators.core.seeded import SeededEstimator, product_with, scaled_rows
+from wtacrs.estimators.core.sourced import RandomChoices
 from wtacrs.estimators.projections.subspace import (
     DIRECTIONS,
     check_rank,
@@ -83,7 +84,6 @@ class PRAC(SeededEstimator[SavedPrac]):
         exact_at_full_budget=False,
         uses_support=True,
     )
-    unlisted: ClassVar[str | None] = "a random subspace has no finite list of outcomes"
 
     def __post_init__(self) -> None:
         check_rank(self.rank, self.name)
@@ -108,18 +108,18 @@ class PRAC(SeededEstimator[SavedPrac]):
             raise InputError(f"prac: principal={p!r} must be below the rank, {r} of {d} features")
         return min(first, r), r - min(first, r)
 
-    def keep(
-        self,
-        x: Float[Tensor, "n d"],
-        support: Bool[Tensor, " n"],
-        seed: Int64[Tensor, " 1"],
-        source: Source,
-    ) -> SavedPrac:
+    def keep(self, x: Float[Tensor, "n d"], scores: Float64[Tensor, " n"], source: RandomChoices) -> SavedPrac:
         """The rows in all r directions, and the principal ones."""
+        x, support = x.detach(), scores > 0
+        seed, numbers = source.seeded()
         first, second = self.ranks(x.shape[1])
         principal = principal_directions(x, support, first).to(x.dtype)
         rows, scale = scaled_rows(x, support)
-        return SavedPrac((rows @ _directions(principal, second, source)).to(x.dtype), principal, scale, seed)
+        return SavedPrac((rows @ _directions(principal, second, numbers)).to(x.dtype), principal, scale, seed)
+
+    def unlisted(self) -> str | None:
+        """Its outcomes are all directions."""
+        return f"{self!r}: a random subspace has no finite list of outcomes"
 
     def finish(self, saved: SavedPrac, dy: Float[Tensor, "n m"], source: Source) -> Float[Tensor, "m d"]:
         """Back from the r directions, the random ones rescaled."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int64, Shaped
+from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
 
 from wtacrs.estimators.core.base import Traits
@@ -22,6 +22,7 @@ from wtacrs.estimators.core.seeded import (
     product_with,
     scaled_rows,
 )
+from wtacrs.estimators.core.sourced import RandomChoices
 from wtacrs.estimators.projections.subspace import DIRECTIONS, check_rank, rank_for
 
 KINDS = ("rademacher", "gaussian")
@@ -87,18 +88,16 @@ class RandomProjection(SeededEstimator[SavedProjection]):
             raise InputError(f'random_projection: kind={self.kind!r} must be "rademacher" or "gaussian"')
 
     def keep(
-        self,
-        x: Float[Tensor, "n d"],
-        support: Bool[Tensor, " n"],
-        seed: Int64[Tensor, " 1"],
-        source: Source,
+        self, x: Float[Tensor, "n d"], scores: Float64[Tensor, " n"], source: RandomChoices
     ) -> SavedProjection:
         """`X R`."""
+        x, support = x.detach(), scores > 0
+        seed, numbers = source.seeded()
         d = x.shape[1]
         rows, scale = scaled_rows(x, support)
         r = rank_for(self.rank, d)
         kept = rows.new_zeros((x.shape[0], r))
-        for features, block in operator_blocks(self.kind, source, DIRECTIONS, d, r, rows):
+        for features, block in operator_blocks(self.kind, numbers, DIRECTIONS, d, r, rows):
             kept = kept + rows[:, features] @ block
         return SavedProjection((kept / max(r, 1) ** 0.5).to(x.dtype), scale, seed, x.new_empty((0, d)))
 

@@ -86,7 +86,7 @@ class VeLoRA(Estimator[SavedPieces]):
     def contract(self, saved: SavedPieces, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
         """`dYᵀ` times the coordinates, every one of them spread along the direction."""
         inner = product_with(saved.coordinates, dy)
-        product = _spread(inner, saved.direction.to(inner.dtype))[:, : saved.shape_carrier.shape[1]]
+        product = _along(inner, saved.direction.to(inner.dtype))[:, : saved.shape_carrier.shape[1]]
         return (product * saved.scale.to(inner.dtype)).to(product_dtype(saved.coordinates, dy))
 
     def macs(self, n: int, d: int, m: int) -> int:
@@ -102,7 +102,7 @@ class VeLoRA(Estimator[SavedPieces]):
         direction = self._pieces(x, ready)[1].double()
         product = double_product(x, dy, ready > 0)
         coordinates = self._cut(product) @ direction
-        return _spread(coordinates, direction)[:, : x.shape[1]]
+        return _along(coordinates, direction)[:, : x.shape[1]]
 
     def _pieces(
         self, x: Float[Tensor, "n d"], scores: Float64[Tensor, " n"]
@@ -122,5 +122,5 @@ class VeLoRA(Estimator[SavedPieces]):
         return padded.reshape(-1, self.groups, size)
 
 
-def _spread(coordinates: Float[Tensor, "m g"], direction: Float[Tensor, " s"]) -> Float[Tensor, "m gs"]:
+def _along(coordinates: Float[Tensor, "m g"], direction: Float[Tensor, " s"]) -> Float[Tensor, "m gs"]:
     return (coordinates.unsqueeze(2) * direction).reshape(coordinates.shape[0], -1)

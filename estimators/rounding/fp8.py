@@ -10,7 +10,6 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from wtacrs.estimators.core.checks import check_length
-from wtacrs.estimators.core.counter_rng import Uniforms, entry_counters
 from wtacrs.estimators.core.packing import round_up
 from wtacrs.estimators.core.products import product_dtype, working_dtype
 from wtacrs.estimators.core.registry import register
@@ -55,11 +54,10 @@ class FP8(RoundingEstimator[SavedFp8]):
     1300
     """
 
-    def keep(self, x: Float[Tensor, "n d"], source: Uniforms) -> SavedFp8:
+    def rounded(self, x: Float[Tensor, "n d"], uniforms: Float[Tensor, "n d"]) -> SavedFp8:
         """Scale and round."""
         scaled, scales = _scaled(x)
         distance = _distance(scaled)
-        uniforms = source.uniforms(0, entry_counters(x))
         rounded = ((scaled / distance + uniforms).floor() * distance).clamp(-_LARGEST, _LARGEST)
         return SavedFp8(rounded.to(torch.float8_e4m3fn), scales, x.new_empty((x.shape[0], 0)))
 

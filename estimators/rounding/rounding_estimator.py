@@ -1,6 +1,6 @@
 """What the estimators share that keep every row with few bits: `Ĝ = dYᵀ Q(X)`, each number rounded by itself.
 
-A subclass writes `keep` against a source of uniform numbers: `compress` passes those of a generator, enumeration
+A subclass writes `rounded` as a function of uniform numbers: `compress` passes those of a generator, enumeration
 listed ones, which it chooses between the cuts that follow from `places`.
 """
 
@@ -13,16 +13,17 @@ import torch
 from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Estimator, Traits
-from wtacrs.estimators.core.checks import check_matrix, check_rows_agree
-from wtacrs.estimators.core.counter_rng import FreshNumbers, Uniforms
+from wtacrs.estimators.core.base import Traits
+from wtacrs.estimators.core.checks import check_rows_agree
+from wtacrs.estimators.core.counter_rng import entry_counters
 from wtacrs.estimators.core.products import block_rows, double_product, working_dtype
 from wtacrs.estimators.core.scores import row_norms, sampling_scores
+from wtacrs.estimators.core.sourced import RandomChoices, SourcedEstimator
 
 SavedT = TypeVar("SavedT", bound=tuple[Any, ...])
 
 
-class RoundingEstimator(Estimator[SavedT]):
+class RoundingEstimator(SourcedEstimator[SavedT]):
     """Base of the unbiased roundings: rows of score 0 are stored as zeros, the sizes of the scores do not matter."""
 
     traits: ClassVar[Traits] = Traits(
@@ -35,23 +36,18 @@ class RoundingEstimator(Estimator[SavedT]):
     )
 
     @abstractmethod
-    def keep(self, x: Float[Tensor, "n d"], source: Uniforms) -> SavedT:
-        """What `compress` returns of an `x` with zeros in the rows of score 0; stream 0, `entry_counters`."""
+    def rounded(self, x: Float[Tensor, "n d"], uniforms: Float[Tensor, "n d"]) -> SavedT:
+        """What is kept of x, every number rounded by its uniform number."""
 
     @abstractmethod
     def places(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """Numbers p such that entry p with uniform number u is rounded to ⌊p + u⌋: for enumeration."""
 
-    def compress(
-        self,
-        x: Float[Tensor, "n d"],
-        *,
-        scores: Shaped[Tensor, " n"] | None = None,
-        generator: torch.Generator | None = None,
-    ) -> SavedT:
-        """Round every number (see `Estimator.compress`)."""
-        check_matrix("x", x)
-        return self.keep(zero_unscored_rows(x, scores), FreshNumbers(generator, working_dtype(x.dtype)))
+    def keep(self, x: Float[Tensor, "n d"], scores: Float64[Tensor, " n"], source: RandomChoices) -> SavedT:
+        """Round every number of the rows of positive score; the others become zeros."""
+        x = torch.where(scores[:, None] > 0, x, 0.0)
+        numbers = source.fresh(working_dtype(x.dtype))
+        return self.rounded(x, numbers.uniforms(0, entry_counters(x), lambda: self.places(x)))
 
     @abstractmethod
     def errors(self, x: Float[Tensor, "n d"]) -> Float64[Tensor, " n"]:

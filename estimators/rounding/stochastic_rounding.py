@@ -9,7 +9,6 @@ from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
 from wtacrs.estimators.core.checks import check_length
-from wtacrs.estimators.core.counter_rng import Uniforms, entry_counters
 from wtacrs.estimators.core.packing import Packed, check_bits, grid_places, pack, rounding_variance, unpack
 from wtacrs.estimators.core.products import product_dtype
 from wtacrs.estimators.core.registry import register
@@ -58,9 +57,9 @@ class StochasticRounding(RoundingEstimator[SavedRounded]):
     def __post_init__(self) -> None:
         check_bits(self.bits, self.group, self.name)
 
-    def keep(self, x: Float[Tensor, "n d"], source: Uniforms) -> SavedRounded:
+    def rounded(self, x: Float[Tensor, "n d"], uniforms: Float[Tensor, "n d"]) -> SavedRounded:
         """Round and pack."""
-        packed = pack(x, self.bits, self.group, source.uniforms(0, entry_counters(x)))
+        packed = pack(x, self.bits, self.group, uniforms)
         return SavedRounded(*packed, x.new_empty((x.shape[0], 0)), x.new_empty((x.shape[1], 0)))
 
     def contract(self, saved: SavedRounded, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:

@@ -14,11 +14,12 @@ from wtacrs.estimators.core.base import Traits
 from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.estimators.core.registry import register
+from wtacrs.estimators.core.row_design import RowPlan
 from wtacrs.estimators.core.scores import sampling_scores
 from wtacrs.estimators.core.sizing import rows_for
 from wtacrs.estimators.rows.inclusion import Inclusion, inclusion
 from wtacrs.estimators.rows.poisson_binomial import Sizes, averaged, pairs, sizes_near, sizes_of
-from wtacrs.estimators.rows.row_estimator import RowEstimator, RowMoments, RowPlan, all_rows, pair_norms
+from wtacrs.estimators.rows.row_estimator import RowEstimator, RowMoments, all_rows, pair_norms
 
 
 class Overflow(NamedTuple):

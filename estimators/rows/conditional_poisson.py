@@ -148,8 +148,8 @@ def _centred(
 ) -> Float64[Tensor, " n"]:
     """One step of Newton's towards Σ p = size: a common shift of θ changes no π, but keeps P(M = size) large."""
     present, absent = _present_absent(theta, free, certain)
-    spread = (present * absent).sum()
-    shift = (size - present.sum()) / torch.where(spread > 0, spread, 1.0)
+    variance = (present * absent).sum()
+    shift = (size - present.sum()) / torch.where(variance > 0, variance, 1.0)
     return theta + shift.clamp(-2.0, 2.0)
 
 

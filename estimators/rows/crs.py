@@ -12,15 +12,10 @@ from torch import Tensor
 from wtacrs.estimators.core.base import Traits
 from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.estimators.core.registry import register
+from wtacrs.estimators.core.row_design import RowPlan
 from wtacrs.estimators.core.scores import sampling_scores
 from wtacrs.estimators.core.sizing import rows_for
-from wtacrs.estimators.rows.row_estimator import (
-    RowEstimator,
-    RowMoments,
-    RowPlan,
-    pair_norms,
-    product_norm_squared,
-)
+from wtacrs.estimators.rows.row_estimator import RowEstimator, RowMoments, pair_norms, product_norm_squared
 
 
 @register("crs")

@@ -35,9 +35,10 @@ from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
 from wtacrs.estimators.core.errors import InputError, NoClosedForm
+from wtacrs.estimators.core.row_design import RowPlan
 from wtacrs.estimators.core.sizing import rows_for
 from wtacrs.estimators.rows.inclusion import Inclusion, inclusion
-from wtacrs.estimators.rows.row_estimator import RowEstimator, RowMoments, RowPlan, all_rows
+from wtacrs.estimators.rows.row_estimator import RowEstimator, RowMoments, all_rows
 
 ORDERS = ("random", "rows")
 

@@ -18,7 +18,7 @@ from wtacrs.estimators.rows.inclusion import Inclusion, inclusion
 
 
 class PivotalContest(NamedTuple):
-    """The fights of one round, one per pair of neighbours; none of it depends on how earlier fights ended.
+    """The contests of one round, one per pair of neighbours; none of it depends on how earlier ones ended.
 
     Attributes:
         settled: the two residuals exceed 1: the winner is sampled and the loser goes on. Otherwise the loser is
@@ -35,30 +35,30 @@ class PivotalContest(NamedTuple):
 @register("pivotal")
 @dataclass(frozen=True, repr=False)
 class Pivotal(OrderedEstimator):
-    """Pivotal sampling: rows meet in pairs in a knock-out tournament and fight for their inclusion probabilities.
+    """Pivotal sampling: rows meet in pairs in a knock-out tournament and compete for their inclusion probabilities.
 
     Source: Deville & Tillé, "Unequal probability sampling without replacement through a splitting method",
     Biometrika 85, 1998; on a tree Srinivasan, "Distributions on Level-Sets with Applications to Approximation
     Algorithms", FOCS 2001. Inclusion probabilities as in `wtacrs.estimators.rows.inclusion`.
 
     The rows are the leaves of a binary tree, each with the residual π_i. At every node the two that have come so
-    far, with residuals a and b in (0, 1], fight:
+    far, with residuals a and b in (0, 1], meet:
 
     - a + b ≤ 1: the left one goes on with a + b with probability a/(a+b), else the right one; the other is out;
     - a + b > 1: the left one is sampled with probability (1−b)/(2−a−b), else the right one; the other goes on with
       a + b − 1.
 
     The last one has residual 1, as Σ π is an integer, and is sampled. Whoever goes on, the residual is the same:
-    all rounds are computed side by side, ⌈log₂ n⌉ of them, without asking how a fight has ended.
+    all rounds are computed side by side, ⌈log₂ n⌉ of them, without asking how a contest has ended.
 
-    Mean: a fight leaves both residuals unchanged in the mean (a sampled row has residual 1, one that is out 0). In
+    Mean: a contest leaves both residuals unchanged in the mean (a sampled row has residual 1, one that is out 0). In
     the first case `a = (a+b)·a/(a+b)`; in the second `1·(1−b)/(2−a−b) + (a+b−1)·(1−a)/(2−a−b) = a`. So residuals
-    are martingales, `E I_i = π_i`, and with weight 1/π_i `EĜ = G`. Fights conserve a + b: exactly k rows.
+    are martingales, `E I_i = π_i`, and with weight 1/π_i `EĜ = G`. Contests conserve a + b: exactly k rows.
 
     Variance: as for every fixed-size design (see `wtacrs.estimators.rows.fixed_size`). With `order="rows"` the joint
     inclusion probabilities are exact. Up to the node where i and j first meet in one subtree they are independent.
     From there on let S_ij be the probability that both are sampled and M_ij that i is sampled and j goes on. A
-    fight samples the one that comes from this side with probability q and sends it on with probability r, so it
+    contest samples the one that comes from this side with probability q and sends it on with probability r, so it
     turns S_ij into `S_ij + q (M_ij + M_ji)` and M_ij into `r M_ij`. At the root the last one is sampled:
     `π_ij = S_ij + M_ij + M_ji`. `order="random"` shuffles the rows first; averaged over all orders there is no
     closed form.
@@ -89,7 +89,7 @@ class Pivotal(OrderedEstimator):
     )
 
     def uniforms(self, n: int) -> int:
-        """One per fight, and with random order one key per row before them."""
+        """One per contest, and with random order one key per row before them."""
         return self.keys(n) + _leaves(n) - 1
 
     def draw_tail(self, target: Inclusion, k: int, uniforms: Float64[Tensor, " q"]) -> Int[Tensor, " k"]:
@@ -98,15 +98,15 @@ class Pivotal(OrderedEstimator):
         rows, residual = self._entrants(target, uniforms)
         sampled = torch.zeros(n + 1, dtype=torch.bool, device=rows.device)
         standing, used = rows, self.keys(n)
-        for fights in _rounds(residual):
-            count = fights.left.shape[0]
-            wins = uniforms[used : used + count] < fights.left
+        for contests in _rounds(residual):
+            count = contests.left.shape[0]
+            wins = uniforms[used : used + count] < contests.left
             used += count
             left, right = standing[0::2], standing[1::2]
-            goes_on = wins ^ fights.settled
+            goes_on = wins ^ contests.settled
             leaves = torch.where(goes_on, right, left)
             # row n takes the marks of those that are out
-            sampled = sampled.index_fill(0, torch.where(fights.settled, leaves, n), True)
+            sampled = sampled.index_fill(0, torch.where(contests.settled, leaves, n), True)
             standing = torch.where(goes_on, left, right)
         # by rounding the last residual is near 1, or near 0 with one row more sampled before
         missing = sampled[:n].sum() < k - target.taken
@@ -114,13 +114,13 @@ class Pivotal(OrderedEstimator):
         return in_slots(sampled[:n], target.taken, k)
 
     def cuts(self, scores: Float64[Tensor, " n"], chosen: Float64[Tensor, " j"]) -> Float64[Tensor, " c"]:
-        """Where this fight is decided, in the order that the keys have fixed."""
+        """Where this contest is decided, in the order that the keys have fixed."""
         n = scores.shape[0]
         target = inclusion(scores, rows_for(self.budget, n))
         _, residual = self._entrants(target, chosen)
-        left = torch.cat([scores[:0], *(fights.left for fights in _rounds(residual))])
-        fight = chosen.shape[0] - self.keys(n)
-        return left[fight : fight + 1]
+        left = torch.cat([scores[:0], *(contests.left for contests in _rounds(residual))])
+        contest = chosen.shape[0] - self.keys(n)
+        return left[contest : contest + 1]
 
     def joint(self, probabilities: Float64[Tensor, " n"], k: int) -> Float64[Tensor, "n n"]:
         """π_ij of the fixed order, O(n² log n) time.
@@ -140,20 +140,20 @@ class Pivotal(OrderedEstimator):
         stands = (residual > 0).to(residual.dtype)  # P(i goes on)
         both, mixed = torch.zeros_like(apart, dtype=residual.dtype), torch.zeros_like(apart, dtype=residual.dtype)
         root = residual[:1]
-        for level, fights in enumerate(_rounds(residual)):
-            q, r = _fates(fights, leaf, level)
+        for level, contests in enumerate(_rounds(residual)):
+            q, r = _fates(contests, leaf, level)
             both = both + q[:, None] * mixed.T + q[None, :] * mixed
             mixed = mixed * r[None, :]
             meet = apart & ((leaf[:, None] >> (level + 1)) == (leaf[None, :] >> (level + 1)))
             apart = apart & ~meet
             first = torch.outer(alone, alone) + torch.outer(alone, stands * q) + torch.outer(stands * q, alone)
-            # one of two that fight each other is sampled, the other goes on
-            duel = torch.outer(stands * q, stands)
+            # one of two that meet is sampled, the other goes on
+            one_each = torch.outer(stands * q, stands)
             both = torch.where(meet, first, both)
-            mixed = torch.where(meet, torch.outer(alone, stands * r) + duel, mixed)
+            mixed = torch.where(meet, torch.outer(alone, stands * r) + one_each, mixed)
             alone, stands = alone + stands * q, stands * r
-            root = fights.residual
-        # whoever is left at the root is sampled, unless rounding has settled its last fight
+            root = contests.residual
+        # whoever is left at the root is sampled, unless rounding has settled its last contest
         both = torch.where(root > 0.5, both + mixed + mixed.T, both)[:n, :n]
         back = rows.argsort()
         both = both[back][:, back]
@@ -176,7 +176,7 @@ class Pivotal(OrderedEstimator):
 def _places(free: Bool[Tensor, " n"], tail: Bool[Tensor, " n"], keys: Float64[Tensor, " n"]) -> Int[Tensor, " n"]:
     """Rows that may lose by their keys in [0, 1), then those of the tail with π = 1, then all others.
 
-    A residual of 1 leaves the other one of its fight as it was: at the end such rows change no other fight.
+    A residual of 1 leaves the other one of its contest as it was: at the end such rows change no other contest.
     """
     return torch.where(free, keys, torch.where(tail, 2.0, 3.0)).argsort(stable=True)
 
@@ -192,12 +192,12 @@ def _padded(residual: Float64[Tensor, " n"]) -> Float64[Tensor, " m"]:
 def _rounds(residual: Float64[Tensor, " m"]) -> Iterator[PivotalContest]:
     """The rounds of a tournament between neighbours, from the leaves to the root."""
     while residual.shape[0] > 1:
-        fights = _fights(residual[0::2], residual[1::2])
-        yield fights
-        residual = fights.residual
+        contests = _contests(residual[0::2], residual[1::2])
+        yield contests
+        residual = contests.residual
 
 
-def _fights(a: Float64[Tensor, " f"], b: Float64[Tensor, " f"]) -> PivotalContest:
+def _contests(a: Float64[Tensor, " f"], b: Float64[Tensor, " f"]) -> PivotalContest:
     total = a + b
     settled = total > 1
     # 1 − a and 1 − b vanish together at a = b = 1: whoever wins, both are sampled
@@ -207,11 +207,11 @@ def _fights(a: Float64[Tensor, " f"], b: Float64[Tensor, " f"]) -> PivotalContes
 
 
 def _fates(
-    fights: PivotalContest, leaf: Int[Tensor, " m"], level: int
+    contests: PivotalContest, leaf: Int[Tensor, " m"], level: int
 ) -> tuple[Float64[Tensor, " m"], Float64[Tensor, " m"]]:
     """For every leaf, the probabilities that the one from its side is sampled, and that it goes on."""
-    fight = leaf >> (level + 1)
+    contest = leaf >> (level + 1)
     from_left = (leaf >> level) & 1 == 0
-    wins = torch.where(from_left, fights.left[fight], 1 - fights.left[fight])
-    settled = fights.settled[fight]
+    wins = torch.where(from_left, contests.left[contest], 1 - contests.left[contest])
+    settled = contests.settled[contest]
     return torch.where(settled, wins, 0.0), torch.where(settled, 1 - wins, wins)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from wtacrs.estimators.core.base import Traits
 from wtacrs.estimators.core.registry import register
+from wtacrs.estimators.core.row_design import RowPlan
 from wtacrs.estimators.core.sizing import rows_for
-from wtacrs.estimators.rows.row_estimator import RowEstimator, RowPlan, all_rows
+from wtacrs.estimators.rows.row_estimator import RowEstimator, all_rows
 
 
 @register("priority")

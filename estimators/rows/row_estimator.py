@@ -6,14 +6,12 @@ rows. Hence, for every design,
     E Ĝ   = dYᵀ diag(E c) X
     Var Ĝ = Σ_ij Cov(c)_ij ⟨x_i, x_j⟩ ⟨y_i, y_j⟩            (theory of linear estimators; Frobenius norm)
 
-A design is written as a deterministic function `plan(scores, uniforms)` of independent uniform numbers. That one
-form serves training (the numbers come from a generator), exact enumeration (the numbers run through every cell
-between the design's `cuts`), and comparison with a slow twin (both get the same numbers).
+A design is written as a deterministic function `plan(scores, uniforms)` of independent uniform numbers (see
+`wtacrs.estimators.core.row_design`).
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,26 +19,15 @@ import torch
 from jaxtyping import Float, Float64, Int, Shaped
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Estimator
-from wtacrs.estimators.core.checks import check_length, check_matrix, check_rows_agree
-from wtacrs.estimators.core.counter_rng import uniform_numbers
+from wtacrs.estimators.core.checks import check_length, check_rows_agree
 from wtacrs.estimators.core.errors import NoClosedForm
 from wtacrs.estimators.core.products import double_product, product_dtype
+from wtacrs.estimators.core.row_design import RowDesign, RowPlan
 from wtacrs.estimators.core.scores import row_norms, sampling_scores
 from wtacrs.estimators.core.sizing import check_budget, rows_for
+from wtacrs.estimators.core.sourced import RandomChoices, SourcedEstimator
 
 MOST_ROWS_FOR_COVARIANCE = 16_384
-
-
-class RowPlan(NamedTuple):
-    """The k rows to keep and their weights; a row may stand in several slots.
-
-    A slot that is not needed (fewer rows with positive score than slots) has weight 0 and repeats the row with
-    the largest score, so that shapes stay fixed and no row of score 0 is ever touched.
-    """
-
-    indices: Int[Tensor, " k"]
-    weights: Float64[Tensor, " k"]
 
 
 class RowMoments(NamedTuple):
@@ -60,7 +47,7 @@ class SavedRows(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class RowEstimator(Estimator[SavedRows]):
+class RowEstimator(RowDesign, SourcedEstimator[SavedRows]):
     """Base of all row designs; a subclass defines `plan`, and `moments` where they are known.
 
     Args:
@@ -73,23 +60,22 @@ class RowEstimator(Estimator[SavedRows]):
         check_budget(self.budget, self.name)
 
     def uniforms(self, n: int) -> int:
-        """How many uniform numbers one draw from `n` rows consumes."""
+        """One per slot, unless a design says otherwise."""
         return rows_for(self.budget, n)
 
-    def keys(self, n: int) -> int:
-        """How many of these numbers, the first ones, matter by their order alone: for enumeration."""
-        return 0
+    def keep(self, x: Float[Tensor, "n d"], scores: Float64[Tensor, " n"], source: RandomChoices) -> SavedRows:
+        """Gather the rows of a plan."""
+        return keep_rows(x, source.plan(self, scores))
 
-    @abstractmethod
-    def plan(self, scores: Float64[Tensor, " n"], uniforms: Float64[Tensor, " q"]) -> RowPlan:
-        """Choose rows and weights from checked scores and q = `self.uniforms(n)` numbers in [0, 1)."""
-
-    def cuts(self, scores: Float64[Tensor, " n"], chosen: Float64[Tensor, " j"]) -> Float64[Tensor, " c"]:
-        """Where `plan` may change as uniform number j runs through (0, 1), given the numbers before it.
-
-        Between two neighbouring cuts the plan must be constant. Enumeration needs this; sampling does not.
-        """
-        raise NotImplementedError(f"{self!r} does not say where its plan changes and cannot be enumerated")
+    def unlisted(self) -> str | None:
+        """A plan that is drawn in another way, or has no cuts, cannot be listed."""
+        if self.traits.deterministic:
+            return None
+        if type(self).draw is not RowDesign.draw:
+            return f"{self!r} overrides draw: its plan alone does not say what it does"
+        if type(self).cuts is RowDesign.cuts:
+            return f"{self!r} does not define cuts: its outcomes cannot be listed"
+        return None
 
     def moments(self, scores: Float64[Tensor, " n"]) -> RowMoments:
         """Closed form of the mean and covariance of the coefficients, O(n²) memory.
@@ -100,22 +86,6 @@ class RowEstimator(Estimator[SavedRows]):
         raise NoClosedForm(
             f"{self!r} has no closed form for the moments of its coefficients; use enumeration or Monte Carlo"
         )
-
-    def draw(self, scores: Float64[Tensor, " n"], generator: torch.Generator | None = None) -> RowPlan:
-        """A random plan for checked scores (see `sampling_scores`)."""
-        shape = (self.uniforms(scores.shape[0]),)
-        return self.plan(scores, uniform_numbers(shape, torch.float64, scores.device, generator))
-
-    def compress(
-        self,
-        x: Float[Tensor, "n d"],
-        *,
-        scores: Shaped[Tensor, " n"] | None = None,
-        generator: torch.Generator | None = None,
-    ) -> SavedRows:
-        """Draw a plan and gather its rows (see `Estimator.compress`)."""
-        check_matrix("x", x)
-        return keep_rows(x, self.draw(sampling_scores(x, scores), generator))
 
     def contract(self, saved: SavedRows, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
         """`Σ_j weight_j · y_(i_j) x_(i_j)ᵀ` over the kept rows (see `Estimator.contract`)."""

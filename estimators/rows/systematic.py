@@ -76,7 +76,7 @@ class Systematic(OrderedEstimator):
         """π_ij of the fixed order, O(n²·cells) time.
 
         Raises:
-            NotImplementedError: with random order.
+            NoClosedForm: with random order.
         """
         if self.order == "random":
             return super().joint(probabilities, k)

@@ -13,12 +13,12 @@ from wtacrs.estimators.core.base import Traits
 from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.estimators.core.registry import register
+from wtacrs.estimators.core.row_design import RowPlan
 from wtacrs.estimators.core.scores import sampling_scores
 from wtacrs.estimators.core.sizing import rows_for
 from wtacrs.estimators.rows.row_estimator import (
     RowEstimator,
     RowMoments,
-    RowPlan,
     all_rows,
     pair_norms,
     product_norm_squared,
@@ -111,9 +111,9 @@ class Uniform(RowEstimator):
     def moments(self, scores: Float64[Tensor, " n"]) -> RowMoments:
         """One variance for all rows of the population, one covariance for all pairs."""
         population = (scores > 0).to(torch.float64)
-        spread, shared = self._spread(population)
+        own, shared = self._moments(population)
         outer = torch.outer(population, population)
-        return RowMoments(population, spread * torch.diag(population) + shared * (outer - torch.diag(population)))
+        return RowMoments(population, own * torch.diag(population) + shared * (outer - torch.diag(population)))
 
     def weight_squares(self, scores: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
         """`N/k` on the population, 1 where all of it is kept."""
@@ -127,11 +127,11 @@ class Uniform(RowEstimator):
         """`(Var c − Cov c) Σ w_i² + Cov c · ‖G‖²` over the rows of positive score, O(n·d·m)."""
         check_rows_agree(x, dy)
         population = (sampling_scores(x, scores) > 0).to(torch.float64)
-        spread, shared = self._spread(population)
+        own, shared = self._moments(population)
         squares = (pair_norms(x, dy).square() * population).sum()
-        return ((spread - shared) * squares + shared * product_norm_squared(x, dy, population)).clamp(min=0.0)
+        return ((own - shared) * squares + shared * product_norm_squared(x, dy, population)).clamp(min=0.0)
 
-    def _spread(self, population: Float64[Tensor, " n"]) -> tuple[Float64[Tensor, ""], Float64[Tensor, ""]]:
+    def _moments(self, population: Float64[Tensor, " n"]) -> tuple[Float64[Tensor, ""], Float64[Tensor, ""]]:
         """`Var c_i` and `Cov(c)_ij` on the population."""
         size = population.sum()
         k = max(rows_for(self.budget, population.shape[0]), 1)

@@ -14,13 +14,13 @@ from wtacrs.estimators.core.base import Traits
 from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.estimators.core.registry import register
+from wtacrs.estimators.core.row_design import RowPlan
 from wtacrs.estimators.core.scores import sampling_scores
 from wtacrs.estimators.core.sizing import rows_for
 from wtacrs.estimators.rows.ranking import Ranking, rank_rows
 from wtacrs.estimators.rows.row_estimator import (
     RowEstimator,
     RowMoments,
-    RowPlan,
     all_rows,
     pair_norms,
     product_norm_squared,
@@ -51,8 +51,8 @@ class WTACRS(RowEstimator):
 
     - `"paper"`: `argmin_c P_T / (k − c)`, the paper's rule. It adds winner c + 1 exactly while that row's
       inclusion probability without replacement would exceed 1: C is the take-all set of IPPS sampling.
-    - `"optimal"`: `argmin_c S_T² / (k − c)`, the exact variance with p ∝ w less its cross term ‖G_T‖², which
-      would need a pass over X and dY. Its threshold is about half the paper's, so its C is larger.
+    - `"optimal"`: the optimal rule, which minimises `S_T² / (k − c)`: the variance with p ∝ w less its cross term
+      ‖G_T‖², which would need a pass over X and dY. Its threshold is about half the paper's, so its C is larger.
     - an int: that many winners, at most k − 1; a float in [0, 1): that fraction of the k rows.
 
     It is never above that of CRS with the same scores if `Σ_C p ≥ |C|/k` (the paper's Theorem 2), whatever w is. Then

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int64, Shaped, UInt8
+from jaxtyping import Float, Float64, Int64, Shaped, UInt8
 from torch import Tensor
 
 from wtacrs.estimators.core.base import Traits
@@ -36,6 +36,7 @@ from wtacrs.estimators.core.seeded import (
     scaled_rows,
 )
 from wtacrs.estimators.core.sizing import check_budget, rows_for
+from wtacrs.estimators.core.sourced import RandomChoices
 
 # which numbers of a source a sketch draws from
 ENTRIES, PLACES = 0, 1
@@ -82,17 +83,13 @@ class Sketch(SeededEstimator[SavedSketch]):
     def apply(self, matrix: Float[Tensor, "n c"], k: int, source: Source) -> Float[Tensor, "k c"]:
         """`S @ matrix`, in the precision of the matrix."""
 
-    def keep(
-        self,
-        x: Float[Tensor, "n d"],
-        support: Bool[Tensor, " n"],
-        seed: Int64[Tensor, " 1"],
-        source: Source,
-    ) -> SavedSketch:
+    def keep(self, x: Float[Tensor, "n d"], scores: Float64[Tensor, " n"], source: RandomChoices) -> SavedSketch:
         """`S X`, scaled into the range of every dtype."""
+        x, support = x.detach(), scores > 0
+        seed, numbers = source.seeded()
         n = x.shape[0]
         rows, scale = scaled_rows(x, support)
-        sketch = self.apply(rows, rows_for(self.budget, n), source).to(x.dtype)
+        sketch = self.apply(rows, rows_for(self.budget, n), numbers).to(x.dtype)
         return SavedSketch(sketch, scale, seed, pack_bits(support), x.new_empty((n, 0)))
 
     def finish(self, saved: SavedSketch, dy: Float[Tensor, "n m"], source: Source) -> Float[Tensor, "m d"]:
@@ -129,5 +126,5 @@ def sketch_variance(
     support = sampling_scores(x, scores) > 0
     lengths, widths = (torch.where(support, row_norms(a).square(), 0.0) for a in (x, dy))
     size = double_product(x, dy, support).square().sum()
-    spread = lengths.sum() * widths.sum() + size + (kurtosis - 3) * (lengths * widths).sum()
-    return (spread / max(k, 1)).clamp(min=0.0)
+    of_one = lengths.sum() * widths.sum() + size + (kurtosis - 3) * (lengths * widths).sum()
+    return (of_one / max(k, 1)).clamp(min=0.0)

@@ -1,4 +1,10 @@
-"""One model cut into pieces over the processes by `fully_shard` (FSDP2), and whole again where it is written."""
+"""One model cut into pieces over the processes by `fully_shard` (FSDP2), and whole again where it is written.
+
+What is written is what one process writes. `torch.distributed.checkpoint.state_dict` gathers pieces too, but not so: its
+`get_model_state_dict` copies a tied weight once for every name, `set_model_state_dict` takes the model's own values for
+names that are missing, without a word, and `get_optimizer_state_dict` fills the empty state of an optimizer that has not
+made a step, by names where one process has numbers.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +31,13 @@ def is_sharded(model: nn.Module) -> bool:
     return isinstance(model, FSDPModule)
 
 
-def set_gradient_sync(model: nn.Module, *, alone: bool) -> None:
-    """Whether gradients of the next backward pass stay with the process that computed them."""
+def set_gradient_sync(model: nn.Module, enabled: bool) -> None:
+    """Whether the next backward pass reduces gradients over the processes; else they stay where they were computed.
+
+    Nothing is done to a model that is not sharded.
+    """
     if isinstance(model, FSDPModule):
-        model.set_requires_gradient_sync(not alone)
+        model.set_requires_gradient_sync(enabled)
 
 
 def full_state_dict(state: Any) -> Any:
@@ -41,7 +50,7 @@ def full_weights(model: nn.Module) -> dict[str, Tensor]:
     return full_state_dict(model.state_dict(keep_vars=True))
 
 
-def load_full(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+def load_full_weights(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load the state dict of the model in one process, whether it is in pieces here or not.
 
     Raises:

@@ -18,6 +18,7 @@ from wtacrs.estimators.core.scores import floored_scores
 from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.context.forward_pass import ForwardPass
 from wtacrs.integration.context.streams import Stream
+from wtacrs.validation.records.base import hyphenated
 
 FLOOR = 0.5
 """ε while training: what is remembered may mislead, and then at most doubles the second moment of even sampling."""
@@ -174,7 +175,7 @@ class GradientNorms(ABC):
             self._seen.append(note)
 
     def _check_kind(self, state: dict[str, Any]) -> None:
-        if state.get("kind") != self.kind:
+        if hyphenated(state.get("kind")) != self.kind:  # states of older runs have spaces
             raise InputError(f"scores={self.kind!r}: the state is of scores={state.get('kind')!r}")
 
 

@@ -113,7 +113,7 @@ class TrainingLoop:
         for number, examples in enumerate(batches, start=1):
             share = self.processes.share(examples)
             weight = self.processes.count * _counted(share) / _counted(examples)
-            set_gradient_sync(self.model, alone=number < len(batches))
+            set_gradient_sync(self.model, number == len(batches))
             with self._adding_up() if number < len(batches) else nullcontext():
                 # all processes take part in what is averaged, one without examples too
                 loss = self._loss(self._replica, share or examples[:1]) * weight

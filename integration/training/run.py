@@ -24,8 +24,8 @@ from wtacrs.integration.parallel.fsdp import (
     full_state_dict,
     full_weights,
     is_sharded,
-    load_full,
     load_full_optimizer,
+    load_full_weights,
 )
 from wtacrs.integration.parallel.fsdp_classes import own_class
 from wtacrs.integration.parallel.processes import Processes
@@ -43,7 +43,7 @@ from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.integration.training.evaluation import Evaluator
 from wtacrs.integration.training.loop import TrainingLoop
 from wtacrs.integration.training.tensorboard import FOLDER, EventLog
-from wtacrs.validation.records.base import stamp
+from wtacrs.validation.records.base import hyphenated, stamp
 from wtacrs.validation.records.results import load_result, write_text
 from wtacrs.validation.records.training import TrainingPoint, TrainingResult
 
@@ -347,7 +347,7 @@ class _Run(TrainingLoop):
 
     def _load_weights(self, state: dict[str, Any], path: Path) -> None:
         try:
-            load_full(self.model, state["model"])
+            load_full_weights(self.model, state["model"])
         except RuntimeError:
             raise InputError(f"resume: the model of the run in {path.parent} had other layers or sizes") from None
         load_full_optimizer(self.optimizer, state["optimizer"])
@@ -367,6 +367,7 @@ def _identity(config: FinetuneConfig, task: TaskData) -> dict[str, Any]:
 def _refuse_other(ours: dict[str, Any], theirs: dict[str, Any], folder: Path) -> None:
     for key, value in (("scores", "row-norms"), ("lora_fa", False)):  # of a run from before there were others
         theirs["config"].setdefault(key, value)
+    theirs["config"]["scores"] = hyphenated(theirs["config"]["scores"])  # of a run from before they had hyphens
     for mine, other, prefix in ((ours, theirs, ""), (ours["config"], theirs["config"], "config ")):
         for key in mine:
             if key != "config" and mine[key] != other.get(key):

@@ -22,7 +22,6 @@ from wtacrs.figures.plots import training as training_figure
 from wtacrs.figures.plots import variance_budget, winner_regret, winner_sweep
 from wtacrs.validation.layers.series import series
 from wtacrs.validation.records.compare import ComparisonResult
-from wtacrs.validation.records.results import write_result
 from wtacrs.validation.records.sweep import SweepResult
 from wtacrs.validation.records.training import TrainingResult
 from wtacrs.validation.summaries.compare import layer_medians
@@ -150,7 +149,7 @@ def test_pngs_are_valid_and_the_same_bytes_twice(
         "regret": lambda path: winner_regret.draw(sweep, path),
         "budget": lambda path: variance_budget.draw(comparison, path),
         "bytes": lambda path: variance_budget.draw(comparison, path, against="bytes"),
-        "multiplications": lambda path: variance_budget.draw(comparison, path, against="multiplications"),
+        "macs": lambda path: variance_budget.draw(comparison, path, against="macs"),
         "training": lambda path: training_figure.draw(runs, path),
     }
     for name, draw in draws.items():
@@ -194,7 +193,7 @@ def mse(result: ComparisonResult, name: str, budget: float, kind: str) -> list[f
     return [r.mse for r in result.rows if (series(r.estimator), r.budget, r.scores) == (name, budget, kind)]
 
 
-@pytest.mark.parametrize("against", ["budget", "bytes", "multiplications"])
+@pytest.mark.parametrize("against", ["budget", "bytes", "macs"])
 def test_error_lines_are_the_medians_over_layers(comparison: ComparisonResult, against: str) -> None:
     fig = variance_budget.build(comparison, against=against)  # type: ignore[arg-type]
     assert [axes.get_title(loc="left")[:3] for axes in fig.axes] == ["row", "ora"]
@@ -204,7 +203,7 @@ def test_error_lines_are_the_medians_over_layers(comparison: ComparisonResult, a
             look = style.look(name)
             found = sorted(points(axes, look.colour, look.marker))
             assert [y for _, y in found] == [median(mse(comparison, name, b, kind)) for b in examples.BUDGETS]
-            if against in ("budget", "multiplications"):  # a row design multiplies what it keeps
+            if against in ("budget", "macs"):  # a row design multiplies what it keeps
                 assert [x for x, _ in found] == list(examples.BUDGETS)
             else:
                 rows = [r for r in comparison.rows if series(r.estimator) == name]
@@ -270,21 +269,21 @@ def test_an_estimator_without_budget_is_a_level_line(comparison: ComparisonResul
     assert levels[0].get_ydata()[0] == median(mse(comparison, "crs", 0.5, "row-norms"))
 
 
-def test_an_estimator_that_does_not_state_its_multiplications_is_named(comparison: ComparisonResult) -> None:
-    fig = variance_budget.build(comparison, against="multiplications")
-    assert "shrunk  (multiplications not stated)" in legend(fig)
+def test_an_estimator_that_does_not_state_its_macs_is_named(comparison: ComparisonResult) -> None:
+    fig = variance_budget.build(comparison, against="macs")
+    assert "shrunk  (MACs not stated)" in legend(fig)
     assert style.look("shrunk").colour not in {line.get_color() for line in fig.axes[0].get_lines()}
     only = [row for row in comparison.rows if row.macs is None]
     with pytest.raises(style.NothingToDraw):
-        variance_budget.build(comparison.model_copy(update={"rows": only}), against="multiplications")
+        variance_budget.build(comparison.model_copy(update={"rows": only}), against="macs")
 
 
-def test_more_multiplications_than_exact_lie_beyond_the_mark(comparison: ComparisonResult) -> None:
+def test_more_macs_than_exact_lie_beyond_the_mark(comparison: ComparisonResult) -> None:
     rows = [
         examples.comparison_row("a", 0, make(f"gaussian_sketch(budget={k})"), float(k), "row-norms")
         for k in (4, 20)
     ]
-    fig = variance_budget.build(comparison.model_copy(update={"rows": rows}), against="multiplications")
+    fig = variance_budget.build(comparison.model_copy(update={"rows": rows}), against="macs")
     look = style.look("gaussian_sketch")
     shares = [(k * 40 * 11 + k * 30) / 1200 for k in (4, 20)]
     assert points(fig.axes[0], look.colour, look.marker) == {(x, r.mse) for x, r in zip(shares, rows, strict=True)}
@@ -295,14 +294,12 @@ def test_more_multiplications_than_exact_lie_beyond_the_mark(comparison: Compari
 def test_long_names_stay_inside_the_figure(comparison: ComparisonResult, kinds: tuple[str, ...]) -> None:
     name = 'control_variate(rows=quantized_rows(rows=crs(budget=0.3), bits=2), base="mean+lowrank", rank=8)'
     unstated = [
-        row.model_copy(update={"estimator": name, "multiplications": None})
-        if row.estimator == "crs(budget=0.3)"
-        else row
+        row.model_copy(update={"estimator": name, "macs": None}) if row.estimator == "crs(budget=0.3)" else row
         for row in comparison.rows
         if row.scores in kinds
     ]
     for rows in (unstated, [row for row in unstated if row.estimator != name]):
-        fig = variance_budget.build(comparison.model_copy(update={"rows": rows}), against="multiplications")
+        fig = variance_budget.build(comparison.model_copy(update={"rows": rows}), against="macs")
         with style.settings():
             fig.draw_without_rendering()
         (legend,) = fig.legends
@@ -337,49 +334,3 @@ def test_comparison_refuses_what_it_cannot_show(comparison: ComparisonResult, sw
     exact = [r for r in comparison.rows if r.estimator == "exact"]
     with pytest.raises(style.NothingToDraw, match="no row with a positive"):
         variance_budget.build(comparison.model_copy(update={"rows": exact}))
-
-
-# command lines
-
-
-def test_commands_draw_and_tell_mistakes_in_one_line(
-    comparison: ComparisonResult,
-    sweep: SweepResult,
-    runs: list[TrainingResult],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    compare, winners = (write_result(tmp_path / f"{r.kind}.json", r) for r in (comparison, sweep))
-    trained = [write_result(tmp_path / f"run{i}.json", run) for i, run in enumerate(runs)]
-    out = tmp_path / "out.png"
-    for main, arguments in (
-        (winner_sweep.main, [winners, out, "--relative-to", "gradient", "--budget", "0.3"]),
-        (winner_regret.main, [winners, out]),
-        (variance_budget.main, [compare, out, "--against", "bytes"]),
-        (training_figure.main, [*trained, out, "--against", "seconds"]),
-    ):
-        assert main([str(a) for a in arguments]) == 0
-        assert capsys.readouterr().out.strip() == str(out)
-        assert out.exists()
-        out.unlink()
-    for main, wrong in (
-        (winner_sweep.main, compare),
-        (winner_regret.main, compare),
-        (variance_budget.main, winners),
-        (training_figure.main, compare),
-    ):
-        for path in (wrong, tmp_path / "absent.json"):
-            assert main([str(path), str(out)]) == 2
-            told = capsys.readouterr().err
-            assert told.count("\n") == 1
-            assert path.name in told
-    assert not out.exists()
-
-
-def test_module_entry_exits_with_2_and_one_line_on_bad_usage(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "wtacrs.figures.plots.winner_sweep"]
-    for arguments in ([], [str(tmp_path / "absent.json"), "out.png"]):
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
-        assert done.returncode == 2
-        assert done.stderr.count("\n") == 1
-        assert done.stderr.startswith("error: ")

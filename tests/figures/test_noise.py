@@ -82,4 +82,3 @@ def test_the_result_comes_back_and_the_report_says_its_verdicts(result: NoiseRes
     assert page.count("to the gradient noise you already have; equivalent to") == sum(
         m.bias_ratio == 0 < m.ratio.value for m in whole.models
     )
-    assert noise_figure.main([str(tmp_path / "noise.json"), str(tmp_path / "n.png")]) == 0

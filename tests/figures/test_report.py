@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -101,7 +100,7 @@ def test_nothing_outside_the_file_is_referred_to(page: str, outline: Outline) ->
 
 def test_text_from_results_is_escaped(page: str, outline: Outline) -> None:
     assert "<script" not in page
-    assert "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;&amp;&quot;q&quot;" in page
+    assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&amp;&#34;q&#34;" in page
     assert any(NASTY in row for row in outline.rows)
     assert "<h1>wtacrs: results of a &amp; b</h1>" in page
 
@@ -110,7 +109,7 @@ def test_pictures_are_inside_drawn_once_and_described(folder: Path, outline: Out
     images = [attributes for tag, attributes in outline.tags if tag == "img"]
     content = [base64.b64decode((a["src"] or "").partition("base64,")[2]) for a in images]
     assert all(c.startswith(report.PNG_SIGNATURE) for c in content)
-    # training, error by budget, bytes and multiplications, price of the scores, |C| and its regret, and one not ours
+    # training, error by budget, bytes and MACs, ratio to the oracle, |C| and its regret, and one not ours
     assert len(content) == len(set(content)) == 8
     assert (folder / "already drawn.png").read_bytes() in content
     assert content[-1] == (folder / "extra.png").read_bytes()
@@ -174,7 +173,7 @@ def test_sweep_tables_hold_choices_and_regrets(outline: Outline) -> None:
     assert summary[5:7] == [f"{f([regret(s, s.paper) for s in oracle]):.3f}" for f in (median, max)]
 
 
-def test_law_verdicts_and_stamps_are_shown(outline: Outline) -> None:
+def test_verdicts_and_stamps_are_shown(outline: Outline) -> None:
     assert ["topk(budget=0.3)", "✓ pass", "1", "0", "1", "0"] in outline.rows
     assert ["full budget", "✓ pass", "k = n"] in outline.rows
     (row,) = [r for r in outline.rows if r[:2] == ["compare.json", "comparison"]]
@@ -201,7 +200,7 @@ def test_missing_kinds_are_named(tmp_path: Path) -> None:
     assert "The folder holds no property check." not in page
 
 
-def test_a_failed_law_is_a_failed_verdict(tmp_path: Path) -> None:
+def test_a_failed_property_is_a_failed_verdict(tmp_path: Path) -> None:
     result = examples.check()
     broken = [v.model_copy(update={"status": "fail"}) for v in result.verdicts]
     write_result(tmp_path / "check.json", result.model_copy(update={"verdicts": broken}))
@@ -261,19 +260,9 @@ def _bad_picture(folder: Path) -> Path:
     ],
 )
 def test_unusable_folders_are_refused_and_nothing_is_written(
-    prepare: Callable[[Path], Path], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    prepare: Callable[[Path], Path], told: str, tmp_path: Path
 ) -> None:
     folder = prepare(tmp_path)
     with pytest.raises(InputError, match=told):
         write_report(folder)
-    assert report.main([str(folder)]) == 2
-    assert re.fullmatch(r"error: [^\n]*\n", capsys.readouterr().err)
     assert not (folder / "report.html").exists()
-
-
-def test_command_writes_where_it_is_told(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "page.html"
-    assert report.main([str(folder), str(out)]) == 0
-    assert capsys.readouterr().out.strip() == str(out)
-    assert out.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
-    assert report.main([str(folder), str(folder)]) == 2

@@ -134,21 +134,6 @@ def test_what_cannot_be_shown_is_refused(result: TheoryResult) -> None:
         theory_figures.build(topk.model_copy(update={"series": lost}))
 
 
-def test_the_command_draws_and_tells_mistakes_in_one_line(
-    result: TheoryResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    few = result.model_copy(update={"claims": [of(result, "topk")]})
-    path, out = write_result(tmp_path / "theory.json", few), tmp_path / "figures"
-    assert theory_figures.main([str(path), str(out)]) == 0
-    assert capsys.readouterr().out.split() == [str(out / "theory_topk.png")]
-    wrong = write_result(tmp_path / "check.json", examples.check())
-    for bad in (wrong, tmp_path / "absent.json"):
-        assert theory_figures.main([str(bad), str(out)]) == 2
-        told = capsys.readouterr().err
-        assert told.count("\n") == 1
-        assert bad.name in told
-
-
 # the report
 
 
@@ -163,7 +148,7 @@ def test_the_report_holds_every_claim_with_its_verdict_and_figure(result: Theory
     assert '<span class="good">holds</span>' in page
     assert '<span class="bad">not borne out</span>' in page
     assert "CRS is exact for equal rows" in page
-    assert 'alt="True: The paper&#x27;s |C| rule' in page
+    assert 'alt="True: The paper&#39;s |C| rule' in page
 
 
 def test_a_folder_without_a_theory_has_no_such_section(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_sweep_marks_lie_on_the_curve_at_the_choices(sweep: SweepResult) -> None
         assert curves == [[v / s.crs for v in s.variance] for s in mine]
         assert layer.rsplit(".", 1)[1] in axes.get_title(loc="left")
         assert f"n = {examples.N}, k = {examples.K}" in axes.get_title(loc="left")
-    assert {"paper's choice", "exact-variance choice", "true minimum"} <= set(legend(fig))
+    assert {"paper's rule", "optimal rule", "true minimum"} <= set(legend(fig))
 
 
 def test_sweep_relative_to_the_gradient_has_one_crs_line_per_scores(sweep: SweepResult) -> None:
@@ -154,13 +154,13 @@ def test_a_thinned_curve_is_read_by_its_numbers_of_winners() -> None:
 
 
 def _regrets(*cases: tuple[str, float, float, float]) -> list[WinnerSweep]:
-    """Sweeps of two points: the paper keeps none, the S_T² rule one, with the given regrets, at a budget."""
+    """Sweeps of two points: the paper keeps none, the optimal rule one, with the given regrets, at a budget."""
     found = []
     for i, (captures, budget, paper, optimal) in enumerate(cases):
         found.append(
             examples.winner_sweep(f"layer{i}#0", 0, "oracle", captures).model_copy(
                 update={
-                    "winners": [0, 1, 2], "variance": [paper, optimal, 1.0], "budget": budget, "crs": paper,
+                    "winners": [0, 1, 2], "variance": [float(paper), float(optimal), 1.0], "budget": budget, "crs": float(paper),
                     "k": 4, "paper": 0, "optimal": 1, "best": 2,
                 }
             )
@@ -188,7 +188,9 @@ def test_summaries_are_medians_and_worst_by_file_and_budget() -> None:
 
 def test_which_winners_names_the_better_rule_and_its_worst_case() -> None:
     (told,) = which_winners(_regrets(*CASES))
-    assert told.startswith("Which |C|, oracle? That of the S_T² rule: variance over that of the best |C| 1.375 in")
+    assert told.startswith(
+        "Which |C|, oracle? That of the optimal rule: variance over that of the best |C| 1.375 in"
+    )
     assert "at worst 2 in layer3#0 at budget 0.5; the paper's rule: 3.500 in the median, at worst 8 in" in told
     (turned,) = which_winners(_regrets(*((c, b, o, p) for c, b, p, o in CASES)))
     assert turned.startswith("Which |C|, oracle? That of the paper's rule")

@@ -26,19 +26,8 @@ import torch
 from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
-from wtacrs.estimators import (
-    Estimator,
-    InputError,
-    MixedPrecisionRows,
-    QuantizedRows,
-    RowEstimator,
-    Traits,
-    sampling_scores,
-)
-from wtacrs.estimators.core.seeded import SeededEstimator
-from wtacrs.estimators.rounding.rounding_estimator import RoundingEstimator, zero_unscored_rows
-from wtacrs.estimators.rows.row_estimator import keep_rows
-from wtacrs.validation.enumeration.allotted_rows import AllottedRows
+from wtacrs.estimators import Estimator, InputError, Traits, sampling_scores
+from wtacrs.estimators.core.sourced import SourcedEstimator
 from wtacrs.validation.enumeration.plans import WrongCuts
 from wtacrs.validation.enumeration.sources import Address, ListedSource, Plan, Plans, Uniform
 from wtacrs.validation.enumeration.weighted_moments import WeightedMoments
@@ -50,7 +39,10 @@ _PROBE = 1e-9
 
 
 class Listed(Estimator[Any]):
-    """An estimator on listed choices; a composite runs around it as around the real one."""
+    """An estimator on listed choices; a composite runs around it as around the real one.
+
+    One that draws nothing need not be written against choices: it runs as it is.
+    """
 
     def __init__(self, inner: Estimator, source: ListedSource) -> None:
         self.inner = inner
@@ -69,31 +61,13 @@ class Listed(Estimator[Any]):
         generator: torch.Generator | None = None,
     ) -> Any:
         """What the estimator's `compress` does once its random numbers are drawn."""
-        inner, source, ready = self.inner, self.source, sampling_scores(x, scores)
-        seed = torch.zeros(1, dtype=torch.int64, device=x.device)
-        if isinstance(inner, SeededEstimator):
-            return inner.keep(x, ready > 0, seed, source)
-        if isinstance(inner, QuantizedRows):
-            plan = source.plan(inner.rows, ready)
-            source.places = inner.places(x, plan)
-            return inner.keep(x, plan, seed, source)
-        if isinstance(inner, MixedPrecisionRows):
-            x = zero_unscored_rows(x, scores)
-            design = AllottedRows.of(inner, x)
-            slots = design.slot_plan(ready, source.plan(design, ready))
-            source.places = inner.places(x, slots)
-            return inner.keep(x, slots, seed, source)
-        if isinstance(inner, RoundingEstimator):
-            rows = zero_unscored_rows(x, scores)
-            source.places = inner.places(rows)
-            return inner.keep(rows, source)
-        if isinstance(inner, RowEstimator):
-            return keep_rows(x, source.plan(inner, ready))
-        return inner.compress(x, scores=scores)
+        if isinstance(self.inner, SourcedEstimator):
+            return self.inner.keep(x, sampling_scores(x, scores), self.source)
+        return self.inner.compress(x, scores=scores)
 
     def contract(self, saved: Any, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
         """What the estimator's `contract` does, with the same random numbers."""
-        if isinstance(self.inner, (SeededEstimator, QuantizedRows, MixedPrecisionRows)):
+        if isinstance(self.inner, SourcedEstimator):
             return self.inner.finish(saved, dy, self.source)
         return self.inner.contract(saved, dy)
 
@@ -165,14 +139,14 @@ class Listing:
         return found
 
     def _run(self, chosen: dict[Address, int], numbers: dict[Uniform, float] | None = None) -> Run:
-        source = ListedSource(chosen, numbers=numbers, known=self._known, limit=self.limit)
+        source = ListedSource(chosen, numbers=numbers, known=self._known, limit=self.limit, device=self.x.device)
         estimator = on_listed(self.estimator, source)
         saved = estimator.compress(self.x, scores=self.scores)
         return Run(estimator.contract(saved, self.dy).double(), source)
 
     def _check_own_draws(self) -> None:
         """A composite leaves all random choices to the part that is listed."""
-        source = ListedSource(known=self._known, limit=self.limit)
+        source = ListedSource(known=self._known, limit=self.limit, device=self.x.device)
         own = torch.Generator(self.x.device).manual_seed(0)
         before = own.get_state(), torch.get_rng_state()
         on_listed(self.estimator, source).compress(self.x, scores=self.scores, generator=own)

@@ -11,27 +11,18 @@ Every outcome runs the estimator's own code on listed random choices instead of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
-from wtacrs.estimators import (
-    Estimator,
-    InputError,
-    MixedPrecisionRows,
-    QuantizedRows,
-    RowEstimator,
-    sampling_scores,
-)
+from wtacrs.estimators import Estimator, InputError, RowEstimator, sampling_scores
 from wtacrs.estimators.core.checks import check_rows_agree
-from wtacrs.estimators.core.seeded import SeededEstimator
-from wtacrs.estimators.rounding.rounding_estimator import RoundingEstimator
-from wtacrs.estimators.rows.row_estimator import keep_rows
+from wtacrs.estimators.core.sourced import SourcedEstimator
 from wtacrs.validation.enumeration.composites import Listing
 from wtacrs.validation.enumeration.plans import WrongCuts, listed_plans, plan_coefficients
+from wtacrs.validation.enumeration.sources import GivenPlan
 from wtacrs.validation.enumeration.weighted_moments import WeightedMoments
 
 __all__ = ["ExactMoments", "WrongCuts", "can_enumerate", "enumerate_moments"]
@@ -63,32 +54,21 @@ def can_enumerate(estimator: Estimator) -> str | None:
         return None
     if estimator.random_part is not None:
         return can_enumerate(getattr(estimator, estimator.random_part))
-    if isinstance(estimator, SeededEstimator):
-        return _overridden(estimator, SeededEstimator.compress, "its operator") or (
-            estimator.unlisted and f"{estimator!r}: {estimator.unlisted}"
-        )
-    if isinstance(estimator, RoundingEstimator):
-        return _overridden(estimator, RoundingEstimator.compress, "its rounding")
-    if isinstance(estimator, (QuantizedRows, MixedPrecisionRows)):
-        known = QuantizedRows if isinstance(estimator, QuantizedRows) else MixedPrecisionRows
-        if type(estimator).contract is not known.contract:
-            return f"{estimator!r} overrides contract: its rounding alone does not say what it does"
-        inner = estimator.rows if isinstance(estimator, QuantizedRows) else estimator.rows_design(1)
-        return _overridden(estimator, known.compress, "its rounding") or can_enumerate(inner)
-    if not isinstance(estimator, RowEstimator):
-        return f"{estimator!r} is random and no RowEstimator: its outcomes cannot be listed"
+    if not isinstance(estimator, SourcedEstimator):
+        return f"{estimator!r} is random and no SourcedEstimator: its outcomes cannot be listed"
     cls = type(estimator)
-    if cls.compress is not RowEstimator.compress or cls.draw is not RowEstimator.draw:
-        return f"{estimator!r} overrides compress or draw: its plan alone does not say what it does"
-    if cls.cuts is RowEstimator.cuts:
-        return f"{estimator!r} does not define cuts: its outcomes cannot be listed"
-    return None
+    if cls.compress is not SourcedEstimator.compress:
+        return f"{estimator!r} overrides compress: its keep alone does not say what it does"
+    if _contracts_past_finish(cls):
+        return f"{estimator!r} overrides contract: its finish alone does not say what it does"
+    return estimator.unlisted()
 
 
-def _overridden(estimator: Estimator, known: Callable[..., object], what: str) -> str | None:
-    if type(estimator).compress is known:
-        return None
-    return f"{estimator!r} overrides compress: {what} alone does not say what it does"
+def _contracts_past_finish(cls: type[SourcedEstimator]) -> bool:
+    """Whether `contract` is overridden below a `finish` of its own, which then need not be what it does."""
+    order = cls.__mro__
+    contract, finish = (next(c for c in order if name in vars(c)) for name in ("contract", "finish"))
+    return finish is not SourcedEstimator and order.index(contract) < order.index(finish)
 
 
 @torch.no_grad()
@@ -134,7 +114,7 @@ def _row_moments(
 ) -> ExactMoments:
     found, coefficients, outcomes = WeightedMoments(), WeightedMoments(covariance=True), 0
     for plan, probability in listed_plans(estimator, scores, limit):
-        found.add(estimator.contract(keep_rows(x, plan), dy).double(), probability)
+        found.add(estimator.contract(estimator.keep(x, scores, GivenPlan(plan)), dy).double(), probability)
         coefficients.add(plan_coefficients(plan, scores), probability)
         outcomes += 1
     return ExactMoments(

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from wtacrs.estimators import InputError, RowEstimator
-from wtacrs.estimators.rows.row_estimator import RowPlan
+from wtacrs.estimators import InputError
+from wtacrs.estimators.core.row_design import RowDesign, RowPlan
 
 # cuts that ought to coincide differ by a few roundings; the sliver between them is no outcome
 _SLIVER = 1e-15
@@ -44,9 +44,7 @@ class Cell(NamedTuple):
         return product
 
 
-def listed_plans(
-    design: RowEstimator, scores: Float64[Tensor, " n"], limit: int
-) -> Iterator[tuple[RowPlan, float]]:
+def listed_plans(design: RowDesign, scores: Float64[Tensor, " n"], limit: int) -> Iterator[tuple[RowPlan, float]]:
     """Every outcome of a draw and its probability; some may be equal.
 
     Args:
@@ -67,17 +65,17 @@ def plan_coefficients(plan: RowPlan, scores: Float64[Tensor, " n"]) -> Float64[T
     return torch.zeros_like(scores).index_add(0, plan.indices, plan.weights.double())
 
 
-def _cells(estimator: RowEstimator, scores: Float64[Tensor, " n"], limit: int) -> Iterator[Cell]:
+def _cells(design: RowDesign, scores: Float64[Tensor, " n"], limit: int) -> Iterator[Cell]:
     """Every cell of positive probability, depth first."""
-    numbers = estimator.uniforms(scores.shape[0])
+    numbers = design.uniforms(scores.shape[0])
     found = 0
     too_many = InputError(
-        f"{estimator!r} has more than limit={limit} outcomes on n={scores.shape[0]} rows "
+        f"{design!r} has more than limit={limit} outcomes on n={scores.shape[0]} rows "
         f"({numbers} uniform numbers); enumerate a smaller problem or raise limit"
     )
-    if math.factorial(estimator.keys(scores.shape[0])) > limit:
+    if math.factorial(design.keys(scores.shape[0])) > limit:
         raise too_many
-    stack = list(_orders(estimator.keys(scores.shape[0])))
+    stack = list(_orders(design.keys(scores.shape[0])))
     while stack:
         # every waiting cell holds at least one outcome, so a hopeless walk stops at its first branches
         if found + len(stack) > limit:
@@ -87,7 +85,7 @@ def _cells(estimator: RowEstimator, scores: Float64[Tensor, " n"], limit: int) -
             found += 1
             yield cell
             continue
-        edges = _edges(estimator.cuts(scores, _midpoint(cell, scores)))
+        edges = _edges(design.cuts(scores, _midpoint(cell, scores)))
         stack.extend(
             Cell((*cell.low, low), (*cell.high, high), cell.factor)
             for low, high in pairwise(edges)
@@ -110,15 +108,15 @@ def _midpoint(cell: Cell, like: Float64[Tensor, " n"]) -> Float64[Tensor, " q"]:
     return like.new_tensor([(low + high) / 2 for low, high in zip(cell.low, cell.high, strict=True)])
 
 
-def _constant_plan(estimator: RowEstimator, scores: Float64[Tensor, " n"], cell: Cell) -> RowPlan:
+def _constant_plan(design: RowDesign, scores: Float64[Tensor, " n"], cell: Cell) -> RowPlan:
     """The plan at the cell's midpoint, after checking it near the cell's corners."""
-    plan = estimator.plan(scores, _midpoint(cell, scores))
+    plan = design.plan(scores, _midpoint(cell, scores))
     reference = plan_coefficients(plan, scores)
     for corner in _corners(cell):
-        probe = plan_coefficients(estimator.plan(scores, scores.new_tensor(corner)), scores)
+        probe = plan_coefficients(design.plan(scores, scores.new_tensor(corner)), scores)
         if not (torch.equal(probe, reference) or torch.allclose(probe, reference, rtol=1e-9, atol=0.0)):
             raise WrongCuts(
-                f"{estimator!r}: the plan changes between two cuts: coefficients {reference.tolist()} in the "
+                f"{design!r}: the plan changes between two cuts: coefficients {reference.tolist()} in the "
                 f"middle of the cell {cell.low} … {cell.high}, {probe.tolist()} at {corner}"
             )
     return plan

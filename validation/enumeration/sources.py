@@ -17,14 +17,14 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from itertools import combinations, pairwise
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from wtacrs.estimators import RowEstimator
-from wtacrs.estimators.rows.row_estimator import RowPlan
+from wtacrs.estimators.core.counter_rng import Places
+from wtacrs.estimators.core.row_design import RowDesign, RowPlan
 from wtacrs.validation.enumeration.plans import listed_plans
 
 _SIGNS = ((-1.0, 0.5), (1.0, 0.5))
@@ -50,14 +50,33 @@ class Uniform(NamedTuple):
     counter: int
 
 
+class GivenPlan(NamedTuple):
+    """`RandomChoices` of a row design, which asks for nothing but its plan."""
+
+    given: RowPlan
+
+    def plan(self, design: RowDesign, scores: Float64[Tensor, " n"]) -> RowPlan:
+        """The given one."""
+        return self.given
+
+    def seeded(self) -> NoReturn:
+        """Refused."""
+        raise RuntimeError("a row design asks for a plan, not for a seed")
+
+    def fresh(self, dtype: torch.dtype) -> NoReturn:
+        """Refused."""
+        raise RuntimeError("a row design asks for a plan, not for uniform numbers")
+
+
 class ListedSource:
-    """A `Source`, and a source of plans, with the answers of one outcome.
+    """`RandomChoices` and `Source` in one, with the answers of one outcome.
 
     Args:
         chosen: which answer every address gets; an address that is missing gets its first one.
         numbers: uniform numbers that are no listed answer: to probe what lies between those.
         known: plans that are listed already, shared by the sources of one enumeration.
         limit: largest number of plans.
+        device: of the seed that is kept and not looked at.
     """
 
     def __init__(
@@ -67,16 +86,26 @@ class ListedSource:
         numbers: dict[Uniform, float] | None = None,
         known: dict[Hashable, Plans] | None = None,
         limit: int = 200_000,
+        device: torch.device | None = None,
     ) -> None:
         self.chosen = chosen or {}
         self.numbers = numbers or {}
         self.known = {} if known is None else known
         self.limit = limit
+        self.device = device
         self.asked: dict[Address, Choices | Plans] = {}
         self.cells: dict[Uniform, list[tuple[float, float]]] = {}
-        self.places: Float[Tensor, "k d"] | None = None
+        self.answered: dict[Uniform, float] = {}
 
-    def plan(self, design: RowEstimator, scores: Float64[Tensor, " n"]) -> RowPlan:
+    def seeded(self) -> tuple[Int64[Tensor, " 1"], ListedSource]:
+        """A seed that says nothing, and the listed numbers."""
+        return torch.zeros(1, dtype=torch.int64, device=self.device), self
+
+    def fresh(self, dtype: torch.dtype) -> ListedSource:
+        """The listed numbers."""
+        return self
+
+    def plan(self, design: RowDesign, scores: Float64[Tensor, " n"]) -> RowPlan:
         """A plan of the design; equal ones are listed once."""
         key = (design, tuple(scores.tolist()))
         if key not in self.known:
@@ -110,17 +139,29 @@ class ListedSource:
         choices = [(some, 1.0 / len(filled)) for some in filled]
         return torch.tensor(self._value(("subset", stream), choices), dtype=torch.int64, device=allowed.device)
 
-    def uniforms(self, stream: int, counters: Int64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
-        """For the roundings of `places`, which must be set and have the shape of the counters."""
-        if self.places is None or self.places.shape != counters.shape:
-            stated = "none" if self.places is None else list(self.places.shape)
-            raise RuntimeError(f"uniform numbers {list(counters.shape)} are asked for to round places {stated}")
-        users: dict[int, list[float]] = {}
-        for counter, place in zip(counters.flatten().tolist(), self.places.flatten().tolist(), strict=True):
-            users.setdefault(counter, []).append(place)
-        values = {counter: self._uniform(Uniform(stream, counter), places) for counter, places in users.items()}
-        answers = [values[counter] for counter in counters.flatten().tolist()]
+    def uniforms(
+        self, stream: int, counters: Int64[Tensor, "*shape"], places: Places = None
+    ) -> Float64[Tensor, "*shape"]:
+        """Those that round the places; without places the same answers again."""
+        addresses = [Uniform(stream, counter) for counter in counters.flatten().tolist()]
+        if places is not None:
+            self._round(addresses, counters, places())
+        unknown = [address.counter for address in addresses if address not in self.answered]
+        if unknown:
+            raise RuntimeError(f"uniform numbers {unknown} are asked for, which have rounded nothing")
+        answers = [self.answered[address] for address in addresses]
         return torch.tensor(answers, dtype=torch.float64, device=counters.device).reshape(counters.shape)
+
+    def _round(self, addresses: list[Uniform], counters: Tensor, places: Tensor) -> None:
+        """Answer addresses by the places that they round."""
+        if places.shape != counters.shape:
+            raise RuntimeError(
+                f"uniform numbers {list(counters.shape)} are asked for to round places {list(places.shape)}"
+            )
+        users: dict[Uniform, list[float]] = {}
+        for address, place in zip(addresses, places.flatten().tolist(), strict=True):
+            users.setdefault(address, []).append(place)
+        self.answered |= {address: self._uniform(address, rounded) for address, rounded in users.items()}
 
     def _uniform(self, address: Uniform, places: list[float]) -> float:
         self.cells[address] = _cells_between([1.0 - (place - math.floor(place)) for place in places])

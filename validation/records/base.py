@@ -22,7 +22,7 @@ SCHEMA_VERSION: Literal[3] = 3
 
 
 def hyphenated(value: object) -> object:
-    """Spell a score kind of an older result file, "row norms", as it is spelled today."""
+    """Spell a score kind of an older file, "row norms", as it is spelled today."""
     return value.replace(" ", "-") if isinstance(value, str) else value
 
 

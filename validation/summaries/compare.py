@@ -30,7 +30,7 @@ class LayerMedian:
 
     series: str
     scores: str
-    budget: float | None
+    budget: int | float | None
     share: float | None
     layers: int
     row_fraction: float | None
@@ -55,7 +55,7 @@ class LayerMedian:
 
 def layer_medians(rows: Iterable[ComparisonRow]) -> list[LayerMedian]:
     """One entry per (scores, estimator, budget or share of bytes), estimators in order of appearance, sizes rising."""
-    groups: dict[tuple[str, str, float | None, float | None, bool], list[ComparisonRow]] = {}
+    groups: dict[tuple[str, str, int | float | None, float | None, bool], list[ComparisonRow]] = {}
     for row in rows:
         counted = _in_rows(row)
         size = (row.budget, None, counted) if row.bytes_share is None else (None, row.bytes_share, True)
@@ -84,7 +84,7 @@ class OracleRatio:
 
     series: str
     scores: str
-    budget: float | None
+    budget: int | float | None
     share: float | None
     ratios: tuple[float, ...]
 
@@ -93,7 +93,7 @@ def oracle_ratios(rows: Iterable[ComparisonRow]) -> list[OracleRatio]:
     """One entry per (scores other than the oracle's, estimator, budget or share of the bytes)."""
     held = list(rows)
     oracle = {_same(row): row.variance for row in held if row.scores == "oracle"}
-    groups: dict[tuple[str, str, float | None, float | None], list[float]] = {}
+    groups: dict[tuple[str, str, int | float | None, float | None], list[float]] = {}
     for row in held:
         best = oracle.get(_same(row), 0.0)
         if row.scores != "oracle" and best > 0:
@@ -131,7 +131,7 @@ def standard_error(row: ComparisonRow) -> float | None:
 
 
 def _median(
-    name: str, scores: str, budget: float | None, share: float | None, rows: Sequence[ComparisonRow]
+    name: str, scores: str, budget: int | float | None, share: float | None, rows: Sequence[ComparisonRow]
 ) -> LayerMedian:
     with numpy.errstate(invalid="ignore"):  # infinite errors have no quartiles: nan says so
         low, high = numpy.quantile([row.mse for row in rows], [0.25, 0.75])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 
-def ratio(value: float, reference: float) -> float:
+def ratio(value: int | float, reference: int | float) -> float:
     """`value / reference`; 1 where both are zero, infinite where the reference alone is."""
     if reference:
         return value / reference

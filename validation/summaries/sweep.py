@@ -53,7 +53,7 @@ def choice_summaries(sweeps: Iterable[WinnerSweep]) -> list[ChoiceSummary]:
     return sorted(found, key=lambda e: (files.index(e.captures), kinds.index(e.scores), budget_order(e.budget)))
 
 
-def budget_order(budget: int | float) -> tuple[bool, float]:
+def budget_order(budget: int | float) -> tuple[bool, int | float]:
     """Order of budgets: fractions first, then numbers of rows."""
     return isinstance(budget, int), budget
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from wtacrs.estimators import InputError, joint_norms, make, saved_bytes
 from wtacrs.estimators.composites.control_variate import ControlVariate, stored_base
 from wtacrs.estimators.composites.recommended import recommended
-from wtacrs.estimators.core.packing import pack, packed_bytes, rounding_variance, step_sizes, unpack
+from wtacrs.estimators.core.packing import pack, rounding_variance, step_sizes, unpack
 from wtacrs.validation.statistics.monte_carlo import monte_carlo
 from wtacrs.validation.statistics.significance import mean_test, variance_test
 
@@ -39,7 +39,9 @@ def test_rounding_moves_no_number_by_more_than_a_step(
     for u in (0.0, 0.5, 1 - 2**-53):
         uniforms = torch.full_like(x, u)
         packed = pack(x, bits, group, uniforms)
-        assert packed.codes.numel() + 2 * packed.steps.numel() == packed_bytes(*x.shape, bits, group)
+        n, d = x.shape
+        assert packed.codes.shape == (n, -(-d * bits // 8))
+        assert packed.steps.shape == (n, 1 if group is None else -(-d // group))
         rounded = unpack(packed, x.shape[1], bits, group, x.dtype)
         assert ((rounded - x).abs() <= steps * (1 + 1e-12)).all()
         dithered = unpack(packed, x.shape[1], bits, group, x.dtype, uniforms)

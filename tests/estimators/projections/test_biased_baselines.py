@@ -84,15 +84,26 @@ def test_low_rank_is_exact_on_rows_of_that_rank() -> None:
     close(estimate(LowRank(rank=8), x, dy), dy.T @ x, x, dy)
 
 
+class OfSeed:
+    """Choices of one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.key = torch.tensor([seed])
+
+    def seeded(self):
+        return self.key, CounterStream(self.key)
+
+    plan = fresh = None
+
+
 @pytest.mark.parametrize("tolerance", [1.0, 0.5, 0.05])
 @given(xy=products(), seed=st.integers(0, 2**40), k=st.integers(1, 5))
 def test_pamm_equals_its_twin(tolerance: float, xy: tuple[Tensor, Tensor], seed: int, k: int) -> None:
     x, dy = xy
     n = x.shape[0]
     estimator = PAMM(budget=min(k, n), tolerance=tolerance)
-    everything = torch.ones(n, dtype=torch.bool)
-    key = torch.tensor([seed])
-    saved = estimator.keep(x, everything, key, CounterStream(key))
+    everything = torch.ones(n, dtype=torch.float64)
+    saved = estimator.keep(x, everything, OfSeed(seed))
     chosen = naive.subset(seed, 0, [True] * n, min(k, n))
     rebuilt = torch.tensor(naive.pamm(x.tolist(), chosen, tolerance), dtype=torch.float64)
     close(estimator.contract(saved, dy), dy.T @ rebuilt, x, dy, 1e-7)

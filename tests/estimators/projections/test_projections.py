@@ -71,22 +71,24 @@ def test_prac_equals_its_twin() -> None:
 
 
 class OneDirection:
-    """A source whose normal numbers are one given vector."""
+    """Choices and a source whose normal numbers are one given vector."""
 
     def __init__(self, vector: Tensor) -> None:
         self.vector = vector
 
+    def seeded(self):
+        return torch.zeros(1, dtype=torch.int64), self
+
     def normals(self, stream, counters):
         return self.vector[counters]
 
-    signs = uniforms = integers = subset = normals
+    signs = uniforms = integers = subset = plan = fresh = normals
 
 
 def circle_moments(x: Tensor, dy: Tensor, estimator: PRAC) -> tuple[Tensor, float]:
     """Mean and variance over all directions of a plane: five equal angles are exact to degree four."""
-    seed = torch.zeros(1, dtype=torch.int64)
-    support = torch.ones(x.shape[0], dtype=torch.bool)
-    stored = estimator.keep(x, support, seed, OneDirection(torch.ones(x.shape[1], dtype=torch.float64))).principal
+    scores = torch.ones(x.shape[0], dtype=torch.float64)
+    stored = estimator.keep(x, scores, OneDirection(torch.ones(x.shape[1], dtype=torch.float64))).principal
     whole = torch.linalg.qr(stored, mode="complete")[0]
     plane = whole[:, stored.shape[1] :]
     assert plane.shape[1] == 2
@@ -94,7 +96,7 @@ def circle_moments(x: Tensor, dy: Tensor, estimator: PRAC) -> tuple[Tensor, floa
     for j in range(5):
         angle = torch.tensor([math.cos(math.pi * j / 5), math.sin(math.pi * j / 5)], dtype=torch.float64)
         source = OneDirection(plane @ angle)
-        estimates.append(estimator.finish(estimator.keep(x, support, seed, source), dy, source))
+        estimates.append(estimator.finish(estimator.keep(x, scores, source), dy, source))
     mean = torch.stack(estimates).mean(0)
     return mean, sum(float((e - mean).square().sum()) for e in estimates) / 5
 

@@ -427,3 +427,16 @@ def test_bad_input_is_named() -> None:
     state = gradient_norms_of(watched.model).state_dict()
     with pytest.raises(InputError, match="'first' has 20 keys, not 7"):
         TokenNorms(7).load_state_dict(state)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_state_from_before_names_had_hyphens_goes_on(kind: str) -> None:
+    watched = RecordedModel(make_gradient_norms(kind))
+    ids, batch = next(batches(1, 3))
+    watched.model(**batch, example_ids=torch.tensor(ids)).backward()
+    norms = gradient_norms_of(watched.model)
+    state = norms.state_dict()
+    older = state | {"kind": kind.replace("-", " ")}
+    assert older["kind"] != kind
+    norms.load_state_dict(older)
+    assert repr(norms.state_dict()) == repr(state)

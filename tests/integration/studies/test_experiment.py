@@ -184,7 +184,8 @@ def test_the_figure_draws_runs_intervals_and_the_margin(
     assert [label.get_text() for label in left.get_yticklabels()] == ["exact", "half of the rows"]
     assert any(text.get_text() == result.rows[1].standing.verdict for text in right.texts)
     assert style.png(fig).startswith(b"\x89PNG")
-    assert main(["draw", str(folder / "out" / "experiment.json"), str(tmp_path / "o.png")]) == 0
+    assert load_result(folder / "out" / "experiment.json") == result
+    assert figure.draw(result, tmp_path / "o.png").read_bytes() == (folder / "out" / "experiment.png").read_bytes()
 
 
 def test_the_experiments_of_the_project_can_be_read() -> None:

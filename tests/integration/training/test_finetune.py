@@ -113,6 +113,19 @@ def test_resuming_a_finished_run_changes_nothing(tokenizer: PreTrainedTokenizerB
     assert again == first
 
 
+def test_a_state_from_before_scores_had_hyphens_goes_on(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    config = CONFIG.but(steps=2, estimator="crs(budget=0.5)", scores="last-seen", out=tmp_path)
+    first = finetune(config, TASK, tiny(tokenizer), tokenizer)
+    state = checkpoints.load_state(tmp_path / "state.pt")
+    state["identity"]["config"]["scores"] = state["gradient_norms"]["kind"] = "last seen"
+    checkpoints.save_state(tmp_path / "state.pt", state)
+    assert finetune(config.but(resume=True), TASK, tiny(tokenizer), tokenizer) == first
+    with pytest.raises(InputError, match="config scores='by-token', but the run in .* had 'last-seen'"):
+        finetune(config.but(scores="by-token", resume=True), TASK, tiny(tokenizer), tokenizer)
+
+
 def test_a_run_without_weights_can_be_read(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     """It goes on from the middle, and once it is over its result is all there is."""
     config = CONFIG.but(steps=6, save_every=2, eval_every=3, out=tmp_path / "short", keep_weights=False)

@@ -216,7 +216,7 @@ class Sketch(Estimator):
 
 @pytest.mark.parametrize(
     ("estimator", "reason"),
-    [(Drawn(budget=2), "overrides compress or draw"), (Uncut(budget=2), "cuts"), (Sketch(), "no RowEstimator")],
+    [(Drawn(budget=2), "overrides draw"), (Uncut(budget=2), "cuts"), (Sketch(), "no SourcedEstimator")],
 )
 def test_what_cannot_be_enumerated_says_why(estimator, reason):
     x = torch.ones(4, 2, dtype=torch.float64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pytest
@@ -211,14 +211,27 @@ def test_against_a_plain_sum_over_all_outcomes(rounding: str) -> None:
     assert found.variance == pytest.approx(second - float(mean.square().sum()), rel=1e-11)
 
 
+@dataclass(frozen=True)
 class Answers:
-    """A source of uniform numbers in front of another, with other counters or numbers."""
+    """Random choices in front of others, with other plans, counters or numbers."""
 
-    def __init__(self, counters: Any = lambda c: c, numbers: Any = lambda u: u, source: Any = None) -> None:
-        self.counters, self.numbers, self.source = counters, numbers, source
+    source: Any
+    counters: Any = lambda c: c
+    numbers: Any = lambda u: u
+    plans: Any = lambda p: p
 
-    def uniforms(self, stream: int, counters: Tensor) -> Tensor:
-        return self.numbers(self.source.uniforms(stream, self.counters(counters)))
+    def plan(self, design: Any, scores: Tensor) -> Any:
+        return self.plans(self.source.plan(design, scores))
+
+    def seeded(self) -> tuple[Tensor, Any]:
+        seed, source = self.source.seeded()
+        return seed, replace(self, source=source)
+
+    def fresh(self, dtype: torch.dtype) -> Any:
+        return replace(self, source=self.source.fresh(dtype))
+
+    def uniforms(self, stream: int, counters: Tensor, places: Any = None) -> Tensor:
+        return self.numbers(self.source.uniforms(stream, self.counters(counters), places))
 
 
 class WeightsForgotten(QuantizedRows):
@@ -226,8 +239,9 @@ class WeightsForgotten(QuantizedRows):
 
     name = "weights_forgotten"
 
-    def keep(self, x, plan, seed, source):
-        return super().keep(x, plan._replace(weights=(plan.weights > 0).double()), seed, source)
+    def keep(self, x, scores, source):
+        plans = lambda plan: plan._replace(weights=(plan.weights > 0).double())  # noqa: E731
+        return super().keep(x, scores, Answers(source, plans=plans))
 
 
 class DitherNotSubtracted(QuantizedRows):
@@ -256,8 +270,8 @@ class DitherShared(QuantizedRows):
     def _shared(self, x_columns, source):
         return Answers(counters=lambda c: c % x_columns, source=source)
 
-    def keep(self, x, plan, seed, source):
-        return super().keep(x, plan, seed, self._shared(x.shape[1], source))
+    def keep(self, x, scores, source):
+        return super().keep(x, scores, self._shared(x.shape[1], source))
 
     def finish(self, saved, dy, source):
         return super().finish(saved, dy, self._shared(saved.columns.shape[0], source))
@@ -268,8 +282,8 @@ class OneNumberForAColumn(StochasticRounding):
 
     name = "one_number_for_a_column"
 
-    def keep(self, x, source):
-        return super().keep(x, Answers(counters=lambda c: c % x.shape[1], source=source))
+    def keep(self, x, scores, source):
+        return super().keep(x, scores, Answers(counters=lambda c: c % x.shape[1], source=source))
 
 
 class ToTheNearest(FP8):
@@ -277,8 +291,8 @@ class ToTheNearest(FP8):
 
     name = "to_the_nearest"
 
-    def keep(self, x, source):
-        return super().keep(x, Answers(numbers=lambda u: torch.full_like(u, 0.5), source=source))
+    def keep(self, x, scores, source):
+        return super().keep(x, scores, Answers(numbers=lambda u: torch.full_like(u, 0.5), source=source))
 
 
 class UnroundedBase(ControlVariate):
@@ -350,11 +364,13 @@ def test_planted_defects_are_caught(estimator: Estimator, seen: int, wrapped: bo
     ],
     ids=lambda v: getattr(v, "name", ""),
 )
-def test_the_law_book_enumerates_them(
+def test_the_properties_enumerate_them(
     estimator: Estimator, broken: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of_moments = {f"{kind}, by enumeration" for kind in ("unbiased", "closed forms")}
-    monkeypatch.setattr(checks, "LAWS", {name: entry for name, entry in PROPERTIES.items() if name in of_moments})
+    monkeypatch.setattr(
+        checks, "PROPERTIES", {name: entry for name, entry in PROPERTIES.items() if name in of_moments}
+    )
     verdicts = {v.name.split(",")[0]: v.status for v in check_estimator(estimator)}
     assert verdicts == {kind: "fail" if kind in broken else "pass" for kind in ("unbiased", "closed forms")}
 
@@ -391,9 +407,8 @@ class Sparing(StochasticRounding):
 
     name = "sparing"
 
-    def keep(self, x, source):
-        numbers = source.uniforms(0, torch.arange(x.shape[1])).expand(x.shape)
-        return super().keep(x, Answers(numbers=lambda u: numbers, source=source))
+    def keep(self, x, scores, source):
+        return super().keep(x, scores, Answers(counters=lambda c: c[0], source=source))
 
 
 def test_numbers_for_other_places_are_refused() -> None:
@@ -451,9 +466,9 @@ class OwnRounding(FP8):
 @pytest.mark.parametrize(
     ("estimator", "reason"),
     [
-        (OwnCompress(rows=CRS_TWO), "overrides compress: its rounding alone"),
-        (OwnContract(rows=CRS_TWO), "overrides contract: its rounding alone"),
-        (OwnRounding(), "overrides compress: its rounding alone"),
+        (OwnCompress(rows=CRS_TWO), "overrides compress: its keep alone"),
+        (OwnContract(rows=CRS_TWO), "overrides contract: its finish alone"),
+        (OwnRounding(), "overrides compress: its keep alone"),
         (QuantizedRows(rows=make("priority(budget=2)")), "does not define cuts"),
         (ControlVariate(rows=make("priority(budget=2)")), "does not define cuts"),
         (ControlVariate(rows=OwnRounding()), "overrides compress"),

@@ -30,7 +30,7 @@ from wtacrs.validation.records.layer_tests import (
     RatioFinding,
     VarianceFinding,
 )
-from wtacrs.validation.records.results import load_result, write_result
+from wtacrs.validation.records.results import load_result
 from wtacrs.validation.summaries.layer_tests import layer_test_summary
 
 LEVEL = share("layer tests", 4)
@@ -280,9 +280,7 @@ def test_figure_shows_what_the_result_holds(result, tmp_path):
     assert bars == {t.bias.detectable for t in mine if t.bias.detectable}
     assert "0 of 12 claims of no bias rejected" in fig.get_suptitle()
     assert "would have been seen with 99 % power" in legend(fig)
-    path = tmp_path / "r.json"
-    write_result(path, result)
-    assert figure.main([str(path), str(tmp_path / "o.png")]) == 0
+    assert figure.draw(result, tmp_path / "o.png").read_bytes() == style.png(figure.build(result))
     many = [t.model_copy(update={"layer": f"h.{i}"}) for i, t in enumerate(result.tests * 3)]
     shown = figure.build(result.model_copy(update={"tests": many}))
     assert "40 of 54 layers shown" in shown.get_suptitle()

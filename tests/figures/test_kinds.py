@@ -1,0 +1,127 @@
+"""Every registered kind of result has a section, and a figure or the reason why there is none; none is forgotten."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from readme_numbers.records import NumbersResult, NumberTable
+from support.result_examples import NASTY, STAMP, every_kind
+
+from wtacrs.estimators import InputError
+from wtacrs.figures import style
+from wtacrs.figures.draw import draw_all, draw_one
+from wtacrs.figures.kinds import View, register_view, view_of, views
+from wtacrs.figures.report.report import write_report
+from wtacrs.figures.sections.blocks import Named
+from wtacrs.validation.records import base
+from wtacrs.validation.records.base import Result, register_result, result_kinds
+from wtacrs.validation.records.results import load_result, write_result
+
+NUMBERS = NumbersResult(
+    stamp=STAMP,
+    tables=[NumberTable(name="a-table", commands=["make demo"], head=["", "one"], rows=[["x<y", "1"]])],
+)
+EVERY = {**every_kind(), "numbers": NUMBERS}
+
+
+def test_no_kind_is_forgotten() -> None:
+    assert set(result_kinds()) == set(views()) == set(EVERY)
+    for kind, view in views().items():
+        assert (view.drawings is None) == bool(view.no_figure), kind
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_every_kind_comes_back_from_its_file(kind: str, tmp_path: Path) -> None:
+    again = load_result(write_result(tmp_path / "a.json", EVERY[kind]))
+    assert again == EVERY[kind]
+    assert type(again) is result_kinds()[kind]
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_every_kind_has_a_section_in_the_report(kind: str, tmp_path: Path) -> None:
+    write_result(tmp_path / "a.json", EVERY[kind])
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    section = view_of(kind).section([Named("a.json", EVERY[kind])])
+    assert page.count(f"<h2>{html.escape(section.title)}</h2>") == 1
+    assert page.count("<img") == len(section.pictures) == (0 if view_of(kind).no_figure else page.count("<img"))
+    assert (page.count("<img") > 0) == (view_of(kind).drawings is not None)
+    assert "<table" in page.partition(f"<h2>{section.title}")[2]
+    assert "<script" not in page
+    assert write_report(tmp_path, tmp_path / "again.html").read_text(encoding="utf-8") == page
+
+
+def test_all_kinds_stand_in_one_report(tmp_path: Path) -> None:
+    for kind, result in EVERY.items():
+        write_result(tmp_path / f"{kind}.json", result)
+        write_result(tmp_path / f"{kind} again.json", result)
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    titles = [view_of(kind).section([]).title for kind in views() if kind != "pretraining"]
+    assert [page.count(f"<h2>{title}</h2>") for title in titles] == [1] * len(titles)
+    assert "The folder holds no" not in page
+    assert page.count("enc&lt;script&gt;&amp;&#34;q&#34;") >= 8
+    assert NASTY not in page
+
+
+@pytest.mark.parametrize("kind", [kind for kind in EVERY if view_of(kind).drawings])
+def test_every_figure_is_drawn_the_same_twice(kind: str, tmp_path: Path) -> None:
+    loaded = [(tmp_path / "a.json", EVERY[kind])]
+    told: list[str] = []
+    written = draw_all(loaded, None, None, lambda name, reason: told.append(f"{name}: {reason}"))
+    assert written
+    assert not told
+    for path in written:
+        again = draw_one(loaded, tmp_path / "again.png", path.stem, {})
+        assert path.parent == tmp_path
+        assert again.read_bytes() == path.read_bytes()
+
+
+def test_a_section_says_what_the_result_says() -> None:
+    def words(kind: str) -> str:
+        return " ".join(str(block) for block in view_of(kind).section([Named("a", EVERY[kind])]).blocks)
+
+    assert "no bias: 1 of 2 claims rejected".capitalize() in words("layer tests")
+    assert "62.5% less in linear layers" in words("memory")
+    assert "from 9.100 to 4.200 nats" in words("pretraining")
+    assert "within noise of exact training at budget 0.3." in words("budgets")
+    assert "has 2.00× the variance of the best on b.safetensors, wta_crs" in words("transfer")
+    assert "at most 10 s (recommended) and 3.0 GiB" in words("scale")
+    assert "accuracy is 0.500 at the end, and 0.600" in words("gradient norms")
+    assert "Beside exact training:" in words("experiment")
+
+
+def test_a_kind_of_ones_own_is_read_and_shown_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "_KINDS", dict(result_kinds()))
+    path = tmp_path / "own.json"
+    path.write_text(f'{{"kind": "own", "stamp": {STAMP.model_dump_json()}, "value": 3}}')
+    with pytest.raises(InputError, match=r"own\.json does not fit the schema"):
+        load_result(path)
+
+    @register_result
+    class Own(Result):
+        kind: Literal["own"] = "own"
+        value: int
+
+    assert load_result(path) == Own(stamp=STAMP, value=3)
+    with pytest.raises(InputError, match="kind 'own' has no figures and no section"):
+        write_report(tmp_path)
+    with pytest.raises(InputError, match="the kind 'own' is taken by Own"):
+        register_result(Own)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_registrations_that_would_be_lost_are_refused() -> None:
+    with pytest.raises(InputError, match="has a view already"):
+        register_view("sweep", view_of("sweep"))
+    with pytest.raises(InputError, match="either drawings or no_figure"):
+        View(view_of("sweep").section)
+    with pytest.raises(InputError, match="must say its kind"):
+        register_result(Result)
+
+
+def test_a_result_without_anything_to_draw_is_told(tmp_path: Path) -> None:
+    empty = EVERY["memory"].model_copy(update={"steps": []})
+    with pytest.raises(style.NothingToDraw):
+        draw_one([(tmp_path / "a.json", empty)], tmp_path / "a.png", None, {})

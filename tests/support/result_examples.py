@@ -1,0 +1,162 @@
+"""A small result of every kind, for what holds of all kinds: it is drawn, has a section, a table, and comes back."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from support import figure_examples as examples
+from support.paths import ROOT
+from wtacrs.validation.records.base import Result, stamp
+from wtacrs.validation.records.budgets import BudgetPoint, BudgetsResult, Difference, Scores
+from wtacrs.validation.records.layer_tests import (
+    BiasFinding,
+    LayerTest,
+    LayerTestResult,
+    RatioFinding,
+    VarianceFinding,
+)
+from wtacrs.validation.records.memory import MemoryResult, StepMemory, TypeBytes
+from wtacrs.validation.records.norms import NormPoint, NormsResult
+from wtacrs.validation.records.pretrain import PretrainingPoint, PretrainingResult
+from wtacrs.validation.records.results import load_result
+from wtacrs.validation.records.scale import ScaleResult, ScaleRow
+from wtacrs.validation.records.transfer import Standing, TransferPair, TransferResult
+
+NASTY = 'enc<script>&"q"'
+STAMP = stamp(seed=0)
+
+
+def norms() -> NormsResult:
+    """Eight steps, the last of them without a gradient."""
+    points = [
+        NormPoint(step=i, used=1.5 / i, exact=0.0 if i == 8 else 1.0 / i, expected=1.4 / i) for i in range(1, 9)
+    ]
+    beside = [NormPoint(step=i, used=0.9 / i, exact=0.9 / i, expected=None) for i in range(1, 9)]
+    return NormsResult(
+        stamp=STAMP, task="planes", model="linear", layer=NASTY, estimator="crs(budget=0.3)", unbiased=True,
+        metric="accuracy", final=0.5, final_exact=0.6, estimated=points, exact=beside,
+    )  # fmt: skip
+
+
+def budgets() -> BudgetsResult:
+    """Two budgets, one of them worse than exact training."""
+    exact = Scores(values=[0.8, 0.9], mean=0.85, seed_error=0.05, dev_error=0.02)
+    points = [
+        BudgetPoint(
+            budget=budget,
+            scores=Scores(values=[mean, mean], mean=mean, seed_error=0.0, dev_error=0.02),
+            difference=Difference(value=mean - 0.85, low=mean - 0.95, high=mean - 0.75),
+            variance={"oracle": 0.1 / budget, "row-norms": 0.5 / budget},
+        )
+        for budget, mean in ((0.1, 0.4), (0.3, 0.8))
+    ]
+    return BudgetsResult(
+        stamp=STAMP, task="planes", model="linear", estimator="crs", metric="accuracy", majority=0.3, dev_size=100,
+        steps=10, seeds=[0, 1], layers=4, exact=exact, points=points,
+    )  # fmt: skip
+
+
+def transfer() -> TransferResult:
+    """Two estimators in another order on another model."""
+    variances = {"a.safetensors": (1.0, 2.0), "b.safetensors": (3.0, 1.5)}
+    standings = [
+        Standing(file=file, scores="oracle", budget=0.1, estimator=name, layers=3, variance=value)
+        for file, values in variances.items()
+        for name, value in zip(("crs", "wta_crs"), values, strict=True)
+    ]
+    one, other = variances
+    pair = {"scores": "oracle", "budget": 0.1, "tau": -1.0}
+    pairs = [
+        TransferPair(source=one, target=other, chosen="crs", best="wta_crs", regret=2.0, **pair),
+        TransferPair(source=other, target=one, chosen="wta_crs", best="crs", regret=2.0, **pair),
+    ]
+    return TransferResult(stamp=STAMP, models={one: "T5", other: NASTY}, standings=standings, pairs=pairs)
+
+
+def layer_tests() -> LayerTestResult:
+    """A sound claim with a baseline, and a broken one."""
+    sound = BiasFinding(
+        method="sampling", bias_squared=0.001, bias_squared_error=0.002, along=0.01, along_error=0.02, rounding=1e-9,
+        detectable=0.2, detectable_along=0.1, p_value=0.4, adjusted=0.8, verdict="accepted",
+    )  # fmt: skip
+    broken = sound.model_copy(update={"verdict": "rejected", "p_value": 1e-12, "adjusted": 1e-11, "along": -0.3})
+    variance = VarianceFinding(method="sampling", measured=1.1, stated=1.0, adjusted=0.3, verdict="accepted")
+    ratio = RatioFinding(
+        against="crs(budget=0.3)", quantity="variance", ratio=0.5, low=0.4, high=0.6, method="monte carlo",
+        p_value=0.001, adjusted=0.002, verdict="lower",
+    )  # fmt: skip
+    common = {"unbiased": True, "scores": "row-norms", "n": 40, "d": 6, "m": 5, "draws": 100}
+    return LayerTestResult(
+        stamp=STAMP,
+        level=0.01,
+        tests=[
+            LayerTest(
+                layer=NASTY, estimator="wta_crs(budget=0.3)", bias=sound, variance=variance, ratio=ratio, **common
+            ),
+            LayerTest(layer="b", estimator="mine.py:f", bias=broken, variance=None, ratio=None, **common),
+        ],
+    )
+
+
+def memory() -> MemoryResult:
+    """Exact, estimated, and checkpointed."""
+    exact = StepMemory(
+        estimator="exact", checkpointing=False, converted=0, peak=9_000_000,
+        saved=[TypeBytes(types=["Linear"], modules=4, bytes=4_000_000),
+               TypeBytes(types=["LayerNorm", "Linear"], modules=3, bytes=2_000_000)],
+    )  # fmt: skip
+    sampled = exact.model_copy(
+        update={
+            "estimator": "crs(budget=0.3)",
+            "converted": 4,
+            "peak": 7_000_000,
+            "saved": [TypeBytes(types=["Linear"], modules=4, bytes=1_500_000), exact.saved[1]],
+        }
+    )
+    both = sampled.model_copy(update={"checkpointing": True, "peak": 4_000_000, "saved": sampled.saved[:1]})
+    return MemoryResult(
+        stamp=STAMP, model=NASTY, task="planes", batch_size=8, tokens=16, precision="fp32", parameters=1_000_000,
+        steps=[exact, sampled, both],
+    )  # fmt: skip
+
+
+def pretraining() -> PretrainingResult:
+    """A short run."""
+    history = [PretrainingPoint(step=step, train_loss=9.0 - step / 10) for step in range(10, 60, 10)]
+    return PretrainingResult(
+        stamp=STAMP, size="demo", estimator="wta_crs(budget=0.3)", parameters=1000, steps=50, tokens=12_000,
+        valid_before=9.1, valid_after=4.2, seconds=12.0, history=history,
+    )  # fmt: skip
+
+
+def scale() -> ScaleResult:
+    """A closed form and a sampled one."""
+    common = {"n": 1000, "d": 10, "m": 10, "dtype": "float32", "variance": 0.5, "device_bytes": None}
+    rows = [
+        ScaleRow(
+            estimator="crs(budget=0.3)",
+            method="closed form",
+            draws=None,
+            seconds=1.5,
+            process_bytes=2**30,
+            **common,
+        ),
+        ScaleRow(
+            estimator="recommended", method="monte carlo", draws=3, seconds=9.5, process_bytes=3 * 2**30, **common
+        ),
+    ]
+    return ScaleResult(stamp=STAMP, rows=rows)
+
+
+@cache
+def every_kind() -> dict[str, Result]:
+    """A result of each kind of the package; experiment and theory hold the real numbers."""
+    theory = examples.theory()
+    results: list[Result] = [
+        examples.comparison(examples.LAYERS[:2]), examples.sweep(examples.LAYERS[:2]), examples.noise(3),
+        examples.check(), examples.training("crs(budget=0.3)"),
+        theory.model_copy(update={"claims": theory.claims[:2]}),
+        load_result(ROOT / "integration" / "experiments" / "t5-sst2.json"),
+        norms(), budgets(), transfer(), layer_tests(), memory(), pretraining(), scale(),
+    ]  # fmt: skip
+    return {result.kind: result for result in results}
