@@ -75,13 +75,13 @@ def train_for_capture(
         schedule="constant",
     )
     with progress_display(progress, title=f"{task.name} · exact, before the capture") as show:
-        run = _Remembering(config, task, model, tokenizer, age, show)
+        run = _LoopWithEarlierCopy(config, task, model, tokenizer, age, show)
         run.train()
     model.to("cpu")  # where the batches of the capture are
     return run.earlier
 
 
-class _Remembering(TrainingLoop):
+class _LoopWithEarlierCopy(TrainingLoop):
     """Training that keeps a copy of the model `age` steps before the end."""
 
     def __init__(

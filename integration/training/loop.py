@@ -114,7 +114,7 @@ class TrainingLoop:
             share = self.processes.share(examples)
             weight = self.processes.count * _counted(share) / _counted(examples)
             set_gradient_sync(self.model, number == len(batches))
-            with self._adding_up() if number < len(batches) else nullcontext():
+            with self._without_sync() if number < len(batches) else nullcontext():
                 # all processes take part in what is averaged, one without examples too
                 loss = self._loss(self._replica, share or examples[:1]) * weight
                 self.accelerator.backward(loss / len(batches))
@@ -144,7 +144,7 @@ class TrainingLoop:
     def _first_loss(self, model: nn.Module) -> Tensor:
         return self._loss(model, self.train_set[:1])
 
-    def _adding_up(self) -> AbstractContextManager[None]:
+    def _without_sync(self) -> AbstractContextManager[None]:
         """Gradients stay with the process that computed them."""
         return self._replica.no_sync() if isinstance(self._replica, DistributedDataParallel) else nullcontext()
 
