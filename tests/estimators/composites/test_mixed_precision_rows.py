@@ -28,7 +28,6 @@ from wtacrs.estimators import (
 from wtacrs.estimators.composites.hadamard_rotation import rotate, rotate_back
 from wtacrs.estimators.composites.mixed_precision_rows import _column_blocks
 from wtacrs.estimators.composites.slots import MOST_SLOTS, allot, peak_to_rms, relative_error
-from wtacrs.estimators.core.errors import NoClosedForm
 from wtacrs.estimators.core.scores import sampling_scores
 from wtacrs.estimators.rows.inclusion import inclusion
 from wtacrs.validation.enumeration.exact_moments import enumerate_moments
