@@ -92,5 +92,5 @@ class BasisState:
 
 
 def _usable(calls: object, vectors: object) -> bool:
-    counted = isinstance(calls, int) and not isinstance(calls, bool) and calls >= 0
-    return counted and (vectors is None or (isinstance(vectors, Tensor) and vectors.ndim == 2))
+    valid = isinstance(calls, int) and not isinstance(calls, bool) and calls >= 0
+    return valid and (vectors is None or (isinstance(vectors, Tensor) and vectors.ndim == 2))
