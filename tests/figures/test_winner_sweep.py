@@ -160,7 +160,8 @@ def _regrets(*cases: tuple[str, float, float, float]) -> list[WinnerSweep]:
         found.append(
             examples.winner_sweep(f"layer{i}#0", 0, "oracle", captures).model_copy(
                 update={
-                    "winners": [0, 1, 2], "variance": [float(paper), float(optimal), 1.0], "budget": budget, "crs": float(paper),
+                    "winners": [0, 1, 2], "variance": [float(paper), float(optimal), 1.0],
+                    "budget": budget, "crs": float(paper),
                     "k": 4, "paper": 0, "optimal": 1, "best": 2,
                 }
             )
