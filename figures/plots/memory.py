@@ -28,7 +28,7 @@ def draw(result: MemoryResult, path: Path) -> Path:
 def build(result: MemoryResult) -> Figure:
     """The figure as an object: a bar per way to take the step, cut by what keeps the bytes; a tick at the peak.
 
-    Types of layers beyond the seven that keep most of the exact step are one piece, "other".
+    Types of layers beyond the seven that keep most in any of the steps are one piece, "other".
 
     Raises:
         InputError: if the result is of another kind or holds no step.
@@ -67,7 +67,10 @@ def _axes(axes: Axes, names: list[str]) -> None:
 
 
 def _colours(result: MemoryResult) -> dict[str, str]:
-    names = list(dict.fromkeys(entry.name for step in result.steps for entry in step.saved))
+    largest: dict[str, int] = {}
+    for entry in (entry for step in result.steps for entry in step.saved):
+        largest[entry.name] = max(entry.bytes, largest.get(entry.name, 0))
+    names = sorted(largest, key=lambda name: -largest[name])
     shown = names[: len(_COLOURS)]
     colours = dict(zip(shown, _COLOURS, strict=False))
     return colours if len(shown) == len(names) else {**colours, _OTHERS: style.GREY}

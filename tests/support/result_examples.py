@@ -21,6 +21,7 @@ from wtacrs.validation.records.pretrain import PretrainingPoint, PretrainingResu
 from wtacrs.validation.records.results import load_result
 from wtacrs.validation.records.scale import ScaleResult, ScaleRow
 from wtacrs.validation.records.transfer import Standing, TransferPair, TransferResult
+from wtacrs.validation.theory.claims import theory
 
 NASTY = 'enc<script>&"q"'
 STAMP = stamp(seed=0)
@@ -151,11 +152,10 @@ def scale() -> ScaleResult:
 @cache
 def every_kind() -> dict[str, Result]:
     """A result of each kind of the package; experiment and theory hold the real numbers."""
-    theory = examples.theory()
     results: list[Result] = [
-        examples.comparison(examples.LAYERS[:2]), examples.sweep(examples.LAYERS[:2]), examples.noise(3),
+        examples.comparison(examples.LAYERS[:2]), examples.sweep(examples.LAYERS[:2]), examples.noise(2),
         examples.check(), examples.training("crs(budget=0.3)"),
-        theory.model_copy(update={"claims": theory.claims[:2]}),
+        theory(["take-all", "topk"], seed=0),
         load_result(ROOT / "integration" / "experiments" / "t5-sst2.json"),
         norms(), budgets(), transfer(), layer_tests(), memory(), pretraining(), scale(),
     ]  # fmt: skip
