@@ -123,7 +123,7 @@ def test_exact_may_be_said_of_a_layer_that_cannot_be_converted() -> None:
     attention = nn.MultiheadAttention(8, 2)  # its output projection is a subclass of nn.Linear
     model = nn.ModuleDict({"attention": attention, "out": nn.Linear(8, 8)})
     assert approximate_(model, {"attention.*": "exact", "*": SPEC}) == ["out"]
-    with pytest.raises(InputError, match="estimator: pattern='attention.*' fits none of the 1 layers: out"):
+    with pytest.raises(InputError, match=r"estimator: pattern='attention\.\*' fits none of the 1 layers: out"):
         approximate_(model, {"attention.*": SPEC, "*": SPEC})
 
 

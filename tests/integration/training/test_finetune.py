@@ -121,7 +121,7 @@ def test_a_state_from_before_scores_had_hyphens_goes_on(
     state["identity"]["config"]["scores"] = state["gradient_norms"]["kind"] = "last seen"
     checkpoints.save_state(tmp_path / "state.pt", state)
     assert finetune(config.but(resume=True), TASK, tiny(tokenizer), tokenizer) == first
-    with pytest.raises(InputError, match="config scores='by-token', but the run in .* had 'last-seen'"):
+    with pytest.raises(InputError, match=r"config scores='by-token', but the run in .* had 'last-seen'"):
         finetune(config.but(scores="by-token", resume=True), TASK, tiny(tokenizer), tokenizer)
 
 
