@@ -129,11 +129,11 @@ def capture(
     before = None if earlier is None else _same_layers(earlier, layers, filter_fn)
     captured: dict[str, LayerCapture] = {}
     with ExitStack() as stack:
-        now = stack.enter_context(_watching(model, layers, loss_fn or _loss_of))
+        now = stack.enter_context(_recording(model, layers, loss_fn or _loss_of))
         then = (
             None
             if earlier is None or before is None
-            else stack.enter_context(_watching(earlier, before, loss_fn or _loss_of))
+            else stack.enter_context(_recording(earlier, before, loss_fn or _loss_of))
         )
         for index, batch in enumerate(batches):
             found = now.run(batch)
@@ -149,7 +149,7 @@ def capture(
 
 
 @contextmanager
-def _watching(model: nn.Module, layers: Mapping[str, Any], loss_fn: LossFn) -> Iterator[RecordedModel]:
+def _recording(model: nn.Module, layers: Mapping[str, Any], loss_fn: LossFn) -> Iterator[RecordedModel]:
     """The model with a context of its own where it has none yet."""
     known = ForwardContext.of(model)
     context = ForwardContext(model) if known is None else known

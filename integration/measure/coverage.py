@@ -24,7 +24,7 @@ class Coverage:
     """Modules of one kind: those whose names differ in numbers alone, and of which the same is true.
 
     Attributes:
-        pattern: their name, `*` for a number; it fits `--layers` and `fitting_layers`.
+        pattern: their name, `*` for a number; it fits `--layers`, `fitting_layers` and the patterns of `approximate_`.
         modules: how many there are.
         kind: their class, as it is unless converted.
         shape: of the weight; empty for modules with several parameters and no weight.

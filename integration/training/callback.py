@@ -1,7 +1,7 @@
 """Estimators in transformers' own `Trainer` and `Seq2SeqTrainer`: one more callback.
 
     from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
-    from wtacrs.integration.training.callback import WtacrsCallback
+    from wtacrs.integration import WtacrsCallback
 
     trainer = Seq2SeqTrainer(
         model=model,
@@ -45,7 +45,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
 
     Parameters keep their identity, so that it does not matter that Trainer has made its optimizer by then. The stock
     classes are back wherever Trainer evaluates or saves, and when training ends; checkpoints are those of a run without
-    the callback. After an exception `wtacrs.integration.layers.convert.restore_` brings them back.
+    the callback. After an exception `wtacrs.integration.restore_` brings them back.
 
     Every `measure_every` steps the bytes that the layers keep are measured, in the first forward pass of the step, and
     entered into the next training log, hence into `trainer_state.json`: `wtacrs_layers`, `wtacrs_stored_bytes`,
@@ -90,7 +90,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         self.measure_every = measure_every
         self.conversion: Conversion = {}
         self.measured: dict[str, LayerBytes] = {}
-        self._watch: LayerBytesProbe | None = None
+        self._probe: LayerBytesProbe | None = None
         self._converted = False
         self._to_log: dict[str, float] = {}
 
@@ -122,15 +122,15 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         """Convert again after an evaluation or a checkpoint, and measure when it is time to."""
         self._convert(kwargs["model"])
         if self.measure_every is not None and state.global_step % self.measure_every == 0:
-            self._watch = LayerBytesProbe(kwargs["model"])
+            self._probe = LayerBytesProbe(kwargs["model"])
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Take what was measured."""
-        if self._watch is not None:
-            self._watch.remove()
-            self.measured, self._watch = self._watch.layers, None
+        if self._probe is not None:
+            self._probe.remove()
+            self.measured, self._probe = self._probe.layers, None
             self._to_log = self._summary()
 
     def on_step_end(
