@@ -93,7 +93,7 @@ class OfSeed:
     def seeded(self):
         return self.key, CounterStream(self.key)
 
-    plan = fresh = None
+    plan = fresh = seeded
 
 
 @pytest.mark.parametrize("tolerance", [1.0, 0.5, 0.05])
