@@ -23,7 +23,7 @@ from wtacrs.estimators.core.products import double_product
 from wtacrs.estimators.core.sizing import budget_of, sizeless
 from wtacrs.validation.layers.candidates import Candidate, fitted, stored_bytes
 from wtacrs.validation.layers.captures import Captures, LayerCapture, on_device
-from wtacrs.validation.layers.scores import LayerLike, default_scores, layer_scores
+from wtacrs.validation.layers.scores import LayerLike, default_scores, layer_scores, stream_name
 from wtacrs.validation.properties.macs import stated_macs
 from wtacrs.validation.records.base import ScoreKind
 from wtacrs.validation.records.compare import ComparisonRow
@@ -155,7 +155,7 @@ def _row(
     n, d, m = *x.shape, dy.shape[1]
     name = spec(estimator)
     scores = layer_scores(kind, x, dy, data.mask, data.stale, layer=layer)
-    generator = generator_for(config.seed, f"{layer} {name} {kind} {candidate.share}", x.device)
+    generator = generator_for(config.seed, f"{layer} {name} {stream_name(kind)} {candidate.share}", x.device)
     found = moments(estimator, [Product(x, dy, scores)], target=exact, draws=config.draws, generator=generator)
     unit = float(exact.square().sum())
     cosine, cosine_error = _cosine(found, unit)

@@ -15,7 +15,7 @@ from wtacrs.estimators import Estimator, InputError, joint_norms, spec
 from wtacrs.validation.enumeration.exact_moments import ExactMoments, can_enumerate, enumerate_moments
 from wtacrs.validation.layers.captures import load_captures, on_device
 from wtacrs.validation.layers.compare import ZeroProduct, exact_product
-from wtacrs.validation.layers.scores import layer_scores
+from wtacrs.validation.layers.scores import layer_scores, stream_name
 from wtacrs.validation.records.base import ScoreKind
 from wtacrs.validation.records.layer_tests import (
     BiasFinding,
@@ -94,7 +94,7 @@ def examine_entry(
             scores=scores,
             draws=draws,
             level=level,
-            generator=generator_for(seed, f"{entry} {spec(estimator)} {scores}", layer.x.device),
+            generator=generator_for(seed, f"{entry} {spec(estimator)} {stream_name(scores)}", layer.x.device),
             quantity=quantity,
         )
     except ZeroProduct as reason:

@@ -43,7 +43,7 @@ from wtacrs.estimators.core.products import double_product
 from wtacrs.estimators.core.sizing import budget_of
 from wtacrs.estimators.rows.row_estimator import pair_norms
 from wtacrs.validation.layers.captures import OnDevice, entry_name, load_captures
-from wtacrs.validation.layers.scores import LayerLike, layer_scores
+from wtacrs.validation.layers.scores import LayerLike, layer_scores, stream_name
 from wtacrs.validation.records.base import ScoreKind
 from wtacrs.validation.records.noise import LayerNoise, ModelNoise, NoiseRatio
 from wtacrs.validation.runner import TaskOutput, generator_for
@@ -160,7 +160,9 @@ def layer_noise(
             for kind in scores
         }
         for found, bias, (estimator, kind) in zip(errors, biases, measured, strict=True):
-            generator = generator_for(seed, f"{layer} {number} {spec(estimator)} {kind}", calls[0].x.device)
+            generator = generator_for(
+                seed, f"{layer} {number} {spec(estimator)} {stream_name(kind)}", calls[0].x.device
+            )
             found.append(_batch_error(estimator, calls, ready[kind], exact, draws, generator, bias))
     _check_noise(layer, deviations, sizes)
     return [

@@ -14,7 +14,7 @@ from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.estimators.core.scores import STALE_FLOOR, floored_scores
 from wtacrs.validation.records.base import ScoreKind
 
-__all__ = ["SCORE_KINDS", "STALE_FLOOR", "LayerLike", "default_scores", "layer_scores"]
+__all__ = ["SCORE_KINDS", "STALE_FLOOR", "LayerLike", "default_scores", "layer_scores", "stream_name"]
 
 SCORE_KINDS: tuple[ScoreKind, ...] = ("oracle", "row-norms")
 """What every capture has; "stale" needs the norms of an earlier state."""
@@ -86,6 +86,11 @@ def _checked_stale(stale: Tensor | None, x: Tensor, layer: str | None) -> Tensor
     if not bool((torch.isfinite(stale) & (stale >= 0)).all()):
         raise InputError(f"{where}stale must be finite and ≥ 0 in every row")
     return stale
+
+
+def stream_name(kind: ScoreKind) -> str:
+    """How a kind is spelled in the keys of random streams: with a space, so that they stay those of older results."""
+    return kind.replace("-", " ")
 
 
 def default_scores(

@@ -20,7 +20,8 @@ from wtacrs.validation.layers.compare import (
 )
 from wtacrs.validation.layers.scores import SCORE_KINDS, layer_scores
 from wtacrs.validation.problems import make_problem
-from wtacrs.validation.runner import Runner
+from wtacrs.validation.runner import Runner, generator_for
+from wtacrs.validation.statistics.monte_carlo import monte_carlo
 from wtacrs.validation.summaries.compare import layer_medians
 
 ESTIMATORS = ("exact", "topk(budget=0.3)", "crs(budget=0.3)", "wta_crs(budget=0.3)")
@@ -231,6 +232,16 @@ def test_a_row_depends_on_the_seed_and_on_no_other_row():
     )
     assert first == again[1:]
     assert first != other
+
+
+def test_random_streams_are_those_of_older_results():
+    """In whose names the kind is spelled with a space."""
+    layer, spec = gaussian(), "systematic(budget=8)"
+    name = repr(make(spec))
+    (row,) = compare_layer("layer", layer, [spec], plan(("row-norms",), draws=9, seed=2))
+    stream = generator_for(2, f"layer {name} row norms None")
+    found = monte_carlo(make(spec), layer.x, layer.dy, draws=9, scores=row_norms(layer.x), generator=stream)
+    assert row.variance == found.variance / float((layer.dy.T @ layer.x).square().sum())
 
 
 def test_misuse_names_the_argument(unchecked):
