@@ -134,5 +134,5 @@ def test_the_tables_show_what_the_rows_say(rows: list[ComparisonRow]) -> None:
         r for r in rows if r.scores == "row-norms" and r.bytes_share is None and r.requested.startswith("wta")
     ]
     best = [r for r in rows if r.scores == "oracle" and r.bytes_share is None and r.requested.startswith("wta")]
-    price = median(a.variance / b.variance for a, b in zip(norms, best, strict=True))
-    assert f"{price:.3g}×" in text
+    ratio = median(a.variance / b.variance for a, b in zip(norms, best, strict=True))
+    assert f"{ratio:.3g}×" in text
