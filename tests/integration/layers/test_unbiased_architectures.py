@@ -9,7 +9,7 @@ import torch
 from support.decoders import gpt2, llama, opt
 from support.false_alarms import share
 from support.lora_models import with_lora
-from support.mean_gradients import gradient_projections, gradients
+from support.mean_gradients import gradient_projections, gradients, repeated
 from support.models import VOCABULARY, bert_batch, t5_batch, tiny_bert, tiny_t5
 from torch import Tensor, nn
 from transformers import DebertaV2Config, DebertaV2ForSequenceClassification, T5Config, T5ForConditionalGeneration
@@ -18,7 +18,8 @@ from wtacrs.integration.layers.convert import approximate_
 from wtacrs.validation.statistics.significance import ProjectionTest, mean_test_from_projections
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:None of the inputs:UserWarning")
-DRAWS = 100
+DRAWS, COPIES = 56, 8
+"""Copies of the examples in a batch: see `test_unbiased_t5.py`."""
 Case = Callable[[], tuple[nn.Module, dict[str, Tensor]]]
 
 
@@ -86,20 +87,21 @@ CASES: tuple[Case, ...] = (
 
 
 @pytest.mark.parametrize("build", CASES, ids=lambda case: case.__name__)
-def test_mean_gradient_is_the_exact_one(build: Case) -> None:
+def test_mean_gradient_is_the_exact_one(unchecked: None, build: Case) -> None:
     test = mean_test(build, "crs(budget=0.3)", share("architectures: mean gradient", tests=len(CASES)))
     assert not test.rejected, (test.p_value, test.effect)
 
 
 @pytest.mark.parametrize("build", [decoder(gpt2), lora], ids=lambda case: case.__name__)
-def test_a_biased_estimator_is_noticed(build: Case) -> None:
-    assert mean_test(build, "topk(budget=0.3)", 1e-9).rejected
+def test_a_biased_estimator_is_noticed(unchecked: None, build: Case) -> None:
+    assert mean_test(build, "topk(budget=0.3)", 1e-9, draws=8).rejected
 
 
-def mean_test(build: Case, spec: str, level: float) -> ProjectionTest:
+def mean_test(build: Case, spec: str, level: float, draws: int = DRAWS) -> ProjectionTest:
     torch.manual_seed(0)
     model, batch = build()
+    batch = repeated(batch, COPIES)
     found = gradients(model, batch)
     exact = {name: gradient for name, gradient in found.items() if gradient.norm() > 1e-7}  # not keys' biases
     approximate_(model, spec, min_elements=0)
-    return mean_test_from_projections(gradient_projections(model, exact, batch, DRAWS), level, rounding=1e-5)
+    return mean_test_from_projections(gradient_projections(model, exact, batch, draws), level, rounding=1e-5)
