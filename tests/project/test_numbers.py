@@ -74,12 +74,12 @@ def test_tables_are_made_of_results() -> None:
     ratio = by["systematic", "oracle"] / by[BASELINE, "oracle"]
     assert line[0] == "`systematic`"
     assert float(line[1].split(" / ")[0]) == pytest.approx(ratio, abs=0.006)
-    price = oracle_ratio_numbers({"M": result}).rows[0]
+    row = oracle_ratio_numbers({"M": result}).rows[0]
     norms, best = (
         next(r.variance for r in rows if r.scores == kind and r.bytes_share is None and "wta" in r.estimator)
         for kind in ("row-norms", "oracle")
     )
-    assert price[1] == f"{norms / best:.3g} / –"
+    assert row[1] == f"{norms / best:.3g} / –"
 
 
 def test_timing_has_a_row_for_every_shape(monkeypatch: pytest.MonkeyPatch) -> None:

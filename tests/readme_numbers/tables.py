@@ -115,7 +115,7 @@ def oracle_ratio_numbers(models: Mapping[str, ComparisonResult]) -> NumberTable:
         for name, budget in cases
     ]
     return NumberTable(
-        name="score-price",
+        name="oracle-ratio",
         commands=["wtacrs capture --after STEPS --age A", "wtacrs compare CAPTURES --budget 0.1 --budget 0.3"],
         head=["variance / oracle's: row norms / stale", *models],
         rows=rows,
