@@ -459,7 +459,7 @@ def test_what_one_process_refuses_all_refuse(tmp_path: Path) -> None:
             return rank
 
         try:
-            return str(Processes.here().together(load))
+            return str(Processes.here().run_on_all(load))
         except InputError as error:
             return str(error)
 
