@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from wtacrs.estimators import InputError
 from wtacrs.validation.files import replacing
-from wtacrs.validation.layers.series import series
+from wtacrs.validation.summaries.series import series
 
 DPI = 150
 INK, GREY = "#333333", "#8a8a8a"

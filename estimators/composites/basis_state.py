@@ -16,7 +16,7 @@ class BasisState:
 
     Activations turn slowly: a basis of some steps ago explains nearly as much, and the estimate is unbiased with
     any (see `ControlVariate`). A refresh starts from the old basis, so that one subspace iteration does; the first
-    one takes two from a fixed start. Per call this costs `2 n·d·rank / every` multiplications in place of the
+    one takes two from a fixed start. Per call this costs `2 n·d·rank / every` MACs in place of the
     `4 n·d·rank` for a new basis each time.
 
     The estimator stays frozen and knows nothing of it. One state belongs to one layer; it is saved and restored

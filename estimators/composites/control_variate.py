@@ -59,7 +59,7 @@ class ControlVariate(Estimator[Any]):
     scores ‖R_i‖ · proxy_i. Rows of score 0 are left out of B and of R.
 
     Bytes: those of the inner estimator, + 2d (mean), + rank·(2d + n + 2) (low rank), in bf16, + n/8 (which rows
-    have a positive score). Multiplications: those of the inner one, + n·d (mean), + rank·(6 n·d + n·m + m·d)
+    have a positive score). MACs: those of the inner one, + n·d (mean), + rank·(6 n·d + n·m + m·d)
     (low rank; 2 n·d if V is given): at rank m/6 the base alone costs more than the exact product.
 
     Args:

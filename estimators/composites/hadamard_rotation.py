@@ -42,7 +42,7 @@ class HadamardRotation(Estimator[Any]):
     Variance: R preserves the Frobenius norm, so it is that of the inner estimator on `X R`. Row norms and all pair
     norms are those of X: a row design by itself neither gains nor loses.
 
-    Bytes: those of the inner estimator; R is not stored. Multiplications: those of the inner one, and
+    Bytes: those of the inner estimator; R is not stored. MACs: those of the inner one, and
     `(n + m)·b·Σf` for each of H₁ and H₂, where the factors f ≤ 32 have the product b.
 
     Args:

@@ -94,7 +94,7 @@ class MixedPrecisionRows(RegeneratingEstimator[SavedSlots]):
     How many slots a row has if it is kept does not depend on the draw.
 
     Bytes: S·d/4, 2 per kept row and group, n/2 for the numbers of slots, 8 for the seed; no index and no weight is
-    stored. Multiplications: `min(S, n)·d·m`, and the unpacking.
+    stored. MACs: `min(S, n)·d·m`, and the unpacking.
 
     Args:
         slots: int ≥ 1, the number S of slots, or float in (0, 8], slots per row: 1.0 is 2 bits a number on average.

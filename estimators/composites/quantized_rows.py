@@ -56,7 +56,7 @@ class QuantizedRows(RegeneratingEstimator[SavedPackedRows]):
     Σ_j Δ²/12 dithered and Σ_j Δ² f_ij (1 − f_ij) by stochastic rounding (up to the rounding of Δ to bf16, which
     depends on the weight).
 
-    Bytes: k rows of bits·d/8 + 2 per group + 2 or 4 for the index; dithered 8 for the seed. Multiplications:
+    Bytes: k rows of bits·d/8 + 2 per group + 2 or 4 for the index; dithered 8 for the seed. MACs:
     those of `rows`, `k·d·m`, beside the unpacking.
 
     Args:

@@ -127,7 +127,7 @@ class Estimator(ABC, Generic[SavedT]):
         return self.contract(self.compress(b, scores=scores, generator=generator), a.T)
 
     def macs(self, n: int, d: int, m: int) -> int:
-        """Scalar multiplications inside the matrix products of one `compress` and one `contract`.
+        """Multiply–accumulates (MACs) inside the matrix products of one `compress` and one `contract`.
 
         The exact product has `n·d·m`. Counted are the products of two matrices and of a matrix with a vector, a complex
         multiplication once. Not counted are passes over the entries of a matrix (norms, weights, packing, random
@@ -143,7 +143,7 @@ class Estimator(ABC, Generic[SavedT]):
         Raises:
             NoClosedForm: if the estimator does not state them.
         """
-        raise NoClosedForm(f"{self!r} does not state its multiplications")
+        raise NoClosedForm(f"{self!r} does not state its MACs")
 
     def expectation(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None

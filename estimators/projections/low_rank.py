@@ -43,7 +43,7 @@ class LowRank(Estimator[SavedLowRank]):
     Bias: nothing is drawn, so `EĜ − G = −G (1 − V Vᵀ)` and the variance is 0. The same directions are dropped in
     every step: the error does not average out.
 
-    Bytes: `n·r + d·r` numbers + 4. Multiplications: `6 n·d·r` for V and `n·d·r + n·m·r + m·d·r`, beside four QR
+    Bytes: `n·r + d·r` numbers + 4. MACs: `6 n·d·r` for V and `n·d·r + n·m·r + m·d·r`, beside four QR
     decompositions of `d × r`.
 
     Args:

@@ -51,7 +51,7 @@ class PAMM(SeededEstimator[SavedPoints]):
     well, and no closed form is known. Nor for the variance: it needs the joint law of two representatives, a sum
     over quadruples of rows.
 
-    Bytes: k rows + 8n (fp64: 12n). Multiplications: `n·k·d` for the cosines, `k·d·m` for the product, beside one
+    Bytes: k rows + 8n (fp64: 12n). MACs: `n·k·d` for the cosines, `k·d·m` for the product, beside one
     pass over dY. On CUDA the order of the additions is not fixed: two runs may differ by rounding.
 
     Args:

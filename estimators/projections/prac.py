@@ -59,7 +59,7 @@ class PRAC(SeededEstimator[SavedPrac]):
 
     It is 0 at r = d. With r₁ = 0 it is `(d/r − 1)‖G‖²`, below the `(d − 1)/r · ‖G‖²` of independent signs.
 
-    Bytes: `n·r + d·r₁` numbers + 12. Multiplications: `6 n·d·r₁` for P and `n·d·r + n·m·r + m·d·r`, beside four QR
+    Bytes: `n·r + d·r₁` numbers + 12. MACs: `6 n·d·r₁` for P and `n·d·r + n·m·r + m·d·r`, beside four QR
     decompositions of `d × r₁` and two of `d × r`.
 
     Args:

@@ -56,7 +56,7 @@ class RandomProjection(SeededEstimator[SavedProjection]):
     It depends neither on n nor on the scores, and does not vanish at r = d: the noise is about as large as G or
     larger at every r ≤ d, however redundant the rows are.
 
-    Bytes: `n·r` numbers + 12. Multiplications: `n·d·r + n·m·r + m·d·r`, those by signs included.
+    Bytes: `n·r` numbers + 12. MACs: `n·d·r + n·m·r + m·d·r`, those by signs included.
 
     Args:
         rank: int ≥ 1, the number r of directions, or float in (0, 1], as a fraction of d.

@@ -49,7 +49,7 @@ def principal_directions(
 
     Subspace iterations, `V ← orthonormal basis of Xᵀ diag(weights) X V`, from a fixed start or a given one: a function
     of the arguments alone, a few percent from the best directions where singular values differ, and any directions
-    where they do not. Multiplications: `2 n·d·r` per iteration.
+    where they do not. MACs: `2 n·d·r` per iteration.
 
     Args:
         x: rows; what stands in a row of weight 0 is not looked at.

@@ -40,7 +40,7 @@ class VeLoRA(Estimator[SavedPieces]):
     Bias: nothing is drawn, so with `E = 1_g ⊗ v vᵀ` `EĜ − G = −G (1 − E)`, and the variance is 0. E has rank g:
     unless g = d, whatever is orthogonal to v in a piece never reaches the weights.
 
-    Bytes: `n·g + ⌈d/g⌉` numbers + 4. Multiplications: `n·g·⌈d/g⌉ + n·g·m`, beside one pass over
+    Bytes: `n·g + ⌈d/g⌉` numbers + 4. MACs: `n·g·⌈d/g⌉ + n·g·m`, beside one pass over
     the `m·d` entries of the product.
 
     Args:

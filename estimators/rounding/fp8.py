@@ -46,7 +46,7 @@ class FP8(RoundingEstimator[SavedFp8]):
     The distance grows with the number: large numbers are coarser than on the even grid of `stochastic_rounding`,
     small ones finer.
 
-    Bytes: n·(d + 2). Multiplications: `n·d·m`, as exact, beside the scaling.
+    Bytes: n·(d + 2). MACs: `n·d·m`, as exact, beside the scaling.
 
     >>> import torch
     >>> from wtacrs.estimators import saved_bytes

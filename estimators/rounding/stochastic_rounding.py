@@ -39,7 +39,7 @@ class StochasticRounding(RoundingEstimator[SavedRounded]):
 
         Var Ĝ = Σ_i ‖y_i‖² Σ_j Δ² f_ij (1 − f_ij).
 
-    Bytes: n·(bits·d/8 + 2 per group). Multiplications: `n·d·m`, as exact, beside the unpacking.
+    Bytes: n·(bits·d/8 + 2 per group). MACs: `n·d·m`, as exact, beside the unpacking.
 
     Args:
         bits: 8, 4 or 2.

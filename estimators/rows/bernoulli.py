@@ -71,7 +71,7 @@ class Bernoulli(RowEstimator):
     where rows are alike: with Z_i all equal the variance is not 0, as it is for every fixed-size design and for
     `crs`. Poisson sampling is not below `crs` in general.
 
-    Bytes: m rows + 8 per row (index and weight), used or not. Multiplications: `m·d·m_out` for dY `[n, m_out]`.
+    Bytes: m rows + 8 per row (index and weight), used or not. MACs: `m·d·m_out` for dY `[n, m_out]`.
 
     >>> import torch
     >>> x = torch.ones(100, 4)

@@ -61,7 +61,7 @@ class ConditionalPoisson(FixedSizeEstimator):
     conditional Poisson sampling versus unequal probability sampling with replacement", Journal of Statistical
     Planning and Inference 138, 2008.)
 
-    Bytes: k rows + 8 per row (index and weight). Multiplications: `k·d·m`, and `160·n·√n` for p, beside a pass of
+    Bytes: k rows + 8 per row (index and weight). MACs: `k·d·m`, and `160·n·√n` for p, beside a pass of
     n short steps over an `n × k` table with `8·n·k` bytes of working memory: made for up to a few thousand rows.
 
     >>> import torch

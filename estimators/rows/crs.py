@@ -36,7 +36,7 @@ class CRS(RowEstimator):
 
     the least over p by Cauchy–Schwarz. Drawn with replacement, it does not vanish at k = n.
 
-    Bytes: k rows + 8 per row (index and weight). Multiplications: `k·d·m`.
+    Bytes: k rows + 8 per row (index and weight). MACs: `k·d·m`.
 
     >>> import torch
     >>> x, dy = torch.randn(64, 8), torch.randn(64, 4)

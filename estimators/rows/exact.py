@@ -27,7 +27,7 @@ class SavedExact(NamedTuple):
 class Exact(Estimator[SavedExact]):
     """The exact product `G = dYᵀ X`.
 
-    Mean: `G`, and variance 0, since nothing is drawn. Bytes: those of `x`. Multiplications: `n·d·m`.
+    Mean: `G`, and variance 0, since nothing is drawn. Bytes: those of `x`. MACs: `n·d·m`.
 
     >>> import torch
     >>> x, dy = torch.eye(3), torch.ones(3, 2)

@@ -75,7 +75,7 @@ class Pivotal(OrderedEstimator):
     (First shown by Chauvet & Ruiz-Gazen, "A comparison of pivotal sampling and unequal probability sampling with
     replacement", Statistics & Probability Letters 121, 2017, arXiv 1609.02688.)
 
-    Bytes: k rows + 8 per row (index and weight). Multiplications: `k·d·m`.
+    Bytes: k rows + 8 per row (index and weight). MACs: `k·d·m`.
 
     >>> import torch
     >>> x = torch.diag(torch.tensor([8.0, 4.0, 1.0, 1.0, 1.0, 1.0]))

@@ -40,7 +40,7 @@ class Priority(RowEstimator):
     "The DLT priority sampling is essentially optimal", STOC 2006). As there, rows that are alike do not cancel:
     priority sampling is not below `crs` in general.
 
-    Bytes: k rows + 8 per row (index and weight). Multiplications: `k·d·m`.
+    Bytes: k rows + 8 per row (index and weight). MACs: `k·d·m`.
 
     >>> import torch
     >>> x = torch.tensor([[100.0], [1.0], [1.0], [1.0]])

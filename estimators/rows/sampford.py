@@ -57,7 +57,7 @@ class Sampford(FixedSizeEstimator):
     "A comparison of Sampford's sampling procedure versus unequal probability sampling with replacement", Biometrika
     68, 1981.)
 
-    Bytes: k rows + 8 per row (index and weight). Multiplications: `k·d·m`, and `2.5·n·√n` for the special row,
+    Bytes: k rows + 8 per row (index and weight). MACs: `k·d·m`, and `2.5·n·√n` for the special row,
     beside a pass of n short steps over an `n × k` table with `8·n·k` bytes of working memory: made for up to a few
     thousand rows.
 

@@ -35,7 +35,7 @@ class Systematic(OrderedEstimator):
     replacement. `order="random"` shuffles the rows first; averaged over all orders there is no closed form.
     Numerically it matches pivotal sampling; unlike for that, no proof is known that it is never above `wta_crs`.
 
-    Bytes: k rows + 8 per row (index and weight). Multiplications: `k·d·m`.
+    Bytes: k rows + 8 per row (index and weight). MACs: `k·d·m`.
 
     >>> import torch
     >>> x = torch.diag(torch.tensor([8.0, 4.0, 1.0, 1.0, 1.0, 1.0]))

@@ -28,7 +28,7 @@ class TopK(RowEstimator):
     The one-step squared error ‖G_T‖² is often below that of every unbiased design; the bias does not average
     out over steps, theirs does.
 
-    Bytes: k rows + 8 per row (index and weight). Multiplications: `k·d·m`.
+    Bytes: k rows + 8 per row (index and weight). MACs: `k·d·m`.
 
     >>> import torch
     >>> x = torch.tensor([[3.0], [1.0], [2.0]])

@@ -46,7 +46,7 @@ class Uniform(RowEstimator):
       which is 0 for k ≥ N, where every row of the population is kept once;
     - with replacement, I is multinomial: `Var Ĝ = (N Σ w_i² − ‖G‖²) / k`, larger by the factor (N−1)/(N−k).
 
-    Bytes: k rows + 8 per row (index and weight). Multiplications: `k·d·m`.
+    Bytes: k rows + 8 per row (index and weight). MACs: `k·d·m`.
 
     >>> import torch
     >>> x = torch.tensor([[1.0], [0.0], [2.0], [3.0], [4.0]])  # a row of norm 0 is not drawn

@@ -67,7 +67,7 @@ class WTACRS(RowEstimator):
     exact; with fewer rows of positive score than k every one of them is kept, except under a fixed `winners`
     below their number.
 
-    Bytes: k rows + 8 per row (index and weight). Multiplications: `k·d·m`.
+    Bytes: k rows + 8 per row (index and weight). MACs: `k·d·m`.
 
     >>> import torch
     >>> x = torch.diag(torch.tensor([8.0, 4.0, 1.0, 1.0, 1.0, 1.0]))

@@ -32,7 +32,7 @@ class CountSketch(Sketch):
 
     the same as for k rows of signs, at 1/k of their cost.
 
-    Bytes: k rows + 12, and n/8 for the bits of the support. Multiplications: `k·d·m`, beside `n·(d + m)`
+    Bytes: k rows + 12, and n/8 for the bits of the support. MACs: `k·d·m`, beside `n·(d + m)`
     additions. On CUDA their order is not fixed: two runs may differ by rounding.
 
     >>> import torch

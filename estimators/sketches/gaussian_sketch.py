@@ -30,7 +30,7 @@ class GaussianSketch(Sketch):
 
     It does not vanish at k = n.
 
-    Bytes: k rows + 12, and n/8 for the bits of the support. Multiplications: `k·n·(d + m) + k·d·m`, more than the
+    Bytes: k rows + 12, and n/8 for the bits of the support. MACs: `k·n·(d + m) + k·d·m`, more than the
     exact product has: a reference, not a saving of time.
 
     >>> import torch

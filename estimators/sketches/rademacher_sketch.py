@@ -28,7 +28,7 @@ class RademacherSketch(Sketch):
 
     the least of all sketches with independent entries. It does not vanish at k = n; one row alone is exact.
 
-    Bytes: k rows + 12, and n/8 for the bits of the support. Multiplications: `k·n·(d + m) + k·d·m`, the former
+    Bytes: k rows + 12, and n/8 for the bits of the support. MACs: `k·n·(d + m) + k·d·m`, the former
     by ±1: as matrix products they run on the same units.
 
     >>> import torch

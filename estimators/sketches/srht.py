@@ -39,7 +39,7 @@ class SRHT(Sketch):
 
     that of k rows of signs times `(N − k)/(N − 1)`. It vanishes at k = N: at k = n if n is a power of two.
 
-    Bytes: k rows + 12, and n/8 for the bits of the support. Multiplications: `k·d·m`, beside `N log₂N·(d + m)`
+    Bytes: k rows + 12, and n/8 for the bits of the support. MACs: `k·d·m`, beside `N log₂N·(d + m)`
     additions.
 
     >>> import torch

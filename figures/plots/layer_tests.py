@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from wtacrs.figures import style
-from wtacrs.validation.layers.series import series
 from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.layer_tests import LayerTest, LayerTestResult
+from wtacrs.validation.summaries.series import series
 
 MAX_LAYERS = 40
 # how far beyond the largest bias that would have been seen the axes reach

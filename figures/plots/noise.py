@@ -16,9 +16,9 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from wtacrs.figures import style
 from wtacrs.figures.plots.winner_sweep import CURVES
-from wtacrs.validation.layers.series import series
 from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.noise import LayerNoise, ModelNoise, NoiseResult
+from wtacrs.validation.summaries.series import series
 
 # kinds of scores side by side at one budget: line style, fill of the marker, and how far to the side
 _KINDS: dict[str, tuple[Any, bool, float]] = {

@@ -15,9 +15,9 @@ from matplotlib.lines import Line2D
 
 from wtacrs.estimators import InputError
 from wtacrs.figures import style
-from wtacrs.validation.layers.series import series
 from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.pretrain import PretrainingResult
+from wtacrs.validation.summaries.series import series
 
 
 def draw(results: Sequence[PretrainingResult], path: Path) -> Path:

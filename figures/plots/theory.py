@@ -16,9 +16,9 @@ from matplotlib.ticker import FuncFormatter
 
 from wtacrs.estimators import InputError
 from wtacrs.figures import style
-from wtacrs.validation.layers.series import series as series_of
 from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.theory import Claim, Series, TheoryResult
+from wtacrs.validation.summaries.series import series as series_of
 
 # axes that are not linear; and claims whose problems have no order: points, no lines
 _SCALES = {

@@ -16,9 +16,9 @@ from matplotlib.lines import Line2D
 
 from wtacrs.estimators import InputError
 from wtacrs.figures import style
-from wtacrs.validation.layers.series import series
 from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.training import TrainingPoint, TrainingResult
+from wtacrs.validation.summaries.series import series
 
 Clock = Literal["step", "seconds"]
 X_LABELS = {"step": "optimiser step", "seconds": "seconds of training"}

@@ -17,9 +17,9 @@ from matplotlib.ticker import FuncFormatter
 
 from wtacrs.estimators import InputError
 from wtacrs.figures import style
-from wtacrs.validation.layers.series import series
 from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.transfer import TransferPair, TransferResult
+from wtacrs.validation.summaries.series import series
 
 _KINDS = {"row-norms": "row-norm scores", "stale": "stale scores", "oracle": "oracle scores"}
 

@@ -23,13 +23,13 @@ from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.layers.compare import compare
 from wtacrs.validation.layers.scores import SCORE_KINDS
-from wtacrs.validation.layers.series import series
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.budgets import BudgetPoint, BudgetsResult, Difference, Scores
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.records.training import TrainingResult
 from wtacrs.validation.runner import Runner
 from wtacrs.validation.summaries.compare import LayerMedian, layer_medians
+from wtacrs.validation.summaries.series import series
 
 DEFAULT_BUDGETS = (0.05, 0.1, 0.2, 0.3, 0.5)
 LEVEL = 0.95

@@ -10,9 +10,9 @@ from rich.table import Table
 
 from wtacrs.estimators.core.sizing import SIZES
 from wtacrs.validation.layers.equal_bytes import BASELINE, byte_ratios
-from wtacrs.validation.layers.series import series
 from wtacrs.validation.records.compare import ComparisonResult
 from wtacrs.validation.summaries.compare import LayerMedian, layer_medians, oracle_ratios
+from wtacrs.validation.summaries.series import series
 
 _OPTIONAL = ("MACs", "MSE", "bias²")
 """Columns that a narrow terminal does without, the first one first."""

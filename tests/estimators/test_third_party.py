@@ -1,4 +1,4 @@
-"""What the page on writing your own promises, on an estimator that is not ours."""
+"""What CONTRIBUTING.md promises to who writes an estimator, on one from outside the package."""
 
 from __future__ import annotations
 

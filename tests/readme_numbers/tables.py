@@ -11,13 +11,13 @@ from wtacrs.estimators.core.sizing import SIZES
 from wtacrs.validation.benchmarks.timing import SHAPES, SPECS, time_ratios
 from wtacrs.validation.layers.candidates import RECOMMENDED
 from wtacrs.validation.layers.equal_bytes import ByteRatio, byte_ratios
-from wtacrs.validation.layers.series import series
 from wtacrs.validation.records.compare import ComparisonResult
 from wtacrs.validation.records.noise import NoiseResult, in_percent
 from wtacrs.validation.records.scale import ScaleResult
 from wtacrs.validation.records.sweep import SweepResult
 from wtacrs.validation.records.training import TrainingResult
 from wtacrs.validation.summaries.compare import oracle_ratios
+from wtacrs.validation.summaries.series import series
 from wtacrs.validation.summaries.sweep import choice_summaries
 
 

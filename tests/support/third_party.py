@@ -1,4 +1,4 @@
-"""An estimator from outside the package: the example of the page on writing your own."""
+"""An estimator from outside the package: the example that CONTRIBUTING.md names."""
 
 from __future__ import annotations
 

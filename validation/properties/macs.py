@@ -36,7 +36,7 @@ def counted_macs(
     scores: Shaped[Tensor, " n"] | None = None,
     generator: torch.Generator | None = None,
 ) -> int:
-    """Scalar multiplications in the matrix products of one `compress` and one `contract`.
+    """Multiply–accumulates (MACs) in the matrix products of one `compress` and one `contract`.
 
     Torch's own counter, which takes a multiplication and an addition for two operations, and leaves out the
     products of a matrix with a vector: they are added here.

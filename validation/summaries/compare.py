@@ -11,9 +11,9 @@ import numpy
 from wtacrs.estimators import InputError
 from wtacrs.estimators.core.sizing import SIZES, budget_of
 from wtacrs.validation.layers.compare import median_macs
-from wtacrs.validation.layers.series import series
 from wtacrs.validation.records.compare import ComparisonRow
 from wtacrs.validation.summaries.ratio import ratio
+from wtacrs.validation.summaries.series import series
 
 
 @dataclass(frozen=True)

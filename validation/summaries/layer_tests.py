@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wtacrs.validation.layers.series import series
 from wtacrs.validation.records.layer_tests import LayerTest, LayerTestResult
+from wtacrs.validation.summaries.series import series
 
 
 def layer_test_summary(result: LayerTestResult) -> list[str]:

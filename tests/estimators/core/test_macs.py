@@ -1,4 +1,4 @@
-"""The stated multiplications are those that run, for every registered estimator."""
+"""The stated MACs are those that run, for every registered estimator."""
 
 from __future__ import annotations
 

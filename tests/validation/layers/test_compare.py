@@ -77,7 +77,7 @@ def test_bytes_are_those_of_what_is_saved():
     assert rows["layer", "crs(budget=0.3)", "row-norms"].saved_bytes == 9 * (6 * 2 + 8)
 
 
-def test_multiplications_are_those_that_are_stated():
+def test_macs_are_those_that_are_stated():
     estimators = [*ESTIMATORS, Silent(budget=9)]
     rows = table(compare_layer("layer", gaussian(), estimators, plan(("row-norms",))))
     assert {row.exact_macs for row in rows.values()} == {30 * 6 * 5}
@@ -87,7 +87,7 @@ def test_multiplications_are_those_that_are_stated():
     assert (silent.macs, silent.relative_macs) == (None, None)
 
 
-def test_the_median_of_multiplications_leaves_out_what_is_not_stated():
+def test_the_median_of_macs_leaves_out_what_is_not_stated():
     estimators = ["exact", "crs(budget=15)", "crs(budget=3)", Silent(budget=9)]
     rows = compare_layer("layer", gaussian(), estimators, plan(("oracle",)))
     assert median_macs(rows) == 0.5
@@ -159,7 +159,7 @@ def test_the_cosine_is_that_of_many_estimates():
 
 
 class Silent(CRS):
-    """CRS that does not state its multiplications."""
+    """CRS that does not state its MACs."""
 
     name = "silent"
 

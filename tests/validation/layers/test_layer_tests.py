@@ -20,7 +20,6 @@ from wtacrs.validation.enumeration.exact_moments import enumerate_moments
 from wtacrs.validation.layers import layer_tests
 from wtacrs.validation.layers.captures import LayerCapture, load_captures, write_captures
 from wtacrs.validation.layers.layer_tests import adjusted_for_families, examine_entry, examine_layer
-from wtacrs.validation.layers.series import series
 from wtacrs.validation.problems import make_problem
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.layer_tests import (
@@ -32,6 +31,7 @@ from wtacrs.validation.records.layer_tests import (
 )
 from wtacrs.validation.records.results import load_result
 from wtacrs.validation.summaries.layer_tests import layer_test_summary
+from wtacrs.validation.summaries.series import series
 
 LEVEL = share("layer tests", 4)
 

@@ -13,9 +13,9 @@ from wtacrs.estimators import InputError
 from wtacrs.figures import style
 from wtacrs.figures.plots import noise as noise_figure
 from wtacrs.figures.report.report import write_report
-from wtacrs.validation.layers.series import series
 from wtacrs.validation.records.noise import NoiseRatio, NoiseResult
 from wtacrs.validation.records.results import load_result, write_result
+from wtacrs.validation.summaries.series import series
 
 
 @pytest.fixture(scope="module")

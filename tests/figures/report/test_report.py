@@ -16,8 +16,8 @@ from wtacrs.figures import style
 from wtacrs.figures.plots import winner_sweep
 from wtacrs.figures.report import report
 from wtacrs.figures.report.report import write_report
-from wtacrs.validation.layers.series import series
 from wtacrs.validation.records.results import write_result
+from wtacrs.validation.summaries.series import series
 from wtacrs.validation.summaries.sweep import regret
 
 NASTY = "enc<script>alert('x')</script>&\"q\""

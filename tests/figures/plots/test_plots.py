@@ -20,11 +20,11 @@ from wtacrs.estimators.core.sizing import SIZES
 from wtacrs.figures import style
 from wtacrs.figures.plots import training as training_figure
 from wtacrs.figures.plots import variance_budget, winner_regret, winner_sweep
-from wtacrs.validation.layers.series import series
 from wtacrs.validation.records.compare import ComparisonResult
 from wtacrs.validation.records.sweep import SweepResult
 from wtacrs.validation.records.training import TrainingResult
 from wtacrs.validation.summaries.compare import layer_medians
+from wtacrs.validation.summaries.series import series
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from wtacrs.estimators import InputError
 from wtacrs.figures import style
 from wtacrs.figures.plots import theory as theory_figures
 from wtacrs.figures.report.report import write_report
-from wtacrs.validation.layers.series import series as series_of
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.records.theory import Claim, TheoryResult
+from wtacrs.validation.summaries.series import series as series_of
 from wtacrs.validation.theory.claims import CLAIMS
 
 
