@@ -7,7 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 NOT_COMPILED = "scores from remembered gradient norms look into memory outside the graph"
-"""Why torch.compile breaks the graph, or with fullgraph=True refuses; it follows row norms."""
+"""Why torch.compile breaks the graph, or refuses with fullgraph=True; it traces layers that go by row norms."""
 
 
 class ScoreMemory(Protocol):

@@ -1,4 +1,4 @@
-"""What CONTRIBUTING.md promises to who writes an estimator, on one from outside the package."""
+"""What CONTRIBUTING.md promises to authors of estimators, on one from outside the package."""
 
 from __future__ import annotations
 
