@@ -73,4 +73,4 @@ def memory(
     console.print(memory_table(result))
     for sentence in memory_sentences(result):
         console.print(sentence, highlight=False, markup=False)
-    wrote(out / "memory.json")
+    wrote(out / "memory.json", out / "memory.png")

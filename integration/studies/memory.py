@@ -1,16 +1,19 @@
-"""What a training step keeps, exactly, with estimators, with activation checkpointing and with both: a result file."""
+"""What a training step keeps: exactly, with estimators, with checkpointing and with both. Result file and figure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from wtacrs.estimators import InputError, make
+from wtacrs.figures.plots import memory as memory_figure
 from wtacrs.integration.measure.memory import can_checkpoint, step_memory
 from wtacrs.integration.models.loading import is_text_to_text, model_name
 from wtacrs.integration.models.lora import add_lora
 from wtacrs.integration.models.opening import Subject
+from wtacrs.integration.studies.output import draw_or_remove
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.tasks.batches import require_examples, task_batches
 from wtacrs.integration.training.config import FinetuneConfig
@@ -132,4 +135,5 @@ def measure_memory(
         steps=steps,
     )
     write_result(out / "memory.json", result)
+    draw_or_remove(partial(memory_figure.draw, result), out / "memory.png")
     return result

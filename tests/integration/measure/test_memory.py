@@ -236,6 +236,7 @@ def test_the_command_shows_and_writes(name: str, tmp_path: Path, capsys: pytest.
         "crs(budget=0.3)",
     ]
     assert main([str(a) for a in ["memory", *model, *options]]) == 0
+    assert (out / "memory.png").read_bytes().startswith(b"\x89PNG")
     result = load_result(out / "memory.json")
     assert isinstance(result, MemoryResult)
     names = ["exact", "exact + checkpointing", "crs(budget=0.3)", "crs(budget=0.3) + checkpointing"]
