@@ -10,7 +10,7 @@ import sys
 import tomllib
 
 import pytest
-from support.paths import ROOT
+from support.paths import ROOT, TESTS
 
 STOREYS = ("estimators", "validation", "figures", "integration")
 WITH_EXAMPLES = sorted(
@@ -90,3 +90,18 @@ assert not heavy, heavy
 def test_imports_stay_lean(script: str) -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_tests_mirror_the_tree() -> None:
+    """A folder of tests has the name of the room that it tests."""
+    tested = {path.parent.relative_to(TESTS) for storey in STOREYS for path in (TESTS / storey).rglob("test_*.py")}
+    assert tested
+    assert all((ROOT / folder).is_dir() for folder in tested)
+
+
+def test_no_test_imports_another() -> None:
+    sources = {path: path.read_text(encoding="utf-8") for path in TESTS.rglob("*.py")}
+    found = [
+        path.name for path, text in sources.items() if re.search(r"^\s*(from|import) test_", text, re.MULTILINE)
+    ]
+    assert not found
