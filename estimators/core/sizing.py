@@ -161,7 +161,8 @@ def _parsed(given: Estimator | str) -> Spec:
     if isinstance(given, str):
         return parse(given)
     fields = {f.name: getattr(given, f.name) for f in dataclasses.fields(given)}  # type: ignore[arg-type]
-    return Spec(given.name, {k: _parsed(v) if isinstance(v, Estimator) else v for k, v in fields.items()})
+    name = getattr(given, "name", type(given).__name__)  # one that is not registered has none
+    return Spec(name, {k: _parsed(v) if isinstance(v, Estimator) else v for k, v in fields.items()})
 
 
 def _path(parsed: Spec) -> tuple[str, ...] | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from support import naive
 from support.row_plans import checked, coefficients, row_estimator
@@ -47,10 +48,24 @@ def twin(estimator: RowEstimator, scores: list[float], u: list[float], k: int) -
     return getattr(naive, estimator.name)(scores, u, k, **arguments)
 
 
+def at_the_threshold(scores: list[float], k: int) -> bool:
+    """Whether a row has π = 1 exactly without being larger than the threshold.
+
+    Rounding decides whether such a row is drawn by a contest that it cannot lose, or not at all. Either uses the other
+    uniform numbers otherwise, and both are right.
+    """
+    left, rows = sorted(map(Fraction, scores), reverse=True), k
+    while left and rows > 0 and left[0] * rows > sum(left):
+        left.pop(0)
+        rows -= 1
+    return bool(left) and left[0] > 0 and left[0] * rows == sum(left)
+
+
 @pytest.mark.parametrize("spec", [*OTHERS, *FIXED_SIZE[2:], "priority(budget={budget})"])
 @given(moderate, st.data())
 def test_equal_to_the_twin(spec: str, scores: list[float], data: st.DataObject) -> None:
     k = data.draw(st.integers(1, len(scores) - 1))
+    assume(not at_the_threshold(scores, k))
     estimator, s = row_estimator(spec, k), checked(scores)
     u = numbers(estimator, len(scores), data)
     fast = coefficients(estimator.plan(s, u), len(scores))

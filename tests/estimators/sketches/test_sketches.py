@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from wtacrs.estimators import SRHT, InputError, RademacherSketch, joint_norms, make, rows_for, saved_bytes
 from wtacrs.estimators.core import seeded
+from wtacrs.estimators.core.counter_rng import CounterStream
 from wtacrs.estimators.core.packing import pack_bits, unpack_bits
 from wtacrs.estimators.sketches import srht
 from wtacrs.estimators.sketches.sketch import Sketch
@@ -83,13 +84,13 @@ def test_blocks_make_no_difference(name: str, monkeypatch: pytest.MonkeyPatch) -
 def test_the_operator_is_never_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seeded, "BLOCK", 1000)
     sizes = []
-    original = seeded.CounterStream.signs
+    original = CounterStream.signs
 
     def watched(self, stream, counters):
         sizes.append(counters.numel())
         return original(self, stream, counters)
 
-    monkeypatch.setattr(seeded.CounterStream, "signs", watched)
+    monkeypatch.setattr(CounterStream, "signs", watched)
     estimator = RademacherSketch(budget=30)
     estimator.contract(estimator.compress(torch.ones(200, 2)), torch.ones(200, 3))
     assert max(sizes) <= 1000
