@@ -32,6 +32,7 @@ def test_every_folder_with_code_is_packaged() -> None:
     assert all((ROOT / storey / "py.typed").exists() for storey in STOREYS)
 
 
+@pytest.mark.usefixtures("unchecked")  # an example is what a user runs
 @pytest.mark.parametrize("module", WITH_EXAMPLES)
 def test_examples_in_docstrings_run(module: str) -> None:
     result = doctest.testmod(importlib.import_module(module), optionflags=doctest.ELLIPSIS)
