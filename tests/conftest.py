@@ -1,9 +1,10 @@
-"""Shapes and dtypes in signatures are checked here, and only here: the library itself runs unchecked."""
+"""Shapes and dtypes in signatures are checked by the tests of estimators and validation: the library runs unchecked."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -30,9 +31,23 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(2305_15265)
 
 
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Signatures are not checked, as in the library a user runs: for tests of the library's own errors."""
+@contextmanager
+def _unchecked() -> Iterator[None]:
+    before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    jaxtyping.config.update("jaxtyping_disable", before)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Signatures are not checked, as in the library a user runs: for its own errors, and for many thousand draws."""
+    with _unchecked():
+        yield
+
+
+@pytest.fixture(scope="module")
+def unchecked_module() -> Iterator[None]:
+    """The same for all tests of a module and for its fixtures."""
+    with _unchecked():
+        yield

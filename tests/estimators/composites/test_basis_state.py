@@ -57,6 +57,7 @@ def test_one_iteration_from_the_old_basis_finds_the_best_there_is() -> None:
     assert left_over(x, basis) < 1.01 * float(best)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("spec", ["crs(budget=2)", "systematic(budget=2)", "wta_crs(budget=3)"])
 @pytest.mark.parametrize("base", ["lowrank", "mean+lowrank"])
 def test_unbiased_with_a_stale_basis_by_enumeration(spec: str, base: str) -> None:

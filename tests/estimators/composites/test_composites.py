@@ -97,6 +97,7 @@ def test_dithering_over_a_fine_grid_of_dithers() -> None:
     assert float(rounding_variance(x, 2, None, dithered=True)) == pytest.approx(4 * step**2 / 12)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("spec", COMPOSITES)
 def test_mean_and_variance_are_as_stated(spec: str) -> None:
     generator = torch.Generator().manual_seed(3)

@@ -265,9 +265,10 @@ def test_cuda_never_waits_for_the_host(spec: str) -> None:
     assert_never_waits(make(spec))
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("spec", ZOO)
 @pytest.mark.usefixtures("unchecked")
-def test_every_law_holds(spec: str) -> None:
+def test_every_property_holds(spec: str) -> None:
     verdicts = check_estimator(make(spec), level=share("checks: sketches and projections", len(ZOO)))
     assert [v for v in verdicts if v.status not in ("pass", "not applicable")] == []
 

@@ -33,6 +33,8 @@ from wtacrs.validation.records.results import load_result
 from wtacrs.validation.summaries.layer_tests import layer_test_summary
 from wtacrs.validation.summaries.series import series
 
+pytestmark = pytest.mark.usefixtures("unchecked_module")  # many thousand draws
+
 LEVEL = share("layer tests", 4)
 
 

@@ -70,6 +70,7 @@ def test_no_draw_is_kept(generator):
     assert max(most) <= 2
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("spec", SPECS)
 def test_monte_carlo_is_the_closed_form(spec, family):

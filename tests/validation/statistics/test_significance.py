@@ -228,6 +228,7 @@ def test_variance_zero_is_decided_by_rounding():
         assert not outcome.rejected, outcome
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_wrong_closed_form_is_rejected():
     x, dy = make_problem("gaussian", 20, 5, 4, generator=seeded(2))
     outcome = variance_test(Misstated(budget=6), x, dy, draws=3000, level=1e-6, generator=seeded(5))

@@ -14,6 +14,8 @@ from wtacrs.validation.records.results import load_result, write_result
 from wtacrs.validation.records.theory import Claim, Requirement, Series, TheoryResult
 from wtacrs.validation.theory.claims import CLAIMS, theory
 
+pytestmark = pytest.mark.usefixtures("unchecked_module")  # many thousand draws
+
 # beyond every number of the claims
 FAR = 1e12
 
