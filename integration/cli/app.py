@@ -98,7 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(error.format_message())  # type: ignore[attr-defined]
             return 0
         if hasattr(error, "format_message"):
-            return _refuse(f"{error.format_message()} See `wtacrs --help`.")
+            context = getattr(error, "ctx", None)
+            command = " ".join(["wtacrs", *("" if context is None else context.command_path).split()[1:]])
+            return _refuse(f"{error.format_message().rstrip('.')}. See `{command} --help`.")
         raise
     return code if isinstance(code, int) else 0
 

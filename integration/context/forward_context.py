@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.context.arguments import EXAMPLE_IDS, ForwardArguments
 from wtacrs.integration.context.forward_pass import ForwardPass
 from wtacrs.integration.context.masks import by_stream, masks_from_arguments, of_several_examples
@@ -101,7 +102,13 @@ class ForwardContext:
             source: bool `[batch, positions]`, True for a row that may carry a gradient, of the sequence that is read.
             target: the same of the decoder's sequence.
             ids: int64 `[batch]`, positions of the examples in their data set.
+
+        Raises:
+            InputError: if a mask is no tensor.
         """
+        for name, mask in (("source", source), ("target", target)):
+            if mask is not None and not isinstance(mask, Tensor):
+                raise InputError(f"{name}={mask!r} must be a tensor, True for a row that may carry a gradient")
         before = self._now, self._ids
         self._ids = ids
         self._now = ForwardPass(by_stream(source=source, target=target), self._new_seed(), ids=ids)

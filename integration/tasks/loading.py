@@ -40,7 +40,7 @@ def load_task(
     if name not in TASKS:
         near = difflib.get_close_matches(str(name).casefold(), TASKS, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise InputError(f"task={name!r} is unknown; {hint}Tasks: {', '.join(TASKS)}")
+        raise InputError(f"task={name!r} is unknown; {hint}the tasks are {', '.join(TASKS)}")
     for argument, limit in (("train_limit", train_limit), ("dev_limit", dev_limit)):
         if limit is not None and limit < 1:
             raise InputError(f"{argument}={limit}: an integer from 1, or none for all examples, is needed")

@@ -7,6 +7,7 @@ import torch
 from support.models import bert_batch, sampled_rows, t5_batch, tiny_bert, tiny_t5
 from torch import Tensor, nn
 
+from wtacrs.estimators import InputError
 from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.context.masks import masks_from_arguments
 from wtacrs.integration.context.streams import stream_of
@@ -63,6 +64,15 @@ def _saved(out: Tensor) -> list[Tensor]:
         found += [t for t in getattr(node, "saved_tensors", ()) if t is not None]
         queue += [parent for parent, _ in node.next_functions]
     return found
+
+
+def test_a_mask_that_is_no_tensor_is_named() -> None:
+    model = tiny_bert()
+    approximate_(model, SPEC, min_elements=0)
+    context = ForwardContext.of(model)
+    assert context is not None
+    with pytest.raises(InputError, match="source='x' must be a tensor"), context.given(source="x"):  # type: ignore[arg-type]
+        pass
 
 
 def test_masks_leave_with_the_forward_pass_even_if_it_fails() -> None:
