@@ -126,7 +126,7 @@ def test_unreadable_files_are_named(tmp_path):
         load_result(tmp_path / "missing.json")
     with pytest.raises(InputError, match=r"half\.json does not fit the schema"):
         load_result(broken("half.json", json.dumps(good)[:100]))
-    with pytest.raises(InputError, match="kind .other., which is not known; the kinds are comparison"):
+    with pytest.raises(InputError, match=r"kind 'other', which is not known; the kinds are "):
         load_result(broken("kind.json", json.dumps(good | {"kind": "other"})))
     with pytest.raises(InputError, match="surplus"):
         load_result(broken("more.json", json.dumps(good | {"surplus": 1})))
