@@ -74,7 +74,7 @@ def load_result(path: Path) -> Result:
         first = error.errors()[0]
         if first["type"] == "union_tag_invalid":
             kinds = ", ".join(result_kinds())
-            told = f"holds a result of kind {first['ctx']['tag']}, which is not known; the kinds are {kinds}"
+            told = f"holds a result of kind {first['ctx']['tag']!r}, which is not known; the kinds are {kinds}"
             raise InputError(f"result file {path} {told}") from None
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise InputError(f"result file {path} does not fit the schema: {where}: {first['msg']}") from None
