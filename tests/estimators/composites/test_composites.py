@@ -83,6 +83,7 @@ def test_rounding_moments_by_enumeration() -> None:
         assert square == pytest.approx(stated, rel=1e-10, abs=1e-24)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_dithering_over_a_fine_grid_of_dithers() -> None:
     """The error is uniform over one step: mean 0 and Δ²/12, whatever the number."""
     x = torch.tensor([[0.3, -1.0, 0.45, 0.0]], dtype=torch.float64)

@@ -92,6 +92,7 @@ def test_neighbours_have_nothing_in_common(kind: str, first: int) -> None:
     assert correlation_p(here, other) > LEVEL
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_successive_seeds_give_successive_numbers_no_order() -> None:
     """One number under each of many neighbouring seeds is as good a sample as many numbers under one seed."""
     numbers = torch.cat([stream(seed).uniforms(0, torch.tensor([7])) for seed in range(4000)])
@@ -110,6 +111,7 @@ def test_no_number_twice() -> None:
     assert stream(0).bits(0, counters(1_000_000)).unique().numel() == 1_000_000
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_subsets_are_equally_likely_and_stay_inside() -> None:
     allowed = torch.tensor([True, False, True, True, True, False])
     found: dict[tuple[int, ...], int] = {}

@@ -97,6 +97,7 @@ def test_the_operator_is_never_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(sizes) == 2 * 200 * 30
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", PROBLEMS)
 @pytest.mark.parametrize("sketch_name", NAMES)
 def test_enumeration_is_the_closed_form(sketch_name: str, name: str) -> None:
@@ -267,7 +268,6 @@ def test_cuda_never_waits_for_the_host(spec: str) -> None:
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("spec", ZOO)
-@pytest.mark.usefixtures("unchecked")
 def test_every_property_holds(spec: str) -> None:
     verdicts = check_estimator(make(spec), level=share("checks: sketches and projections", len(ZOO)))
     assert [v for v in verdicts if v.status not in ("pass", "not applicable")] == []

@@ -119,6 +119,7 @@ class Noisy(Estimator):
         return dy.T @ saved[0] + saved[1]
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("shift", [0.0, 1.0])
 def test_standard_errors_are_the_std_over_repetitions(shift):
     """Spread of each moment over independent runs against the error that each run states.

@@ -133,6 +133,7 @@ class Shrunk(CRS):
         return super().contract(saved, dy) * self.factor
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_projections_of_several_layers_share_one_level():
     """One family over three layers; the bias of one layer is found, the others stay."""
     level = PROJECTIONS
@@ -148,6 +149,7 @@ def test_projections_of_several_layers_share_one_level():
     assert outcome.effect == pytest.approx(-0.1, abs=outcome.detectables[1])
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("family", ["gaussian", "coherent"])
 @pytest.mark.parametrize("spec", SOUND)
 def test_variance_of_sound_estimators_is_accepted(spec, family):

@@ -147,6 +147,7 @@ def test_known_variances_give_an_exact_ratio(problem):
     assert squared.ratio == pytest.approx(float(bias.square().sum() / crs.variance(*problem)))
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("quantity", ["variance", "mse"])
 def test_the_true_ratio_lies_within_the_interval(problem, quantity):
     """Both sampled, one sampled, and a ratio that is known because both have a closed form in truth."""

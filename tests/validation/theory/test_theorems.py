@@ -107,6 +107,7 @@ def problem(seed: int, n: int, kind: str) -> tuple[Tensor, Tensor]:
     return (x.abs(), dy.abs()) if kind == "coherent" else (x, dy)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("spec", WITHOUT_REPLACEMENT)
 @given(seeds, st.integers(2, 40), st.sampled_from(["plain", "scattered", "coherent"]), st.booleans(), st.data())
 @settings(max_examples=120)
@@ -150,6 +151,7 @@ def test_some_product_loses_by_systematic_sampling_in_a_fixed_order() -> None:
     assert excess("systematic(budget=1, order='rows')", torch.ones(4, dtype=torch.float64), 2) > 0.1
 
 
+@pytest.mark.usefixtures("unchecked")
 @given(seeds, st.integers(2, 4), st.data())
 @settings(max_examples=8)
 def test_pivotal_in_random_order_is_never_above_wta_crs(seed: int, n: int, data: st.DataObject) -> None:
