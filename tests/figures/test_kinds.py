@@ -96,7 +96,7 @@ def test_a_kind_of_ones_own_is_read_and_shown_or_refused(tmp_path: Path, monkeyp
     monkeypatch.setattr(base, "_KINDS", dict(result_kinds()))
     path = tmp_path / "own.json"
     path.write_text(f'{{"kind": "own", "stamp": {STAMP.model_dump_json()}, "value": 3}}')
-    with pytest.raises(InputError, match=r"own\.json does not fit the schema"):
+    with pytest.raises(InputError, match=r"own\.json holds a result of kind 'own', which is not known"):
         load_result(path)
 
     @register_result

@@ -254,7 +254,7 @@ def _bad_picture(folder: Path) -> Path:
         (_missing, "not a folder"),
         (_empty, "holds no result file"),
         (_malformed, r"x\.json does not fit the schema"),
-        (_foreign, r"x\.json does not fit the schema"),
+        (_foreign, r"x\.json holds a result of kind 'recipe', which is not known"),
         (_bad_choice, "paper=99 must be one of its numbers of winners"),
         (_bad_picture, r"y\.png: not a PNG"),
     ],
