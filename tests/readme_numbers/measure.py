@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 
 from readme_numbers import tables as number_tables
+from readme_numbers.check import RUNS, demo_runs
 from readme_numbers.experiments import NUMBERS, committed, experiment_numbers
 from readme_numbers.readme import fill
 from readme_numbers.records import NumbersResult, NumberTable
@@ -40,7 +41,6 @@ from wtacrs.validation.records.noise import NoiseResult
 from wtacrs.validation.records.results import load_result, write_result
 from wtacrs.validation.records.scale import ScaleResult, ScaleRow
 from wtacrs.validation.records.sweep import SweepResult
-from wtacrs.validation.records.training import TrainingResult
 from wtacrs.validation.runner import Runner
 
 RESULT = NUMBERS
@@ -131,10 +131,10 @@ def measure(work: Work) -> list[NumberTable]:
 
 
 def _training(work: Work) -> NumberTable:
-    files = [work.demo / f"training-{name}.json" for name in ("exact", "wta_crs")]
-    if not all(path.exists() for path in (*files, work.demo / "captures.safetensors")):
+    needed = (*(f"training-{name}.json" for name in RUNS), "captures.safetensors")
+    if not all((work.demo / name).exists() for name in needed):
         run_demo(work.demo, seed=0, console=work.console)
-    return number_tables.training_numbers([cast(TrainingResult, load_result(path)) for path in files])
+    return number_tables.training_numbers(demo_runs(work.demo))
 
 
 def _bytes(

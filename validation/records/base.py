@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -51,6 +52,7 @@ class Stamp(Record):
     inputs: dict[str, str] = {}
 
 
+@cache
 def processor() -> str:
     """Name of the processor and the instruction set that torch's kernels use; both decide how sums are rounded."""
     name = platform.processor() or platform.machine()
