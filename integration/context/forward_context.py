@@ -1,102 +1,122 @@
 """`ForwardContext`: what the layers of a model may know of the forward pass that they run in.
 
-A hook on the model reads the arguments that Hugging Face models take, and makes a `ForwardPass` of them. Its parts come
-from files of their own: masks, rows that the model reads its answer from, tokens, example ids, the seed. Layers look the
-pass up, also when activation checkpointing runs them again (`Recomputation`).
+Hooks on the model, and on the modules inside that take masks, read the arguments that Hugging Face models take, and make
+a `ForwardPass` of them. Its parts come from files of their own: masks, tokens, example ids, random numbers. Layers look
+the pass up, also when activation checkpointing runs them again (`Recomputation`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor, nn
 
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.integration.context.arguments import EXAMPLE_IDS, ForwardArguments
-from wtacrs.integration.context.forward_pass import ForwardPass
-from wtacrs.integration.context.masks import by_stream, masks_from_arguments, of_several_examples
-from wtacrs.integration.context.readout_rows import ReadoutRows
+from wtacrs.integration.context.draws import Draws
+from wtacrs.integration.context.forward_pass import ForwardPass, Frame
+from wtacrs.integration.context.mask_watch import MaskWatch
+from wtacrs.integration.context.masks import by_stream, masks_from_arguments
+from wtacrs.integration.context.module_calls import EXAMPLE_IDS, ModuleCalls, takes_masks
 from wtacrs.integration.context.recomputation import Recomputation
 from wtacrs.integration.context.score_memory_protocol import NOT_COMPILED, ScoreMemory
-from wtacrs.integration.context.seed import new_pass_seed
-from wtacrs.integration.context.streams import Stream, is_encoder_decoder, shares_with_positions
+from wtacrs.integration.context.streams import is_encoder_decoder
 from wtacrs.integration.context.tokens import tokens_from_arguments
 
-_MASK_ARGUMENTS = ("attention_mask", "decoder_attention_mask", "labels")
+
+class _Call(NamedTuple):
+    """A call under way in this thread, and whether the forward pass that it belongs to began with it."""
+
+    call: ModuleCalls
+    within: ForwardPass
+    began: bool
+
+
+class _Thread(threading.local):
+    """What belongs to the thread that runs a forward pass."""
+
+    def __init__(self) -> None:
+        self.calls: list[_Call] = []
+        self.given: list[tuple[Frame, Tensor | None]] = []
 
 
 class ForwardContext:
-    """Owns the hooks on a model, and the forward pass under way; `given` states masks and ids by hand.
+    """Owns the hooks on a model, and the forward passes under way; `given` states masks and ids by hand.
 
-    Outside a forward pass nothing is known of the layers but a seed, unless activation checkpointing runs them again (see
-    `Recomputation`). The hook takes the argument `example_ids` away before the model sees it: `[batch]`, the positions of
-    the examples in their data set, for scores that are remembered by example.
+    A forward pass belongs to the thread that runs it. Outside of any nothing is known of the layers, unless activation
+    checkpointing runs them again (see `Recomputation`). The hook takes the argument `example_ids` away before the model
+    sees it: `[batch]`, the positions of the examples in their data set, for scores that are remembered by example.
+
+    Compiled code has the masks of the model's own arguments, and nothing else.
 
     Args:
         model: the module to hook; its `forward` is where the arguments arrive.
-        sampled: whether layers draw: every forward pass with gradients enabled then takes one number from torch's
-            default generator, the seed of its layers; each of several processes mixes in its rank.
+        seed: of the layers' random numbers (see `Draws`).
 
     Attributes:
-        sampled: as above.
+        draws: the layers' random numbers.
+        watch: layers that masks mislead.
         score_memory: what the scores of the layers are remembered in, if they are.
     """
 
-    def __init__(self, model: nn.Module, *, sampled: bool = False) -> None:
-        self.sampled = sampled
+    def __init__(self, model: nn.Module, *, seed: int | None = None) -> None:
+        self.draws = Draws(seed)
+        self.watch = MaskWatch()
         self.score_memory: ScoreMemory | None = None
-        self._now: ForwardPass | None = None
-        self._outer: list[ForwardPass | None] = []
-        self._outside: ForwardPass | None = None
-        self._recomputation = Recomputation()
-        self._ids: Tensor | None = None
-        self._arguments = ForwardArguments(model)
-        self._encoder_decoder = is_encoder_decoder(model)
-        self._readout_rows = ReadoutRows(model, encoder_decoder=self._encoder_decoder)
-        self._shares_with_positions = shares_with_positions(model)
-        self._handles = [
-            model.register_forward_pre_hook(self._enter, with_kwargs=True),
-            model.register_forward_hook(self._leave, always_call=True),
-        ]
+        self._thread = _Thread()
+        self._compiled: ForwardPass | None = None
+        self._recomputation = Recomputation(self.draws)
+        inside = [module for module in model.modules() if module is not model and takes_masks(module)]
+        self._calls = [ModuleCalls(model, self, outermost=True)]
+        self._calls += [ModuleCalls(module, self, outermost=False) for module in inside]
 
     @staticmethod
     def of(model: nn.Module) -> ForwardContext | None:
-        """The context whose hooks sit on this very module, or None."""
+        """The context whose outermost hooks sit on this very module, or None."""
         owners = (getattr(hook, "__self__", None) for hook in model._forward_pre_hooks.values())
-        return next((owner for owner in owners if isinstance(owner, ForwardContext)), None)
+        calls = (owner for owner in owners if isinstance(owner, ModuleCalls) and owner.outermost)
+        return next((call.listener for call in calls if isinstance(call.listener, ForwardContext)), None)
 
     @property
     def hooked(self) -> bool:
-        """Whether the hooks are on a module: not after `remove`, and not in a copy of a layer without its model."""
-        return any(handle.id in (handle.hooks_dict_ref() or ()) for handle in self._handles)
+        """Whether the hooks are on a model: not after `remove`, and not in a copy of a layer without its model."""
+        return self._calls[0].hooked
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without handles of a model that is gone, which could not be copied."""
-        return {**self.__dict__, "_handles": self._handles if self.hooked else []}
+        """Without what belongs to threads and backward passes."""
+        state = dict(self.__dict__)
+        for name in ("_thread", "_compiled", "_recomputation"):
+            state.pop(name)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _thread=_Thread(), _compiled=None)
+        self._recomputation = Recomputation(self.draws)
 
     def remove(self) -> None:
         """Take the hooks off the model."""
-        for handle in self._handles:
-            handle.remove()
+        for call in self._calls:
+            call.remove()
 
     @property
     def current(self) -> ForwardPass | None:
-        """The forward pass under way, or the one that is being recomputed; None before the first.
+        """The forward pass under way in this thread, or the one that is being recomputed.
 
-        Outside of both it is a pass of which nothing is known but a seed, so that a layer draws from torch's default
-        generator neither in a forward pass nor when it is recomputed.
+        Outside of both it is a new pass of which nothing is known. In compiled code it is None there.
         """
-        return self._now or self._recomputation.current or self._outside
+        if torch.compiler.is_compiling():
+            return self._compiled
+        known = self._known()
+        return ForwardPass(self.draws, known=False) if known is None else known
 
     @contextmanager
     def given(
         self, *, source: Tensor | None = None, target: Tensor | None = None, ids: Tensor | None = None
     ) -> Iterator[None]:
-        """State masks and ids by hand around a forward pass of a model that does not take them as arguments.
+        """State masks and ids by hand around a forward pass, before all that its arguments say.
 
         Args:
             source: bool `[batch, positions]`, True for a row that may carry a gradient, of the sequence that is read.
@@ -109,75 +129,99 @@ class ForwardContext:
         for name, mask in (("source", source), ("target", target)):
             if mask is not None and not isinstance(mask, Tensor):
                 raise InputError(f"{name}={mask!r} must be a tensor, True for a row that may carry a gradient")
-        before = self._now, self._ids
-        self._ids = ids
-        self._now = ForwardPass(by_stream(source=source, target=target), self._new_seed(), ids=ids)
+        self._thread.given.append((Frame(list(by_stream(source=source, target=target).values())), ids))
         try:
             yield
         finally:
-            self._remember(self._now)
-            self._now, self._ids = before
+            self._thread.given.pop()
 
-    def rows(self, stream: Stream | None, x: Tensor, *, flattened: bool = False) -> Bool[Tensor, " n"] | None:
-        """The mask for the rows of an input, or None if there is none that fits.
+    def state_dict(self) -> dict[str, Any]:
+        """What the next draws of this process depend on: numbers and texts alone, as JSON holds them.
 
-        Args:
-            stream: the sequence that the rows run along.
-            x: `[batch, positions, d]`.
-            flattened: `x` may also be `[batch · positions, d]`, as `flattens` tells.
+        `seed` and `passes` of the draws, and in `misled` the layers that use no mask any more.
         """
-        current = self.current
-        if current is None:
-            return None
-        if flattened:
-            x = current.unflattened(stream, x)
-        mask = current.mask(stream, x.shape[:-1])
-        return None if mask is None else mask.reshape(-1)
+        return {**self.draws.state_dict(), "misled": self.watch.state_dict()}
 
-    def _enter(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        seen = self._arguments.known(kwargs)
-        arguments = self._arguments.by_name(args, seen)
-        ids = kwargs.get(EXAMPLE_IDS, self._ids)
-        if self.score_memory is None:
-            self._begin(arguments, ids)
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned.
+
+        Raises:
+            InputError: if it is no such state.
+        """
+        if not isinstance(state.get("misled"), Mapping):
+            raise InputError(f"state['misled']={state.get('misled')!r} must be a dict of layers")
+        self.draws.load_state_dict(dict(state))
+        self.watch.load_state_dict(state["misled"])
+
+    def begins(self, call: ModuleCalls, module: nn.Module, arguments: dict[str, Any]) -> None:
+        """Begin a forward pass, or enter the call into the one under way."""
+        if torch.compiler.is_compiling() and self.score_memory is None:
+            if call.outermost:
+                self._compiled = self._begun(module, arguments, None)
+            return
+        self._begins(call, module, arguments)
+
+    def ends(self, call: ModuleCalls, output: Any) -> None:
+        """Leave the call; a forward pass ends with the call that it began with."""
+        if torch.compiler.is_compiling() and self.score_memory is None:
+            if call.outermost:
+                self._compiled = None
+            return
+        self._ends(call, output)
+
+    @torch.compiler.disable(reason=NOT_COMPILED)  # type: ignore[untyped-decorator]
+    def _begins(self, call: ModuleCalls, module: nn.Module, arguments: dict[str, Any]) -> None:
+        if getattr(module, "_is_replica", False):
+            raise InputError(
+                f"model={type(module).__name__}: nn.DataParallel over several devices replicates it at every call, which "
+                "estimated layers do not support; start one process per device with torchrun"
+            )
+        known = None if call.outermost else self._known()
+        if known is None:
+            self._recomputation.forget()
+            self.watch.enter()
+            ids = self.score_memory.ids if self.score_memory is not None else None
+            begun = self._begun(module, arguments, ids)
+            self._thread.calls.append(_Call(call, begun, True))
         else:
-            self._begin_uncompiled(arguments, self.score_memory.ids if ids is None else ids)
-        return args, seen
+            known.enter(_frame(module, arguments))
+            self._thread.calls.append(_Call(call, known, False))
 
-    def _begin(self, arguments: dict[str, Any], ids: Tensor | None) -> None:
-        masks, tokens = self._masks(arguments), tokens_from_arguments(self._encoder_decoder, arguments)
-        if self._shares_with_positions:
-            masks, tokens = of_several_examples(masks), of_several_examples(tokens)
-        self._outer.append(self._now)
-        given = {} if self._now is None else self._now.masks  # masks given by hand stay in force
-        self._now = ForwardPass(masks or given, self._new_seed(), tokens=tokens, ids=ids)
-        self._recomputation.forget()
-
-    @torch.compiler.disable(reason=NOT_COMPILED)  # type: ignore[untyped-decorator]
-    def _begin_uncompiled(self, arguments: dict[str, Any], ids: Tensor | None) -> None:
-        self._begin(arguments, ids)
-
-    def _masks(self, arguments: dict[str, Any]) -> dict[Stream, Tensor]:
-        attention, decoder_attention, labels = (arguments.get(name) for name in _MASK_ARGUMENTS)
-        found = masks_from_arguments(self._encoder_decoder, attention, decoder_attention, labels)
-        return self._readout_rows.added_to(found, arguments)
-
-    def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        ended, self._now = self._now, self._outer.pop() if self._outer else None
-        if ended is not None and ended.seed is not None:
-            self._end(ended, output)
+    def _begun(self, module: nn.Module, arguments: dict[str, Any], ids: Tensor | None) -> ForwardPass:
+        given = [] if torch.compiler.is_compiling() else self._thread.given
+        by_hand = next((stated for _, stated in reversed(given) if stated is not None), ids)
+        begun = ForwardPass(self.draws, ids=arguments.get(EXAMPLE_IDS, by_hand))
+        begun.give([frame for frame, _ in reversed(given)])
+        begun.enter(_frame(module, arguments))
+        return begun
 
     @torch.compiler.disable(reason=NOT_COMPILED)  # type: ignore[untyped-decorator]
-    def _end(self, ended: ForwardPass, output: Any) -> None:
-        self._remember(ended)
-        self._recomputation.watch(ended, output)
+    def _ends(self, call: ModuleCalls, output: Any) -> None:
+        calls = self._thread.calls
+        if not calls or calls[-1].call is not call:
+            return  # another hook failed before this call was entered
+        _, within, began = calls.pop()
+        within.leave()
+        if began:
+            within.forget_calls()
+            self._recomputation.watch(within, output)
 
-    def _remember(self, ended: ForwardPass) -> None:
-        ended.forget_calls()
-        if ended.seed is not None:
-            self._outside = ForwardPass(seed=ended.seed, known=False)
+    def _known(self) -> ForwardPass | None:
+        calls = self._thread.calls
+        if calls:
+            return calls[-1].within
+        recomputed = self._recomputation.current
+        if recomputed is None and self._thread.given:
+            return self._by_hand()
+        return recomputed
 
-    def _new_seed(self) -> int | None:
-        return new_pass_seed() if self.sampled else None
+    def _by_hand(self) -> ForwardPass:
+        """A layer that runs by itself within `given`."""
+        alone = ForwardPass(self.draws, ids=self._thread.given[-1][1], known=False)
+        alone.give([frame for frame, _ in reversed(self._thread.given)])
+        return alone
+
+
+def _frame(module: nn.Module, arguments: Mapping[str, Any]) -> Frame:
+    two_halves = is_encoder_decoder(module)
+    return Frame(masks_from_arguments(two_halves, arguments), tokens_from_arguments(two_halves, arguments))

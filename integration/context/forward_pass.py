@@ -2,69 +2,108 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from wtacrs.integration.context.seed import LayerDraws
+from wtacrs.integration.context.draws import Draws, PassDraws
 from wtacrs.integration.context.shared_inputs import SharedInputs
 from wtacrs.integration.context.streams import Stream
-from wtacrs.integration.parallel.processes import mixed_seed
+
+
+@dataclass(eq=False)
+class Frame:
+    """What the arguments of one module's call say; the calls that are under way lie within each other.
+
+    Attributes:
+        masks: `[batch, positions]`, True for a row that may carry a gradient.
+        tokens: `[batch, positions]` by stream: the token read, or the label wherever the target has one.
+    """
+
+    masks: Sequence[Tensor] = ()
+    tokens: dict[Stream, Tensor] = field(default_factory=dict)
 
 
 class ForwardPass:
-    """Masks, tokens and example ids of one forward pass, and the seed that its layers draw from (see `LayerDraws`).
+    """Masks, tokens and example ids of one forward pass, and the random numbers that its layers draw.
 
-    (Reentrant checkpointing runs the forward pass without gradients, where nothing is sampled.)
+    A mask is found by its shape alone, in the innermost call that has one that fits. So an encoder that a wrapper calls
+    once for the query and once for the document reads the mask of each. Where several fit, a row is padding if all say
+    so. A layer that is recomputed finds the masks of all calls of the pass.
 
     Attributes:
-        masks: `[batch, positions]` by stream, True for a row that may carry a gradient.
-        seed: of the draws; None where torch's default generator is drawn from.
-        tokens: `[batch, positions]` by stream: the token read, or the label wherever the target has one.
         ids: positions of the examples in their data set, `[batch]`, or None.
-        known: False for layers that run outside any forward pass, of which nothing but the seed is known.
+        known: False for layers that run outside any forward pass, of which nothing is known.
         notes: what a score memory keeps of this pass, by the memory.
         shared: inputs that several layers read.
     """
 
-    def __init__(
-        self,
-        masks: dict[Stream, Tensor] | None = None,
-        seed: int | None = None,
-        *,
-        tokens: dict[Stream, Tensor] | None = None,
-        ids: Tensor | None = None,
-        known: bool = True,
-    ) -> None:
-        self.masks, self.tokens = masks or {}, tokens or {}
-        self.seed, self.ids, self.known = seed, ids, known
+    def __init__(self, draws: Draws, *, ids: Tensor | None = None, known: bool = True) -> None:
+        self.ids, self.known = ids, known
         self.notes: dict[Any, Any] = {}
         self.shared = SharedInputs()
-        self._draws = None if seed is None else LayerDraws(seed)
+        self._draws = PassDraws(draws)
+        self._given: list[Frame] = []
+        self._calls: list[Frame] = []
+        self._seen: list[Frame] = []
 
-    def mask(self, stream: Stream | None, shape: torch.Size) -> Tensor | None:
-        """The mask `[batch, positions]` for rows of this shape, or None if there is none that fits."""
-        mask = None if stream is None else self.masks.get(stream)
-        return None if mask is None or mask.shape != shape else mask
+    def give(self, frames: Sequence[Frame]) -> None:
+        """Masks that were stated by hand, which come before all that are found."""
+        self._given = list(frames)
 
-    def unflattened(self, stream: Stream | None, x: Tensor) -> Tensor:
+    def enter(self, frame: Frame) -> None:
+        """A call begins within the pass."""
+        self._calls.append(frame)
+        if frame.masks or frame.tokens:
+            self._seen.append(frame)
+
+    def leave(self) -> None:
+        """The innermost call ends."""
+        self._calls.pop()
+
+    def mask(self, shape: torch.Size) -> Tensor | None:
+        """The mask for rows of this shape, `[batch, positions]` or `[batch · positions]`; None if there is none that fits."""
+        for masks in self._candidates():
+            fitting = [mask.reshape(shape) for mask in masks if _fits(mask, shape)]
+            if fitting:
+                return fitting[0] if len(fitting) == 1 else torch.stack(fitting).any(0)
+        return None
+
+    def stream(self, shape: torch.Size, usual: Stream) -> Stream | None:
+        """The sequence that rows of this shape run along, told by the tokens; `usual` where both fit, None where none does."""
+        found = [stream for stream, tokens in self.tokens.items() if _fits(tokens, shape)]
+        return usual if len(found) > 1 else found[0] if found else None
+
+    @property
+    def tokens(self) -> dict[Stream, Tensor]:
+        """Tokens of the outermost call that has any."""
+        return next((frame.tokens for frame in self._seen if frame.tokens), {})
+
+    def unflattened(self, x: Tensor) -> Tensor:
         """`x [batch · positions, d]` as `[batch, positions, d]`, if there are masks or tokens of as many rows."""
-        known = [] if stream is None else [self.masks.get(stream), self.tokens.get(stream)]
-        shapes = (like.shape for like in known if like is not None and x.ndim == 2 and like.numel() == len(x))
-        shape = next(shapes, None)
+        if x.ndim != 2:
+            return x
+        like = (t for frame in [*self._given, *self._seen] for t in (*frame.masks, *frame.tokens.values()))
+        shape = next((known.shape for known in like if known.numel() == len(x)), None)
         return x if shape is None else x.reshape(*shape, x.shape[-1])
 
-    def generator(self, layer: str, device: torch.device) -> torch.Generator | None:
-        """Source of the random numbers of a layer's next call; None for torch's default generator."""
-        return None if self._draws is None else self._draws.generator(layer, device)
+    def generator(self, layer: str, device: torch.device) -> torch.Generator:
+        """Source of the random numbers of a layer's next call."""
+        return self._draws.generator(layer, device)
 
     def forget_calls(self) -> None:
         """Begin again, for the recomputation: what was shared is let go, and calls are counted from the first."""
         self.shared.clear()
-        if self._draws is not None:
-            self._draws.forget_calls()
+        self._draws.forget_calls()
 
-    def together_with(self, other: ForwardPass) -> ForwardPass:
-        """What is certain where it is not known of which of two passes a layer is recomputed: a seed, no masks."""
-        return ForwardPass(seed=mixed_seed(self.seed, other.seed), known=False)
+    def _candidates(self) -> list[Sequence[Tensor]]:
+        """Masks in the order in which they are tried: by hand, of calls under way from the inside out, of all calls."""
+        nearest = [frame.masks for frame in [*self._given, *reversed(self._calls)]]
+        return [*nearest, [mask for frame in self._seen for mask in frame.masks]]
+
+
+def _fits(rows: Tensor, shape: torch.Size) -> bool:
+    return rows.shape == shape or (len(shape) == 1 and rows.numel() == shape[0])

@@ -1,11 +1,13 @@
-"""Which rows are padding, from the arguments that Hugging Face models take.
+"""Which rows may be padding, from the arguments that Hugging Face models take.
 
-A padded position has `y_i = 0`: whatever is spent on its row is wasted, and a row that is never sampled must really have
-`y_i = 0`. So a mask that cannot be derived for certain is left out, and all rows are sampled, which is always unbiased.
+A padded position should have `y_i = 0`, and whatever is spent on its row is then wasted. What is found here is a hint: it
+may be another sequence's mask that happens to fit, the opposite convention, or a loss may read padded rows. Layers leave
+such rows within reach (`wtacrs.estimators.core.mask_floor`), and look at dY (`MaskWatch`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,32 +16,31 @@ from torch import Tensor
 from wtacrs.integration.context.streams import Stream
 
 IGNORED_LABEL = -100
+MASK_ARGUMENTS = ("attention_mask", "decoder_attention_mask")
+"""Arguments of a module's `forward` that say which positions of its own sequences are attended to."""
 
 
-def masks_from_arguments(
-    encoder_decoder: bool, attention: Tensor | None, decoder_attention: Tensor | None, labels: Tensor | None
-) -> dict[Stream, Tensor]:
-    """Masks `[batch, positions]` of both streams, True for a row that may carry a gradient; doubtful ones are left out.
+def masks_from_arguments(encoder_decoder: bool, arguments: Mapping[str, Any]) -> list[Tensor]:
+    """Masks `[batch, positions]`, True for a row that may carry a gradient, of all sequences that there are masks for.
 
     A decoder position counts if it is attended to or if a label asks for it. Without a decoder mask it counts if
     any label at or after it counts, since attention is causal and ignored labels (−100) carry no loss.
 
     Args:
         encoder_decoder: whether labels are those of a decoder.
-        attention: `attention_mask` `[batch, positions]`; of another number of axes, it says nothing here.
-        decoder_attention: `decoder_attention_mask`, likewise.
-        labels: `[batch, positions]` for labels of tokens.
+        arguments: those of a `forward`, by name; what has another number of axes says nothing here.
     """
-    source = _as_mask(attention)
-    token_labels = None if labels is None or labels.ndim != 2 else labels != IGNORED_LABEL
+    attention, target = (_as_mask(arguments.get(name)) for name in MASK_ARGUMENTS)
+    labelled = _labelled(arguments.get("labels"))
     if not encoder_decoder:
-        return by_stream(source=_add_labelled(source, token_labels))
-    target = _as_mask(decoder_attention)
-    if target is not None and token_labels is not None:
-        target = target | token_labels
-    elif token_labels is not None:
-        target = token_labels.flip(1).cummax(1).values.flip(1)
-    return by_stream(source=source, target=target)
+        found = [_add_labelled(attention, labelled), target]
+    elif target is not None and labelled is not None:
+        found = [attention, target | labelled if target.shape == labelled.shape else target]
+    elif labelled is not None:
+        found = [attention, labelled.flip(1).cummax(1).values.flip(1)]
+    else:
+        found = [attention, target]
+    return [mask for mask in found if mask is not None]
 
 
 def by_stream(*, source: Tensor | None = None, target: Tensor | None = None) -> dict[Stream, Tensor]:
@@ -48,9 +49,10 @@ def by_stream(*, source: Tensor | None = None, target: Tensor | None = None) -> 
     return {stream: rows for stream, rows in given.items() if rows is not None}
 
 
-def of_several_examples(found: dict[Stream, Tensor]) -> dict[Stream, Tensor]:
-    """Those that are not of one example alone."""
-    return {stream: rows for stream, rows in found.items() if rows.shape[0] > 1}
+def _labelled(labels: Any) -> Tensor | None:
+    if not isinstance(labels, Tensor) or labels.ndim != 2 or labels.is_floating_point():
+        return None
+    return labels != IGNORED_LABEL
 
 
 def _add_labelled(mask: Tensor | None, labelled: Tensor | None) -> Tensor | None:
@@ -61,6 +63,6 @@ def _add_labelled(mask: Tensor | None, labelled: Tensor | None) -> Tensor | None
 
 
 def _as_mask(attention: Any) -> Tensor | None:
-    if attention is None or attention.ndim != 2:
+    if not isinstance(attention, Tensor) or attention.ndim != 2:
         return None
     return attention != 0

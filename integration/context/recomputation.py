@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from wtacrs.integration.context.draws import Draws
 from wtacrs.integration.context.forward_pass import ForwardPass
 
 
-class Recomputation:
-    """The forward pass that a backward pass is recomputing.
+class _Backward(NamedTuple):
+    thread: int
+    recomputes: ForwardPass
 
-    Once a backward pass has gone through an output of a forward pass, and until it ends, layers that run belong to that
-    forward pass. If it goes through outputs of several passes, nothing is known of the layers but a seed.
+
+class Recomputation:
+    """The forward passes that backward passes are recomputing.
+
+    Once a backward pass has gone through an output of a forward pass, and until it ends, layers that run in it belong to
+    that forward pass. If it goes through outputs of several passes, nothing is known of the layers. Backward passes are
+    told apart by autograd's number for them, so that those of several threads do not meet.
+
+    Args:
+        draws: of the layers.
     """
 
-    def __init__(self) -> None:
-        self.current: ForwardPass | None = None
+    def __init__(self, draws: Draws) -> None:
+        self._draws = draws
+        self._backwards: dict[int, _Backward] = {}
+
+    @property
+    def current(self) -> ForwardPass | None:
+        """The forward pass that the backward pass under way in this thread recomputes; None outside of any."""
+        task = _backward_under_way()
+        if task is None:
+            return None
+        if task in self._backwards:
+            return self._backwards[task].recomputes
+        # reentrant checkpointing runs a backward pass within another, in the same thread
+        mine = (entry for entry in reversed(self._backwards.values()) if entry.thread == threading.get_ident())
+        return next((entry.recomputes for entry in mine), None)
 
     def watch(self, ended: ForwardPass, output: Any) -> None:
         """Notice the backward pass that begins at any tensor of the output of a forward pass."""
@@ -27,22 +51,33 @@ class Recomputation:
             tensor.register_hook(lambda _: self._begin(ended))
 
     def forget(self) -> None:
-        """A new forward pass begins: nothing is recomputed."""
-        self.current = None
+        """A new forward pass begins: what an interrupted backward pass of this thread has left is let go."""
+        if self._backwards and _backward_under_way() is None:
+            mine = threading.get_ident()
+            for task in [task for task, entry in self._backwards.items() if entry.thread == mine]:
+                self._backwards.pop(task, None)
 
     def _begin(self, ended: ForwardPass) -> None:
-        if self.current is ended:
+        task = _backward_under_way()
+        if task is None:
             return
-        if self.current is None:
-            self.current = ended
-            torch.autograd.Variable._execution_engine.queue_callback(self._backward_ends)
-        else:
-            self.current = self.current.together_with(ended)
+        known = self._backwards.get(task)
+        if known is None:
+            self._backwards[task] = _Backward(threading.get_ident(), ended)
+            torch.autograd.Variable._execution_engine.queue_callback(lambda: self._end(task))
+        elif known.recomputes is not ended and known.recomputes.known:
+            self._backwards[task] = known._replace(recomputes=ForwardPass(self._draws, known=False))
 
-    def _backward_ends(self) -> None:
-        if self.current is not None:
-            self.current.forget_calls()
-        self.current = None
+    def _end(self, task: int) -> None:
+        entry = self._backwards.pop(task, None)
+        if entry is not None:
+            entry.recomputes.forget_calls()
+
+
+def _backward_under_way() -> int | None:
+    """Autograd's number for the backward pass that this thread runs."""
+    task = torch._C._current_graph_task_id()
+    return None if task == -1 else task
 
 
 def tensors_with_gradient(output: Any) -> Iterator[Tensor]:

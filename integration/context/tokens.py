@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -10,7 +11,7 @@ from wtacrs.integration.context.masks import by_stream
 from wtacrs.integration.context.streams import Stream
 
 
-def tokens_from_arguments(encoder_decoder: bool, arguments: dict[str, Any]) -> dict[Stream, Tensor]:
+def tokens_from_arguments(encoder_decoder: bool, arguments: Mapping[str, Any]) -> dict[Stream, Tensor]:
     """Token ids `[batch, positions]` of both streams; a decoder position goes by its label if there are labels."""
     source, target = _as_tokens(arguments.get("input_ids")), None
     if encoder_decoder:

@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from torch import nn
 
 from wtacrs.estimators import InputError
+from wtacrs.estimators.core.mask_floor import MASK_FLOOR
+from wtacrs.integration.context.draws import check_seed
 from wtacrs.integration.context.forward_context import ForwardContext
+from wtacrs.integration.context.mask_watch import MaskedGradient, check_masked_gradient
 from wtacrs.integration.context.peft_names import reads_rank
-from wtacrs.integration.context.streams import flattens, stream_of
+from wtacrs.integration.context.streams import usual_stream
 from wtacrs.integration.layers.choice import EstimatorChoice, estimator_by_layer
 from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
 from wtacrs.integration.layers.linear import ApproxLinear
@@ -21,9 +24,9 @@ from wtacrs.integration.score_memory.kinds import make_gradient_norms
 _ATTRIBUTES = (
     "estimator",
     "min_elements",
+    "mask_floor",
     "context",
-    "stream",
-    "flattened",
+    "usual_stream",
     "path",
     "gradient_norms",
     "share_inputs",
@@ -38,13 +41,22 @@ def approximate_(
     min_elements: int = MIN_ELEMENTS,
     scores: str | GradientNorms = "row-norms",
     share_inputs: bool = True,
+    seed: int | None = None,
+    mask_floor: float = MASK_FLOOR,
+    masked_gradient: MaskedGradient | None = None,
 ) -> list[str]:
     """Turn every linear layer of a model into one with an estimated dW, in place.
 
     `nn.Linear` becomes `ApproxLinear`, and the `Conv1D` of transformers (GPT-2) becomes `ApproxConv1D`. Modules keep
     their identity, parameters, hooks and state-dict keys: optimizers built before stay valid and checkpoints load into
-    the stock model. Subclasses of the two are left alone. Layers that are converted already get the new estimator. A
-    hook on `model` tells the layers which rows are padding (see `ForwardContext`).
+    the stock model. Subclasses of the two are left alone. Layers that are converted already get the new estimator.
+
+    Hooks on `model` tell the layers which rows a mask calls padding (see `ForwardContext`). That is a hint: such rows keep
+    a share of the budget, so that estimates are unbiased whatever the mask says, and a layer whose backward pass finds
+    gradient there uses no mask from the next forward pass on (see `MaskWatch`).
+
+    torch's random numbers are left alone: dropout is that of the stock model, bit by bit. Layers draw by a seed of their
+    own and a count of forward passes (see `sampling_state`, which resumes them).
 
     LoRA of peft: convert the model that `get_peft_model` returns, and A of every adapter, which reads the wide input, is
     estimated. B stays exact unless `filter_fn` says otherwise: what it reads is r numbers wide. Base layers are frozen
@@ -55,7 +67,7 @@ def approximate_(
     those within the wrapper. Every process draws rows of its own, even if all have been seeded alike.
 
     `torch.compile` takes the step into one graph, and a second one once lengths vary. Compiled layers draw from torch's
-    default generator: seed it differently in every process. With `dynamic=True` floats such as a budget must not become
+    default generator (seed it differently in every process), and nothing watches their masks. With `dynamic=True` floats such as a budget must not become
     symbols (`torch._dynamo.config.specialize_float = True`).
 
     Args:
@@ -71,6 +83,12 @@ def approximate_(
         share_inputs: whether layers that read the very same tensor in one forward pass keep one copy (see
             `SharedInputs`). The estimates stay unbiased and the sum of their variances the same; errors of layers that
             share are dependent. Compiled layers do not share.
+        seed: of the layers' random numbers, from 0; None for `torch.initial_seed()`. A model that is converted already
+            goes on with its own unless there is a number.
+        mask_floor: δ in (0, 1): the share that rows called padding keep of the budget (see `scores_with_floor`); where the
+            mask is right, the second moment grows by at most 1/(1 − δ).
+        masked_gradient: what happens where such rows carry gradient: "warn" (the default) stops the use of the mask in that
+            layer and says so once, "raise" raises `InputError` in the backward pass, "ignore" does not look.
 
     Returns:
         Names of the converted layers, in the order of `model.named_modules()`.
@@ -88,6 +106,12 @@ def approximate_(
     >>> restore_(model)
     ['2']
     """
+    if seed is not None:
+        check_seed(seed)
+    if isinstance(mask_floor, bool) or not isinstance(mask_floor, float) or not 0 < mask_floor < 1:
+        raise InputError(f"mask_floor={mask_floor!r} must be a float in (0, 1), the share of rows called padding")
+    if masked_gradient is not None:
+        check_masked_gradient(masked_gradient)
     model = unwrapped(model)
     modules = _convertible(model, filter_fn)
     others = [name for name in linear_layer_names(model) if name not in modules]
@@ -109,8 +133,7 @@ def approximate_(
         _remove_unused(model)
         return []
     inside = [found for module in model.modules() if (found := ForwardContext.of(module)) is not None]
-    context = ForwardContext.of(model) or ForwardContext(model)
-    context.sampled = True
+    context = _context(model, seed, masked_gradient)
     for name, its_own in wanted.items():
         layer = modules[name]
         kind = converted_class(layer)
@@ -119,14 +142,26 @@ def approximate_(
             set_class(layer, kind)
         assert isinstance(layer, EstimatedWeightGrad)
         layer.estimator = its_own
-        layer.min_elements, layer.share_inputs = min_elements, share_inputs
+        layer.min_elements, layer.share_inputs, layer.mask_floor = min_elements, share_inputs, mask_floor
         layer.gradient_norms = norms
         known = layer.context
         if known is None or known in inside or not known.hooked:  # else an enclosing model was converted first
             layer.context = known = context
-            layer.stream, layer.path, layer.flattened = stream_of(model, name), name, flattens(model, name)
+            layer.usual_stream, layer.path = usual_stream(model, layer), name
         known.score_memory = norms
     return list(wanted)
+
+
+def _context(model: nn.Module, seed: int | None, masked_gradient: MaskedGradient | None) -> ForwardContext:
+    """The context of a model, a new one if it has none, with what is given."""
+    context = ForwardContext.of(model)
+    if context is None:
+        context = ForwardContext(model, seed=seed)
+    elif seed is not None:
+        context.draws.load_state_dict({"seed": seed, "passes": 0})
+    if masked_gradient is not None:
+        context.watch.on_gradient = masked_gradient
+    return context
 
 
 def _convertible(model: nn.Module, filter_fn: FilterFn | None) -> dict[str, nn.Module]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor, nn
 
 from wtacrs.estimators import Estimator, row_norms
+from wtacrs.estimators.core.mask_floor import MASK_FLOOR, scores_with_floor
+from wtacrs.estimators.core.sizing import exact_at, rows_kept
 from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.context.forward_pass import ForwardPass
+from wtacrs.integration.context.mask_watch import MaskWatch
 from wtacrs.integration.context.score_memory_protocol import NOT_COMPILED
 from wtacrs.integration.context.shared_inputs import Sample, can_share
 from wtacrs.integration.context.streams import Stream
 from wtacrs.integration.layers.compression import as_autocast, autocast_dtype, compressed
-from wtacrs.integration.layers.function import GradRowsHook, sampled_linear
+from wtacrs.integration.layers.function import GradRowsHook, refuse_vmap, sampled_linear
 from wtacrs.integration.score_memory.gradient_norms import GradientNorms
 
 MIN_ELEMENTS = 16_384
@@ -29,16 +34,21 @@ class EstimatedWeightGrad(nn.Module):
     layer becomes converted, and stock again, by a change of its class.
 
     The ordinary path is taken, and nothing beyond what it keeps is kept, in eval mode, without gradients, with a frozen
-    weight, with the `exact` estimator, and for inputs of fewer than `min_elements` numbers, where sampling could save
-    next to nothing.
+    weight, with the `exact` estimator or one that keeps every row, and for inputs of fewer than `min_elements` numbers,
+    where sampling could save next to nothing.
+
+    A mask is a hint: rows that it calls padding keep the share `mask_floor` of the rows that are not certain to be kept
+    (`scores_with_floor`), so that the estimate is unbiased whatever the mask says, and `MaskWatch` stops the use of a mask
+    whose padding carries gradient. Estimators that do not go by the sizes of scores sample all rows alike, padding
+    included. Non-finite inputs give a dW of NaN, as they do in the stock layer.
 
     Attributes:
         stock: the class that the layer is of unless it is converted.
         estimator: what compresses its input.
         min_elements: inputs with fewer numbers than this take the exact path.
-        context: of the model, None for a layer that is used by itself.
-        stream: which sequence the rows run along, None if that is not known.
-        flattened: whether an input `[batch · positions, d]` holds the tokens in their order.
+        mask_floor: δ, the share of the budget that rows called padding keep.
+        context: of the model, None for a layer that is used by itself, which draws from torch's default generator.
+        usual_stream: the sequence that it is taken to read where the shape of its input fits two.
         path: its name in the model.
         gradient_norms: what its scores are remembered in, None for row norms.
         share_inputs: whether it keeps one copy with other layers that read the same input.
@@ -49,9 +59,9 @@ class EstimatedWeightGrad(nn.Module):
     bias: Any
     estimator: Estimator
     min_elements: int
+    mask_floor: float = MASK_FLOOR
     context: ForwardContext | None = None
-    stream: Stream | None = None
-    flattened: bool = False
+    usual_stream: Stream = "source"
     path: str = ""
     gradient_norms: GradientNorms | None = None
     share_inputs: bool = False
@@ -59,71 +69,48 @@ class EstimatedWeightGrad(nn.Module):
     def forward_sampled(
         self, input: Float[Tensor, "*batch d"], weight: Float[Tensor, "m d"]
     ) -> Float[Tensor, "*batch m"]:
-        """The forward of a layer that `samples`, by its weight as `[m, d]`."""
-        current = self._known_pass(input)
-        if current is None:
-            return sampled_linear(input, weight, self.bias, self.estimator, scores=self.scores_of(input))
-        return self._forward_within(current, input, weight)
+        """The forward of a layer that `samples`, by its weight as `[m, d]`.
 
-    def _known_pass(self, x: Tensor) -> ForwardPass | None:
-        """The forward pass to draw in; None for compiled code and wrapped tensors, which draw as they come."""
+        Raises:
+            InputError: under `torch.func.vmap`.
+        """
+        refuse_vmap(input, weight)
+        current = None if self.context is None else self.context.current
         compiled = torch.compiler.is_compiling() and self.gradient_norms is None
-        current = None if compiled or self.context is None else self.context.current
-        return None if current is None or current.seed is None or not can_share(x) else current
+        if current is not None and not compiled and can_share(input):
+            return self._forward_within(current, input, weight)
+        generator = None if current is None or compiled else current.generator(self.path, input.device)
+        return sampled_linear(
+            input, weight, self.bias, self.estimator, scores=self._scores(current, input), generator=generator
+        )
 
     @torch.compiler.disable(reason=NOT_COMPILED)  # type: ignore[untyped-decorator]
     def _forward_within(
         self, current: ForwardPass, input: Float[Tensor, "*batch d"], weight: Float[Tensor, "m d"]
     ) -> Float[Tensor, "*batch m"]:
         """The forward of a layer that knows its forward pass: one sample for all layers that read the input."""
-        x = as_autocast(input)
         sample = self._find_shared(current, input)
         if sample is None:
+            x = as_autocast(input)
             generator = current.generator(self.path, x.device)
-            kept = compressed(self.estimator, x, scores=self.scores_of(input), generator=generator)
+            kept = compressed(self.estimator, x, scores=self._scores(current, input), generator=generator)
             sample = Sample(kept, self.path)
             if self._shares(current):
                 current.shared.add(input, self._terms(input), sample)
-        on_grad = self._grad_rows_hook(current, sample.leader, input)
-        return sampled_linear(x, weight, self.bias, self.estimator, kept=sample.kept, on_grad=on_grad)
+        on_grad = self._on_grad(current, sample.leader, input)
+        return sampled_linear(input, weight, self.bias, self.estimator, kept=sample.kept, on_grad=on_grad)
 
     def finds_shared(self, x: Tensor) -> bool:
         """Whether another layer has kept a copy of this very input already, which this one would share."""
-        current = self._known_pass(x)
-        return current is not None and self._find_shared(current, x) is not None
-
-    def _find_shared(self, current: ForwardPass, x: Tensor) -> Sample | None:
-        return current.shared.find(x, self._terms(x)) if self._shares(current) else None
-
-    def _shares(self, current: ForwardPass) -> bool:
-        return self.share_inputs and current.known
-
-    def _terms(self, x: Tensor) -> tuple[object, ...]:
-        """What must be equal, besides the input, for layers to keep one copy."""
-        return self.estimator, self.stream, autocast_dtype(x)
-
-    def _grad_rows_hook(self, current: ForwardPass, leader: str, x: Tensor) -> GradRowsHook | None:
-        if self.gradient_norms is None or not current.known:
-            return None
-        shape = self._by_example(current, x).shape[:-1]
-        return self.gradient_norms.grad_rows_hook(current, leader, self.stream, shape)
-
-    def _by_example(self, current: ForwardPass, x: Tensor) -> Tensor:
-        return current.unflattened(self.stream, x) if self.flattened else x
-
-    def scores_of(self, x: Float[Tensor, "*batch d"]) -> Float64[Tensor, " n"] | None:
-        """The scores that an input is sampled by, 0 at padding; None (row norms) where no mask fits.
-
-        They are the row norms, times what `gradient_norms` expects of dY if there are any.
-        """
         current = None if self.context is None else self.context.current
-        if current is None:
-            return None
-        x = self._by_example(current, x)
-        if self.gradient_norms is not None and current.known:
-            return self.gradient_norms.scores(current, self.path, self.stream, x)
-        mask = current.mask(self.stream, x.shape[:-1])
-        return None if mask is None else row_norms(x.reshape(-1, x.shape[-1])) * mask.reshape(-1)
+        return current is not None and can_share(x) and self._find_shared(current, x) is not None
+
+    def scores_of(self, x: Float[Tensor, "*batch d"]) -> Float64[Tensor, " n"]:
+        """The scores that an input is sampled by: row norms, times what `gradient_norms` expects of dY if there are any.
+
+        Rows that a mask calls padding have the floor (see `scores_with_floor`).
+        """
+        return self._scores(None if self.context is None else self.context.current, x)
 
     def samples(self, x: Tensor) -> bool:
         """Whether dW would be estimated for this input, rather than the ordinary path taken."""
@@ -133,4 +120,65 @@ class EstimatedWeightGrad(nn.Module):
             and self.weight.requires_grad
             and self.estimator.traits.family != "exact"
             and x.numel() >= max(self.min_elements, 1)
+            and not exact_at(self.estimator, x.numel() // x.shape[-1])
         )
+
+    def _scores(self, current: ForwardPass | None, x: Float[Tensor, "*batch d"]) -> Float64[Tensor, " n"]:
+        x = x.detach()
+        norms = row_norms(x.reshape(-1, x.shape[-1]))
+        if current is None or not self.estimator.traits.uses_scores:
+            return norms
+        x = current.unflattened(x)
+        shape = x.shape[:-1]
+        mask = self._mask(current, shape)
+        scores = norms
+        if self.gradient_norms is not None and current.known:
+            stream = current.stream(shape, self.usual_stream)
+            scores = self.gradient_norms.scores(current, self.path, stream, shape, norms, mask)
+        if mask is None:
+            return scores
+        return scores_with_floor(
+            torch.where(mask, scores, norms), mask, rows_kept(self.estimator, len(norms)), self.mask_floor
+        )
+
+    def _mask(self, current: ForwardPass, shape: torch.Size, leader: str | None = None) -> Bool[Tensor, " n"] | None:
+        """The mask of the rows that the layer, or the one that drew for it, samples by; None where none is in use."""
+        mask = current.mask(shape)
+        if mask is None:
+            return None
+        mask = mask.reshape(-1)
+        compiled = torch.compiler.is_compiling() or self.context is None
+        misled = None if compiled else self.context.watch.misled(leader or self.path)  # type: ignore[union-attr]
+        if misled is None:
+            return mask
+        return None if misled.device.type == "cpu" else mask | misled
+
+    def _find_shared(self, current: ForwardPass, x: Tensor) -> Sample | None:
+        return current.shared.find(x, self._terms(x)) if self._shares(current) else None
+
+    def _shares(self, current: ForwardPass) -> bool:
+        return self.share_inputs and current.known
+
+    def _terms(self, x: Tensor) -> tuple[object, ...]:
+        """What must be equal, besides the input, for layers to keep one copy."""
+        return self.estimator, self.mask_floor, autocast_dtype(x)
+
+    def _on_grad(self, current: ForwardPass, leader: str, x: Tensor) -> GradRowsHook | None:
+        """What looks at dY: a memory of gradient norms, and the watch over the mask in use."""
+        assert self.context is not None
+        shape = current.unflattened(x).shape[:-1]
+        hooks: list[GradRowsHook] = []
+        if self.gradient_norms is not None and current.known:
+            stream = current.stream(shape, self.usual_stream)
+            hooks.append(self.gradient_norms.grad_rows_hook(current, leader, stream, shape))
+        watch: MaskWatch = self.context.watch
+        if watch.on_gradient != "ignore" and self.estimator.traits.uses_scores:
+            mask = self._mask(current, shape, leader)
+            if mask is not None:
+                hooks.append(partial(watch.observe, leader, mask))
+        return partial(_all, hooks) if len(hooks) > 1 else next(iter(hooks), None)
+
+
+def _all(hooks: Sequence[GradRowsHook], dy: Tensor) -> None:
+    for hook in hooks:
+        hook(dy)

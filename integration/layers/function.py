@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor
+from torch._C import _functorch
 from torch.autograd.function import once_differentiable
 
 from wtacrs.estimators import Estimator, InputError
-from wtacrs.integration.layers.compression import as_autocast, compressed
+from wtacrs.integration.layers.compression import Compressed, as_autocast, compressed
 
 GradRowsHook = Callable[[Tensor], None]
 """Called in the backward pass with the rows of dY, `[n, m]`, which it must not change."""
@@ -32,7 +33,8 @@ class SampledLinear(torch.autograd.Function):
         bias: Float[Tensor, " m"] | None,
         scores: Shaped[Tensor, " n"] | None,
         estimator: Estimator,
-        kept: tuple[Any, ...] | None,
+        generator: torch.Generator | None,
+        kept: Compressed | None,
         on_grad: GradRowsHook | None,
     ) -> Float[Tensor, "*batch m"]:
         """`x @ weight.T + bias`, by the same kernel as `nn.Linear`."""
@@ -41,28 +43,43 @@ class SampledLinear(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Compress the input, unless that is done."""
-        x, weight, _, scores, estimator, kept, on_grad = inputs
+        x, weight, _, scores, estimator, generator, kept, on_grad = inputs
         needs_dx, needs_dw = ctx.needs_input_grad[:2]
         saved: tuple[Any, ...] = ()
+        poison: Tensor | None = None
         if needs_dw:
-            saved = compressed(estimator, x, scores=scores) if kept is None else kept
+            found = compressed(estimator, x, scores=scores, generator=generator) if kept is None else kept
+            saved, poison = found
         ctx.estimator, ctx.on_grad = estimator, on_grad
         ctx.saved_type = type(saved)
-        ctx.save_for_backward(weight if needs_dx else None, *saved)
+        ctx.save_for_backward(weight if needs_dx else None, poison, *saved)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Float[Tensor, "*batch m"]) -> tuple[Tensor | None, ...]:
         """Exact dX and db; dW by `estimator.contract`."""
-        weight, *kept = ctx.saved_tensors
+        weight, poison, *kept = ctx.saved_tensors
         dy_rows = dy.reshape(-1, dy.shape[-1])
         needs_dx, needs_dw, needs_db = ctx.needs_input_grad[:3]
         dx = dy @ weight if needs_dx else None
         dw = ctx.estimator.contract(ctx.saved_type(*kept), dy_rows) if needs_dw else None
         db = dy_rows.sum(0) if needs_db else None
+        if dw is not None:
+            dw = _poisoned(dw, poison, dy_rows, told_by_bias=needs_db)
         if ctx.on_grad is not None:
             ctx.on_grad(dy_rows)
-        return dx, dw, db, None, None, None, None
+        return dx, dw, db, None, None, None, None, None
+
+
+def _poisoned(dw: Tensor, poison: Tensor | None, dy: Tensor, *, told_by_bias: bool) -> Tensor:
+    """NaN where X was not finite; likewise for dY in half precision, of which an infinite row may not be among those kept.
+
+    db, where there is one, tells `GradScaler` of dY already.
+    """
+    if dy.dtype == torch.float16 and not told_by_bias:
+        of_dy = dy.sum(dtype=torch.float32) * 0.0  # single precision holds the sum of all finite halves
+        poison = of_dy if poison is None else poison + of_dy
+    return dw if poison is None else dw + poison.to(dw.dtype)
 
 
 def sampled_linear(
@@ -72,7 +89,8 @@ def sampled_linear(
     estimator: Estimator,
     *,
     scores: Shaped[Tensor, " n"] | None = None,
-    kept: tuple[Any, ...] | None = None,
+    generator: torch.Generator | None = None,
+    kept: Compressed | None = None,
     on_grad: GradRowsHook | None = None,
 ) -> Float[Tensor, "*batch m"]:
     """`F.linear(x, weight, bias)` with an estimated weight gradient, under autocast as `F.linear` itself.
@@ -83,11 +101,11 @@ def sampled_linear(
         bias: as `nn.Linear.bias`, or None.
         estimator: what to keep of `x`.
         scores: one value ≥ 0 per row; default the row norms of `x`. A row of score 0 is never sampled.
+        generator: source of the random numbers; default torch's default generator of the device, which activation
+            checkpointing replays as it does for dropout, if it runs the forward pass with gradients enabled
+            (`use_reentrant=False`).
         kept: what `compressed` returned of `x`, if that was done; `scores` are not looked at then.
         on_grad: called with the rows of dY in the backward pass.
-
-    Random numbers come from torch's default generator of the device, as dropout's do, so that activation
-    checkpointing replays them if it runs the forward pass with gradients enabled (`use_reentrant=False`).
 
     Raises:
         InputError: if input or weight is a `DTensor`, of which no process has whole rows. (`fully_shard` gathers the
@@ -99,7 +117,32 @@ def sampled_linear(
             "whole rows; use fully_shard or DistributedDataParallel, or leave the layer exact with filter_fn"
         )
     bias = None if bias is None else as_autocast(bias)
-    return SampledLinear.apply(as_autocast(x), as_autocast(weight), bias, scores, estimator, kept, on_grad)
+    return SampledLinear.apply(
+        as_autocast(x), as_autocast(weight), bias, scores, estimator, generator, kept, on_grad
+    )
+
+
+def refuse_vmap(*tensors: Tensor) -> None:
+    """Refuse tensors that `torch.func.vmap` maps over: each of its examples would need a draw of its own.
+
+    Raises:
+        InputError: if there is one.
+    """
+    if any(_is_mapped(tensor) for tensor in tensors):
+        raise InputError(
+            "torch.func.vmap: a layer with an estimated weight gradient cannot be mapped over; take examples one after "
+            "the other, or restore_ the model"
+        )
+
+
+def _is_mapped(tensor: Tensor) -> bool:
+    if torch.compiler.is_compiling():
+        return False
+    while _functorch.is_functorch_wrapped_tensor(tensor):
+        if _functorch.is_batchedtensor(tensor):
+            return True
+        tensor = _functorch.get_unwrapped(tensor)
+    return False
 
 
 def _in_pieces(tensor: Tensor) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from wtacrs.estimators import InputError, row_norms
 from wtacrs.integration.context.forward_context import ForwardContext
-from wtacrs.integration.context.streams import Stream, flattens, stream_of
+from wtacrs.integration.context.mask_watch import TOLERANCE, masked_gradient_sentence, padding_share
 from wtacrs.integration.layers.linear_layers import FilterFn, is_linear_layer
 from wtacrs.validation.layers.captures import Captures, LayerCapture, load_captures, write_captures
 
@@ -23,10 +24,7 @@ LossFn = Callable[[Any], Tensor]
 class _Recorder:
     """Collects the inputs, masks and outputs of chosen layers during one forward pass."""
 
-    def __init__(
-        self, layers: Mapping[str, Any], places: Mapping[str, tuple[Stream | None, bool]], context: ForwardContext
-    ) -> None:
-        self._places = places
+    def __init__(self, layers: Mapping[str, Any], context: ForwardContext) -> None:
         self._context = context
         self.entries: dict[str, tuple[Tensor, Tensor]] = {}
         self.outputs: dict[str, Tensor] = {}
@@ -42,11 +40,10 @@ class _Recorder:
         call = self._calls[name] = self._calls.get(name, -1) + 1
         entry = name if call == 0 else f"{name}@{call}"
         rows = x.detach().reshape(-1, x.shape[-1])
-        stream, flattened = self._places[name]
-        mask = self._context.rows(stream, x, flattened=flattened)
-        if mask is None:
-            mask = torch.ones(rows.shape[0], dtype=torch.bool, device=x.device)
-        self.entries[entry] = (rows, mask)
+        current = self._context.current
+        mask = None if current is None else current.mask(x.shape[:-1])
+        mask = torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device) if mask is None else mask
+        self.entries[entry] = (rows, mask.reshape(-1))
         self.outputs[entry] = output
 
     def remove(self) -> None:
@@ -61,11 +58,11 @@ class RecordedModel:
         self, model: nn.Module, layers: Mapping[str, Any], context: ForwardContext, loss_fn: LossFn
     ) -> None:
         self._model, self._layers, self._context, self._loss_fn = model, layers, context, loss_fn
-        self._places = {name: (stream_of(model, name), flattens(model, name)) for name in layers}
+        self.misled: dict[str, float] = {}
 
     def run(self, batch: Mapping[str, Any]) -> dict[str, LayerCapture]:
         """What one forward and backward pass shows of every layer that gets a gradient."""
-        recorder = _Recorder(self._layers, self._places, self._context)
+        recorder = _Recorder(self._layers, self._context)
         try:
             with torch.enable_grad():
                 loss = self._loss_fn(self._model(**batch))
@@ -79,7 +76,12 @@ class RecordedModel:
             if dy is None:
                 continue
             rows = dy.detach().reshape(-1, dy.shape[-1])
-            _check_gradient(entry, rows, mask)
+            _check_gradient(entry, rows)
+            share = padding_share(rows, mask)
+            if share > TOLERANCE:
+                layer = entry.partition("@")[0]
+                self.misled[layer] = max(share, self.misled.get(layer, 0.0))
+                mask = torch.ones_like(mask)
             captured[entry] = LayerCapture(x, rows, mask)
         return captured
 
@@ -119,9 +121,12 @@ def capture(
         The file, opened lazily.
 
     Raises:
-        InputError: if there is no batch, no layer, no loss, a layer's dY is not finite, gradient flows through
-            rows that the attention mask calls padding (a sampler told to leave them out would be biased), or
-            `earlier` has other layers than the model.
+        InputError: if there is no batch, no layer, no loss, a layer's dY is not finite, or `earlier` has other layers than
+            the model.
+
+    Warns:
+        UserWarning: once, if rows that a mask calls padding carry gradient. Every row of such an entry counts as real, and
+            the metadata say which layers these are and their share of ‖dY‖² (`masked_gradient`).
     """
     layers = _chosen_layers(model, filter_fn)
     if not layers:
@@ -144,7 +149,11 @@ def capture(
                 progress(index + 1)
     if not captured:
         raise InputError("batches: no layer was captured; there is no batch, or no layer needs a gradient")
-    write_captures(Path(path), captured, {"model": type(model).__name__, **(metadata or {})})
+    told = masked_gradient_sentence(now.misled)
+    if told is not None:
+        warnings.warn(told, UserWarning, stacklevel=2)
+    found_out = {"masked_gradient": now.misled} if now.misled else {}
+    write_captures(Path(path), captured, {"model": type(model).__name__, **found_out, **(metadata or {})})
     return load_captures(path)
 
 
@@ -205,12 +214,6 @@ def _loss_of(output: Any) -> Tensor:
     return loss
 
 
-def _check_gradient(entry: str, dy: Tensor, mask: Tensor) -> None:
+def _check_gradient(entry: str, dy: Tensor) -> None:
     if not torch.isfinite(dy).all():
         raise InputError(f"layer {entry}: the gradient by its output is NaN or infinite")
-    leaking = (dy[~mask] != 0).any(dim=1).sum().item()
-    if leaking:
-        raise InputError(
-            f"layer {entry}: the mask calls {int((~mask).sum())} rows padding, but {leaking} of them "
-            "have a gradient; the loss or the pooling ignores the attention mask"
-        )

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float64, Int64, Shaped
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor, nn
 
 from wtacrs.estimators import row_norms
@@ -75,20 +75,31 @@ class GradientNorms(ABC):
         self._seen: list[Note] = []
 
     def scores(
-        self, current: ForwardPass, layer: str, stream: Stream | None, x: Tensor
-    ) -> Shaped[Tensor, " n"] | None:
-        """Scores for the rows of an input `x [*batch, d]` of a layer; None stands for the row norms."""
-        shape = x.shape[:-1]
-        mask = current.mask(stream, shape)
-        norms = row_norms(x.reshape(-1, x.shape[-1]))
-        rows_mask = None if mask is None else mask.reshape(-1)
-        found = self._look_up(current, layer, stream, shape, x.device)
+        self,
+        current: ForwardPass,
+        layer: str,
+        stream: Stream | None,
+        shape: torch.Size,
+        norms: Float64[Tensor, " n"],
+        mask: Bool[Tensor, " n"] | None,
+    ) -> Float64[Tensor, " n"]:
+        """Scores for the rows of an input of a layer; their norms where there is no way to tell more.
+
+        Args:
+            current: the forward pass.
+            layer: its name.
+            stream: the sequence that the rows run along.
+            shape: `*batch` of the input.
+            norms: row norms of the input.
+            mask: False at rows called padding, whose scores are 0; None if none is in use.
+        """
+        found = self._look_up(current, layer, stream, shape, norms.device)
         if found is None:
-            return norms if rows_mask is None else norms * rows_mask
+            return norms
         seen = found >= 0
         total = torch.where(seen, found, 0.0).square().sum()
         usual = (total / seen.sum().clamp(min=1)).sqrt()
-        return floored_scores(norms, torch.where(seen, found, usual), rows_mask, self.floor)
+        return floored_scores(norms, torch.where(seen, found, usual), mask, self.floor)
 
     def grad_rows_hook(
         self, current: ForwardPass, layer: str, stream: Stream | None, shape: torch.Size

@@ -84,7 +84,7 @@ class LastSeenNorms(GradientNorms):
 
     def _kind_of_rows(self, current: ForwardPass, layer: str, stream: Stream | None, shape: torch.Size) -> str:
         # rows without a mask may be the same tokens as those of another layer, or not: a table of its own is safe
-        return layer if stream is None or current.mask(stream, shape) is None else stream
+        return layer if stream is None or current.mask(shape) is None else stream
 
     def _places(
         self, current: ForwardPass, kind: str, stream: Stream | None, shape: torch.Size
@@ -92,7 +92,7 @@ class LastSeenNorms(GradientNorms):
         ids = self._checked_ids(current)
         if not shape or shape[0] != ids.shape[0]:
             return None  # rows that are no longer ordered by example
-        mask = current.mask(stream, shape)
+        mask = current.mask(shape)
         counted = torch.ones(shape, dtype=torch.bool) if mask is None else mask.cpu()
         counted = counted.reshape(shape[0], -1)
         starts = self._table(kind).places(ids, counted.sum(1))

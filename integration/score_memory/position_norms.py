@@ -40,7 +40,7 @@ class PositionNorms(RunningNorms):
     def _places(
         self, current: ForwardPass, kind: str, stream: Stream | None, shape: torch.Size
     ) -> Int64[Tensor, " n"] | None:
-        mask = current.mask(stream, shape)
+        mask = current.mask(shape)
         if mask is None:
             return None
         position = mask.cumsum(1) - 1

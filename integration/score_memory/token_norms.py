@@ -57,7 +57,7 @@ class TokenNorms(RunningNorms):
         tokens = None if stream is None else current.tokens.get(stream)
         if tokens is None or tokens.shape != shape:
             return None
-        mask = current.mask(stream, shape)
+        mask = current.mask(shape)
         known = (tokens >= 0) & (tokens < self.keys)
         if mask is not None:
             known &= mask

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.integration.context.arguments import EXAMPLE_IDS
+from wtacrs.integration.context.module_calls import EXAMPLE_IDS
 from wtacrs.integration.context.masks import IGNORED_LABEL
 from wtacrs.integration.tasks.base import Example
 

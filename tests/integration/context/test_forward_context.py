@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from wtacrs.estimators import InputError
 from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.context.masks import masks_from_arguments
-from wtacrs.integration.context.streams import stream_of
 from wtacrs.integration.layers.convert import approximate_
 
 SPEC = "wta_crs(budget=0.3)"
@@ -117,5 +116,3 @@ def test_a_layer_in_doubt_gets_no_mask() -> None:
             self.encoder, self.decoder = nn.Linear(4, 4), Decoder()
 
     model = Model()
-    assert stream_of(model, "encoder") == "source"
-    assert stream_of(model, "decoder.reads_encoder") is None

@@ -10,7 +10,7 @@ from support.runs import NUMBERS, TASK
 from torch import Tensor
 from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding, PreTrainedTokenizerBase
 
-from wtacrs.integration.context.arguments import EXAMPLE_IDS
+from wtacrs.integration.context.module_calls import EXAMPLE_IDS
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.tasks.encoding import Encoded, collate, encode
 
