@@ -74,17 +74,24 @@ class EstimatedWeightGrad(nn.Module):
         Raises:
             InputError: under `torch.func.vmap`.
         """
-        refuse_vmap(input, weight)
-        current = None if self.context is None else self.context.current
-        compiled = torch.compiler.is_compiling() and self.gradient_norms is None
-        if current is not None and not compiled and can_share(input):
-            return self._forward_within(current, input, weight)
-        generator = None if current is None or compiled else current.generator(self.path, input.device)
-        return sampled_linear(
-            input, weight, self.bias, self.estimator, scores=self._scores(current, input), generator=generator
-        )
+        if torch.compiler.is_compiling() and self.gradient_norms is None:
+            current = None if self.context is None else self.context.current
+            scores = self._scores(current, input)
+            return sampled_linear(input, weight, self.bias, self.estimator, scores=scores)
+        return self._forward_eagerly(input, weight)
 
     @torch.compiler.disable(reason=NOT_COMPILED)  # type: ignore[untyped-decorator]
+    def _forward_eagerly(
+        self, input: Float[Tensor, "*batch d"], weight: Float[Tensor, "m d"]
+    ) -> Float[Tensor, "*batch m"]:
+        refuse_vmap(input, weight)
+        current = None if self.context is None else self.context.current
+        if current is not None and can_share(input):
+            return self._forward_within(current, input, weight)
+        generator = None if current is None else current.generator(self.path, input.device)
+        scores = self._scores(current, input)
+        return sampled_linear(input, weight, self.bias, self.estimator, scores=scores, generator=generator)
+
     def _forward_within(
         self, current: ForwardPass, input: Float[Tensor, "*batch d"], weight: Float[Tensor, "m d"]
     ) -> Float[Tensor, "*batch m"]:
