@@ -16,10 +16,10 @@ where C is the take-all set: the leading rows `j + 1` with `s_(j+1) (k − j) �
 **What c satisfies.** (1) `s_i ≥ τ` for i ≤ c; (2) `s_i ≤ τ` for i > c; (3) `R_c = (k − c) τ` if p > k, and `R_c = τ` if
 p ≤ k; (4) `c ≤ min(k, p) − 1`. For p ≤ k this is plain. For p > k: if the condition fails at j, it fails at j + 1, since
 `s_(j+2) (k−j−1) ≤ s_(j+1) (k−j) − s_(j+1) < R_j − s_(j+1) = R_(j+1)`. It fails at j = k − 1, where it reads
-`s_k ≥ s_k + … + s_p`: hence (4). So `t = R_c/(k − c)` is above `s_(c+1)`, since the condition fails at c, and at most s_c:
-the condition at c − 1 reads `s_c (k−c) ≥ R_(c−1) − s_c = R_c`. Then `h(t) = c + R_c/t = k`, and h falls strictly where it
-is below p: t = τ. Where a tie makes the condition an equality, either answer satisfies (1) to (4), so that rounding
-does no harm.
+`s_k ≥ s_k + … + s_p`: hence (4). So `t = R_c/(k − c)` is above `s_(c+1)`, since the condition fails at c, and at most
+s_c: the condition at c − 1 reads `s_c (k−c) ≥ R_(c−1) − s_c = R_c`. Then `h(t) = c + R_c/t = k`, and h falls strictly
+where it is below p: t = τ. Where a tie makes the condition an equality, either answer satisfies (1) to (4), so that
+rounding does no harm.
 
 **Inclusion.** Let `π'_i = min(1, s'_i/τ')`, `Σ π' = k`, on live and masked rows together. For p + N ≤ k all are 1. Else
 put `t = τ/(1−δ)`. By (2), rows c + 1 … p contribute at most `R_c/t` to the sum of `min(1, s'_i/t)`, rows 1 … c at most c,
@@ -43,9 +43,9 @@ a winner and `w_i² τ'/s_i` in the tail: `w_i² max(1, τ'/s_i) ≤ w_i² max(1
 With another number c* of winners weights in the tail grow by `1 + N f/R_(c*)` (for `f ≤ s_(c*)`). That is at most
 1/(1−δ) for c* ≤ c. The optimal rule, whose C is larger, can pay more where p is just above k.
 
-**Why not a share of all scores.** With `N f = δ/(1−δ) R_0`, rows that are certain anyway raise the floor. One row of score
-M beside p − 1 of score 1 gives `τ'/τ ≥ 1 + δ/(1−δ) · M/(p−1)`, without bound, as long as no masked row is certain: masked
-rows eat the draws of the tail.
+**Why not a share of all scores.** With `N f = δ/(1−δ) R_0`, rows that are certain anyway raise the floor. One row of
+score M beside p − 1 of score 1 gives `τ'/τ ≥ 1 + δ/(1−δ) · M/(p−1)`, without bound, as long as no masked row is certain:
+masked rows eat the draws of the tail.
 
 What the bound does not cover: designs that ignore the sizes of scores (`uniform`, sketches) treat a masked row as any
 other, `kept=None` has C empty (then the bound is that of CRS), and a composite hands its rows other sizes than these. The
