@@ -19,12 +19,15 @@ CLAIMS: dict[str, Callable[[torch.Generator], Claim]] = {
     "wta-condition": theorems.wta_condition,
     "coherent-rows": theorems.coherent_rows,
     "any-scores": theorems.any_scores,
+    "mask-hint": theorems.mask_hint,
+    "mask-cost": theorems.mask_cost,
     "oracle-ratio": theorems.oracle_ratio,
     "poisson": counter_examples.poisson,
     "priority": counter_examples.priority,
     "systematic-order": counter_examples.systematic_order,
     "crs-full": counter_examples.crs_full,
     "topk": counter_examples.topk,
+    "plain-floor": counter_examples.plain_floor,
 }
 
 

@@ -88,6 +88,9 @@ def test_every_requirement_can_fail_and_is_then_named(name: str, result: TheoryR
         ("ipps-optimum", "heavy-tailed rows"),
         ("wta-condition", "WTA-CRS"),
         ("any-scores", "WTA-CRS: bias²"),
+        ("mask-hint", "CRS, floor: bias²"),
+        ("mask-cost", "conditional Poisson"),
+        ("plain-floor", "pivotal, δ of the tail"),
     ],
 )
 def test_one_wrong_point_is_enough_where_every_point_must_agree(
@@ -96,7 +99,9 @@ def test_one_wrong_point_is_enough_where_every_point_must_agree(
     (found,) = [c for c in result.claims if c.name == name]
     y = list(next(s.y for s in found.series if s.label == label))
     y[len(y) // 3] *= 0.5 if name == "ipps-optimum" else 1.0
-    y[len(y) // 3] += {"ipps-optimum": 0.0, "any-scores": 1e-15}.get(name, 100.0)
+    y[len(y) // 3] += {"ipps-optimum": 0.0, "any-scores": 1e-15, "mask-hint": 1e-15, "mask-cost": 0.011}.get(
+        name, 100.0
+    )
     assert not tampered(found, label, y).holds
 
 
