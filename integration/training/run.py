@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from wtacrs.estimators.core.errors import InputError
+from wtacrs.estimators.core.mask_floor import MASK_FLOOR
+from wtacrs.integration.context.sampling_state import load_sampling_state, misled_layers, sampling_state
 from wtacrs.integration.layers.convert import approximate_, restore_
 from wtacrs.integration.layers.linear_layers import filter_of
 from wtacrs.integration.models.loading import is_text_to_text, model_name
@@ -70,8 +72,8 @@ def finetune(
     With `config.out` the folder receives ``metrics.jsonl`` (a line per evaluation), ``best/`` (the model with the
     best main metric, first one if tied), ``last/``, both loadable by stock transformers, ``state.pt`` to resume
     from, ``result.json`` and on request ``tensorboard/``. The state is saved before the first step, so that a run that
-    is killed at any step can go on. torch's global generators are seeded with `config.seed`: dropout and the estimators
-    draw from them. The model ends on the training device, in eval mode and unconverted.
+    is killed at any step can go on. torch's global generators are seeded with `config.seed`, and estimators draw by the
+    same seed from generators of their own. The model ends on the training device, in eval mode and unconverted.
 
     In several processes, which all must call this with the same arguments, each takes its share of every batch, so that
     `batch_size` and steps mean what they mean in one, and each draws random numbers of its own. The first one writes,
@@ -101,6 +103,7 @@ def finetune(
             run = _Run(config, task, trained, tokenizer, show, on_point, observer)
             try:
                 run.train()
+                misled = run.misled()
             finally:
                 run.close()
         restore_(trained)
@@ -127,6 +130,7 @@ def finetune(
         final=values[-1],
         history=run.history,
         processes=run.processes.count,
+        masked_gradient=misled,
     )
     if run.folder is not None:
         write_text(run.folder / "result.json", result.model_dump_json(indent=2) + "\n")
@@ -229,6 +233,13 @@ class _Run(TrainingLoop):
         if self._events is not None:
             self._events.close()
 
+    def misled(self) -> dict[str, float]:
+        """Layers that masks misled in any process, with the largest share of ‖dY‖² in rows called padding."""
+        found: dict[str, float] = {}
+        for shares in self.processes.gathered(misled_layers(self.model)):
+            found |= {layer: max(share, found.get(layer, 0.0)) for layer, share in shares.items()}
+        return found
+
     def finish(self) -> None:
         """Write what remains once the model is stock again."""
         self._save_model("last")
@@ -306,7 +317,8 @@ class _Run(TrainingLoop):
             self._observer.saving()
         if self._events is not None:
             self._events.flush()
-        first, *others = self.processes.gathered(random_states(self.processes))
+        mine = random_states(self.processes) | {"sampling": sampling_state(self.model)}
+        first, *others = self.processes.gathered(mine)
         weights, optimizer = None, None
         if self.config.keep_weights or self.step < self.total_steps:
             weights, optimizer = self._weights(), full_state_dict(self.optimizer.state_dict())
@@ -341,6 +353,9 @@ class _Run(TrainingLoop):
             setattr(self, name, value)
         saved = [state["random"], *state.get("random_others", [])]  # a run from before there were others has none
         resume_random_states(saved, self.processes, self.config.seed, self.step)
+        sampling = saved[min(self.processes.rank, len(saved) - 1)].get("sampling")
+        if sampling is not None:  # a run from before layers had draws of their own has none
+            load_sampling_state(self.model, sampling)
         if self.gradient_norms is not None:
             self.gradient_norms.load_state_dict(state["gradient_norms"])
         self._write_lines()
@@ -365,7 +380,8 @@ def _identity(config: FinetuneConfig, task: TaskData) -> dict[str, Any]:
 
 
 def _refuse_other(ours: dict[str, Any], theirs: dict[str, Any], folder: Path) -> None:
-    for key, value in (("scores", "row-norms"), ("lora_fa", False)):  # of a run from before there were others
+    before = {"scores": "row-norms", "lora_fa": False, "mask_floor": MASK_FLOOR, "masked_gradient": "warn"}
+    for key, value in before.items():  # of a run from before there were others
         theirs["config"].setdefault(key, value)
     theirs["config"]["scores"] = hyphenated(theirs["config"]["scores"])  # of a run from before they had hyphens
     for mine, other, prefix in ((ours, theirs, ""), (ours["config"], theirs["config"], "config ")):
@@ -391,13 +407,23 @@ def _prepared(model: PreTrainedModel, config: FinetuneConfig) -> PreTrainedModel
 
 def _convert(model: nn.Module, estimator: str, config: FinetuneConfig) -> list[str]:
     layers = None if config.lora_rank is not None else config.layers  # those with adapters
-    return approximate_(model, estimator, filter_fn=filter_of(model, layers), scores=config.scores)
+    return approximate_(
+        model,
+        estimator,
+        filter_fn=filter_of(model, layers),
+        scores=config.scores,
+        seed=config.seed,
+        mask_floor=config.mask_floor,
+        masked_gradient=config.masked_gradient,
+    )
 
 
 def _inputs(config: FinetuneConfig) -> dict[str, str]:
     left_out = [
         ("layers", None),
         ("scores", "row-norms"),
+        ("mask_floor", MASK_FLOOR),
+        ("masked_gradient", "warn"),
         ("lora_rank", None),
         ("lora_alpha", None),
         ("lora_fa", False),

@@ -22,7 +22,8 @@ class TrainingPoint(Record):
 class TrainingResult(Result):
     """One fine-tuning run; `majority` is what predicting the most frequent training label scores on dev.
 
-    `processes` trained together, each on its share of every batch.
+    `processes` trained together, each on its share of every batch. `masked_gradient` names the layers that used no mask any
+    more in the end, with the share of ‖dY‖² that had been in rows called padding.
     """
 
     kind: Literal["training"] = "training"
@@ -40,3 +41,4 @@ class TrainingResult(Result):
     final: float
     history: Sequence[TrainingPoint]
     processes: int = 1
+    masked_gradient: dict[str, float] = {}
