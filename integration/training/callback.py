@@ -32,7 +32,7 @@ from wtacrs.estimators import Estimator, InputError, make
 from wtacrs.integration.layers.convert import approximate_, restore_
 from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
 from wtacrs.integration.layers.linear_layers import filter_of
-from wtacrs.integration.measure.layer_bytes import LayerBytes, LayerBytesProbe
+from wtacrs.integration.measure.kept_bytes import KeptBytes, KeptBytesProbe, LayerBytes, training_layers
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +47,13 @@ class WtacrsCallback(TrainerCallback, ExportableState):
     classes are back wherever Trainer evaluates or saves, and when training ends; checkpoints are those of a run without
     the callback. After an exception `wtacrs.integration.restore_` brings them back.
 
-    Every `measure_every` steps the bytes that the layers keep are measured, in the first forward pass of the step, and
-    entered into the next training log, hence into `trainer_state.json`: `wtacrs_layers`, `wtacrs_stored_bytes`,
-    `wtacrs_exact_bytes` (what exact layers would keep together, an input that several read counted once) and
-    `wtacrs_stored_share`. `measured` has them by layer. TensorBoard's own callback has read the log by then; progress
-    bar and printer come later and show them. The measurement draws from a generator of its own and leaves the run as it
-    is.
+    Every `measure_every` steps the first forward pass of the step is measured, and entered into the next training log,
+    hence into `trainer_state.json`: `wtacrs_layers` (converted layers that train by estimates), `wtacrs_kept_bytes` (what
+    the whole model keeps for its backward pass, parameters, buffers and the batch left out), `wtacrs_exact_bytes` (what
+    the stock model would keep) and `wtacrs_kept_share`, above 1 where the conversion costs. `measured` has the layers:
+    what each keeps, and what of its input it frees, 0 where something else keeps the input anyway. TensorBoard's own
+    callback has read the log by then; progress bar and printer come later and show them. Nothing is computed twice, and
+    the run is left as it is. What cannot be measured is said once (see `KeptBytesProbe`).
 
     Which estimators train which layers is kept in the checkpoint, and must be the same when training is resumed.
 
@@ -65,7 +66,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
 
     Attributes:
         conversion: the converted layers.
-        measured: bytes by layer, of the last measurement.
+        measured: bytes by layer, of the last measurement; empty before the first.
 
     Raises:
         InputError: on an unusable spec or number, here; when training begins, if there is nothing to convert, if the
@@ -90,7 +91,8 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         self.measure_every = measure_every
         self.conversion: Conversion = {}
         self.measured: dict[str, LayerBytes] = {}
-        self._probe: LayerBytesProbe | None = None
+        self._probe: KeptBytesProbe | None = None
+        self._unmeasured: str | None = None
         self._converted = False
         self._to_log: dict[str, float] = {}
 
@@ -114,7 +116,13 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         self._convert_first(model)
         if state.global_step > 0:
             self._check_resumed(state)
-        logger.info("wtacrs: %d layers by %s", len(self.conversion), " and ".join(self._specs()))
+        trained = training_layers(model)
+        logger.info("wtacrs: %d layers by %s", len(trained), " and ".join(self._specs()))
+        if not trained:
+            logger.warning(
+                "wtacrs: %d layers are converted, and none has a weight that trains by estimates: nothing is saved",
+                len(self.conversion),
+            )
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -122,16 +130,20 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         """Convert again after an evaluation or a checkpoint, and measure when it is time to."""
         self._convert(kwargs["model"])
         if self.measure_every is not None and state.global_step % self.measure_every == 0:
-            self._probe = LayerBytesProbe(kwargs["model"])
+            self._probe = KeptBytesProbe(kwargs["model"])
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Take what was measured."""
         if self._probe is not None:
-            self._probe.remove()
-            self.measured, self._probe = self._probe.layers, None
-            self._to_log = self._summary()
+            probe, self._probe = self._probe, None
+            probe.remove()
+            if probe.found is not None:
+                self.measured, self._to_log = probe.found.layers, _to_log(probe.found)
+            elif probe.reason != self._unmeasured:
+                self._unmeasured = probe.reason
+                logger.warning("wtacrs: kept bytes are not measured: %s", probe.reason)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -194,15 +206,15 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         self._converted = False
 
     def _check_resumed(self, state: TrainerState) -> None:
-        stored = state.stateful_callbacks.get(type(self).__name__)
-        if isinstance(stored, list):
-            stored = stored[-1]
-        if stored is None:
+        known = state.stateful_callbacks.get(type(self).__name__)
+        if isinstance(known, list):
+            known = known[-1]
+        if known is None:
             raise InputError(
                 f"resume_from_checkpoint: the run up to step {state.global_step} was trained without WtacrsCallback; "
                 "load its weights into a new run, or resume without the callback"
             )
-        theirs = stored["attributes"]["conversion"]
+        theirs = known["attributes"]["conversion"]
         ours = json.loads(json.dumps(self.conversion))
         for name in [*theirs, *ours]:
             if theirs.get(name) != ours.get(name):
@@ -211,18 +223,17 @@ class WtacrsCallback(TrainerCallback, ExportableState):
                     f"and is now to be trained {_told(ours.get(name))}"
                 )
 
-    def _summary(self) -> dict[str, float]:
-        stored = sum(entry.stored for entry in self.measured.values())
-        exact = sum(entry.exact_alone for entry in self.measured.values())
-        return {
-            "wtacrs_layers": len(self.conversion),
-            "wtacrs_stored_bytes": stored,
-            "wtacrs_exact_bytes": exact,
-            "wtacrs_stored_share": stored / exact if exact else 1.0,
-        }
-
     def _specs(self) -> list[str]:
         return list(dict.fromkeys(spec for spec, _ in self.conversion.values()))
+
+
+def _to_log(found: KeptBytes) -> dict[str, float]:
+    return {
+        "wtacrs_layers": len(found.layers),
+        "wtacrs_kept_bytes": found.kept,
+        "wtacrs_exact_bytes": found.exact,
+        "wtacrs_kept_share": found.share,
+    }
 
 
 def _among(names: Container[str], layer: nn.Module, name: str) -> bool:

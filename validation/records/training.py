@@ -22,7 +22,10 @@ class TrainingPoint(Record):
 class TrainingResult(Result):
     """One fine-tuning run; `majority` is what predicting the most frequent training label scores on dev.
 
-    `processes` trained together, each on its share of every batch.
+    `processes` trained together, each on its share of every batch. `converted` layers train by estimates. `kept_bytes`
+    is what the whole model keeps for its backward pass in the first forward pass of the training, of the first process;
+    parameters, buffers and the batch are left out. `exact_bytes` is what the stock model would keep there. They are None
+    where they could not be measured, and in files from before there were any.
     """
 
     kind: Literal["training"] = "training"
@@ -40,3 +43,5 @@ class TrainingResult(Result):
     final: float
     history: Sequence[TrainingPoint]
     processes: int = 1
+    kept_bytes: int | None = None
+    exact_bytes: int | None = None
