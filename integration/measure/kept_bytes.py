@@ -12,6 +12,7 @@ holds outside the graph.
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ from wtacrs.integration.layers.linear_layers import is_linear_layer
 from wtacrs.integration.measure.saved_storages import SavedStorages, Storage, is_cast, storages_of, unpacked
 from wtacrs.validation.properties.saved_for_backward import note_contexts
 
-_hooks = torch._C._autograd
+_hooks: Any = torch._C._autograd
 _NOT_SEEN = (
     "no forward pass with gradients was seen: none was run, or a compiled one, or one within a backward pass"
 )
@@ -107,7 +108,8 @@ class KeptBytesProbe:
         self.reason: str | None = _NOT_SEEN
         self._pass: _Pass | None = None
         self._depth = 0
-        self._handles = [
+        self._thread: int | None = None
+        self._handles: list[Any] = [
             model.register_forward_pre_hook(self._enter, with_kwargs=True),
             model.register_forward_hook(self._leave, always_call=True),
         ]
@@ -120,7 +122,9 @@ class KeptBytesProbe:
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if torch.compiler.is_compiling() or not torch.is_grad_enabled() or _in_a_backward_pass():
             return
-        self._depth += 1
+        if self._depth and self._thread != threading.get_ident():
+            return
+        self._depth, self._thread = self._depth + 1, threading.get_ident()
         if self._depth > 1:
             return
         self.reason = _compiled(module) or _foreign_hooks()
@@ -128,7 +132,7 @@ class KeptBytesProbe:
             self._pass = _Pass(module, (args, kwargs))
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._depth == 0:
+        if self._depth == 0 or self._thread != threading.get_ident():
             return
         self._depth -= 1
         if self._depth:
@@ -144,13 +148,12 @@ class KeptBytesProbe:
         for tensor in outputs:
             if tensor.grad_fn is not None:
                 note_contexts(tensor.grad_fn, self._pass.saved.note)
-        handles = [tensor.register_hook(lambda _: self._read(handles)) for tensor in outputs]
+        self._handles = [tensor.register_hook(self._read) for tensor in outputs]
         if not outputs:
-            self._read(handles)
+            self._read()
 
-    def _read(self, handles: Iterable[Any]) -> None:
-        for handle in handles:
-            handle.remove()
+    def _read(self, _: Tensor | None = None) -> None:
+        self.remove()
         if self._pass is not None:
             self.reason, self.found = self._pass.reason, self._pass.read()
             self._pass = None
@@ -177,6 +180,7 @@ class _Pass:
     def __init__(self, model: nn.Module, batch: Any) -> None:
         self.reason: str | None = None
         self.saved = SavedStorages(self._keeper)
+        self._thread = threading.get_ident()
         self._model = model
         self._names = {module: name for name, module in model.named_modules()}
         self._running: list[tuple[nn.Module, _Call | None]] = []
@@ -247,13 +251,16 @@ class _Pass:
         return call, is_cast(tensor, module)
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if threading.get_ident() != self._thread:
+            return
         # weights that `fully_shard` has gathered are the module's parameters only now
         self._apart |= _references(module.parameters(recurse=False))
         self.reason = self.reason or _foreign_hooks(self._pack)
         self._running.append((module, self._call_of(module, (*args, *kwargs.values()))))
 
     def _leave(self, *_: Any) -> None:
-        self._running.pop()
+        if threading.get_ident() == self._thread:
+            self._running.pop()
 
     def _call_of(self, module: Any, inputs: tuple[Any, ...]) -> _Call | None:
         if not is_linear_layer(module) or not inputs or not isinstance(inputs[0], Tensor):

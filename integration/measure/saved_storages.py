@@ -8,7 +8,6 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 Keeper = TypeVar("Keeper", bound=Hashable)
 
@@ -63,8 +62,9 @@ def unpacked(packed: Tensor) -> Tensor:
 
 def storages_of(tensor: Tensor) -> Iterator[StorageWeakRef]:
     """The storages of a tensor, those of the tensors that a wrapper such as `DTensor` holds; none of a sparse tensor."""
-    if is_traceable_wrapper_subclass(tensor):
-        for name in tensor.__tensor_flatten__()[0]:
+    inner = getattr(tensor, "__tensor_flatten__", None)
+    if inner is not None:
+        for name in inner()[0]:
             part = getattr(tensor, name)
             if isinstance(part, Tensor):  # a `DTensor` names its mesh too
                 yield from storages_of(part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -429,6 +430,23 @@ def test_a_model_that_calls_itself_is_measured_as_one() -> None:
     once, (stock, twice) = measured(mlp(nn.GELU), the_rows), stock_and_converted(Nested(), the_rows)
     assert stock.kept == twice.exact
     assert twice.exact > 1.9 * once.kept
+
+
+def test_another_thread_on_the_model_is_left_out() -> None:
+    """It runs the model while the first is in the middle of it."""
+    model = mlp(nn.GELU)
+    alone = measured(model, the_rows)
+    others = []
+
+    def run_beside(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if not others:
+            others.append(threading.Thread(target=lambda: model(rows(9, 9)).sum().backward()))
+            others[0].start()
+            others[0].join()
+
+    model[4].register_forward_pre_hook(run_beside)
+    assert measured(model, the_rows) == alone
+    assert others
 
 
 def test_only_layers_that_train_by_estimates_count() -> None:
