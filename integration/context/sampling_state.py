@@ -10,6 +10,7 @@ from torch import nn
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.parallel.fsdp_classes import unwrapped
+from wtacrs.integration.parallel.processes import Processes
 
 
 def sampling_state(model: nn.Module) -> dict[str, Any]:
@@ -49,6 +50,22 @@ def misled_layers(model: nn.Module) -> dict[str, float]:
         prefix = f"{name}." if name else ""
         found |= {f"{prefix}{layer}": share for layer, share in context.watch.read().items()}
     return found
+
+
+def agreed_sampling_state(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of this process with the misled layers of all processes; all of them must ask.
+
+    For a checkpoint that they share: each goes on from it as it does from the same state when it is resumed.
+    """
+    everywhere = Processes.here().gathered(state)
+    agreed = {name: dict(context) for name, context in state.items()}
+    for name, context in agreed.items():
+        shares: dict[str, float] = {}
+        for theirs in everywhere:
+            for layer, share in theirs.get(name, {}).get("misled", {}).items():
+                shares[layer] = max(share, shares.get(layer, 0.0))
+        context["misled"] = dict(sorted(shares.items()))
+    return agreed
 
 
 def _contexts(model: nn.Module) -> dict[str, ForwardContext]:

@@ -14,7 +14,7 @@ from wtacrs.integration.context.mask_watch import MaskedGradient, check_masked_g
 from wtacrs.integration.context.peft_names import reads_rank
 from wtacrs.integration.context.streams import usual_stream
 from wtacrs.integration.layers.choice import EstimatorChoice, estimator_by_layer
-from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
+from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad, check_mask_floor
 from wtacrs.integration.layers.linear import ApproxLinear
 from wtacrs.integration.layers.linear_layers import FilterFn, conv1d_class, is_linear_layer, linear_layer_names
 from wtacrs.integration.parallel.fsdp_classes import own_class, set_class, unwrapped
@@ -108,8 +108,7 @@ def approximate_(
     """
     if seed is not None:
         check_seed(seed)
-    if isinstance(mask_floor, bool) or not isinstance(mask_floor, float) or not 0 < mask_floor < 1:
-        raise InputError(f"mask_floor={mask_floor!r} must be a float in (0, 1), the share of rows called padding")
+    check_mask_floor(mask_floor)
     if masked_gradient is not None:
         check_masked_gradient(masked_gradient)
     model = unwrapped(model)

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor, nn
 
 from wtacrs.estimators import Estimator, row_norms
+from wtacrs.estimators.core.errors import InputError
 from wtacrs.estimators.core.mask_floor import MASK_FLOOR, scores_with_floor
 from wtacrs.estimators.core.sizing import exact_at, rows_kept
 from wtacrs.integration.context.forward_context import ForwardContext
@@ -24,6 +25,16 @@ from wtacrs.integration.layers.function import GradRowsHook, refuse_vmap, sample
 from wtacrs.integration.score_memory.gradient_norms import GradientNorms
 
 MIN_ELEMENTS = 16_384
+
+
+def check_mask_floor(value: object) -> None:
+    """Refuse what is no share.
+
+    Raises:
+        InputError: naming what is accepted.
+    """
+    if isinstance(value, bool) or not isinstance(value, float) or not 0.0 < value < 1.0:
+        raise InputError(f"mask_floor={value!r} must be a float in (0, 1), the share that rows called padding keep")
 
 
 class EstimatedWeightGrad(nn.Module):

@@ -7,6 +7,7 @@ same result as one that was not. Several processes train together under torchrun
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from wtacrs.estimators.core.mask_floor import MASK_FLOOR
 from wtacrs.integration.context.sampling_state import load_sampling_state, misled_layers, sampling_state
 from wtacrs.integration.layers.convert import approximate_, restore_
 from wtacrs.integration.layers.linear_layers import filter_of
+from wtacrs.integration.measure.kept_bytes import KeptBytesProbe, training_layers
 from wtacrs.integration.models.loading import is_text_to_text, model_name
 from wtacrs.integration.models.lora import add_lora, merge_lora, stock_model
 from wtacrs.integration.parallel.fsdp import (
@@ -52,6 +54,8 @@ from wtacrs.validation.records.training import TrainingPoint, TrainingResult
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 
 def finetune(
@@ -97,7 +101,9 @@ def finetune(
     trained = _prepared(model, config)
     trainable = sum(parameter.numel() for parameter in trained.parameters() if parameter.requires_grad)
     try:
-        converted = 0 if config.estimator is None else len(_convert(trained, config.estimator, config))
+        if config.estimator is not None:
+            _convert(trained, config.estimator, config)
+        converted = len(training_layers(trained))
         first = Processes.here().first
         with progress_display(progress and first, title=f"{task.name} · {config.method}") as show:
             run = _Run(config, task, trained, tokenizer, show, on_point, observer)
@@ -131,6 +137,8 @@ def finetune(
         history=run.history,
         processes=run.processes.count,
         masked_gradient=misled,
+        kept_bytes=run.kept_bytes,
+        exact_bytes=run.exact_bytes,
     )
     if run.folder is not None:
         write_text(run.folder / "result.json", result.model_dump_json(indent=2) + "\n")
@@ -179,7 +187,10 @@ class Observer(Protocol):
 
 
 _FILES = ("best", "last", "state.pt", "metrics.jsonl", "result.json")
-_PROGRESS = ("step", "seconds", "examples", "learning_rate", "gradient_norm", "best", "losses", "lines")
+_PROGRESS = (
+    "step", "seconds", "examples", "learning_rate", "gradient_norm", "best", "losses", "lines",
+    "kept_bytes", "exact_bytes",
+)  # fmt: skip
 
 
 class _Run(TrainingLoop):
@@ -202,6 +213,9 @@ class _Run(TrainingLoop):
         )
         self.best = -math.inf
         self.lines: list[dict[str, Any]] = []
+        self.kept_bytes: int | None = None
+        self.exact_bytes: int | None = None
+        self._probe: KeptBytesProbe | None = None
         self.folder = config.out if self.processes.first else None
         if config.resume:
             self.processes.run_on_all(self._restore)
@@ -226,10 +240,14 @@ class _Run(TrainingLoop):
         if not self.lines:
             self._evaluate()
             self._save()
+        if self.kept_bytes is None:
+            self._probe = KeptBytesProbe(self.model)
         super().train()
 
     def close(self) -> None:
-        """End the event files, whatever happened."""
+        """End the event files and the measurement, whatever happened."""
+        if self._probe is not None:
+            self._probe.remove()
         if self._events is not None:
             self._events.close()
 
@@ -245,9 +263,19 @@ class _Run(TrainingLoop):
         self._save_model("last")
 
     def before_update(self) -> None:
-        """Show the gradients to the observer."""
+        """Take what was measured in the first step, and show the gradients to the observer."""
+        if self._probe is not None:
+            self._take_measurement(self._probe)
         if self._observer is not None:
             self._observer.gradients(self.step + 1)
+
+    def _take_measurement(self, probe: KeptBytesProbe) -> None:
+        probe.remove()
+        self._probe = None
+        if probe.found is None:
+            logger.warning("kept bytes are not measured: %s", probe.reason)
+        else:
+            self.kept_bytes, self.exact_bytes = probe.found.kept, probe.found.exact
 
     def after_step(self) -> None:
         """Evaluate and save when it is time to."""
@@ -405,9 +433,9 @@ def _prepared(model: PreTrainedModel, config: FinetuneConfig) -> PreTrainedModel
     )
 
 
-def _convert(model: nn.Module, estimator: str, config: FinetuneConfig) -> list[str]:
+def _convert(model: nn.Module, estimator: str, config: FinetuneConfig) -> None:
     layers = None if config.lora_rank is not None else config.layers  # those with adapters
-    return approximate_(
+    approximate_(
         model,
         estimator,
         filter_fn=filter_of(model, layers),

@@ -22,8 +22,11 @@ class TrainingPoint(Record):
 class TrainingResult(Result):
     """One fine-tuning run; `majority` is what predicting the most frequent training label scores on dev.
 
-    `processes` trained together, each on its share of every batch. `masked_gradient` names the layers that used no mask any
-    more in the end, with the share of ‖dY‖² that had been in rows called padding.
+    `processes` trained together, each on its share of every batch. `converted` layers train by estimates.
+    `masked_gradient` names the layers that used no mask any more in the end, with the share of ‖dY‖² that had been in rows
+    called padding. `kept_bytes` is what the whole model keeps for its backward pass in the first forward pass of the
+    training, of the first process; parameters, buffers and the batch are left out. `exact_bytes` is what the stock model
+    would keep there. They are None where they could not be measured, and in files from before there were any.
     """
 
     kind: Literal["training"] = "training"
@@ -42,3 +45,5 @@ class TrainingResult(Result):
     history: Sequence[TrainingPoint]
     processes: int = 1
     masked_gradient: dict[str, float] = {}
+    kept_bytes: int | None = None
+    exact_bytes: int | None = None

@@ -32,7 +32,7 @@ from wtacrs.integration.cli import main
 from wtacrs.integration.context import seed as pass_seed
 from wtacrs.integration.layers.convert import approximate_, restore_
 from wtacrs.integration.layers.linear import ApproxLinear
-from wtacrs.integration.models.loading import task_tokenizer
+from wtacrs.integration.models.loading import small_t5, task_tokenizer
 from wtacrs.integration.parallel.processes import Processes, own_seed
 from wtacrs.integration.training import loop as training
 from wtacrs.integration.training.config import FinetuneConfig
@@ -311,6 +311,27 @@ def test_two_processes_take_the_steps_of_one(
     monkeypatch.setattr(training, "_counted", len)  # examples in place of tokens
     wrong = in_processes(work, tmp_path)[0]
     assert all(difference(ours, theirs) > 1e-3 for (ours, _), (theirs, _) in zip(wrong, expected, strict=True))
+
+
+def test_what_a_step_keeps_is_that_of_the_first_process(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    """With whole models and with pieces of them, whose gathered weights are not counted."""
+
+    def work() -> Any:
+        found = []
+        for fsdp in (False, True):
+            for estimator in (None, "crs(budget=0.1)"):
+                model = small_t5(tokenizer, d_model=128, layers=1, heads=2, d_ff=64, dropout=0.1)
+                config = CONFIG.but(steps=1, batch_size=32, estimator=estimator, fsdp=fsdp)
+                result = finetune(config, TASK, model, tokenizer)
+                found.append((result.kept_bytes, result.exact_bytes))
+        return found
+
+    exact, sampled, exact_pieces, sampled_pieces = in_processes(work, tmp_path)[0]
+    assert exact == exact_pieces
+    assert sampled == sampled_pieces
+    assert exact[0] == exact[1] == sampled[1] > sampled[0]
 
 
 def test_heads_are_trained_in_two_processes(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:

@@ -282,26 +282,51 @@ def test_measuring_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_what_is_logged_is_what_is_kept(tmp_path: Path) -> None:
-    """Steps 1 and 4; bytes of one forward pass, beside those counted from the shapes."""
-    ours = wtacrs()
-    run = trainer(tmp_path, ours)
-    run.train()
-    entries = [entry for entry in run.state.log_history if "wtacrs_layers" in entry]
-    assert [entry["step"] for entry in entries] == [1, 4]
-    kept = ours.measured
-    wi = kept["encoder.block.0.layer.1.DenseReluDense.wi"]
+    """Steps 1 and 4: bytes of one forward pass, beside what stock training logs of the same step."""
+    ours, stock = wtacrs(), wtacrs("exact")
+    logs = []
+    for callback in (ours, stock):
+        run = trainer(tmp_path, callback, model=small_t5(0.1))
+        run.train()
+        logs.append([entry for entry in run.state.log_history if "wtacrs_layers" in entry])
+    assert [[entry["step"] for entry in log] for log in logs] == [[1, 4], [1, 4]]
     rows, width = 4 * 12, 32
-    assert wi.exact == wi.exact_alone == rows * width * 4
+    wi = ours.measured["encoder.block.0.layer.1.DenseReluDense.wi"]
+    assert wi.freed == rows * width * 4
     budget = 14  # 0.3 · 48 rows, with their indices and weights
-    assert budget * width * 4 < wi.stored <= budget * (width * 4 + 16)
-    attention = [kept[f"encoder.block.0.layer.0.SelfAttention.{name}"] for name in "qkv"]
-    assert [entry.exact for entry in attention] == [rows * width * 4] * 3
-    assert [entry.exact_alone for entry in attention] == [rows * width * 4, 0, 0]
-    last = entries[-1]
-    assert last["wtacrs_layers"] == len(kept) == 17
-    assert last["wtacrs_exact_bytes"] == sum(entry.exact_alone for entry in kept.values())
-    assert last["wtacrs_stored_bytes"] == sum(entry.stored for entry in kept.values())
-    assert last["wtacrs_stored_share"] == last["wtacrs_stored_bytes"] / last["wtacrs_exact_bytes"]
+    assert budget * width * 4 < wi.kept <= budget * (width * 4 + 16)
+    attention = [ours.measured[f"encoder.block.0.layer.0.SelfAttention.{name}"] for name in "qkv"]
+    assert [entry.freed for entry in attention] == [rows * width * 4, 0, 0]
+    assert ours.measured["encoder.block.0.layer.1.DenseReluDense.wo"].freed == rows * 64 * 4  # dropout after ReLU
+    last, beside = logs[0][-1], logs[1][-1]
+    assert (last["wtacrs_layers"], beside["wtacrs_layers"]) == (len(ours.measured), 0) == (17, 0)
+    assert last["wtacrs_exact_bytes"] == beside["wtacrs_exact_bytes"] == beside["wtacrs_kept_bytes"]
+    saved = sum(entry.freed - entry.kept for entry in ours.measured.values())
+    assert last["wtacrs_kept_bytes"] == last["wtacrs_exact_bytes"] - saved
+    assert last["wtacrs_kept_share"] == last["wtacrs_kept_bytes"] / last["wtacrs_exact_bytes"] < 1
+
+
+def test_what_cannot_be_measured_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ours = wtacrs(measure_every=1)
+    with torch.autograd.graph.save_on_cpu():
+        run = trainer(tmp_path, ours)
+        run.train()
+    assert not [entry for entry in run.state.log_history if "wtacrs_kept_bytes" in entry]
+    (told,) = [line for line in caplog.messages if "not measured" in line]
+    assert "save_on_cpu" in told
+
+
+def test_layers_of_which_none_trains_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = small_t5()
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear) and layer is not model.lm_head:
+            layer.weight.requires_grad_(False)
+    ours = wtacrs(layers=["*.layer.*"], measure_every=1)
+    run = trainer(tmp_path, ours, model=model, max_steps=1)
+    run.train()
+    assert "16 layers are converted, and none has a weight that trains" in caplog.text
+    (entry,) = [entry for entry in run.state.log_history if "wtacrs_layers" in entry]
+    assert (entry["wtacrs_layers"], entry["wtacrs_kept_share"]) == (0, 1.0)
 
 
 def test_a_model_converted_by_hand_keeps_its_estimators(tmp_path: Path) -> None:

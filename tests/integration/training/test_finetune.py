@@ -193,6 +193,37 @@ def test_estimator_is_used_and_taken_off_again(tokenizer: PreTrainedTokenizerBas
     assert not same_weights(exact, sampled)
 
 
+def test_a_run_says_what_a_step_keeps(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    """What stock layers would keep is what an exact run of the same steps keeps, and depends on the first alone."""
+    config = CONFIG.but(steps=2, batch_size=16, eval_every=1, save_every=1)
+
+    def wide() -> T5ForConditionalGeneration:  # enough for its inputs to be sampled
+        return small_t5(tokenizer, d_model=128, layers=1, heads=2, d_ff=64, dropout=0.1)
+
+    exact, sampled, short = (
+        finetune(config.but(estimator=estimator, steps=steps), TASK, wide(), tokenizer)
+        for estimator, steps in ((None, 2), ("crs(budget=0.2)", 2), ("crs(budget=0.2)", 1))
+    )
+    assert exact.kept_bytes == exact.exact_bytes == sampled.exact_bytes
+    assert sampled.kept_bytes is not None
+    assert sampled.kept_bytes < sampled.exact_bytes
+    assert (short.kept_bytes, short.exact_bytes) == (sampled.kept_bytes, sampled.exact_bytes)
+
+
+def test_a_state_from_before_bytes_were_measured_goes_on(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    config = CONFIG.but(steps=3, eval_every=1, save_every=1, out=tmp_path)
+    with pytest.raises(Interrupted):
+        finetune(config, TASK, tiny(tokenizer), tokenizer, on_point=interrupt_at(2))
+    state = checkpoints.load_state(tmp_path / "state.pt")
+    assert state["progress"].pop("kept_bytes") == state["progress"].pop("exact_bytes") > 0
+    checkpoints.save_state(tmp_path / "state.pt", state)
+    result = finetune(config.but(resume=True), TASK, tiny(tokenizer), tokenizer)
+    assert result.kept_bytes is not None
+    assert result.kept_bytes == result.exact_bytes > 0
+
+
 def test_model_is_restored_when_a_run_breaks(tokenizer: PreTrainedTokenizerBase) -> None:
     model = tiny(tokenizer)
     with pytest.raises(Interrupted):
