@@ -48,7 +48,9 @@ def finetune(
     ] = 0.01,
     masked_gradient: Annotated[
         str,
-        typer.Option(help="Where such rows carry gradient: warn (and use no mask in that layer), raise or ignore."),
+        typer.Option(
+            help="Where such rows carry gradient: warn (and use no mask in that layer), raise or ignore."
+        ),
     ] = "warn",
     task: TaskOption = "docstrings",
     data: DataOption = None,
@@ -99,12 +101,12 @@ def finetune(
     Under torchrun or accelerate launch (torchrun --nproc-per-node 2 -m wtacrs.integration.cli finetune …) several
     processes share every batch of --batch-size examples.
     """
-    from wtacrs.integration.context.mask_watch import masked_gradient_sentence
     from wtacrs.integration.models.opening import Subject
     from wtacrs.integration.parallel.processes import is_main_process
     from wtacrs.integration.studies.finetune import finetune_study
     from wtacrs.integration.tables.training import training_table
     from wtacrs.integration.training.config import FinetuneConfig
+    from wtacrs.validation.summaries.masked_gradient import masked_gradient_sentence
 
     options: dict[str, Any] = {
         "estimator": spec_from(estimator),

@@ -8,6 +8,7 @@ the pass up, also when activation checkpointing runs them again (`Recomputation`
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -18,10 +19,11 @@ from torch import Tensor, nn
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.context.draws import Draws
 from wtacrs.integration.context.forward_pass import ForwardPass, Frame
+from wtacrs.integration.context.freed_bytes import FreedBytes
 from wtacrs.integration.context.mask_watch import MaskWatch
 from wtacrs.integration.context.masks import by_stream, masks_from_arguments
 from wtacrs.integration.context.module_calls import EXAMPLE_IDS, ModuleCalls, takes_masks
-from wtacrs.integration.context.recomputation import Recomputation
+from wtacrs.integration.context.recomputation import Recomputation, tensors_with_gradient
 from wtacrs.integration.context.score_memory_protocol import NOT_COMPILED, ScoreMemory
 from wtacrs.integration.context.streams import is_encoder_decoder
 from wtacrs.integration.context.tokens import tokens_from_arguments
@@ -68,6 +70,7 @@ class ForwardContext:
         self.score_memory: ScoreMemory | None = None
         self._thread = _Thread()
         self._compiled: ForwardPass | None = None
+        self._balanced = False
         self._recomputation = Recomputation(self.draws)
         inside = [module for module in model.modules() if module is not model and takes_masks(module)]
         self._calls = [ModuleCalls(model, self, outermost=True)]
@@ -182,6 +185,7 @@ class ForwardContext:
             self.watch.enter()
             ids = self.score_memory.ids if self.score_memory is not None else None
             begun = self._begun(module, arguments, ids)
+            begun.freed = None if self._balanced else FreedBytes()
             self._thread.calls.append(_Call(call, begun, True))
         else:
             known.enter(_frame(module, arguments))
@@ -205,6 +209,24 @@ class ForwardContext:
         if began:
             within.forget_calls()
             self._recomputation.watch(within, output)
+            self._balance(within, output)
+
+    def _balance(self, ended: ForwardPass, output: Any) -> None:
+        """See, when the backward pass of the first pass that draws begins, whether the conversion frees anything."""
+        freed, ended.freed = ended.freed, None
+        if freed is None or not freed.calls or self._balanced:
+            return
+
+        def tell(_: Tensor) -> None:
+            if self._balanced:
+                return
+            self._balanced = True
+            told = freed.told()
+            if told is not None:
+                warnings.warn(told, UserWarning, stacklevel=2)
+
+        for tensor in tensors_with_gradient(output):
+            tensor.register_hook(tell)
 
     def _known(self) -> ForwardPass | None:
         calls = self._thread.calls

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from wtacrs.integration.context.draws import Draws, PassDraws
+from wtacrs.integration.context.freed_bytes import FreedBytes
 from wtacrs.integration.context.shared_inputs import SharedInputs
 from wtacrs.integration.context.streams import Stream
 
@@ -39,10 +40,12 @@ class ForwardPass:
         known: False for layers that run outside any forward pass, of which nothing is known.
         notes: what a score memory keeps of this pass, by the memory.
         shared: inputs that several layers read.
+        freed: the balance of copies and inputs, in a pass in which it is drawn up.
     """
 
     def __init__(self, draws: Draws, *, ids: Tensor | None = None, known: bool = True) -> None:
         self.ids, self.known = ids, known
+        self.freed: FreedBytes | None = None
         self.notes: dict[Any, Any] = {}
         self.shared = SharedInputs()
         self._draws = PassDraws(draws)
@@ -65,7 +68,7 @@ class ForwardPass:
         self._calls.pop()
 
     def mask(self, shape: torch.Size) -> Tensor | None:
-        """The mask for rows of this shape, `[batch, positions]` or `[batch · positions]`; None if there is none that fits."""
+        """The mask for rows of this shape, `[batch, positions]` or `[batch · positions]`; None if none fits."""
         for masks in self._candidates():
             fitting = [mask.reshape(shape) for mask in masks if _fits(mask, shape)]
             if fitting:
@@ -73,7 +76,7 @@ class ForwardPass:
         return None
 
     def stream(self, shape: torch.Size, usual: Stream) -> Stream | None:
-        """The sequence that rows of this shape run along, told by the tokens; `usual` where both fit, None where none does."""
+        """The sequence that rows of this shape run along, by the tokens; `usual` where both fit, None where none does."""
         found = [stream for stream, tokens in self.tokens.items() if _fits(tokens, shape)]
         return usual if len(found) > 1 else found[0] if found else None
 

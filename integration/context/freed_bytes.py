@@ -61,6 +61,11 @@ class FreedBytes:
     def __init__(self) -> None:
         self._calls: list[tuple[str, StockInput, dict[StorageWeakRef, int]]] = []
 
+    @property
+    def calls(self) -> int:
+        """How many calls were entered."""
+        return len(self._calls)
+
     def note(self, layer: str, x: Tensor, kept: Any, dtype: torch.dtype | None = None) -> None:
         """Enter a call of a converted layer that samples.
 

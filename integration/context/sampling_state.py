@@ -20,9 +20,9 @@ def sampling_state(model: nn.Module) -> dict[str, Any]:
     to `load_sampling_state`. Each process has its own, since masks may mislead in one and not in another.
 
     Returns:
-        By the name of the module that `approximate_` was called with ("" for the model itself) `seed` and `passes` of the
-        draws, and in `misled` the layers that use no mask any more, with the share of ‖dY‖² that gave it away. Empty for a
-        model that is not converted.
+        By the name of the module that `approximate_` was called with ("" for the model itself) `seed` and `passes` of
+        the draws, and in `misled` the layers that use no mask any more, with the share of ‖dY‖² that gave it away. Empty
+        for a model that is not converted.
     """
     return {name: context.state_dict() for name, context in _contexts(model).items()}
 

@@ -51,9 +51,9 @@ def approximate_(
     their identity, parameters, hooks and state-dict keys: optimizers built before stay valid and checkpoints load into
     the stock model. Subclasses of the two are left alone. Layers that are converted already get the new estimator.
 
-    Hooks on `model` tell the layers which rows a mask calls padding (see `ForwardContext`). That is a hint: such rows keep
-    a share of the budget, so that estimates are unbiased whatever the mask says, and a layer whose backward pass finds
-    gradient there uses no mask from the next forward pass on (see `MaskWatch`).
+    Hooks on `model` tell the layers which rows a mask calls padding (see `ForwardContext`). That is a hint: such rows
+    keep a share of the budget, so that estimates are unbiased whatever the mask says, and a layer whose backward pass
+    finds gradient there uses no mask from the next forward pass on (see `MaskWatch`).
 
     torch's random numbers are left alone: dropout is that of the stock model, bit by bit. Layers draw by a seed of their
     own and a count of forward passes (see `sampling_state`, which resumes them).
@@ -67,8 +67,8 @@ def approximate_(
     those within the wrapper. Every process draws rows of its own, even if all have been seeded alike.
 
     `torch.compile` takes the step into one graph, and a second one once lengths vary. Compiled layers draw from torch's
-    default generator (seed it differently in every process), and nothing watches their masks. With `dynamic=True` floats such as a budget must not become
-    symbols (`torch._dynamo.config.specialize_float = True`).
+    default generator (seed it differently in every process), and nothing watches their masks. With `dynamic=True` floats
+    such as a budget must not become symbols (`torch._dynamo.config.specialize_float = True`).
 
     Args:
         model: any module; may itself be an `nn.Linear`.
@@ -85,10 +85,10 @@ def approximate_(
             share are dependent. Compiled layers do not share.
         seed: of the layers' random numbers, from 0; None for `torch.initial_seed()`. A model that is converted already
             goes on with its own unless there is a number.
-        mask_floor: δ in (0, 1): the share that rows called padding keep of the budget (see `scores_with_floor`); where the
-            mask is right, the second moment grows by at most 1/(1 − δ).
-        masked_gradient: what happens where such rows carry gradient: "warn" (the default) stops the use of the mask in that
-            layer and says so once, "raise" raises `InputError` in the backward pass, "ignore" does not look.
+        mask_floor: δ in (0, 1): the share that rows called padding keep of the budget (see `scores_with_floor`); where
+            the mask is right, the second moment grows by at most 1/(1 − δ).
+        masked_gradient: what happens where such rows carry gradient: "warn" (the default) stops the use of the mask in
+            that layer and says so once, "raise" raises `InputError` in the backward pass, "ignore" does not look.
 
     Returns:
         Names of the converted layers, in the order of `model.named_modules()`.

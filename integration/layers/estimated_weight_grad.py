@@ -34,7 +34,9 @@ def check_mask_floor(value: object) -> None:
         InputError: naming what is accepted.
     """
     if isinstance(value, bool) or not isinstance(value, float) or not 0.0 < value < 1.0:
-        raise InputError(f"mask_floor={value!r} must be a float in (0, 1), the share that rows called padding keep")
+        raise InputError(
+            f"mask_floor={value!r} must be a float in (0, 1), the share that rows called padding keep"
+        )
 
 
 class EstimatedWeightGrad(nn.Module):
@@ -49,8 +51,8 @@ class EstimatedWeightGrad(nn.Module):
     where sampling could save next to nothing.
 
     A mask is a hint: rows that it calls padding keep the share `mask_floor` of the rows that are not certain to be kept
-    (`scores_with_floor`), so that the estimate is unbiased whatever the mask says, and `MaskWatch` stops the use of a mask
-    whose padding carries gradient. Estimators that do not go by the sizes of scores sample all rows alike, padding
+    (`scores_with_floor`), so that the estimate is unbiased whatever the mask says, and `MaskWatch` stops the use of a
+    mask whose padding carries gradient. Estimators that do not go by the sizes of scores sample all rows alike, padding
     included. Non-finite inputs give a dW of NaN, as they do in the stock layer.
 
     Attributes:
@@ -115,6 +117,8 @@ class EstimatedWeightGrad(nn.Module):
             sample = Sample(kept, self.path)
             if self._shares(current):
                 current.shared.add(input, self._terms(input), sample)
+        if current.freed is not None:
+            current.freed.note(self.path, input, sample.kept, autocast_dtype(input))
         on_grad = self._on_grad(current, sample.leader, input)
         return sampled_linear(input, weight, self.bias, self.estimator, kept=sample.kept, on_grad=on_grad)
 
@@ -159,7 +163,9 @@ class EstimatedWeightGrad(nn.Module):
             torch.where(mask, scores, norms), mask, rows_kept(self.estimator, len(norms)), self.mask_floor
         )
 
-    def _mask(self, current: ForwardPass, shape: torch.Size, leader: str | None = None) -> Bool[Tensor, " n"] | None:
+    def _mask(
+        self, current: ForwardPass, shape: torch.Size, leader: str | None = None
+    ) -> Bool[Tensor, " n"] | None:
         """The mask of the rows that the layer, or the one that drew for it, samples by; None where none is in use."""
         mask = current.mask(shape)
         if mask is None:

@@ -72,7 +72,7 @@ class SampledLinear(torch.autograd.Function):
 
 
 def _poisoned(dw: Tensor, poison: Tensor | None, dy: Tensor, *, told_by_bias: bool) -> Tensor:
-    """NaN where X was not finite; likewise for dY in half precision, of which an infinite row may not be among those kept.
+    """NaN where X was not finite; likewise for dY in half precision, of which an infinite row may not be kept.
 
     db, where there is one, tells `GradScaler` of dY already.
     """

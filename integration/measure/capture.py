@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from wtacrs.estimators import InputError, row_norms
 from wtacrs.integration.context.forward_context import ForwardContext
-from wtacrs.integration.context.mask_watch import TOLERANCE, masked_gradient_sentence, padding_share
+from wtacrs.integration.context.mask_watch import TOLERANCE, padding_share
 from wtacrs.integration.layers.linear_layers import FilterFn, is_linear_layer
 from wtacrs.validation.layers.captures import Captures, LayerCapture, load_captures, write_captures
+from wtacrs.validation.summaries.masked_gradient import masked_gradient_sentence
 
 LossFn = Callable[[Any], Tensor]
 
@@ -121,12 +122,12 @@ def capture(
         The file, opened lazily.
 
     Raises:
-        InputError: if there is no batch, no layer, no loss, a layer's dY is not finite, or `earlier` has other layers than
-            the model.
+        InputError: if there is no batch, no layer, no loss, a layer's dY is not finite, or `earlier` has other layers
+            than the model.
 
     Warns:
-        UserWarning: once, if rows that a mask calls padding carry gradient. Every row of such an entry counts as real, and
-            the metadata say which layers these are and their share of ‖dY‖² (`masked_gradient`).
+        UserWarning: once, if rows that a mask calls padding carry gradient. Every row of such an entry counts as real,
+            and the metadata say which layers these are and their share of ‖dY‖² (`masked_gradient`).
     """
     layers = _chosen_layers(model, filter_fn)
     if not layers:

@@ -23,7 +23,13 @@ from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.layers.convert import approximate_
 
 SHAPES = ((32 * 128, 512, 512), (32 * 128, 768, 3072), (32 * 128, 3072, 768))
-SPECS = ("crs(budget=0.3)", "wta_crs(budget=0.3)", "conditional_poisson(budget=0.3)", "crs(budget=0.1)", "wta_crs(budget=0.1)")
+SPECS = (
+    "crs(budget=0.3)",
+    "wta_crs(budget=0.3)",
+    "conditional_poisson(budget=0.3)",
+    "crs(budget=0.1)",
+    "wta_crs(budget=0.1)",
+)
 _EXAMPLES = 32
 
 
@@ -84,9 +90,7 @@ def variance_factor(spec: str, *, n: int = 1024, seed: int = 0) -> float:
     estimator, norms = make(spec), row_norms(x)
     floored = scores_with_floor(norms, mask, rows_kept(estimator, n), MASK_FLOOR)
     square = (dy.T @ x).square().sum()
-    with_, without = (
-        estimator.variance(x, dy, scores=scores) + square for scores in (floored, norms * mask)
-    )
+    with_, without = (estimator.variance(x, dy, scores=scores) + square for scores in (floored, norms * mask))
     return float(with_ / without)
 
 
@@ -131,7 +135,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"({1e3 * cost.forward:.1f} ms), watch {cost.watch:+.1%} of the backward pass ({1e3 * cost.backward:.1f} ms)"
         )
     told = " · ".join(f"{spec} {variance_factor(spec):.4f}" for spec in SPECS)
-    print(f"second moment with the floor over that without, δ = {MASK_FLOOR}: {told}; bound {1 / (1 - MASK_FLOOR):.4f}")
+    print(
+        f"second moment with the floor over that without, δ = {MASK_FLOOR}: {told}; bound {1 / (1 - MASK_FLOOR):.4f}"
+    )
     return 0
 
 

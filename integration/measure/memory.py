@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from wtacrs.estimators.core.errors import InputError
+from wtacrs.integration.context.sampling_state import misled_layers
 from wtacrs.integration.layers.convert import approximate_, restore_
 from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
 from wtacrs.integration.layers.linear_layers import filter_of
@@ -77,13 +78,19 @@ def step_memory(
             saved = _saved(model, lambda: _loss(model, batch, precision), batch)
             model.zero_grad(set_to_none=True)
             peak = _peak(model, lambda: _loss(model, batch, precision).backward())
+            misled = misled_layers(model)
     finally:
         restore_(model)
         model.train(mode)
         for parameter, gradient in gradients.items():
             parameter.grad = gradient
     return StepMemory(
-        estimator=estimator, checkpointing=checkpointing, converted=converted, saved=saved, peak=peak
+        estimator=estimator,
+        checkpointing=checkpointing,
+        converted=converted,
+        saved=saved,
+        peak=peak,
+        masked_gradient=misled,
     )
 
 

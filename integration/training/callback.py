@@ -58,7 +58,6 @@ class LayerConversion(NamedTuple):
     share_inputs: bool = True
 
 
-
 class WtacrsCallback(TrainerCallback, ExportableState):
     """Converts the model when training begins, and gives it back stock.
 
@@ -88,8 +87,8 @@ class WtacrsCallback(TrainerCallback, ExportableState):
 
     Attributes:
         conversion: the converted layers.
-        misled: layers that use no mask any more since rows called padding carried gradient, with the share of ‖dY‖²; as of
-            the last log, evaluation or checkpoint.
+        misled: layers that use no mask any more since rows called padding carried gradient, with the share of ‖dY‖²; as
+            of the last log, evaluation or checkpoint.
         measured: bytes by layer, of the last measurement; empty before the first.
 
     Raises:
@@ -237,9 +236,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
             )
         self._memory = gradient_norms_of(model)
         self.conversion = {
-            name: LayerConversion(
-                repr(layer.estimator), layer.min_elements, layer.mask_floor, layer.share_inputs
-            )
+            name: LayerConversion(repr(layer.estimator), layer.min_elements, layer.mask_floor, layer.share_inputs)
             for name, layer in model.named_modules()
             if isinstance(layer, EstimatedWeightGrad)
         }

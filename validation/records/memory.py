@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from pydantic import Field
+
 from wtacrs.validation.records.base import Record, Result, register_result
+from wtacrs.validation.summaries.masked_gradient import masked_gradient_sentence
 
 
 class TypeBytes(Record):
@@ -35,7 +38,8 @@ class StepMemory(Record):
     `saved` is what is alive at the end of the forward pass for the sake of the backward pass, largest first; parameters,
     buffers and the batch are left out. `peak` is the most that is alive at any moment of forward and backward pass beyond
     them, gradients of the parameters included: on the CPU the sum of all tensors' storages, on CUDA
-    `max_memory_allocated`. `converted` is the number of converted layers that train.
+    `max_memory_allocated`. `converted` is the number of converted layers that train. `masked_gradient` names those
+    whose rows called padding carried gradient, with their share of ‖dY‖².
     """
 
     estimator: str
@@ -43,6 +47,7 @@ class StepMemory(Record):
     converted: int
     saved: Sequence[TypeBytes]
     peak: int
+    masked_gradient: dict[str, float] = Field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -92,6 +97,10 @@ def memory_sentences(result: MemoryResult) -> Iterator[str]:
         beside = stock.get(step.checkpointing, exact)
         if step.estimator != exact.estimator and step.total >= beside.total:
             yield _saves_nothing(step, beside)
+    misled = {layer: share for step in result.steps for layer, share in step.masked_gradient.items()}
+    told = masked_gradient_sentence(misled)
+    if told is not None:
+        yield told
 
 
 def _saves_nothing(step: StepMemory, beside: StepMemory) -> str:
