@@ -148,6 +148,7 @@ class KeptBytesProbe:
         for tensor in outputs:
             if tensor.grad_fn is not None:
                 note_contexts(tensor.grad_fn, self._pass.saved.note)
+        self.reason = "no backward pass has reached the model's output"
         self._handles = [tensor.register_hook(self._read) for tensor in outputs]
         if not outputs:
             self._read()

@@ -143,6 +143,15 @@ def test_what_stock_layers_would_keep_is_what_they_keep(name: str, precision: st
     assert saved > 0
 
 
+@pytest.mark.parametrize("scores", ["last-seen", "by-token", "by-position"])
+def test_remembered_scores_keep_nothing_of_the_graph(scores: str) -> None:
+    def run(model: nn.Module) -> Any:
+        return model(**t5_batch(), **({"example_ids": torch.arange(3)} if training_layers(model) else {}))
+
+    stock, converted = stock_and_converted(tiny_t5(dropout=0.1), run, scores=scores)
+    assert stock.kept == converted.exact > converted.kept
+
+
 @pytest.mark.parametrize(
     ("between", "frees"),
     [
@@ -324,7 +333,10 @@ def test_a_pass_without_gradients_is_waited_out() -> None:
     with torch.no_grad():
         model(rows())
     assert "no forward pass" in str(probe.reason)
-    model(rows()).sum().backward()
+    loss = model(rows()).sum()
+    assert (probe.found, probe.reason) == (None, "no backward pass has reached the model's output")
+    loss.backward()
+    assert probe.reason is None
     assert probe.found is not None
     first = probe.found
     model(rows(8, 10)).sum().backward()
