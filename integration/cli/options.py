@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wtacrs.estimators import InputError
+from wtacrs.validation.seeds import LARGEST_SEED
 
 if TYPE_CHECKING:
     from wtacrs.validation.records.base import ScoreKind
@@ -52,7 +53,7 @@ AnyScoresOption = Annotated[
 DrawsOption = Annotated[int, typer.Option(min=3, help="Monte Carlo draws where there is no closed form.")]
 
 # where and how it is computed
-SeedOption = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of everything that is drawn.")]
 JobsOption = Annotated[int, typer.Option(min=1, help="Processes.")]
 SchedulerOption = Annotated[
     str | None,

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 
 from torch import nn
 
-from wtacrs.estimators import InputError
+from wtacrs.estimators import InputError, WtacrsWarning
 from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.context.peft_names import reads_rank
 from wtacrs.integration.context.streams import flattens, stream_of
-from wtacrs.integration.layers.choice import EstimatorChoice, estimator_by_layer
+from wtacrs.integration.layers.choice import EstimatorChoice, estimator_by_layer, left_out
+from wtacrs.integration.layers.conversion import Conversion, Part, parts_of, reasons_of, warning_of
+from wtacrs.integration.layers.dynamic_classes import own_class, set_class
 from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
-from wtacrs.integration.layers.linear import ApproxLinear
-from wtacrs.integration.layers.linear_layers import FilterFn, conv1d_class, is_linear_layer, linear_layer_names
-from wtacrs.integration.parallel.fsdp_classes import own_class, set_class, unwrapped
+from wtacrs.integration.layers.least_elements import checked_min_elements
+from wtacrs.integration.layers.linear_layers import FilterFn, linear_layer_names
+from wtacrs.integration.layers.verdicts import converted_class, unfit
+from wtacrs.integration.parallel.wrappers import replicated, unwrapped
 from wtacrs.integration.score_memory.gradient_norms import GradientNorms
 from wtacrs.integration.score_memory.kinds import make_gradient_norms
 
@@ -38,21 +42,26 @@ def approximate_(
     min_elements: int = MIN_ELEMENTS,
     scores: str | GradientNorms = "row-norms",
     share_inputs: bool = True,
-) -> list[str]:
+) -> Conversion:
     """Turn every linear layer of a model into one with an estimated dW, in place.
 
     `nn.Linear` becomes `ApproxLinear`, and the `Conv1D` of transformers (GPT-2) becomes `ApproxConv1D`. Modules keep
     their identity, parameters, hooks and state-dict keys: optimizers built before stay valid and checkpoints load into
-    the stock model. Subclasses of the two are left alone. Layers that are converted already get the new estimator. A
-    hook on `model` tells the layers which rows are padding (see `ForwardContext`).
+    the stock model. Layers that are converted already get the new estimator. A hook on `model` tells the layers which
+    rows are padding (see `ForwardContext`).
+
+    Left exact are subclasses of the two, whose own `forward` would be lost, lazy layers, complex weights, layers with a
+    parametrization (`torch.nn.utils.parametrize`) and matrices that no linear layer holds. What is returned says so of
+    each, and a `WtacrsWarning` where that is most of the linear work, or where no converted layer trains.
 
     LoRA of peft: convert the model that `get_peft_model` returns, and A of every adapter, which reads the wide input, is
     estimated. B stays exact unless `filter_fn` says otherwise: what it reads is r numbers wide. Base layers are frozen
     and keep nothing, converted or not; converted before `get_peft_model`, they stay so, and their adapters are stock
     layers until `approximate_` is called again. Where A is frozen too (LoRA-FA), nothing of the wide input is kept.
 
-    A model may be converted before or after `DistributedDataParallel` or `torch.distributed.fsdp.fully_shard`; names are
-    those within the wrapper. Every process draws rows of its own, even if all have been seeded alike.
+    A model may be converted before or after `DistributedDataParallel`, `torch.distributed.fsdp.fully_shard`, or
+    `DataParallel` on one device; names are those within the wrapper. Every process draws rows of its own, even if all
+    have been seeded alike.
 
     `torch.compile` takes the step into one graph, and a second one once lengths vary. Compiled layers draw from torch's
     default generator: seed it differently in every process. With `dynamic=True` floats such as a budget must not become
@@ -73,12 +82,17 @@ def approximate_(
             share are dependent. Compiled layers do not share.
 
     Returns:
-        Names of the converted layers, in the order of `model.named_modules()`.
+        Names of the converted layers, in the order of `model.named_modules()`; its attribute `exact` has the reasons of
+        all others.
 
     Raises:
         InputError: if a spec or the scores are unusable, if nothing can be converted, if a pattern fits no such layer
             (with "exact", no linear layer), or if a layer's `forward` was replaced on the instance (by an offloading
-            hook, say), which would bypass the conversion. The model is unchanged.
+            hook, say), which would bypass the conversion, if `min_elements` is no integer from 0, or if `DataParallel`
+            replicates the model over several devices. The model is unchanged.
+
+    Warns:
+        WtacrsWarning: once, in one line, as said above.
 
     >>> model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> approximate_(model, "wta_crs(budget=0.3)", filter_fn=lambda layer, name: layer.out_features > 2)
@@ -88,6 +102,8 @@ def approximate_(
     >>> restore_(model)
     ['2']
     """
+    min_elements = checked_min_elements(min_elements)
+    _refuse_replicas(model)
     model = unwrapped(model)
     modules = _convertible(model, filter_fn)
     others = [name for name in linear_layer_names(model) if name not in modules]
@@ -97,6 +113,7 @@ def approximate_(
         raise InputError(
             f"model={type(model).__name__} has no linear layer "
             + ("that filter_fn accepts" if filter_fn is not None else "to convert")
+            + _first_reason(parts_of(model, filter_fn))
         )
     wanted = {name: found for name, found in chosen.items() if found is not None}
     _refuse_replaced_forwards({name: modules[name] for name in wanted})
@@ -105,9 +122,10 @@ def approximate_(
     for name, module in modules.items():
         if name not in wanted and isinstance(module, EstimatedWeightGrad):
             _make_stock(module)
+    _make_unfit_stock(model)
     if not wanted:
         _remove_unused(model)
-        return []
+        return _conversion(model, wanted, filter_fn, estimator)
     inside = [found for module in model.modules() if (found := ForwardContext.of(module)) is not None]
     context = ForwardContext.of(model) or ForwardContext(model)
     context.sampled = True
@@ -126,7 +144,25 @@ def approximate_(
             layer.context = known = context
             layer.stream, layer.path, layer.flattened = stream_of(model, name), name, flattens(model, name)
         known.score_memory = norms
-    return list(wanted)
+    conversion = _conversion(model, wanted, filter_fn, estimator)
+    if conversion.warning is not None:
+        warnings.warn(conversion.warning, WtacrsWarning, stacklevel=2)
+    return conversion
+
+
+def conversion_ahead(model: nn.Module, filter_fn: FilterFn | None = None) -> Conversion:
+    """What `approximate_` would return for a stock model and one estimator; the model is left as it is."""
+    model = unwrapped(model)
+    parts = parts_of(model, filter_fn)
+    names = list(_convertible(model, filter_fn))
+    return Conversion(names, reasons_of(parts), warning_of(parts, len(names)))
+
+
+def _conversion(
+    model: nn.Module, wanted: Collection[str], filter_fn: FilterFn | None, estimator: EstimatorChoice
+) -> Conversion:
+    parts = parts_of(model, filter_fn, lambda name: left_out(estimator, name))
+    return Conversion(wanted, reasons_of(parts), warning_of(parts, len(wanted)))
 
 
 def _convertible(model: nn.Module, filter_fn: FilterFn | None) -> dict[str, nn.Module]:
@@ -139,6 +175,21 @@ def _convertible(model: nn.Module, filter_fn: FilterFn | None) -> dict[str, nn.M
     }
 
 
+def _refuse_replicas(model: nn.Module) -> None:
+    devices = replicated(model)
+    if devices > 1:
+        raise InputError(
+            f"model={type(model).__name__} over {devices} devices: its replicas are no layers of the model; "
+            "give it one device, or start one process per device with torchrun"
+        )
+
+
+def _first_reason(parts: Sequence[Part]) -> str:
+    """Why the first linear layer or matrix of a model stays exact, if there is any."""
+    reasons = reasons_of(parts)
+    return "".join(f"; {name}: {reason}" for name, reason in [*reasons.items()][:1])
+
+
 def _refuse_replaced_forwards(layers: Mapping[str, nn.Module]) -> None:
     replaced = [name for name, layer in layers.items() if "forward" in vars(layer)]
     if replaced:
@@ -146,23 +197,6 @@ def _refuse_replaced_forwards(layers: Mapping[str, nn.Module]) -> None:
             f"layer {replaced[0]!r} has a forward of its own (an offloading hook?) which would bypass "
             "the conversion; convert before hooks are installed, or leave it out with filter_fn"
         )
-
-
-def converted_class(module: nn.Module) -> type[EstimatedWeightGrad] | None:
-    """What `approximate_` makes of a module (of one converted already: the same again), or None.
-
-    Subclasses of `nn.Linear` and `Conv1D` have a `forward` of their own to lose, and are left alone.
-    """
-    kind = own_class(module)
-    if kind in (nn.Linear, ApproxLinear):
-        return ApproxLinear
-    if is_linear_layer(module) and issubclass(kind, EstimatedWeightGrad) and "stock" in vars(kind):
-        return kind
-    if kind is not conv1d_class():
-        return None
-    from wtacrs.integration.layers.conv1d import ApproxConv1D
-
-    return ApproxConv1D
 
 
 def restore_(model: nn.Module) -> list[str]:
@@ -186,6 +220,13 @@ def _make_stock(layer: EstimatedWeightGrad) -> None:
     for attribute in _ATTRIBUTES:
         layer.__dict__.pop(attribute, None)
     set_class(layer, layer.stock)
+
+
+def _make_unfit_stock(model: nn.Module) -> None:
+    """Give up layers that can no longer be estimated: parametrized, or made complex, since they were converted."""
+    for module in model.modules():
+        if isinstance(module, EstimatedWeightGrad) and unfit(module) is not None:
+            _make_stock(module)
 
 
 def _remove_unused(model: nn.Module) -> None:

@@ -5,11 +5,12 @@ transformers is not imported here: a model that holds a `Conv1D` has imported it
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from wtacrs.validation.patterns import fitting
 
@@ -26,6 +27,18 @@ def is_linear_layer(module: nn.Module) -> bool:
     """Whether a module is an `nn.Linear` or a `Conv1D`, of whichever subclass."""
     conv1d = conv1d_class()
     return isinstance(module, nn.Linear) or (conv1d is not None and isinstance(module, conv1d))
+
+
+def layer_input(layer: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
+    """What a linear layer was called with, by position or by its `forward`'s name for it.
+
+    >>> layer_input(nn.Linear(2, 1), (), {"input": "x"})
+    'x'
+    """
+    if args:
+        return args[0]
+    first = next(iter(inspect.signature(layer.forward).parameters), None)
+    return kwargs[first] if first is not None and first in kwargs else next(iter(kwargs.values()))
 
 
 def linear_layer_names(model: nn.Module) -> list[str]:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from wtacrs.estimators import InputError, row_norms
 from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.context.streams import Stream, flattens, stream_of
-from wtacrs.integration.layers.linear_layers import FilterFn, is_linear_layer
+from wtacrs.integration.layers.linear_layers import FilterFn, is_linear_layer, layer_input
+from wtacrs.integration.parallel.wrappers import unwrapped
 from wtacrs.validation.layers.captures import Captures, LayerCapture, load_captures, write_captures
 
 LossFn = Callable[[Any], Tensor]
@@ -32,7 +33,12 @@ class _Recorder:
         self.outputs: dict[str, Tensor] = {}
         self._calls: dict[str, int] = {}
         self._handles = [
-            layer.register_forward_hook(lambda _, args, output, name=name: self._record(name, args[0], output))
+            layer.register_forward_hook(
+                lambda layer, args, kwargs, output, name=name: self._record(
+                    name, layer_input(layer, args, kwargs), output
+                ),
+                with_kwargs=True,
+            )
             for name, layer in layers.items()
         ]
 
@@ -123,6 +129,8 @@ def capture(
             rows that the attention mask calls padding (a sampler told to leave them out would be biased), or
             `earlier` has other layers than the model.
     """
+    model = unwrapped(model)
+    earlier = None if earlier is None else unwrapped(earlier)
     layers = _chosen_layers(model, filter_fn)
     if not layers:
         raise InputError(f"model={type(model).__name__} has no linear layer that filter_fn accepts")

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from collections.abc import Container, Sequence
 from functools import partial
 from typing import Any
@@ -28,9 +29,10 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from wtacrs.estimators import Estimator, InputError, make
+from wtacrs.estimators import Estimator, InputError, WtacrsWarning, make
 from wtacrs.integration.layers.convert import approximate_, restore_
 from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
+from wtacrs.integration.layers.least_elements import checked_min_elements
 from wtacrs.integration.layers.linear_layers import filter_of
 from wtacrs.integration.measure.layer_bytes import LayerBytes, LayerBytesProbe
 
@@ -86,7 +88,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
             raise InputError("layers: need an estimator; without one the model's own conversion is kept")
         self.estimator = None if estimator is None else repr(make(estimator))
         self.layers = None if layers is None else list(layers)
-        self.min_elements = min_elements
+        self.min_elements = checked_min_elements(min_elements)
         self.measure_every = measure_every
         self.conversion: Conversion = {}
         self.measured: dict[str, LayerBytes] = {}
@@ -186,7 +188,9 @@ class WtacrsCallback(TrainerCallback, ExportableState):
             return
         for spec, least in dict.fromkeys(self.conversion.values()):
             wanted = {name for name, entry in self.conversion.items() if entry == (spec, least)}
-            approximate_(model, spec, filter_fn=partial(_among, wanted), min_elements=least)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", WtacrsWarning)  # of the first conversion, said then
+                approximate_(model, spec, filter_fn=partial(_among, wanted), min_elements=least)
         self._converted = True
 
     def _restore(self, model: nn.Module) -> None:

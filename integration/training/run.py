@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.layers.convert import approximate_, restore_
+from wtacrs.integration.layers.dynamic_classes import own_class
 from wtacrs.integration.layers.linear_layers import filter_of
 from wtacrs.integration.models.loading import is_text_to_text, model_name
 from wtacrs.integration.models.lora import add_lora, merge_lora, stock_model
@@ -27,7 +28,6 @@ from wtacrs.integration.parallel.fsdp import (
     load_full_optimizer,
     load_full_weights,
 )
-from wtacrs.integration.parallel.fsdp_classes import own_class
 from wtacrs.integration.parallel.processes import Processes
 from wtacrs.integration.progress import progress_display
 from wtacrs.integration.tasks.base import TaskData, digest
