@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from numbers import Integral
+from typing import TypeGuard
 
 from wtacrs.estimators.core.errors import InputError
 
 LARGEST_SEED = 2**32 - 1
+ACCEPTED_SEEDS = f"an integer from 0 to {LARGEST_SEED}"
 
 
 def checked_seed(seed: object, argument: str = "seed") -> int:
@@ -22,6 +24,11 @@ def checked_seed(seed: object, argument: str = "seed") -> int:
     >>> checked_seed(7)
     7
     """
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) <= LARGEST_SEED:
-        raise InputError(f"{argument}={seed!r} must be an integer from 0 to {LARGEST_SEED}")
+    if not is_seed(seed):
+        raise InputError(f"{argument}={seed!r} must be {ACCEPTED_SEEDS}")
     return int(seed)
+
+
+def is_seed(value: object) -> TypeGuard[int]:
+    """Whether a value is an integer from 0 to `LARGEST_SEED`, of Python or of numpy."""
+    return not isinstance(value, bool) and isinstance(value, Integral) and 0 <= int(value) <= LARGEST_SEED

@@ -120,9 +120,8 @@ def _parts(model: nn.Module, filter_fn: FilterFn | None, stays: Callable[[str], 
                 verdict = _as_it_is(layer_verdict(model, name, module, filter_fn), module, stays(name))
                 yield Part(name, verdict, _trained_numbers(weights), is_lazy(module))
             continue
-        for own, parameter in bare_matrices(module):
-            full = f"{name}.{own}" if name else own
-            verdict = bare_verdict(full, module, parameter)
+        for full, parameter, holder in bare_matrices(model, name, module):
+            verdict = bare_verdict(full, holder, parameter)
             verdict = _left_out(verdict) if stays(full) else verdict
             yield Part(full, verdict, _trained_numbers([parameter]), is_lazy(module))
 

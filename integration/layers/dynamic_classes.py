@@ -44,7 +44,7 @@ def _in_front_of(kind: type[nn.Module], before: type[nn.Module]) -> type[nn.Modu
     bases = tuple(inner if base is behind else base for base in before.__bases__)
     shared = _behind(behind) is None and not _makes_properties(before)
     if shared:
-        _classes.setdefault(before.__bases__, before)
+        _classes[before.__bases__] = before
         if bases in _classes:
             return _classes[bases]
     namespace = {key: value for key, value in vars(before).items() if key not in ("__dict__", "__weakref__")}

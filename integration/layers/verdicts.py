@@ -124,27 +124,39 @@ def verdict_of(model: nn.Module, name: str, module: nn.Module, filter_fn: Filter
     return Verdict("exact", _other_kind(module))
 
 
-def bare_matrices(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Parameters, of a module that is no linear layer, which a product may be taken with: name and tensor.
+def bare_matrices(model: nn.Module, name: str, module: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module]]:
+    """Parameters, of a module that is no linear layer, which a product may be taken with: name, tensor and holder.
 
     What torch looks up, or scales by, is no factor of a product; nor is a vector.
     """
-    if is_linear_layer(module) or isinstance(module, (*_LOOK_UPS, *_NORMS, ParametrizationList)):
+    holder = _holder(model, name, module)
+    if is_linear_layer(holder) or isinstance(holder, (*_LOOK_UPS, *_NORMS)):
         return
-    for name, parameter in module._parameters.items():
+    for own, parameter in module._parameters.items():
         if parameter is not None and (has_no_shape(parameter) or sum(size > 1 for size in parameter.shape) >= 2):
-            yield name, parameter
+            yield f"{name}.{own}" if name else own, parameter, holder
 
 
-def bare_verdict(name: str, module: nn.Module, parameter: nn.Parameter) -> Verdict:
-    """What becomes of one of the `bare_matrices`; a convolution is told as what it is."""
+def bare_verdict(name: str, holder: nn.Module, parameter: nn.Parameter) -> Verdict:
+    """What becomes of one of the `bare_matrices`; a convolution, or an adapter of a look-up, is told as what it is."""
     if not parameter.requires_grad:
         return Verdict("none", "frozen: nothing is kept for dW")
-    if isinstance(module, _CONVOLUTIONS):
-        return Verdict("exact", _other_kind(module), chosen=True)
+    adapted = holder._modules.get("base_layer")
+    for known in (holder, adapted):
+        if isinstance(known, (*_LOOK_UPS, *_CONVOLUTIONS)):
+            return Verdict("exact", _other_kind(known), chosen=True)
     if reads_rank(name):
         return Verdict("exact", "B of an adapter: its input is r numbers wide", chosen=True)
-    return Verdict("exact", f"a bare parameter of {type(module).__name__}: no linear layer is called with it")
+    return Verdict("exact", f"a bare parameter of {type(holder).__name__}: no linear layer is called with it")
+
+
+def _holder(model: nn.Module, name: str, module: nn.Module) -> nn.Module:
+    """The module whose forward pass a parameter is for: not a container of parameters, nor a parametrization."""
+    while name and isinstance(module, (nn.ParameterDict, nn.ParameterList, ParametrizationList)):
+        above = 2 if isinstance(module, ParametrizationList) else 1
+        name = name.rsplit(".", above)[0] if name.count(".") >= above else ""
+        module = model.get_submodule(name)
+    return module
 
 
 def _other_kind(module: nn.Module) -> str:

@@ -72,7 +72,7 @@ def budgets_study(
     """
     if seeds < 1:
         raise InputError(f"seeds={seeds}: at least 1 is needed")
-    checked_seed(config.seed + seeds - 1, f"seeds={seeds} from seed={config.seed}: the last one")
+    checked_seed(config.seed + seeds - 1, f"seeds={seeds} from seed={config.seed} on: the last seed")
     chosen = _at_budgets(estimator, budgets)
     task = subject.load()
     numbers = [config.seed + i for i in range(seeds)]

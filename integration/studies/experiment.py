@@ -38,7 +38,7 @@ from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.experiment import Equivalence, ExperimentResult, ExperimentRow, ExperimentRun
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.records.training import TrainingResult
-from wtacrs.validation.seeds import checked_seed
+from wtacrs.validation.seeds import ACCEPTED_SEEDS, is_seed
 from wtacrs.validation.statistics.equivalence import (
     adjusted,
     nothing_learned,
@@ -72,7 +72,10 @@ class ExperimentConfig(BaseModel):
     @field_validator("seeds", mode="before")
     @classmethod
     def _usable(cls, value: Any) -> Any:
-        return [checked_seed(seed, "seeds") for seed in value] if isinstance(value, list | tuple) else value
+        for seed in value if isinstance(value, list | tuple) else ():
+            if not is_seed(seed):
+                raise ValueError(f"{seed!r} must be {ACCEPTED_SEEDS}")
+        return value
 
     @field_validator("seeds")
     @classmethod

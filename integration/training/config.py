@@ -14,7 +14,7 @@ from wtacrs.integration.models.lora import require_peft
 from wtacrs.integration.score_memory.kinds import TRAINING_SCORES, known_training_scores
 from wtacrs.integration.training.defaults import LEARNING_RATE, NEW_MODEL_LEARNING_RATE
 from wtacrs.integration.training.tensorboard import require_tensorboard
-from wtacrs.validation.seeds import checked_seed
+from wtacrs.validation.seeds import ACCEPTED_SEEDS, is_seed
 
 Schedule = Literal["linear", "cosine", "constant"]
 
@@ -109,7 +109,9 @@ class FinetuneConfig(BaseModel):
     @field_validator("seed", mode="before")
     @classmethod
     def _usable_seed(cls, value: Any) -> int:
-        return checked_seed(value)
+        if not is_seed(value):
+            raise ValueError(f"must be {ACCEPTED_SEEDS}")
+        return int(value)
 
     @field_validator("warmup", "weight_decay")
     @classmethod

@@ -223,6 +223,28 @@ def test_a_frozen_model() -> None:
     assert warned == ["1 layer converted, it does not train: nothing is saved"]
 
 
+def test_parameters_are_told_of_the_module_that_uses_them() -> None:
+    """Not of a container, or of a parametrization; an adapter of a look-up is a look-up."""
+    found, _ = convert(peft(AdaLoraConfig(**TARGETS, total_step=9)))
+    a = next(reason for name, reason in found.exact.items() if name.endswith("query.lora_A.default"))
+    assert a == bare("SVDLinear")
+    model = nn.Sequential(nn.MultiheadAttention(4, 2), nn.Linear(4, 40), nn.Conv1d(4, 4, 2), nn.Embedding(4, 4))
+    for module, name in ((model[0], "in_proj_weight"), (model[2], "weight"), (model[3], "weight")):
+        parametrize.register_parametrization(module, name, nn.Identity())
+    lists = nn.ParameterList([nn.ParameterDict({"a": torch.ones(2, 2)})])
+    model.append(lists)
+    assert convert(model)[0].exact == {
+        "0.parametrizations.in_proj_weight.original": bare("ParametrizedMultiheadAttention"),
+        "0.out_proj": "never called: its attention takes the weight alone",
+        "2.parametrizations.weight.original": "a convolution",
+        "4.0.a": bare("Sequential"),
+    }
+    embedding = LoraConfig(target_modules=["query", "word_embeddings"])
+    found, warned = convert(peft(embedding))
+    assert {r for n, r in found.exact.items() if "lora_embedding" in n} == {"a look-up: ids are kept, no X"}
+    assert warned == []
+
+
 def test_lora_estimates_a_and_tells_b() -> None:
     found, warned = convert(peft(LoraConfig(**TARGETS)))
     assert warned == []

@@ -1,4 +1,4 @@
-"""Parametrizations, hooks and pruning, before a conversion, within, and after: the layer works, and is stock in the end."""
+"""Parametrizations, hooks and pruning, before a conversion and after: the layer works, and is stock in the end."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed._composable.replicate import DDP
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.utils import (
     parametrizations,
@@ -217,8 +218,23 @@ def test_weights_that_a_hook_computes_are_estimated(name: str, order: str) -> No
     assert_alike(model, stock)
 
 
-def marked(kind: type) -> type:
-    return type(f"FSDP{kind.__name__}", (FSDPModule, kind), {"__deepcopy__": None})
+def marked(kind: type, marker: type = FSDPModule) -> type:
+    """As `fully_shard` and `replicate` make it, without processes."""
+    return type(f"FSDP{kind.__name__}", (marker, kind), {"__deepcopy__": None})
+
+
+@pytest.mark.parametrize("marker", [FSDPModule, DDP])
+def test_all_modules_of_one_class_get_one_class(marker: type) -> None:
+    kind = marked(nn.Linear, marker)
+    layers = [nn.Linear(2, 2), nn.Linear(2, 2)]
+    for layer in layers:
+        layer.__class__ = kind
+        set_class(layer, ApproxLinear)
+    assert type(layers[0]) is type(layers[1])
+    assert type(layers[0]).__bases__ == (marker, ApproxLinear)
+    for layer in layers:
+        set_class(layer, nn.Linear)
+        assert type(layer) is kind
 
 
 def test_classes_in_front_of_one_another() -> None:
