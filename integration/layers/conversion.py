@@ -91,7 +91,7 @@ def warning_of(parts: Iterable[Part], converted: int) -> str | None:
             unasked.update(part.tensors)
             reasons[part.name] = part.verdict.reason
             lazy += [part.name] if part.lazy else []
-    if converted and not any(estimated.values()):
+    if converted and not estimated:
         if converted == 1:
             return "1 layer converted, it does not train: nothing is saved"
         return f"{converted} layers converted, none of them trains: nothing is saved"

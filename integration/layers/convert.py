@@ -16,7 +16,7 @@ from wtacrs.integration.layers.conversion import Conversion, Part, parts_of, rea
 from wtacrs.integration.layers.dynamic_classes import own_class, set_class
 from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
 from wtacrs.integration.layers.least_elements import checked_min_elements
-from wtacrs.integration.layers.linear_layers import FilterFn, linear_layer_names
+from wtacrs.integration.layers.linear_layers import FilterFn, asked_once, linear_layer_names
 from wtacrs.integration.layers.verdicts import converted_class, unfit
 from wtacrs.integration.parallel.wrappers import replicated, unwrapped
 from wtacrs.integration.score_memory.gradient_norms import GradientNorms
@@ -105,6 +105,7 @@ def approximate_(
     min_elements = checked_min_elements(min_elements)
     _refuse_replicas(model)
     model = unwrapped(model)
+    filter_fn = None if filter_fn is None else asked_once(filter_fn)
     modules = _convertible(model, filter_fn)
     others = [name for name in linear_layer_names(model) if name not in modules]
     chosen = estimator_by_layer(estimator, list(modules), others)

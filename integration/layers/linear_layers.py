@@ -55,6 +55,18 @@ def fitting_layers(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     return fitting(linear_layer_names(model), patterns, what="linear layers")
 
 
+def asked_once(filter_fn: FilterFn) -> FilterFn:
+    """The filter, asked once for each name: one that counts, or draws, gives one answer."""
+    known: dict[str, bool] = {}
+
+    def answer(layer: Any, name: str) -> bool:
+        if name not in known:
+            known[name] = bool(filter_fn(layer, name))
+        return known[name]
+
+    return answer
+
+
 def filter_of(model: nn.Module, patterns: Sequence[str] | None) -> FilterFn | None:
     """A `filter_fn` that accepts the linear layers that fit one of the patterns; None, for the default, without any.
 

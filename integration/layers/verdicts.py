@@ -76,7 +76,7 @@ def is_lazy(layer: nn.Module) -> bool:
 
 
 def weights_of(layer: nn.Module) -> list[Tensor]:
-    """The parameters that a linear layer's weight is, or that `weight_norm`, `prune` or the like compute it from."""
+    """What a linear layer's weight is, or is computed from by `weight_norm`, `prune` or the like; none in a wrapper."""
     weight = layer._parameters.get("weight")
     if weight is not None:
         return [weight]
@@ -87,7 +87,10 @@ def weights_of(layer: nn.Module) -> list[Tensor]:
     ]
     lists = layer._modules.get("parametrizations")
     made = lists._modules.get("weight") if isinstance(lists, nn.ModuleDict) else None
-    return own if made is None else [*own, *made.parameters()]
+    found = own if made is None else [*own, *made.parameters()]
+    if not found and isinstance(view := vars(layer).get("weight"), Tensor):
+        return [view]  # of the flat parameter of the older FullyShardedDataParallel
+    return found
 
 
 def trains(layer: nn.Module) -> bool:

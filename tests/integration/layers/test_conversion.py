@@ -139,6 +139,19 @@ def test_what_an_earlier_conversion_has_left_is_not_told_as_exact() -> None:
     assert warned == []
 
 
+def test_a_filter_is_asked_once_for_each_layer() -> None:
+    model, asked = nn.Sequential(nn.Linear(4, 4), Doubled(4, 4), nn.Linear(4, 4)), []
+
+    def every_other(_: nn.Module, name: str) -> bool:
+        asked.append(name)
+        return len(asked) % 2 == 1
+
+    found, _ = convert(model, filter_fn=every_other)
+    assert asked == ["0", "2", "1"]
+    assert found == ["0"]
+    assert found.exact == {"1": SUBCLASS, "2": "left out by the filter"}
+
+
 # --- warnings ---
 
 ATTENTION = "most linear work stays exact, 256 of 320 trained numbers: "

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from support.models import bert_batch, t5_batch, tiny_bert, tiny_t5
+from support.processes import in_processes
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DataParallel
 
 from wtacrs.estimators import InputError
@@ -49,6 +52,26 @@ def test_replicas_on_several_devices_are_refused_and_the_model_can_be_restored()
         approximate_(model, "crs(budget=0.5)")
     assert type(model.module[0]) is nn.Linear
     assert restore_(model) == []
+
+
+def older_sharding() -> list[tuple[list[str], list[str], dict[str, str], str | None, list[str]]]:
+    found = []
+    for original_parameters in (False, True):
+        model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+        wrapped = FullyShardedDataParallel(
+            model, use_orig_params=original_parameters, device_id=torch.device("cpu")
+        )
+        told = approximate_(wrapped, "crs(budget=0.5)", min_elements=0)
+        wrapped(torch.randn(9, 8)).sum().backward()
+        found.append((list(told), told.estimated, told.exact, told.warning, restore_(wrapped)))
+    return found
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+def test_weights_in_the_flat_parameter_of_the_older_sharding_train(tmp_path: Path) -> None:
+    """A process may hold nothing of a layer's weight, which is estimated all the same."""
+    for found in in_processes(older_sharding, tmp_path):
+        assert found == [(["0", "2"], ["0", "2"], {}, None, ["0", "2"])] * 2
 
 
 def test_coverage_and_capture_name_the_layers_of_the_model_inside(tmp_path: Path) -> None:
