@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from wtacrs.estimators.core.errors import InputError
+from wtacrs.estimators.core.errors import InputError, WtacrsWarning
 from wtacrs.integration.context.draws import Draws
 from wtacrs.integration.context.forward_pass import ForwardPass, Frame
 from wtacrs.integration.context.freed_bytes import FreedBytes
@@ -223,7 +223,7 @@ class ForwardContext:
             self._balanced = True
             told = freed.told()
             if told is not None:
-                warnings.warn(told, UserWarning, stacklevel=2)
+                warnings.warn(told, WtacrsWarning, stacklevel=2)
 
         for tensor in tensors_with_gradient(output):
             tensor.register_hook(tell)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from wtacrs.estimators.core.errors import InputError
+from wtacrs.estimators.core.errors import InputError, WtacrsWarning
 from wtacrs.validation.summaries.masked_gradient import ADVICE, masked_gradient_finding
 
 MaskedGradient = Literal["warn", "raise", "ignore"]
@@ -96,7 +96,7 @@ class MaskWatch:
         fresh = {layer: share for layer, share in self.shares.items() if layer not in self._told}
         if fresh:
             self._told |= fresh.keys()
-            warnings.warn(f"{masked_gradient_finding(fresh)}; {ADVICE}", UserWarning, stacklevel=2)
+            warnings.warn(f"{masked_gradient_finding(fresh)}; {ADVICE}", WtacrsWarning, stacklevel=2)
 
     def read(self) -> dict[str, float]:
         """`shares` with all that was seen so far; waits for the device."""

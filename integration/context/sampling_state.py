@@ -9,8 +9,8 @@ from torch import nn
 
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.context.forward_context import ForwardContext
-from wtacrs.integration.parallel.fsdp_classes import unwrapped
 from wtacrs.integration.parallel.processes import Processes
+from wtacrs.integration.parallel.wrappers import unwrapped
 
 
 def sampling_state(model: nn.Module) -> dict[str, Any]:

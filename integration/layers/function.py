@@ -38,7 +38,9 @@ class SampledLinear(torch.autograd.Function):
         on_grad: GradRowsHook | None,
     ) -> Float[Tensor, "*batch m"]:
         """`x @ weight.T + bias`, by the same kernel as `nn.Linear`."""
-        return F.linear(x, weight, bias)
+        y = F.linear(x, weight, bias)
+        # autograd forbids an activation in place on a view that a Function returns
+        return y if y._base is None else torch.ops.aten._unsafe_view(y, y.shape)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

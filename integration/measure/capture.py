@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wtacrs.estimators import InputError, row_norms
+from wtacrs.estimators import InputError, WtacrsWarning, row_norms
 from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.context.mask_watch import TOLERANCE, padding_share
-from wtacrs.integration.layers.linear_layers import FilterFn, is_linear_layer
+from wtacrs.integration.layers.linear_layers import FilterFn, is_linear_layer, layer_input
+from wtacrs.integration.parallel.wrappers import unwrapped
 from wtacrs.validation.layers.captures import Captures, LayerCapture, load_captures, write_captures
 from wtacrs.validation.summaries.masked_gradient import masked_gradient_sentence
 
@@ -31,7 +32,12 @@ class _Recorder:
         self.outputs: dict[str, Tensor] = {}
         self._calls: dict[str, int] = {}
         self._handles = [
-            layer.register_forward_hook(lambda _, args, output, name=name: self._record(name, args[0], output))
+            layer.register_forward_hook(
+                lambda layer, args, kwargs, output, name=name: self._record(
+                    name, layer_input(layer, args, kwargs), output
+                ),
+                with_kwargs=True,
+            )
             for name, layer in layers.items()
         ]
 
@@ -126,9 +132,11 @@ def capture(
             than the model.
 
     Warns:
-        UserWarning: once, if rows that a mask calls padding carry gradient. Every row of such an entry counts as real,
+        WtacrsWarning: once, if rows that a mask calls padding carry gradient. Every row of such an entry counts as real,
             and the metadata say which layers these are and their share of ‖dY‖² (`masked_gradient`).
     """
+    model = unwrapped(model)
+    earlier = None if earlier is None else unwrapped(earlier)
     layers = _chosen_layers(model, filter_fn)
     if not layers:
         raise InputError(f"model={type(model).__name__} has no linear layer that filter_fn accepts")
@@ -152,7 +160,7 @@ def capture(
         raise InputError("batches: no layer was captured; there is no batch, or no layer needs a gradient")
     told = masked_gradient_sentence(now.misled)
     if told is not None:
-        warnings.warn(told, UserWarning, stacklevel=2)
+        warnings.warn(told, WtacrsWarning, stacklevel=2)
     found_out = {"masked_gradient": now.misled} if now.misled else {}
     write_captures(Path(path), captured, {"model": type(model).__name__, **found_out, **(metadata or {})})
     return load_captures(path)

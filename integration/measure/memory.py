@@ -28,6 +28,7 @@ from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.context.sampling_state import misled_layers
 from wtacrs.integration.layers.convert import approximate_, restore_
 from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
+from wtacrs.integration.layers.least_elements import checked_min_elements
 from wtacrs.integration.layers.linear_layers import filter_of
 from wtacrs.integration.measure.kept_bytes import training_layers
 from wtacrs.integration.measure.saved_storages import SavedStorages, is_cast, storages_of, unpacked
@@ -63,9 +64,10 @@ def step_memory(
         min_elements: as in `approximate_`.
 
     Raises:
-        InputError: on an unusable spec or pattern, and if the model cannot checkpoint, does so already, or gives no
-            loss.
+        InputError: on an unusable spec, pattern or `min_elements`, and if the model cannot checkpoint, does so already,
+            or gives no loss.
     """
+    min_elements = checked_min_elements(min_elements)
     if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
         raise InputError(f"model={type(model).__name__}: its activation checkpointing is on already; turn it off")
     gradients = {parameter: parameter.grad for parameter in model.parameters()}

@@ -18,6 +18,7 @@ do without it. The checkpoint holds what the draws of the layers depend on: a ru
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Container, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -26,9 +27,8 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from wtacrs.estimators import Estimator, InputError, make
+from wtacrs.estimators import Estimator, InputError, WtacrsWarning, make
 from wtacrs.estimators.core.mask_floor import MASK_FLOOR
-from wtacrs.integration.context.draws import check_seed
 from wtacrs.integration.context.mask_watch import MaskedGradient, check_masked_gradient
 from wtacrs.integration.context.sampling_state import (
     agreed_sampling_state,
@@ -42,9 +42,11 @@ from wtacrs.integration.layers.estimated_weight_grad import (
     EstimatedWeightGrad,
     check_mask_floor,
 )
+from wtacrs.integration.layers.least_elements import checked_min_elements
 from wtacrs.integration.layers.linear_layers import filter_of
 from wtacrs.integration.measure.kept_bytes import KeptBytes, KeptBytesProbe, LayerBytes, training_layers
 from wtacrs.integration.score_memory.gradient_norms import GradientNorms, gradient_norms_of
+from wtacrs.validation.seeds import checked_seed
 
 logger = logging.getLogger(__name__)
 
@@ -113,13 +115,12 @@ class WtacrsCallback(TrainerCallback, ExportableState):
             raise InputError("layers: need an estimator; without one the model's own conversion is kept")
         self.estimator = None if estimator is None else repr(make(estimator))
         self.layers = None if layers is None else list(layers)
-        self.min_elements = min_elements
+        self.min_elements = checked_min_elements(min_elements)
         self.measure_every = measure_every
-        if seed is not None:
-            check_seed(seed)
         check_mask_floor(mask_floor)
         check_masked_gradient(masked_gradient)
-        self.seed, self.mask_floor, self.masked_gradient = seed, mask_floor, masked_gradient
+        self.seed = None if seed is None else checked_seed(seed)
+        self.mask_floor, self.masked_gradient = mask_floor, masked_gradient
         self.conversion: dict[str, LayerConversion] = {}
         self.misled: dict[str, float] = {}
         self._sampling: dict[str, Any] | None = None
@@ -254,22 +255,24 @@ class WtacrsCallback(TrainerCallback, ExportableState):
             return
         for kind in dict.fromkeys(self.conversion.values()):
             wanted = {name for name, entry in self.conversion.items() if entry == kind}
-            approximate_(
-                model,
-                kind.spec,
-                filter_fn=partial(_among, wanted),
-                min_elements=kind.min_elements,
-                mask_floor=kind.mask_floor,
-                share_inputs=kind.share_inputs,
-                scores=self._memory or "row-norms",
-                masked_gradient=self.masked_gradient,
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", WtacrsWarning)  # of the first conversion, said then
+                approximate_(
+                    model,
+                    kind.spec,
+                    filter_fn=partial(_among, wanted),
+                    min_elements=kind.min_elements,
+                    mask_floor=kind.mask_floor,
+                    share_inputs=kind.share_inputs,
+                    scores=self._memory or "row-norms",
+                    masked_gradient=self.masked_gradient,
+                )
         if self._sampling is not None:
             load_sampling_state(model, self._sampling)
         self._converted = True
 
     def _restore(self, model: nn.Module, *, agree: bool = False) -> None:
-        """Stock classes; what the draws depend on is kept, for a checkpoint the same in all processes, which share it."""
+        """Stock classes; what the draws depend on is kept, the same in all processes for a checkpoint that they share."""
         if self._converted:
             self._sampling, self.misled = sampling_state(model), misled_layers(model)
         if agree and self._sampling is not None:

@@ -16,6 +16,7 @@ from wtacrs.integration.models.lora import require_peft
 from wtacrs.integration.score_memory.kinds import TRAINING_SCORES, known_training_scores
 from wtacrs.integration.training.defaults import LEARNING_RATE, NEW_MODEL_LEARNING_RATE
 from wtacrs.integration.training.tensorboard import require_tensorboard
+from wtacrs.validation.seeds import ACCEPTED_SEEDS, is_seed
 
 Schedule = Literal["linear", "cosine", "constant"]
 
@@ -78,7 +79,7 @@ class FinetuneConfig(BaseModel):
     lora_rank: int | None = None
     lora_alpha: float | None = None
     lora_fa: bool = False
-    seed: int = Field(0, ge=0)
+    seed: int = 0
     eval_every: int | None = None
     save_every: int | None = None
     out: Path | None = None
@@ -110,6 +111,13 @@ class FinetuneConfig(BaseModel):
         if value is not None and value < 1:
             raise ValueError("must be at least 1")
         return value
+
+    @field_validator("seed", mode="before")
+    @classmethod
+    def _usable_seed(cls, value: Any) -> int:
+        if not is_seed(value):
+            raise ValueError(f"must be {ACCEPTED_SEEDS}")
+        return int(value)
 
     @field_validator("warmup", "weight_decay")
     @classmethod

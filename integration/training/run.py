@@ -20,6 +20,7 @@ from wtacrs.estimators.core.errors import InputError
 from wtacrs.estimators.core.mask_floor import MASK_FLOOR
 from wtacrs.integration.context.sampling_state import load_sampling_state, misled_layers, sampling_state
 from wtacrs.integration.layers.convert import approximate_, restore_
+from wtacrs.integration.layers.dynamic_classes import own_class
 from wtacrs.integration.layers.linear_layers import filter_of
 from wtacrs.integration.measure.kept_bytes import KeptBytesProbe, training_layers
 from wtacrs.integration.models.loading import is_text_to_text, model_name
@@ -31,7 +32,6 @@ from wtacrs.integration.parallel.fsdp import (
     load_full_optimizer,
     load_full_weights,
 )
-from wtacrs.integration.parallel.fsdp_classes import own_class
 from wtacrs.integration.parallel.processes import Processes
 from wtacrs.integration.progress import progress_display
 from wtacrs.integration.tasks.base import TaskData, digest

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 ADVICE = (
-    "it is not used there any more, and all estimates stay unbiased. If the mask is wrong, pass the right one or state it by "
-    "ForwardContext.given; if the loss means to read these rows, nothing needs to be done"
+    "it is not used there any more, and all estimates stay unbiased. If the mask is wrong, pass the right one or state "
+    "it by ForwardContext.given; if the loss means to read these rows, nothing needs to be done"
 )
 _NAMED = 3
 
@@ -17,8 +17,8 @@ def masked_gradient_sentence(shares: Mapping[str, float]) -> str | None:
     Args:
         shares: of ‖dY‖² in rows that a mask calls padding, by layer.
 
-    >>> print(masked_gradient_sentence({"encoder.wi": 0.25}).partition(";")[0])
-    rows that a mask calls padding carry gradient in 1 layer (share of ‖dY‖²: encoder.wi 0.25), so the mask does not fit the loss
+    >>> print(masked_gradient_sentence({"encoder.wi": 0.25}).partition(", so")[0])
+    rows that a mask calls padding carry gradient in 1 layer (share of ‖dY‖²: encoder.wi 0.25)
     """
     return f"{masked_gradient_finding(shares)}; {ADVICE}" if shares else None
 

@@ -100,19 +100,3 @@ def test_masks_from_arguments() -> None:
     causal = masks_from_arguments(False, torch.tensor([[1, 0, 0, 0]]), None, torch.tensor([[4, 4, -100, 4]]))
     assert causal["source"].tolist() == [[True, True, True, True]]
     assert masks_from_arguments(False, torch.ones(1, 1, 4, 4), None, None) == {}
-
-
-def test_a_layer_in_doubt_gets_no_mask() -> None:
-    class Decoder(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.reads_encoder = nn.Linear(4, 4)
-
-    class Model(nn.Module):
-        config = type("Config", (), {"is_encoder_decoder": True})()
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.encoder, self.decoder = nn.Linear(4, 4), Decoder()
-
-    model = Model()

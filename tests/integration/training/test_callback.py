@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import re
 import signal
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +31,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from wtacrs.estimators.core.errors import InputError
+from wtacrs.estimators.core.errors import InputError, WtacrsWarning
 from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.layers.convert import approximate_
 from wtacrs.integration.layers.linear import ApproxLinear
@@ -339,6 +340,17 @@ def test_a_model_converted_by_hand_keeps_its_estimators(tmp_path: Path) -> None:
     assert {entry for name, entry in ours.conversion.items() if "encoder" in name} == {("crs(budget=0.5)", 0)}
     assert {entry for name, entry in ours.conversion.items() if "decoder" in name} == {(SPEC, 9)}
     assert not [m for m in model.modules() if type(m) is ApproxLinear]
+
+
+def test_a_conversion_that_saves_nothing_is_told_once(tmp_path: Path) -> None:
+    """Every checkpoint takes the conversion off and puts it on again."""
+    model = small_t5()
+    model.encoder.block.requires_grad_(False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer(tmp_path, wtacrs(layers=["encoder.*"]), model=model, **SAVED).train()
+    told = [str(entry.message) for entry in caught if issubclass(entry.category, WtacrsWarning)]
+    assert told == ["6 layers converted, none of them trains: nothing is saved"]
 
 
 def test_resuming_refuses_what_was_trained_otherwise(tmp_path: Path) -> None:
