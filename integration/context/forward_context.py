@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -62,6 +62,8 @@ class ForwardContext:
         draws: the layers' random numbers.
         watch: layers that masks mislead.
         score_memory: what the scores of the layers are remembered in, if they are.
+        called: names of the layers that were called.
+        after_first_backward: runs when the first backward pass of layers that draw is over; copies do without.
     """
 
     def __init__(self, model: nn.Module, *, seed: int | None = None) -> None:
@@ -70,6 +72,8 @@ class ForwardContext:
         self.score_memory: ScoreMemory | None = None
         self._thread = _Thread()
         self._compiled: ForwardPass | None = None
+        self.called: set[str] = set()
+        self.after_first_backward: Callable[[], None] | None = None
         self._balanced = False
         self._recomputation = Recomputation(self.draws)
         inside = [module for module in model.modules() if module is not model and takes_masks(module)]
@@ -93,7 +97,7 @@ class ForwardContext:
         state = dict(self.__dict__)
         for name in ("_thread", "_compiled", "_recomputation"):
             state.pop(name)
-        return state
+        return {**state, "after_first_backward": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _thread=_Thread(), _compiled=None)
@@ -224,6 +228,8 @@ class ForwardContext:
             told = freed.told()
             if told is not None:
                 warnings.warn(told, WtacrsWarning, stacklevel=2)
+            if self.after_first_backward is not None:
+                torch.autograd.Variable._execution_engine.queue_callback(self.after_first_backward)
 
         for tensor in tensors_with_gradient(output):
             tensor.register_hook(tell)

@@ -43,6 +43,7 @@ class ApproxConv1D(EstimatedWeightGrad, Conv1D):
 
     def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch m"]:
         """As `Conv1D.forward`."""
+        self.note_call()
         # a parametrized weight is computed at every access, and `samples` looks at it
         if is_parametrized(self) or not self.samples(x):
             return Conv1D.forward(self, x)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from weakref import ref
 
 from torch import nn
 
@@ -23,6 +25,7 @@ from wtacrs.integration.layers.estimated_weight_grad import (
 )
 from wtacrs.integration.layers.least_elements import checked_min_elements
 from wtacrs.integration.layers.linear_layers import FilterFn, asked_once, linear_layer_names
+from wtacrs.integration.layers.unused_layers import exact_after_all
 from wtacrs.integration.layers.verdicts import converted_class, unfit
 from wtacrs.integration.parallel.wrappers import replicated, unwrapped
 from wtacrs.integration.score_memory.gradient_norms import GradientNorms
@@ -170,6 +173,7 @@ def approximate_(
             layer.context = known = context
             layer.usual_stream, layer.path = usual_stream(model, layer), name
         known.score_memory = norms
+    context.after_first_backward = partial(_tell_exact_after_all, ref(model), context)
     conversion = _conversion(model, wanted, filter_fn, estimator)
     if conversion.warning is not None:
         warnings.warn(conversion.warning, WtacrsWarning, stacklevel=2)
@@ -201,6 +205,23 @@ def _context(model: nn.Module, seed: int | None, masked_gradient: MaskedGradient
     if masked_gradient is not None:
         context.watch.on_gradient = masked_gradient
     return context
+
+
+def _tell_exact_after_all(model: ref[nn.Module], context: ForwardContext) -> None:
+    """Warn of layers whose weight others read directly, which only a backward pass shows."""
+    living = model()
+    names = [] if living is None else exact_after_all(living, context.called)
+    if names:
+        warnings.warn(
+            f"{_counted(names)} exact after all, since another module reads the weight and never calls the layer: "
+            f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}; nothing is saved there",
+            WtacrsWarning,
+            stacklevel=2,
+        )
+
+
+def _counted(names: Sequence[str]) -> str:
+    return "1 converted layer stays" if len(names) == 1 else f"{len(names)} converted layers stay"
 
 
 def _convertible(model: nn.Module, filter_fn: FilterFn | None) -> dict[str, nn.Module]:

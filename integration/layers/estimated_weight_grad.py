@@ -122,6 +122,11 @@ class EstimatedWeightGrad(nn.Module):
         on_grad = self._on_grad(current, sample.leader, input)
         return sampled_linear(input, weight, self.bias, self.estimator, kept=sample.kept, on_grad=on_grad)
 
+    def note_call(self) -> None:
+        """Tell the context that something has called the layer, and not only read its weight."""
+        if self.context is not None and not torch.compiler.is_compiling():
+            self.context.called.add(self.path)
+
     def finds_shared(self, x: Tensor) -> bool:
         """Whether another layer has kept a copy of this very input already, which this one would share."""
         current = None if self.context is None else self.context.current

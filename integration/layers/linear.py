@@ -52,6 +52,7 @@ class ApproxLinear(EstimatedWeightGrad, nn.Linear):
 
     def forward(self, input: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch m"]:
         """As `nn.Linear.forward`."""
+        self.note_call()
         # a parametrized weight is computed at every access, and `samples` looks at it
         if is_parametrized(self) or not self.samples(input):
             return F.linear(input, self.weight, self.bias)
