@@ -76,16 +76,30 @@ class ForwardContext:
         self.after_first_backward: Callable[[], None] | None = None
         self._balanced = False
         self._recomputation = Recomputation(self.draws)
-        inside = [module for module in model.modules() if module is not model and takes_masks(module)]
         self._calls = [ModuleCalls(model, self, outermost=True)]
-        self._calls += [ModuleCalls(module, self, outermost=False) for module in inside]
+        self.hook_inside(model)
+
+    def hook_inside(self, model: nn.Module) -> None:
+        """Hook the modules inside that take masks, those that are not hooked yet."""
+        for module in model.modules():
+            hooked = any(call.listener is self for call in ModuleCalls.on(module))
+            if not hooked and takes_masks(module):
+                self._calls.append(ModuleCalls(module, self, outermost=False))
 
     @staticmethod
     def of(model: nn.Module) -> ForwardContext | None:
         """The context whose outermost hooks sit on this very module, or None."""
-        owners = (getattr(hook, "__self__", None) for hook in model._forward_pre_hooks.values())
-        calls = (owner for owner in owners if isinstance(owner, ModuleCalls) and owner.outermost)
-        return next((call.listener for call in calls if isinstance(call.listener, ForwardContext)), None)
+        listeners = (call.listener for call in ModuleCalls.on(model) if call.outermost)
+        return next((found for found in listeners if isinstance(found, ForwardContext)), None)
+
+    @staticmethod
+    def leave(model: nn.Module) -> None:
+        """Take off this very module the hooks of all contexts, and those of its own context off everything inside."""
+        context = ForwardContext.of(model)
+        if context is not None:
+            context.remove()
+        for call in ModuleCalls.on(model):  # of a model around it, which may be gone
+            call.remove()
 
     @property
     def hooked(self) -> bool:

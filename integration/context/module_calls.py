@@ -40,6 +40,12 @@ class ModuleCalls:
             module.register_forward_hook(self._leave, always_call=True),
         ]
 
+    @staticmethod
+    def on(module: nn.Module) -> list[ModuleCalls]:
+        """All that are hooked on this very module."""
+        owners = (getattr(hook, "__self__", None) for hook in module._forward_pre_hooks.values())
+        return [owner for owner in owners if isinstance(owner, ModuleCalls)]
+
     @property
     def hooked(self) -> bool:
         """Whether the hooks are on a module: not after `remove`, and not in a copy of a layer without its model."""

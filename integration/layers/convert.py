@@ -200,7 +200,9 @@ def _context(model: nn.Module, seed: int | None, masked_gradient: MaskedGradient
     context = ForwardContext.of(model)
     if context is None:
         context = ForwardContext(model, seed=seed)
-    elif seed is not None:
+    else:
+        context.hook_inside(model)
+    if seed is not None:
         context.draws.load_state_dict({"seed": seed, "passes": 0})
     if masked_gradient is not None:
         context.watch.on_gradient = masked_gradient
@@ -266,9 +268,7 @@ def restore_(model: nn.Module) -> list[str]:
     """
     restored = []
     for name, module in unwrapped(model).named_modules():
-        context = ForwardContext.of(module)
-        if context is not None:
-            context.remove()
+        ForwardContext.leave(module)
         if isinstance(module, EstimatedWeightGrad):
             _make_stock(module)
             restored.append(name)
