@@ -98,6 +98,11 @@ def trainer(
     )
 
 
+def opposite_masks(_: bool, arguments: dict[str, Any]) -> list[torch.Tensor]:
+    mask = arguments.get("attention_mask")
+    return [mask == 0] if isinstance(mask, torch.Tensor) and mask.ndim == 2 else []
+
+
 def wtacrs(spec: str | None = SPEC, **changes: Any) -> WtacrsCallback:
     return WtacrsCallback(spec, **({"min_elements": 0, "measure_every": 3} | changes))
 
@@ -389,3 +394,53 @@ def test_nothing_to_convert(tmp_path: Path) -> None:
         trainer(tmp_path, wtacrs(None)).train()
     with pytest.raises(InputError, match=r"layers='nothing\.\*' fits none"):
         trainer(tmp_path, wtacrs(layers=["nothing.*"])).train()
+
+
+@pytest.mark.filterwarnings("ignore:rows that a mask calls padding")
+def test_masks_that_mislead_are_logged_and_stay_so_over_evaluations_and_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masks of the opposite convention: resumed bit by bit, from a checkpoint that knows the layers."""
+    monkeypatch.setattr(
+        "wtacrs.integration.context.forward_context.masks_from_arguments",
+        opposite_masks,
+    )
+    settings = {**SAVED, "eval_strategy": "steps", "eval_steps": 2}
+    whole = wtacrs()
+    run = trainer(tmp_path / "whole", whole, **settings)
+    run.train()
+    assert len(whole.misled) >= 5
+    assert all(0 < share <= 1 for share in whole.misled.values())
+    logged = [entry["wtacrs_misled_layers"] for entry in run.state.log_history if "loss" in entry]
+    assert logged[-1] == len(whole.misled)
+    saved = json.loads((tmp_path / "whole/checkpoint-2/trainer_state.json").read_text())
+    attributes = saved["stateful_callbacks"]["WtacrsCallback"]["attributes"]
+    assert len(attributes["_sampling"][""]["misled"]) >= 5
+    assert attributes["_sampling"][""]["seed"] == 5
+    again = trainer(tmp_path / "whole", wtacrs(), **settings)
+    again.train(resume_from_checkpoint=str(tmp_path / "whole/checkpoint-2"))
+    assert same_weights(run.model, again.model)
+
+
+def test_draws_differ_by_the_seed_of_the_run_or_the_callback(tmp_path: Path) -> None:
+    def trained(own: int | None, **changes: Any) -> nn.Module:
+        run = trainer(tmp_path, wtacrs(seed=own), model=small_t5(), max_steps=1, data_seed=1, **changes)
+        run.train()
+        return run.model
+
+    assert same_weights(trained(3, seed=5), trained(3, seed=6))
+    assert not same_weights(trained(3), trained(4))
+    assert not same_weights(trained(None, seed=5), trained(None, seed=6))
+
+
+@pytest.mark.parametrize(
+    ("options", "fragment"),
+    [
+        ({"seed": 2**32}, f"seed={2**32} must be an integer from 0"),
+        ({"mask_floor": 0.0}, "mask_floor=0.0 must be a float"),
+        ({"masked_gradient": "shout"}, "masked_gradient='shout' must be one of 'warn', 'raise', 'ignore'"),
+    ],
+)
+def test_bad_options_are_refused_at_once(options: dict[str, Any], fragment: str) -> None:
+    with pytest.raises(InputError, match=re.escape(fragment)):
+        wtacrs(**options)

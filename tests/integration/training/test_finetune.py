@@ -407,3 +407,30 @@ def test_a_checkpoint_is_replaced_whole_or_not_at_all(
         checkpoints.save_checkpoint(tmp_path / "best", model, tokenizer)
     assert {path.name: path.read_bytes() for path in (tmp_path / "best").iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
+def is_mask(value: object) -> bool:
+    return isinstance(value, torch.Tensor) and value.ndim == 2
+
+
+@pytest.mark.filterwarnings("ignore:rows that a mask calls padding")
+def test_masks_that_mislead_are_in_the_result_and_in_the_state(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "wtacrs.integration.context.forward_context.masks_from_arguments",
+        lambda _, arguments: [mask == 0 for mask in [arguments.get("attention_mask")] if is_mask(mask)],
+    )
+    config = CONFIG.but(steps=4, batch_size=32, eval_every=2, estimator="wta_crs(budget=0.3)", out=tmp_path)
+    result = finetune(config, TASK, tiny(tokenizer), tokenizer)
+    assert result.masked_gradient
+    assert load_result(tmp_path / "result.json") == result
+    state = checkpoints.load_state(tmp_path / "state.pt")
+    assert state["random"]["sampling"][""]["misled"] == result.masked_gradient
+    with pytest.raises(InputError, match="masked_gradient='raise': rows that a mask calls padding carry gradient"):
+        finetune(config.but(out=None, masked_gradient="raise"), TASK, tiny(tokenizer), tokenizer)
+
+
+def test_right_masks_are_told_of_nothing(tokenizer: PreTrainedTokenizerBase) -> None:
+    config = CONFIG.but(steps=2, batch_size=32, estimator="wta_crs(budget=0.3)", masked_gradient="raise")
+    assert finetune(config, TASK, tiny(tokenizer), tokenizer).masked_gradient == {}
