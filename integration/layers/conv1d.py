@@ -10,7 +10,6 @@ from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from wtacrs.estimators import Estimator, make
-from wtacrs.integration.layers.dynamic_classes import is_parametrized
 from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
 from wtacrs.integration.layers.least_elements import checked_min_elements
 
@@ -44,8 +43,7 @@ class ApproxConv1D(EstimatedWeightGrad, Conv1D):
     def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch m"]:
         """As `Conv1D.forward`."""
         self.note_call()
-        # a parametrized weight is computed at every access, and `samples` looks at it
-        if is_parametrized(self) or not self.samples(x):
+        if not self.samples(x):
             return Conv1D.forward(self, x)
         return self.forward_sampled(x, self.weight.t())
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from wtacrs.estimators import Estimator, row_norms
 from wtacrs.estimators.core.errors import InputError
@@ -46,8 +47,8 @@ class EstimatedWeightGrad(nn.Module):
     `forward_sampled` in its `forward` where the layer `samples`. The mixin has no parameters and no state of its own: a
     layer becomes converted, and stock again, by a change of its class.
 
-    The ordinary path is taken, and nothing beyond what it keeps is kept, in eval mode, without gradients, with a frozen
-    weight, with the `exact` estimator or one that keeps every row, and for inputs of fewer than `min_elements` numbers,
+    The ordinary path is taken, and nothing beyond what it keeps is kept, in eval mode, without gradients, with a frozen,
+    complex or parametrized weight, with the `exact` estimator or one that keeps every row, and for inputs of fewer than `min_elements` numbers,
     where sampling could save next to nothing.
 
     A mask is a hint: rows that it calls padding keep the share `mask_floor` of the rows that are not certain to be kept
@@ -144,6 +145,8 @@ class EstimatedWeightGrad(nn.Module):
         return (
             self.training
             and torch.is_grad_enabled()
+            and not is_parametrized(self)  # such a weight is computed at every access
+            and self.weight.is_floating_point()
             and self.weight.requires_grad
             and self.estimator.traits.family != "exact"
             and x.numel() >= max(self.min_elements, 1)

@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wtacrs.estimators import Estimator, make
-from wtacrs.integration.layers.dynamic_classes import is_parametrized
 from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
 from wtacrs.integration.layers.least_elements import checked_min_elements
 
@@ -53,8 +52,7 @@ class ApproxLinear(EstimatedWeightGrad, nn.Linear):
     def forward(self, input: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch m"]:
         """As `nn.Linear.forward`."""
         self.note_call()
-        # a parametrized weight is computed at every access, and `samples` looks at it
-        if is_parametrized(self) or not self.samples(input):
+        if not self.samples(input):
             return F.linear(input, self.weight, self.bias)
         return self.forward_sampled(input, self.weight)
 
