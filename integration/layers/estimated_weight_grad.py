@@ -48,8 +48,8 @@ class EstimatedWeightGrad(nn.Module):
     layer becomes converted, and stock again, by a change of its class.
 
     The ordinary path is taken, and nothing beyond what it keeps is kept, in eval mode, without gradients, with a frozen,
-    complex or parametrized weight, with the `exact` estimator or one that keeps every row, and for inputs of fewer than `min_elements` numbers,
-    where sampling could save next to nothing.
+    complex or parametrized weight, with the `exact` estimator or one that keeps every row, and for inputs of fewer than
+    `min_elements` numbers, where sampling could save next to nothing.
 
     A mask is a hint: rows that it calls padding keep the share `mask_floor` of the rows that are not certain to be kept
     (`scores_with_floor`), so that the estimate is unbiased whatever the mask says, and `MaskWatch` stops the use of a
