@@ -19,7 +19,9 @@ Properties, checked by `wtacrs.validation.properties.checks` for every registere
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import wraps
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -62,13 +64,24 @@ class Traits:
 class Estimator(ABC, Generic[SavedT]):
     """An estimator of `dy.T @ x`; concrete ones are frozen dataclasses whose fields are hyper-parameters.
 
-    Instances are stateless and hashable, and `repr` is the spec string: `make(spec(e)) == e`.
+    Instances are stateless and hashable, and `repr` is the spec string: `make(spec(e)) == e`. So fields hold plain
+    values: a scalar of numpy or torch becomes a Python number before `__post_init__` looks at it.
     """
 
     name: ClassVar[str]
     traits: ClassVar[Traits]
     # for one that wraps another and draws nothing itself: the field that draws, so that enumeration can list it there
     random_part: ClassVar[str | None] = None
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        own = vars(cls).get("__post_init__")
+        if own is not None:
+            cls.__post_init__ = _after_plain_fields(own)  # type: ignore[method-assign]
+
+    def __post_init__(self) -> None:
+        """Write plain values; a subclass that checks its fields in its own `__post_init__` need not call this."""
+        _make_fields_plain(self)
 
     @abstractmethod
     def compress(
@@ -171,6 +184,44 @@ class Estimator(ABC, Generic[SavedT]):
     def __repr__(self) -> str:
         arguments = ", ".join(f"{f.name}={literal(getattr(self, f.name))}" for f in fields(self))  # type: ignore[arg-type]
         return f"{self.name}({arguments})" if arguments else self.name
+
+
+def plain(value: Any) -> Any:
+    """A Python number or string for a scalar of numpy or torch, or of a class derived from one; anything else as it is.
+
+    >>> plain(torch.tensor(0.25)), plain("rows"), plain([1])
+    (0.25, 'rows', [1])
+    """
+    if type(value) in _PLAIN:
+        return value
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()
+    # the class of an enumeration is not written in a spec, and numpy's float64 and str_ derive from Python's
+    for kind in (int, float, str):
+        if isinstance(value, kind) and type(value) not in _PLAIN:
+            return getattr(kind, f"__{kind.__name__}__")(value)
+    return value
+
+
+_PLAIN = (bool, int, float, str, type(None))
+
+
+def _make_fields_plain(estimator: Any) -> None:
+    for name in getattr(estimator, "__dataclass_fields__", ()):
+        value = getattr(estimator, name, None)
+        if type(value) not in _PLAIN and (found := plain(value)) is not value:
+            object.__setattr__(estimator, name, found)  # frozen
+
+
+def _after_plain_fields(checks: Callable[..., None]) -> Callable[..., None]:
+    """A `__post_init__` that finds plain values in the fields."""
+
+    @wraps(checks)
+    def post_init(self: Any, *arguments: Any, **named: Any) -> None:
+        _make_fields_plain(self)
+        checks(self, *arguments, **named)
+
+    return post_init
 
 
 def literal(value: object) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from functools import reduce
 from typing import Any
 
-from wtacrs.estimators.core.base import Estimator
+from wtacrs.estimators.core.base import Estimator, plain
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.estimators.core.registry import Spec, build, find, parse
 
@@ -52,8 +52,47 @@ def rows_for(budget: int | float, n: int) -> int:
     >>> rows_for(0.3, 10), rows_for(0.29, 100), rows_for(0.01, 10), rows_for(32, 10), rows_for(1.0, 7)
     (3, 29, 1, 10, 7)
     """
+    budget = plain(budget)
     wanted = budget if isinstance(budget, int) else math.floor(budget * n + _ROUNDING_SLACK)
     return min(max(int(wanted), 1), n)
+
+
+def rows_kept(estimator: Estimator, n: int) -> int | None:
+    """Number of rows that an estimator keeps of `n`; None if its size is no budget: slots, a rank, or none at all.
+
+    Looks at fields alone, and so costs microseconds and compiles: layers ask in every forward pass. An estimator that is
+    not registered, hashable or a dataclass is answered too.
+
+    >>> rows_kept(sized("quantized_rows(rows=crs)", 0.3), 10), rows_kept(sized("prac(rank=4)"), 10)
+    (3, None)
+    """
+    found = _rows_or_slots(estimator)
+    return rows_for(found[1], n) if found is not None and found[0] == "budget" else None
+
+
+def exact_at(estimator: Estimator, n: int) -> bool:
+    """Whether the estimate of `n` rows is the exact product: all are kept, or it is unbiased and draws nothing.
+
+    >>> [exact_at(sized("wta_crs", size), 10) for size in (0.3, 1.0, 10)], exact_at(sized("crs", 1.0), 10)
+    ([False, True, True], False)
+    """
+    traits = estimator.traits
+    if traits.unbiased and traits.deterministic:
+        return True
+    return traits.exact_at_full_budget and rows_kept(estimator, n) == n
+
+
+def _rows_or_slots(estimator: Estimator) -> tuple[str, int | float] | None:
+    """The innermost of these two sizes, as `size_of` finds it, without spec and registry."""
+    values = {name: getattr(estimator, name, None) for name in getattr(estimator, "__dataclass_fields__", ())}
+    for value in values.values():
+        if isinstance(value, Estimator) and (inner := _rows_or_slots(value)) is not None:
+            return inner
+    for name in _BY_RANK[0]:
+        size = values.get(name)
+        if isinstance(size, (int, float)) and not isinstance(size, bool):
+            return name, size
+    return None
 
 
 def size_of(given: Estimator | str) -> tuple[str, int | float] | None:
