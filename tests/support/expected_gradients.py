@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from wtacrs.estimators import Estimator, joint_norms, row_norms
-from wtacrs.integration.layers import compression, estimated_weight_grad, function
+from wtacrs.integration.layers import estimated_weight_grad, function
 from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
 
 
@@ -38,6 +38,10 @@ class ExpectedGradient(NamedTuple):
     def slope(self) -> float:
         """⟨E dW, dYᵀX⟩ / ‖dYᵀX‖², which is 1 without bias."""
         return float((self.mean * self.exact).sum() / self.exact.square().sum())
+
+    def plus(self, other: ExpectedGradient) -> ExpectedGradient:
+        """Of both calls together."""
+        return ExpectedGradient(self.mean + other.mean, self.exact + other.exact, self.size + other.size)
 
 
 class _Draw(NamedTuple):
@@ -112,7 +116,6 @@ def _spying() -> Iterator[_Spy]:
         (estimated_weight_grad, "compressed", spy.compressed),
         (function, "compressed", spy.compressed),
     ]
-    assert estimated_weight_grad.compressed is function.compressed is compression.compressed
     with ExitStack() as stack:
         for owner, name, spied in places:
             stack.enter_context(patch.object(owner, name, spied(getattr(owner, name))))
@@ -142,7 +145,7 @@ def expected_gradients(model: nn.Module, step: Callable[[], Any]) -> dict[str, E
         entry = ExpectedGradient(mean, call.dy.t() @ call.x, float(joint_norms(call.x, call.dy).sum()))
         before = found.get(call.layer)
         if before is not None:
-            entry = ExpectedGradient(*(a + b for a, b in zip(before, entry, strict=True)))
+            entry = before.plus(entry)
         found[call.layer] = entry
     assert found, "no layer has sampled"
     return found
