@@ -148,7 +148,9 @@ class EstimatedWeightGrad(nn.Module):
             torch.where(mask, scores, norms), mask, rows_kept(self.estimator, len(norms)), self.mask_floor
         )
 
-    def _mask(self, current: ForwardPass, shape: torch.Size, leader: str | None = None) -> Bool[Tensor, " n"] | None:
+    def _mask(
+        self, current: ForwardPass, shape: torch.Size, leader: str | None = None
+    ) -> Bool[Tensor, " n"] | None:
         """The mask of the rows that the layer, or the one that drew for it, samples by; None where none is in use."""
         mask = current.mask(shape)
         if mask is None:

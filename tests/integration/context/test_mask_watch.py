@@ -49,7 +49,9 @@ def test_a_layer_is_misled_from_the_next_pass_on() -> None:
     watch.observe("b", MASK, dy(padding=0.0))
     assert watch.misled("a") is None
     (told,) = entered(watch)
-    assert told.startswith(f"{TOLD} in 1 layer (share of ‖dY‖²: a (0.73)), so the mask does not fit the loss there;")
+    assert told.startswith(
+        f"{TOLD} in 1 layer (share of ‖dY‖²: a (0.73)), so the mask does not fit the loss there;"
+    )
     assert "ForwardContext.given" in told
     assert bool(watch.misled("a"))
     assert watch.misled("b") is None
@@ -208,7 +210,9 @@ def test_a_model_that_raises_does_so_in_its_backward_pass() -> None:
     model(**batch).loss.backward()
     batch["attention_mask"] = batch["attention_mask"].flip(1)
     loss = model(**batch).loss
-    with pytest.raises(InputError, match=r"masked_gradient='raise': .* \(share of ‖dY‖²: bert.encoder.layer.0.output"):
+    with pytest.raises(
+        InputError, match=r"masked_gradient='raise': .* \(share of ‖dY‖²: bert.encoder.layer.0.output"
+    ):
         loss.backward()
     batch["attention_mask"] = batch["attention_mask"].flip(1)
     model(**batch).loss.backward()
