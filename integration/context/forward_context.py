@@ -197,7 +197,7 @@ class ForwardContext:
                 f"model={type(module).__name__}: nn.DataParallel over several devices replicates it at every call, which "
                 "estimated layers do not support; start one process per device with torchrun"
             )
-        known = None if call.outermost else self._known()
+        known = self._recomputed() if call.outermost else self._known()
         if known is None:
             self._recomputation.forget()
             self.watch.enter()
@@ -256,6 +256,11 @@ class ForwardContext:
         if recomputed is None and self._thread.given:
             return self._by_hand()
         return recomputed
+
+    def _recomputed(self) -> ForwardPass | None:
+        """The pass that checkpointing around the whole model runs again: not a new one, with draws of its own."""
+        recomputed = None if self._thread.calls else self._recomputation.current
+        return recomputed if recomputed is not None and recomputed.known else None
 
     def _by_hand(self) -> ForwardPass:
         """A layer that runs by itself within `given`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,10 @@ MaskedGradient = Literal["warn", "raise", "ignore"]
 
 TOLERANCE = 1e-9
 """Share of ‖dY‖² in the rows called padding up to which a mask is taken to be right."""
+
+
+_ONE_AT_A_TIME = threading.RLock()
+"""Of all watches: a lock within would not be copied with the model."""
 
 
 @dataclass
@@ -82,31 +87,34 @@ class MaskWatch:
             share = float(padding / total)
             if share > TOLERANCE:
                 raise InputError(f"masked_gradient='raise': {masked_gradient_finding({layer: share})}")
-        before = self._seen.get(layer)
-        if before is not None:
-            padding, total = before.padding + padding, before.all + total
-        self._seen[layer] = _Seen(padding, total)
+        with _ONE_AT_A_TIME:
+            before = self._seen.get(layer)
+            if before is not None:
+                padding, total = before.padding + padding, before.all + total
+            self._seen[layer] = _Seen(padding, total)
 
     def enter(self) -> None:
         """Draw the conclusions: a forward pass begins."""
-        if self._seen:
-            self._conclude()
-        if self._readings and all(entry.ready is None or entry.ready.query() for entry in self._readings):
-            self._take_in()
-        fresh = {layer: share for layer, share in self.shares.items() if layer not in self._told}
-        if fresh:
+        with _ONE_AT_A_TIME:
+            if self._seen:
+                self._conclude()
+            if self._readings and all(entry.ready is None or entry.ready.query() for entry in self._readings):
+                self._take_in()
+            fresh = {layer: share for layer, share in self.shares.items() if layer not in self._told}
             self._told |= fresh.keys()
+        if fresh:
             warnings.warn(f"{masked_gradient_finding(fresh)}; {ADVICE}", WtacrsWarning, stacklevel=2)
 
     def read(self) -> dict[str, float]:
         """`shares` with all that was seen so far; waits for the device."""
-        if self._seen:
-            self._conclude()
-        for entry in self._readings:
-            if entry.ready is not None:
-                entry.ready.synchronize()
-        self._take_in()
-        return dict(self.shares)
+        with _ONE_AT_A_TIME:
+            if self._seen:
+                self._conclude()
+            for entry in self._readings:
+                if entry.ready is not None:
+                    entry.ready.synchronize()
+            self._take_in()
+            return dict(self.shares)
 
     def state_dict(self) -> dict[str, float]:
         """Layers that use no mask any more, and why."""
@@ -114,13 +122,14 @@ class MaskWatch:
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Go on from what `state_dict` returned; what it holds is not told again."""
-        self._seen, self._readings = {}, []
-        self.shares = {layer: float(share) for layer, share in state.items()}
-        self._misled = {layer: torch.tensor(True) for layer in state}
-        self._told = set(state)
+        with _ONE_AT_A_TIME:
+            self._seen, self._readings = {}, []
+            self.shares = {layer: float(share) for layer, share in state.items()}
+            self._misled = {layer: torch.tensor(True) for layer in state}
+            self._told = set(state)
 
     def _conclude(self) -> None:
-        concluded, self._seen = self._seen, {}  # another thread's backward pass may go on
+        concluded, self._seen = self._seen, {}
         layers = list(concluded)
         shares = torch.stack([seen.padding / seen.all for seen in concluded.values()])
         for layer, wrong in zip(layers, (shares > TOLERANCE).unbind(), strict=True):

@@ -42,8 +42,9 @@ class Recomputation:
         if task in self._backwards:
             return self._backwards[task].recomputes
         # reentrant checkpointing runs a backward pass within another, in the same thread
-        mine = (entry for entry in reversed(self._backwards.values()) if entry.thread == threading.get_ident())
-        return next((entry.recomputes for entry in mine), None)
+        # a list at once, to which no other thread adds meanwhile
+        mine = [entry for entry in list(self._backwards.values()) if entry.thread == threading.get_ident()]
+        return mine[-1].recomputes if mine else None
 
     def watch(self, ended: ForwardPass, output: Any) -> None:
         """Notice the backward pass that begins at any tensor of the output of a forward pass."""
@@ -54,8 +55,9 @@ class Recomputation:
         """A new forward pass begins: what an interrupted backward pass of this thread has left is let go."""
         if self._backwards and _backward_under_way() is None:
             mine = threading.get_ident()
-            for task in [task for task, entry in self._backwards.items() if entry.thread == mine]:
-                self._backwards.pop(task, None)
+            for task, entry in list(self._backwards.items()):
+                if entry.thread == mine:
+                    self._backwards.pop(task, None)
 
     def _begin(self, ended: ForwardPass) -> None:
         task = _backward_under_way()

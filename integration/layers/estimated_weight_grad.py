@@ -118,7 +118,7 @@ class EstimatedWeightGrad(nn.Module):
             sample = Sample(kept, self.path)
             if self._shares(current):
                 current.shared.add(input, self._terms(input), sample)
-        if current.freed is not None:
+        if current.freed is not None and can_share(weight):  # tensors of torch.func have no storage
             current.freed.note(self.path, input, sample.kept, autocast_dtype(input))
         on_grad = self._on_grad(current, sample.leader, input)
         return sampled_linear(input, weight, self.bias, self.estimator, kept=sample.kept, on_grad=on_grad)

@@ -203,17 +203,19 @@ def test_activation_checkpointing_composes(reentrant: bool) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_parts_of_a_converted_model_keep_their_masks() -> None:
-    """Converting the decoder again must not make its cross-attention believe in the decoder's mask."""
+def test_parts_of_a_converted_model_keep_its_context() -> None:
+    """Converting the decoder again leaves its layers with the masks and the names of the whole model."""
     model = tiny_t5()
     approximate_(model, SPEC, min_elements=0)
     approximate_(model.decoder, "crs(budget=0.9)", min_elements=0)
     key = model.decoder.block[0].layer[1].EncDecAttention.k
-    assert (key.stream, key.context) == ("source", ForwardContext.of(model))
+    name = "decoder.block.0.layer.1.EncDecAttention.k"
+    assert (key.path, key.usual_stream, key.context) == (name, "target", ForwardContext.of(model))
+    assert model.encoder.block[0].layer[0].SelfAttention.k.usual_stream == "source"
     other = tiny_t5()
     approximate_(other.decoder, SPEC)
     approximate_(other, SPEC)
     key = other.decoder.block[0].layer[1].EncDecAttention.k
-    assert (key.stream, key.context) == ("source", ForwardContext.of(other))
+    assert (key.path, key.context) == (name, ForwardContext.of(other))
     restore_(other)
-    assert not any(module._forward_pre_hooks for module in other.modules())
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in other.modules())

@@ -111,11 +111,36 @@ class PooledOverPadding(nn.Module):
         return self.layer(x).mean(1).square().sum()
 
 
-def test_a_mask_that_lies_is_refused(tmp_path: Path) -> None:
-    batch = {"x": torch.randn(2, 5, 4), "attention_mask": torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])}
-    with pytest.raises(InputError, match="calls 2 rows padding, but 2 of them have a gradient"):
-        capture(PooledOverPadding(), [batch], tmp_path / "c.safetensors", loss_fn=lambda output: output)
-    assert not list(tmp_path.iterdir())
+def test_a_mask_that_lies_is_told_and_every_row_counts(tmp_path: Path) -> None:
+    """Once for all batches, with the share of ‖dY‖²: y_i is the same in 5 rows of each example, 2 of them masked."""
+    model, path = PooledOverPadding(), tmp_path / "c.safetensors"
+    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+    batch = {"x": torch.randn(2, 1, 4).expand(2, 5, 4).contiguous(), "attention_mask": mask}
+    with pytest.warns(UserWarning, match="mask calls padding") as told:
+        found = capture(model, [batch] * 2, path, loss_fn=lambda output: output)
+    assert len(told) == 1
+    assert "1 layer (share of ‖dY‖²: layer (" in str(told[0].message)
+    y = model.layer(batch["x"][:, 0]).square().sum(1).detach()
+    share = float(2 * y[0] / (5 * y.sum()))
+    assert found.metadata["masked_gradient"] == {"layer": pytest.approx(share, rel=1e-5)}
+    assert list(found) == ["layer#0", "layer#1"]
+    assert all(bool(found[entry].mask.all()) for entry in found)
+
+
+def test_only_entries_with_a_gradient_at_padding_lose_their_mask(tmp_path: Path) -> None:
+    rows = bert_batch()
+    found = capture(tiny_bert(), [rows], tmp_path / "right.safetensors")
+    assert "masked_gradient" not in found.metadata
+    assert sum(int((~found[entry].mask).sum()) for entry in found) == 6 * 12
+    rows["attention_mask"] = rows["attention_mask"].flip(1)  # the pooler reads the first position
+    with pytest.warns(UserWarning, match="mask calls padding"):
+        found = capture(tiny_bert(), [rows], tmp_path / "left.safetensors")
+    misled = found.metadata["masked_gradient"]
+    for entry in found:
+        layer = entry.removesuffix("#0")
+        whole = layer in misled or "pooler" in layer or layer == "classifier"
+        assert bool(found[entry].mask.all()) == whole, layer
+    assert "bert.encoder.layer.0.attention.self.query" in misled
 
 
 def test_what_cannot_be_captured(tmp_path: Path) -> None:
