@@ -81,9 +81,15 @@ def time_shares(shape: tuple[int, int, int], spec: str, *, rounds: int, device: 
 
 
 class Factors(NamedTuple):
-    """With the floor over without: `Σ E c_i² w_i²`, of which `mask_floor` of the estimators proves a bound, and Var."""
+    """With the floor over without.
 
-    second_moment: float
+    Attributes:
+        squared_weights: of `Σ_i E(Σ_j c_ij²) w_i²` over the slots j that hold row i (for CRS `Var + ‖G‖²/k`), of which
+            `wtacrs.estimators.core.mask_floor` proves a bound.
+        variance: of the estimate.
+    """
+
+    squared_weights: float
     variance: float
 
 
@@ -107,16 +113,9 @@ def factors(spec: str, *, n: int = 1024, seed: int = 0) -> Factors:
     floored = scores_with_floor(norms, mask, rows_kept(estimator, n), MASK_FLOOR)
     squares = joint_norms(x, dy).square()
     ways = [sampling_scores(x, scores) for scores in (floored, norms * mask)]
-    # weights are repeated where a row is drawn more than once: of the sum of its weights, not of each
-    moments = [float(_second_moments(estimator, scores) @ squares) for scores in ways]
+    moments = [float(estimator.weight_squares(scores) @ squares) for scores in ways]
     variances = [float(estimator.variance(x, dy, scores=scores)) for scores in ways]
     return Factors(moments[0] / moments[1], variances[0] / variances[1])
-
-
-def _second_moments(estimator: RowEstimator, scores: Tensor) -> Tensor:
-    """`E c_i²`, with `E c_i = 1`, of the coefficient that a row has in all."""
-    moments = estimator.moments(scores)
-    return moments.covariance.diagonal() + moments.mean.square()
 
 
 def _mask(n: int, generator: torch.Generator) -> Tensor:
@@ -161,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     for name, found in zip(Factors._fields, zip(*map(factors, SPECS), strict=True), strict=True):
         told = " · ".join(f"{spec} {factor:.4f}" for spec, factor in zip(SPECS, found, strict=True))
-        bound = f"; bound {1 / (1 - MASK_FLOOR):.4f}" if name == "second_moment" else ""
+        bound = f"; bound {1 / (1 - MASK_FLOOR):.4f}" if name == "squared_weights" else ""
         print(f"{name.replace('_', ' ')} with the floor over that without, δ = {MASK_FLOOR}: {told}{bound}")
     return 0
 

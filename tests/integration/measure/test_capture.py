@@ -119,7 +119,7 @@ def test_a_mask_that_lies_is_told_and_every_row_counts(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="mask calls padding") as told:
         found = capture(model, [batch] * 2, path, loss_fn=lambda output: output)
     assert len(told) == 1
-    assert "1 layer (share of ‖dY‖²: layer (" in str(told[0].message)
+    assert "1 layer (share of ‖dY‖²: layer " in str(told[0].message)
     y = model.layer(batch["x"][:, 0]).square().sum(1).detach()
     share = float(2 * y[0] / (5 * y.sum()))
     assert found.metadata["masked_gradient"] == {"layer": pytest.approx(share, rel=1e-5)}
