@@ -139,9 +139,8 @@ def test_a_mask_whose_shape_does_not_fit_is_not_used() -> None:
 def test_a_wrong_mask_that_nobody_looks_for_stays_in_use_and_unbiased() -> None:
     situation = inverted()
     model, step = situation.model, step_of(situation)
-        warnings.filterwarnings("error", message="rows that a mask calls padding")
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.filterwarnings("error", message="rows that a mask calls padding")
         for _ in range(3):
             assert max(layer_biases(model, step).values()) <= EXACT
     assert context_of(model).watch.read() == {}
