@@ -106,7 +106,7 @@ def finetune(
     from wtacrs.integration.studies.finetune import finetune_study
     from wtacrs.integration.tables.training import training_table
     from wtacrs.integration.training.config import FinetuneConfig
-    from wtacrs.validation.summaries.masked_gradient import masked_gradient_sentence
+    from wtacrs.validation.masked_gradient import masked_gradient_sentence
 
     options: dict[str, Any] = {
         "estimator": spec_from(estimator),

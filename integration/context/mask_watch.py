@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wtacrs.estimators.core.errors import InputError, WtacrsWarning
-from wtacrs.validation.summaries.masked_gradient import ADVICE, masked_gradient_finding
+from wtacrs.validation.masked_gradient import ADVICE, masked_gradient_finding
 
 MaskedGradient = Literal["warn", "raise", "ignore"]
 """What happens where rows that a mask calls padding carry gradient."""

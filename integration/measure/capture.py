@@ -18,7 +18,7 @@ from wtacrs.integration.context.mask_watch import TOLERANCE, padding_share
 from wtacrs.integration.layers.linear_layers import FilterFn, is_linear_layer, layer_input
 from wtacrs.integration.parallel.wrappers import unwrapped
 from wtacrs.validation.layers.captures import Captures, LayerCapture, load_captures, write_captures
-from wtacrs.validation.summaries.masked_gradient import masked_gradient_sentence
+from wtacrs.validation.masked_gradient import masked_gradient_sentence
 
 LossFn = Callable[[Any], Tensor]
 

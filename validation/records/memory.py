@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from wtacrs.validation.masked_gradient import masked_gradient_sentence
 from wtacrs.validation.records.base import Record, Result, register_result
-from wtacrs.validation.summaries.masked_gradient import masked_gradient_sentence
 
 
 class TypeBytes(Record):

@@ -21,7 +21,7 @@ from wtacrs.integration.context.mask_watch import (
     padding_share,
 )
 from wtacrs.integration.layers.convert import approximate_
-from wtacrs.validation.summaries.masked_gradient import masked_gradient_sentence
+from wtacrs.validation.masked_gradient import masked_gradient_sentence
 
 MASK = torch.tensor([True, True, False, True, False])
 TOLD = "rows that a mask calls padding carry gradient"

@@ -114,9 +114,8 @@ def test_threads_that_run_one_model_see_their_own_masks_forward_and_backward(ree
 
     at_once(work)
     expected = TIMES * 2 * (1 if reentrant is None else 2)
-    assert {number: (all(found), len(found)) for number, found in seen.items()} == {
-        number: (True, expected) for number in range(THREADS)
-    }
+    counted = {number: (all(found), len(found)) for number, found in seen.items()}
+    assert counted == dict.fromkeys(range(THREADS), (True, expected))
     assert context.watch.read() == {}
     assert context._recomputation._backwards == {}
     assert context.draws.passes == THREADS * TIMES
