@@ -21,7 +21,7 @@ from wtacrs.integration.context.draws import Draws
 from wtacrs.integration.context.forward_pass import ForwardPass, Frame
 from wtacrs.integration.context.freed_bytes import FreedBytes
 from wtacrs.integration.context.mask_watch import MaskWatch
-from wtacrs.integration.context.masks import by_stream, masks_from_arguments
+from wtacrs.integration.context.masks import TARGET_ARGUMENTS, by_stream, masks_from_arguments
 from wtacrs.integration.context.module_calls import EXAMPLE_IDS, ModuleCalls, takes_masks
 from wtacrs.integration.context.recomputation import Recomputation, tensors_with_gradient
 from wtacrs.integration.context.score_memory_protocol import NOT_COMPILED, ScoreMemory
@@ -178,7 +178,7 @@ class ForwardContext:
         """Begin a forward pass, or enter the call into the one under way."""
         if torch.compiler.is_compiling() and self.score_memory is None:
             if call.outermost:
-                self._compiled = self._begun(module, arguments, None)
+                self._compiled = self._begun(call, module, arguments, None)
             return
         self._begins(call, module, arguments)
 
@@ -202,19 +202,21 @@ class ForwardContext:
             self._recomputation.forget()
             self.watch.enter()
             ids = self.score_memory.ids if self.score_memory is not None else None
-            begun = self._begun(module, arguments, ids)
+            begun = self._begun(call, module, arguments, ids)
             begun.freed = None if self._balanced else FreedBytes()
             self._thread.calls.append(_Call(call, begun, True))
         else:
-            known.enter(_frame(module, arguments))
+            known.enter(_frame(call, module, arguments))
             self._thread.calls.append(_Call(call, known, False))
 
-    def _begun(self, module: nn.Module, arguments: dict[str, Any], ids: Tensor | None) -> ForwardPass:
+    def _begun(
+        self, call: ModuleCalls, module: nn.Module, arguments: dict[str, Any], ids: Tensor | None
+    ) -> ForwardPass:
         given = [] if torch.compiler.is_compiling() else self._thread.given
         by_hand = next((stated for _, stated in reversed(given) if stated is not None), ids)
         begun = ForwardPass(self.draws, ids=arguments.get(EXAMPLE_IDS, by_hand))
         begun.give([frame for frame, _ in reversed(given)])
-        begun.enter(_frame(module, arguments))
+        begun.enter(_frame(call, module, arguments))
         return begun
 
     @torch.compiler.disable(reason=NOT_COMPILED)  # type: ignore[untyped-decorator]
@@ -269,6 +271,11 @@ class ForwardContext:
         return alone
 
 
-def _frame(module: nn.Module, arguments: Mapping[str, Any]) -> Frame:
+def _frame(call: ModuleCalls, module: nn.Module, arguments: Mapping[str, Any]) -> Frame:
     two_halves = is_encoder_decoder(module)
-    return Frame(masks_from_arguments(two_halves, arguments), tokens_from_arguments(two_halves, arguments))
+    told = any(arguments.get(name) is not None for name in TARGET_ARGUMENTS)
+    return Frame(
+        masks_from_arguments(two_halves, arguments),
+        tokens_from_arguments(two_halves, arguments),
+        open=two_halves and call.takes(TARGET_ARGUMENTS) and not told,
+    )

@@ -22,10 +22,12 @@ class Frame:
     Attributes:
         masks: `[batch, positions]`, True for a row that may carry a gradient.
         tokens: `[batch, positions]` by stream: the token read, or the label wherever the target has one.
+        open: whether it is an encoder–decoder that is told nothing of its target, of which a call around it may know.
     """
 
     masks: Sequence[Tensor] = ()
     tokens: dict[Stream, Tensor] = field(default_factory=dict)
+    open: bool = False
 
 
 class ForwardPass:
@@ -33,7 +35,8 @@ class ForwardPass:
 
     A mask is found by its shape alone, in the innermost call that has one that fits. So an encoder that a wrapper calls
     once for the query and once for the document reads the mask of each. Where several fit, a row is padding if all say
-    so. A layer that is recomputed finds the masks of all calls of the pass.
+    so; those of a call around it count too where a call leaves its target `open`. A layer that is recomputed finds the
+    masks of all calls of the pass.
 
     Attributes:
         ids: positions of the examples in their data set, `[batch]`, or None.
@@ -69,11 +72,14 @@ class ForwardPass:
 
     def mask(self, shape: torch.Size) -> Tensor | None:
         """The mask for rows of this shape, `[batch, positions]` or `[batch · positions]`; None if none fits."""
-        for masks in self._candidates():
-            fitting = [mask.reshape(shape) for mask in masks if _fits(mask, shape)]
-            if fitting:
-                return fitting[0] if len(fitting) == 1 else torch.stack(fitting).any(0)
-        return None
+        fitting: list[Tensor] = []
+        for frame in self._candidates():
+            fitting += [mask.reshape(shape) for mask in frame.masks if _fits(mask, shape)]
+            if fitting and not frame.open:
+                break
+        if len(fitting) < 2:
+            return next(iter(fitting), None)
+        return torch.stack(fitting).any(0)
 
     def stream(self, shape: torch.Size, usual: Stream) -> Stream | None:
         """The sequence that rows of this shape run along, by the tokens; `usual` where both fit, None where none does."""
@@ -102,10 +108,10 @@ class ForwardPass:
         self.shared.clear()
         self._draws.forget_calls()
 
-    def _candidates(self) -> list[Sequence[Tensor]]:
+    def _candidates(self) -> list[Frame]:
         """Masks in the order in which they are tried: by hand, of calls under way from the inside out, of all calls."""
-        nearest = [frame.masks for frame in [*self._given, *reversed(self._calls)]]
-        return [*nearest, [mask for frame in self._seen for mask in frame.masks]]
+        everything = Frame([mask for frame in self._seen for mask in frame.masks])
+        return [*self._given, *reversed(self._calls), everything]
 
 
 def _fits(rows: Tensor, shape: torch.Size) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -51,6 +52,10 @@ class ModuleCalls:
     def hooked(self) -> bool:
         """Whether the hooks are on a module: not after `remove`, and not in a copy of a layer without its model."""
         return any(handle.id in (handle.hooks_dict_ref() or ()) for handle in self._handles)
+
+    def takes(self, names: Iterable[str]) -> bool:
+        """Whether `forward` has an argument of one of these names."""
+        return not set(names).isdisjoint(self._names)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without handles of a model that is gone, which could not be copied."""

@@ -140,6 +140,13 @@ class EstimatedWeightGrad(nn.Module):
         """
         return self._scores(None if self.context is None else self.context.current, x)
 
+    def mask_of(self, x: Float[Tensor, "*batch d"]) -> Bool[Tensor, " n"] | None:
+        """Which rows of an input are sampled as real ones in the forward pass under way; None if no mask is in use."""
+        current = None if self.context is None else self.context.current
+        if current is None or not self.estimator.traits.uses_scores:
+            return None
+        return self._mask(current, current.unflattened(x).shape[:-1])
+
     def samples(self, x: Tensor) -> bool:
         """Whether dW would be estimated for this input, rather than the ordinary path taken."""
         return (

@@ -41,9 +41,9 @@ class _Recorder:
             for name, layer in layers.items()
         ]
 
-    def _record(self, name: str, x: Tensor, output: Tensor) -> None:
+    def _record(self, name: str, x: Tensor, output: Tensor) -> Tensor | None:
         if not output.requires_grad:
-            return
+            return None
         call = self._calls[name] = self._calls.get(name, -1) + 1
         entry = name if call == 0 else f"{name}@{call}"
         rows = x.detach().reshape(-1, x.shape[-1])
@@ -52,6 +52,7 @@ class _Recorder:
         mask = torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device) if mask is None else mask
         self.entries[entry] = (rows, mask.reshape(-1))
         self.outputs[entry] = output
+        return output.clone()  # what reads the output may change it in place, and dY with it
 
     def remove(self) -> None:
         for handle in self._handles:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.models import bert_batch, t5_batch, tiny_bert, tiny_t5
-from torch import nn
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from wtacrs.estimators import InputError
@@ -246,3 +246,26 @@ def test_coverage_knows_layers_that_are_called_by_keyword(keyword: bool) -> None
         "second": "",
         "special": "a subclass of nn.Linear, whose own forward would be lost",
     }
+
+
+def test_what_changes_an_output_in_place_leaves_its_gradient_alone(tmp_path: Path) -> None:
+    """dY is by what the layer returned, and not by what an activation made of it."""
+
+    class InPlace(nn.Module):
+        def __init__(self, *, apart: bool) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.layer, self.apart = nn.Linear(4, 6), apart
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.layer(x)
+            y = y.clone() if self.apart else y
+            y *= 3.0
+            return torch.relu_(y).square().sum()
+
+    x = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(1))
+    there, apart = (
+        capture(InPlace(apart=apart), [{"x": x}], tmp_path / f"{apart}.safetensors", loss_fn=lambda loss: loss)
+        for apart in (False, True)
+    )
+    torch.testing.assert_close(there["layer#0"].dy, apart["layer#0"].dy)
