@@ -164,7 +164,7 @@ def test_the_watch_stops_wrong_masks_and_right_ones_alone_stay() -> None:
 
 
 DRAWS, COPIES, FLOOR = 120, 24, 0.3
-"""Sixteen draws of the sample are less than the smallest probability of a row: so large a floor leaves no heavy tails."""
+"""A floor of 1 % gives masked rows weights of hundreds, too heavy a tail for so few draws; this one leaves none."""
 
 
 def whole_gradient(spec: str, draws: int, level: float) -> tuple[float, bool]:
