@@ -6,7 +6,7 @@ transformers is not imported here: a model that holds a `Conv1D` has imported it
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -26,6 +26,11 @@ def is_linear_layer(module: nn.Module) -> bool:
     """Whether a module is an `nn.Linear` or a `Conv1D`, of whichever subclass."""
     conv1d = conv1d_class()
     return isinstance(module, nn.Linear) or (conv1d is not None and isinstance(module, conv1d))
+
+
+def input_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """The input of a linear layer from the arguments of its call: the first, by position or by keyword."""
+    return args[0] if args else next(iter(kwargs.values()))
 
 
 def linear_layer_names(model: nn.Module) -> list[str]:

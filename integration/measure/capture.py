@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from wtacrs.estimators import InputError, row_norms
 from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.context.mask_watch import TOLERANCE, masked_gradient_sentence, padding_share
-from wtacrs.integration.layers.linear_layers import FilterFn, is_linear_layer
+from wtacrs.integration.layers.linear_layers import FilterFn, input_of, is_linear_layer
 from wtacrs.validation.layers.captures import Captures, LayerCapture, load_captures, write_captures
 
 LossFn = Callable[[Any], Tensor]
@@ -30,7 +30,10 @@ class _Recorder:
         self.outputs: dict[str, Tensor] = {}
         self._calls: dict[str, int] = {}
         self._handles = [
-            layer.register_forward_hook(lambda _, args, output, name=name: self._record(name, args[0], output))
+            layer.register_forward_hook(
+                lambda _, args, kwargs, output, name=name: self._record(name, input_of(args, kwargs), output),
+                with_kwargs=True,
+            )
             for name, layer in layers.items()
         ]
 

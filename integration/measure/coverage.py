@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from wtacrs.integration.context.peft_names import reads_rank
 from wtacrs.integration.layers.convert import converted_class
 from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS
-from wtacrs.integration.layers.linear_layers import FilterFn, is_linear_layer
+from wtacrs.integration.layers.linear_layers import FilterFn, input_of, is_linear_layer
 from wtacrs.validation.patterns import pattern_of
 
 Gradient = Literal["estimated", "exact", "none"]
@@ -161,7 +161,9 @@ def _largest_inputs(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, 
         found[name] = max(found.get(name, 0), x.numel())
 
     handles = [
-        module.register_forward_pre_hook(lambda _, args, name=name: note(name, args[0]))
+        module.register_forward_pre_hook(
+            lambda _, args, kwargs, name=name: note(name, input_of(args, kwargs)), with_kwargs=True
+        )
         for name, module in model.named_modules()
         if is_linear_layer(module)
     ]
