@@ -19,7 +19,7 @@ from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.context.draws import Draws
 from wtacrs.integration.context.forward_pass import ForwardPass, Frame
 from wtacrs.integration.context.mask_watch import MaskWatch
-from wtacrs.integration.context.masks import by_stream, masks_from_arguments
+from wtacrs.integration.context.masks import by_stream, mask_sources
 from wtacrs.integration.context.module_calls import EXAMPLE_IDS, ModuleCalls, takes_masks
 from wtacrs.integration.context.recomputation import Recomputation
 from wtacrs.integration.context.score_memory_protocol import NOT_COMPILED, ScoreMemory
@@ -229,4 +229,9 @@ class ForwardContext:
 
 def _frame(module: nn.Module, arguments: Mapping[str, Any]) -> Frame:
     two_halves = is_encoder_decoder(module)
-    return Frame(masks_from_arguments(two_halves, arguments), tokens_from_arguments(two_halves, arguments))
+    sources = mask_sources(two_halves, arguments)
+    return Frame(
+        [mask for _, mask in sources],
+        tokens_from_arguments(two_halves, arguments),
+        [argument for argument, _ in sources],
+    )

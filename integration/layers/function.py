@@ -37,8 +37,11 @@ class SampledLinear(torch.autograd.Function):
         kept: Compressed | None,
         on_grad: GradRowsHook | None,
     ) -> Float[Tensor, "*batch m"]:
-        """`x @ weight.T + bias`, by the same kernel as `nn.Linear`."""
-        return F.linear(x, weight, bias)
+        """`x @ weight.T + bias`, by the same kernel as `nn.Linear`; not a view, which could not be changed in place."""
+        output = F.linear(x, weight, bias)
+        if torch.compiler.is_compiling() or not output._is_view():
+            return output
+        return torch.ops.aten._unsafe_view(output, output.shape)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -59,7 +62,7 @@ class SampledLinear(torch.autograd.Function):
     def backward(ctx: Any, dy: Float[Tensor, "*batch m"]) -> tuple[Tensor | None, ...]:
         """Exact dX and db; dW by `estimator.contract`."""
         weight, poison, *kept = ctx.saved_tensors
-        _refuse_second_derivative(ctx.level, dy, *ctx.saved_tensors)
+        _refuse_second_derivative(ctx.level, dy, weight, poison, *kept)
         dy_rows = dy.reshape(-1, dy.shape[-1])
         needs_dx, needs_dw, needs_db = ctx.needs_input_grad[:3]
         dx = dy @ weight if needs_dx else None
