@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from wtacrs.estimators.core.base import saved_bytes as saved_bytes
     from wtacrs.estimators.core.errors import InputError as InputError
     from wtacrs.estimators.core.errors import NoClosedForm as NoClosedForm
+    from wtacrs.estimators.core.errors import WtacrsWarning as WtacrsWarning
     from wtacrs.estimators.core.registry import available as available
     from wtacrs.estimators.core.registry import lookup as lookup
     from wtacrs.estimators.core.registry import make as make
@@ -75,6 +76,7 @@ _HOMES = {
     "Traits": "core.base",
     "saved_bytes": "core.base",
     "InputError": "core.errors",
+    "WtacrsWarning": "core.errors",
     "NoClosedForm": "core.errors",
     "available": "core.registry",
     "lookup": "core.registry",

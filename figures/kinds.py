@@ -16,6 +16,7 @@ from wtacrs.figures.plots import (
     budgets,
     experiment,
     layer_tests,
+    masks,
     memory,
     noise,
     norms,
@@ -138,6 +139,7 @@ register_view(
     "check",
     View(sections.check.section, no_figure="verdicts are words: the table shows all of them", expected=True),
 )
+register_view("masks", View(sections.masks.section, _one("masks", masks.build)))
 register_view("memory", View(sections.memory.section, _one("memory", memory.build)))
 register_view(
     "scale",

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wtacrs.integration.context.forward_context import ForwardContext
+    from wtacrs.integration.context.sampling_state import load_sampling_state, sampling_state
     from wtacrs.integration.layers.convert import approximate_, restore_
     from wtacrs.integration.layers.linear import ApproxLinear
     from wtacrs.integration.measure.capture import capture
@@ -33,7 +34,9 @@ __all__ = [
     "approximate_",
     "capture",
     "finetune",
+    "load_sampling_state",
     "restore_",
+    "sampling_state",
 ]
 
 _MODULES = {
@@ -44,7 +47,9 @@ _MODULES = {
     "approximate_": "layers.convert",
     "capture": "measure.capture",
     "finetune": "training.run",
+    "load_sampling_state": "context.sampling_state",
     "restore_": "layers.convert",
+    "sampling_state": "context.sampling_state",
 }
 
 

@@ -24,6 +24,7 @@ import torch
 from wtacrs.estimators import InputError
 from wtacrs.validation.files import replacing
 from wtacrs.validation.records.base import SCHEMA_VERSION, Record
+from wtacrs.validation.seeds import checked_seed
 
 RecordT = TypeVar("RecordT", bound=Record)
 Report = Callable[[str, int, int], None]
@@ -162,7 +163,12 @@ class Runner:
 
 
 def task_seed(seed: int, key: str) -> int:
-    """A seed for one task: depends on the study's seed and the task's key, and on nothing else."""
+    """A seed for one task: depends on the study's seed and the task's key, and on nothing else.
+
+    Raises:
+        InputError: on an unusable seed.
+    """
+    seed = checked_seed(seed)
     digest = hashlib.sha256(f"{seed} {key}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1  # torch takes 63 bits
 

@@ -88,7 +88,7 @@ class ControlVariate(Estimator[Any]):
     def __post_init__(self) -> None:
         if not isinstance(self.rows, Estimator):
             raise InputError(f"control_variate: rows={self.rows!r} must be an estimator such as crs(budget=0.3)")
-        if self.base not in BASES:
+        if not isinstance(self.base, str) or self.base not in BASES:
             raise InputError(f"control_variate: base={self.base!r} must be one of {', '.join(BASES)}")
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
             raise InputError(f"control_variate: rank={self.rank!r} must be an int ≥ 1")

@@ -88,7 +88,7 @@ class QuantizedRows(RegeneratingEstimator[SavedPackedRows]):
                 f"quantized_rows: rows={self.rows!r} must be a row design such as systematic(budget=0.3)"
             )
         check_bits(self.bits, self.group, self.name)
-        if self.rounding not in ROUNDINGS:
+        if not isinstance(self.rounding, str) or self.rounding not in ROUNDINGS:
             raise InputError(f'quantized_rows: rounding={self.rounding!r} must be "dithered" or "stochastic"')
 
     def keep(

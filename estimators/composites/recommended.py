@@ -10,6 +10,7 @@ from wtacrs.estimators.composites.control_variate import ControlVariate
 from wtacrs.estimators.composites.hadamard_rotation import HadamardRotation
 from wtacrs.estimators.composites.mixed_precision_rows import MixedPrecisionRows
 from wtacrs.estimators.composites.slots import BITS_PER_SLOT, MOST_SLOTS
+from wtacrs.estimators.core.base import plain
 from wtacrs.estimators.core.errors import InputError
 
 _GROUPS = (None, 256, 128, 64)
@@ -43,6 +44,7 @@ def recommended(*, bytes: float, shape: tuple[int, int], dtype: torch.dtype = to
     >>> [recommended(bytes=share, shape=(4096, 768)).rows.rows.slots for share in (0.1, 0.3)]
     [2842, 9318]
     """
+    bytes, shape = plain(bytes), tuple(map(plain, shape))
     n, d = _checked(bytes, shape, dtype)
     allowed = math.floor(bytes * n * d * dtype.itemsize)
     rank = next((r for r in _RANKS if _base_bytes(n, d, r, dtype) <= _MOST_FOR_THE_BASE * allowed), 0)

@@ -16,3 +16,7 @@ class NoClosedForm(Exception):
 
     No `NotImplementedError`: that is what torch raises for a kernel that a device does not have.
     """
+
+
+class WtacrsWarning(UserWarning):
+    """Something works otherwise than its user may think, said in one line; the command line prints that line alone."""

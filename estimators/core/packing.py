@@ -39,7 +39,7 @@ def check_bits(bits: int, group: int | None, owner: str) -> None:
     Raises:
         InputError: unless `bits` is 8, 4 or 2 and `group` is None (one step for a whole row) or an int ≥ 1.
     """
-    if bits not in BITS or isinstance(bits, bool):
+    if isinstance(bits, bool) or not isinstance(bits, int) or bits not in BITS:
         raise InputError(f"{owner}: bits={bits!r} must be one of {', '.join(map(str, BITS))}")
     if group is not None and (isinstance(group, bool) or not isinstance(group, int) or group < 1):
         raise InputError(f"{owner}: group={group!r} must be None (a whole row) or an int ≥ 1")

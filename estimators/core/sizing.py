@@ -71,15 +71,12 @@ def rows_kept(estimator: Estimator, n: int) -> int | None:
 
 
 def exact_at(estimator: Estimator, n: int) -> bool:
-    """Whether the estimate of `n` rows is the exact product: all are kept, or it is unbiased and draws nothing.
+    """Whether an estimator keeps all of `n` rows, and the estimate is then the exact product.
 
     >>> [exact_at(sized("wta_crs", size), 10) for size in (0.3, 1.0, 10)], exact_at(sized("crs", 1.0), 10)
     ([False, True, True], False)
     """
-    traits = estimator.traits
-    if traits.unbiased and traits.deterministic:
-        return True
-    return traits.exact_at_full_budget and rows_kept(estimator, n) == n
+    return estimator.traits.exact_at_full_budget and rows_kept(estimator, n) == n
 
 
 def _rows_or_slots(estimator: Estimator) -> tuple[str, int | float] | None:

@@ -84,7 +84,7 @@ class RandomProjection(SeededEstimator[SavedProjection]):
 
     def __post_init__(self) -> None:
         check_rank(self.rank, self.name)
-        if self.kind not in KINDS:
+        if not isinstance(self.kind, str) or self.kind not in KINDS:
             raise InputError(f'random_projection: kind={self.kind!r} must be "rademacher" or "gaussian"')
 
     def keep(

@@ -110,7 +110,7 @@ class OrderedEstimator(FixedSizeEstimator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.order not in ORDERS:
+        if not isinstance(self.order, str) or self.order not in ORDERS:
             raise InputError(f'{self.name}: order={self.order!r} must be "random" or "rows"')
 
     def keys(self, n: int) -> int:

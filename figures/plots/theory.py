@@ -24,12 +24,14 @@ from wtacrs.validation.summaries.series import series as series_of
 _SCALES = {
     "wta-condition": ("log", "log"),
     "any-scores": ("linear", "log"),
+    "mask-hint": ("linear", "log"),
+    "plain-floor": ("log", "log"),
     "oracle-ratio": ("linear", "log"),
     "priority": ("linear", "log"),
     "topk": ("log", "log"),
 }
-_CLOUDS = {"take-all", "without-replacement", "wta-condition"}
-_APART = {"without-replacement"}
+_CLOUDS = {"take-all", "without-replacement", "wta-condition", "mask-cost"}
+_APART = {"without-replacement", "mask-cost"}
 _MOST_MARKERS = 21
 _TOP, _TITLE_POINTS = 0.985, 10.5
 

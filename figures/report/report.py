@@ -107,7 +107,7 @@ def _introduction() -> list[Block]:
          "earlier state of the training"),
         ("|C|", "the number of largest rows (winners) that WTA-CRS keeps with certainty; the other "
          "k − |C| are drawn"),
-        ("bytes", "what is stored between the passes, against the exact activation"),
+        ("bytes", "what one layer by itself stores between the passes, against the exact activation"),
         ("MACs", "multiply–accumulates in the matrix products of both passes, against the exact "
          "product; passes over single entries, sorting and packing are not counted"),
     ]  # fmt: skip

@@ -7,11 +7,12 @@ from functools import partial
 
 from wtacrs.figures.plots import training as figure
 from wtacrs.figures.sections.blocks import Cell, Code, Named, Paragraph, Section, Table
+from wtacrs.validation.records.memory import megabytes
 from wtacrs.validation.records.training import TrainingResult
 
 _HEAD = (
     "task", "model", "estimator", "seed", "train", "dev", "metric", "majority", "best", "final", "seconds",
-    "converted layers", "parameters",
+    "converted layers", "MB kept for the backward pass", "by stock layers", "parameters",
 )  # fmt: skip
 
 
@@ -42,5 +43,5 @@ def _row(run: TrainingResult) -> list[Cell]:
     return [
         run.task, run.model, Code(run.estimator), seed, f"{run.train_size:,}", f"{run.dev_size:,}", run.metric,
         f"{run.majority:.3f}", f"{run.best:.3f}", f"{run.final:.3f}", seconds, f"{run.converted}",
-        f"{run.parameters:,}",
+        *("–" if size is None else megabytes(size) for size in (run.kept_bytes, run.exact_bytes)), f"{run.parameters:,}",
     ]  # fmt: skip

@@ -12,6 +12,7 @@ from wtacrs.integration.cli import (  # noqa: F401
     finetune,
     layer_tests,
     layers,
+    masks,
     memory,
     noise,
     norms,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -12,9 +14,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from typer.core import TyperGroup
 
-from wtacrs.estimators import InputError
+from wtacrs.estimators import InputError, WtacrsWarning
 from wtacrs.integration.parallel.processes import env_world_size, is_main_process
 from wtacrs.integration.progress import count_bar
 
@@ -80,8 +83,33 @@ def _global_options(
     pass
 
 
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Print warnings of this package on the console, each text once; those of others stay as they are."""
+    shown: set[str] = set()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", category=WtacrsWarning)
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if not issubclass(category, WtacrsWarning):
+                others(message, category, *where, **more)
+            elif str(message) not in shown and is_main_process():
+                shown.add(str(message))
+                text = " ".join(str(message).split())
+                console.print(f"[yellow]warning[/yellow] {escape(text)}", highlight=False, soft_wrap=True)
+
+        warnings.showwarning = show
+        yield
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    with _warnings_in_one_line():
+        return _exit_code(arguments)
+
+
+def _exit_code(arguments: Sequence[str] | None) -> int:
     try:
         code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
     except InputError as error:

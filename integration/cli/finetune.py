@@ -43,6 +43,15 @@ def finetune(
             "and token, or their running average 'by-token' or 'by-position'.",
         ),
     ] = "row-norms",
+    mask_floor: Annotated[
+        float, typer.Option(help="Share of the budget that rows keep which a mask calls padding.")
+    ] = 0.01,
+    masked_gradient: Annotated[
+        str,
+        typer.Option(
+            help="Where such rows carry gradient: warn (and use no mask in that layer), raise or ignore."
+        ),
+    ] = "warn",
     task: TaskOption = "docstrings",
     data: DataOption = None,
     model: ModelOption = None,
@@ -97,10 +106,13 @@ def finetune(
     from wtacrs.integration.studies.finetune import finetune_study
     from wtacrs.integration.tables.training import training_table
     from wtacrs.integration.training.config import FinetuneConfig
+    from wtacrs.validation.masked_gradient import masked_gradient_sentence
 
     options: dict[str, Any] = {
         "estimator": spec_from(estimator),
         "scores": scores,
+        "mask_floor": mask_floor,
+        "masked_gradient": masked_gradient,
         "epochs": epochs,
         "steps": steps,
         "batch_size": batch_size,
@@ -128,4 +140,7 @@ def finetune(
     result = finetune_study(FinetuneConfig(**options), subject, overwrite=overwrite)
     if is_main_process():
         console.print(training_table([result]))
+        told = masked_gradient_sentence(result.masked_gradient)
+        if told is not None:
+            console.print(told, highlight=False, markup=False)
         wrote(out / "result.json", out / "metrics.jsonl", out / "best")

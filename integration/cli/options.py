@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wtacrs.estimators import InputError
+from wtacrs.validation.seeds import ACCEPTED_SEEDS, checked_seed
 
 if TYPE_CHECKING:
     from wtacrs.validation.records.base import ScoreKind
+
+
+def _usable_seed(value: int) -> int:
+    return checked_seed(value, "--seed")
+
 
 # captured layers
 CapturesArgument = Annotated[Path, typer.Argument(metavar="CAPTURES", help="File written by `wtacrs capture`.")]
@@ -52,7 +58,9 @@ AnyScoresOption = Annotated[
 DrawsOption = Annotated[int, typer.Option(min=3, help="Monte Carlo draws where there is no closed form.")]
 
 # where and how it is computed
-SeedOption = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
+SeedOption = Annotated[
+    int, typer.Option(callback=_usable_seed, help=f"Seed of everything that is drawn, {ACCEPTED_SEEDS}.")
+]
 JobsOption = Annotated[int, typer.Option(min=1, help="Processes.")]
 SchedulerOption = Annotated[
     str | None,

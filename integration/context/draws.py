@@ -52,16 +52,6 @@ class Draws:
         self.seed, self.passes = state["seed"], state["passes"]
 
 
-def check_seed(seed: object) -> None:
-    """Refuse what is no seed.
-
-    Raises:
-        InputError: naming what is accepted.
-    """
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise InputError(f"seed={seed!r} must be an int from 0 to {2**32 - 1}")
-
-
 class PassDraws:
     """Generators of one forward pass: a function of its seed, a layer's name and the number of its call alone.
 

@@ -8,20 +8,22 @@ the pass up, also when activation checkpointing runs them again (`Recomputation`
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from wtacrs.estimators.core.errors import InputError
+from wtacrs.estimators.core.errors import InputError, WtacrsWarning
 from wtacrs.integration.context.draws import Draws
 from wtacrs.integration.context.forward_pass import ForwardPass, Frame
+from wtacrs.integration.context.freed_bytes import FreedBytes
 from wtacrs.integration.context.mask_watch import MaskWatch
-from wtacrs.integration.context.masks import by_stream, mask_sources
+from wtacrs.integration.context.masks import TARGET_ARGUMENTS, by_stream, mask_sources
 from wtacrs.integration.context.module_calls import EXAMPLE_IDS, ModuleCalls, takes_masks
-from wtacrs.integration.context.recomputation import Recomputation
+from wtacrs.integration.context.recomputation import Recomputation, tensors_with_gradient
 from wtacrs.integration.context.score_memory_protocol import NOT_COMPILED, ScoreMemory
 from wtacrs.integration.context.streams import is_encoder_decoder
 from wtacrs.integration.context.tokens import tokens_from_arguments
@@ -60,6 +62,8 @@ class ForwardContext:
         draws: the layers' random numbers.
         watch: layers that masks mislead.
         score_memory: what the scores of the layers are remembered in, if they are.
+        called: names of the layers that were called.
+        after_first_backward: runs when the first backward pass of layers that draw is over; copies do without.
     """
 
     def __init__(self, model: nn.Module, *, seed: int | None = None) -> None:
@@ -68,17 +72,34 @@ class ForwardContext:
         self.score_memory: ScoreMemory | None = None
         self._thread = _Thread()
         self._compiled: ForwardPass | None = None
+        self.called: set[str] = set()
+        self.after_first_backward: Callable[[], None] | None = None
+        self._balanced = False
         self._recomputation = Recomputation(self.draws)
-        inside = [module for module in model.modules() if module is not model and takes_masks(module)]
         self._calls = [ModuleCalls(model, self, outermost=True)]
-        self._calls += [ModuleCalls(module, self, outermost=False) for module in inside]
+        self.hook_inside(model)
+
+    def hook_inside(self, model: nn.Module) -> None:
+        """Hook the modules inside that take masks, those that are not hooked yet."""
+        for module in model.modules():
+            hooked = any(call.listener is self for call in ModuleCalls.on(module))
+            if not hooked and takes_masks(module):
+                self._calls.append(ModuleCalls(module, self, outermost=False))
 
     @staticmethod
     def of(model: nn.Module) -> ForwardContext | None:
         """The context whose outermost hooks sit on this very module, or None."""
-        owners = (getattr(hook, "__self__", None) for hook in model._forward_pre_hooks.values())
-        calls = (owner for owner in owners if isinstance(owner, ModuleCalls) and owner.outermost)
-        return next((call.listener for call in calls if isinstance(call.listener, ForwardContext)), None)
+        listeners = (call.listener for call in ModuleCalls.on(model) if call.outermost)
+        return next((found for found in listeners if isinstance(found, ForwardContext)), None)
+
+    @staticmethod
+    def leave(model: nn.Module) -> None:
+        """Take off this very module the hooks of all contexts, and those of its own context off everything inside."""
+        context = ForwardContext.of(model)
+        if context is not None:
+            context.remove()
+        for call in ModuleCalls.on(model):  # of a model around it, which may be gone
+            call.remove()
 
     @property
     def hooked(self) -> bool:
@@ -90,7 +111,7 @@ class ForwardContext:
         state = dict(self.__dict__)
         for name in ("_thread", "_compiled", "_recomputation"):
             state.pop(name)
-        return state
+        return {**state, "after_first_backward": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _thread=_Thread(), _compiled=None)
@@ -157,7 +178,7 @@ class ForwardContext:
         """Begin a forward pass, or enter the call into the one under way."""
         if torch.compiler.is_compiling() and self.score_memory is None:
             if call.outermost:
-                self._compiled = self._begun(module, arguments, None)
+                self._compiled = self._begun(call, module, arguments, None)
             return
         self._begins(call, module, arguments)
 
@@ -181,18 +202,21 @@ class ForwardContext:
             self._recomputation.forget()
             self.watch.enter()
             ids = self.score_memory.ids if self.score_memory is not None else None
-            begun = self._begun(module, arguments, ids)
+            begun = self._begun(call, module, arguments, ids)
+            begun.freed = None if self._balanced else FreedBytes()
             self._thread.calls.append(_Call(call, begun, True))
         else:
-            known.enter(_frame(module, arguments))
+            known.enter(_frame(call, module, arguments))
             self._thread.calls.append(_Call(call, known, False))
 
-    def _begun(self, module: nn.Module, arguments: dict[str, Any], ids: Tensor | None) -> ForwardPass:
+    def _begun(
+        self, call: ModuleCalls, module: nn.Module, arguments: dict[str, Any], ids: Tensor | None
+    ) -> ForwardPass:
         given = [] if torch.compiler.is_compiling() else self._thread.given
         by_hand = next((stated for _, stated in reversed(given) if stated is not None), ids)
         begun = ForwardPass(self.draws, ids=arguments.get(EXAMPLE_IDS, by_hand))
         begun.give([frame for frame, _ in reversed(given)])
-        begun.enter(_frame(module, arguments))
+        begun.enter(_frame(call, module, arguments))
         return begun
 
     @torch.compiler.disable(reason=NOT_COMPILED)  # type: ignore[untyped-decorator]
@@ -205,6 +229,26 @@ class ForwardContext:
         if began:
             within.forget_calls()
             self._recomputation.watch(within, output)
+            self._balance(within, output)
+
+    def _balance(self, ended: ForwardPass, output: Any) -> None:
+        """See, when the backward pass of the first pass that draws begins, whether the conversion frees anything."""
+        freed, ended.freed = ended.freed, None
+        if freed is None or not freed.calls or self._balanced:
+            return
+
+        def tell(_: Tensor) -> None:
+            if self._balanced:
+                return
+            self._balanced = True
+            told = freed.told()
+            if told is not None:
+                warnings.warn(told, WtacrsWarning, stacklevel=2)
+            if self.after_first_backward is not None:
+                torch.autograd.Variable._execution_engine.queue_callback(self.after_first_backward)
+
+        for tensor in tensors_with_gradient(output):
+            tensor.register_hook(tell)
 
     def _known(self) -> ForwardPass | None:
         calls = self._thread.calls
@@ -227,11 +271,13 @@ class ForwardContext:
         return alone
 
 
-def _frame(module: nn.Module, arguments: Mapping[str, Any]) -> Frame:
+def _frame(call: ModuleCalls, module: nn.Module, arguments: Mapping[str, Any]) -> Frame:
     two_halves = is_encoder_decoder(module)
+    told = any(arguments.get(name) is not None for name in TARGET_ARGUMENTS)
     sources = mask_sources(two_halves, arguments)
     return Frame(
         [mask for _, mask in sources],
         tokens_from_arguments(two_halves, arguments),
         [argument for argument, _ in sources],
+        open=two_halves and call.takes(TARGET_ARGUMENTS) and not told,
     )

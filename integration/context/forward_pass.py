@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from wtacrs.integration.context.draws import Draws, PassDraws
+from wtacrs.integration.context.freed_bytes import FreedBytes
 from wtacrs.integration.context.shared_inputs import SharedInputs
 from wtacrs.integration.context.streams import Stream
 
@@ -22,11 +23,13 @@ class Frame:
         masks: `[batch, positions]`, True for a row that may carry a gradient.
         tokens: `[batch, positions]` by stream: the token read, or the label wherever the target has one.
         arguments: that the masks were made of, one each; None where it was none.
+        open: whether it is an encoder–decoder that is told nothing of its target, of which a call around it may know.
     """
 
     masks: Sequence[Tensor] = ()
     tokens: dict[Stream, Tensor] = field(default_factory=dict)
     arguments: Sequence[Any] = ()
+    open: bool = False
 
 
 class ForwardPass:
@@ -34,17 +37,21 @@ class ForwardPass:
 
     A mask is found by its shape alone, in the innermost call that has one that fits. So an encoder that a wrapper calls
     once for the query and once for the document reads the mask of each. What a module hands on to one inside keeps what
-    it knows of it: that labels ask for padded rows. Where several fit, a row is padding if all say so. A layer that is recomputed finds the masks of all calls of the pass.
+    is known of it: that labels ask for padded rows. Where several fit, a row is padding if all say so; those of a call
+    around it count too where a call leaves its target `open`. A layer that is recomputed finds the masks of all calls of
+    the pass.
 
     Attributes:
         ids: positions of the examples in their data set, `[batch]`, or None.
         known: False for layers that run outside any forward pass, of which nothing is known.
         notes: what a score memory keeps of this pass, by the memory.
         shared: inputs that several layers read.
+        freed: the balance of copies and inputs, in a pass in which it is drawn up.
     """
 
     def __init__(self, draws: Draws, *, ids: Tensor | None = None, known: bool = True) -> None:
         self.ids, self.known = ids, known
+        self.freed: FreedBytes | None = None
         self.notes: dict[Any, Any] = {}
         self.shared = SharedInputs()
         self._draws = PassDraws(draws)
@@ -68,15 +75,18 @@ class ForwardPass:
         self._calls.pop()
 
     def mask(self, shape: torch.Size) -> Tensor | None:
-        """The mask for rows of this shape, `[batch, positions]` or `[batch · positions]`; None if there is none that fits."""
-        for masks in self._candidates():
-            fitting = [mask.reshape(shape) for mask in masks if _fits(mask, shape)]
-            if fitting:
-                return fitting[0] if len(fitting) == 1 else torch.stack(fitting).any(0)
-        return None
+        """The mask for rows of this shape, `[batch, positions]` or `[batch · positions]`; None if none fits."""
+        fitting: list[Tensor] = []
+        for frame in self._candidates():
+            fitting += [mask.reshape(shape) for mask in frame.masks if _fits(mask, shape)]
+            if fitting and not frame.open:
+                break
+        if len(fitting) < 2:
+            return next(iter(fitting), None)
+        return torch.stack(fitting).any(0)
 
     def stream(self, shape: torch.Size, usual: Stream) -> Stream | None:
-        """The sequence that rows of this shape run along, told by the tokens; `usual` where both fit, None where none does."""
+        """The sequence that rows of this shape run along, by the tokens; `usual` where both fit, None where none does."""
         found = [stream for stream, tokens in self.tokens.items() if _fits(tokens, shape)]
         return usual if len(found) > 1 else found[0] if found else None
 
@@ -103,17 +113,17 @@ class ForwardPass:
         self._draws.forget_calls()
 
     def _with_what_is_known(self, mask: Tensor, argument: Any) -> Tensor:
-        """The mask of an argument that another call of the pass has made one of, which may have seen labels besides."""
-        for frame in self._seen if argument is not None else ():
+        """The mask of an argument that the last call with it has made one of too, which may have seen labels besides."""
+        for frame in reversed(self._seen) if argument is not None else ():
             for known, theirs in zip(frame.masks, frame.arguments, strict=False):
                 if theirs is argument and known.shape == mask.shape:
-                    mask = mask | known
+                    return mask | known
         return mask
 
-    def _candidates(self) -> list[Sequence[Tensor]]:
+    def _candidates(self) -> list[Frame]:
         """Masks in the order in which they are tried: by hand, of calls under way from the inside out, of all calls."""
-        nearest = [frame.masks for frame in [*self._given, *reversed(self._calls)]]
-        return [*nearest, [mask for frame in self._seen for mask in frame.masks]]
+        everything = Frame([mask for frame in self._seen for mask in frame.masks])
+        return [*self._given, *reversed(self._calls), everything]
 
 
 def _fits(rows: Tensor, shape: torch.Size) -> bool:

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from wtacrs.estimators.core.errors import InputError
+from wtacrs.estimators.core.errors import InputError, WtacrsWarning
+from wtacrs.validation.masked_gradient import ADVICE, masked_gradient_finding
 
 MaskedGradient = Literal["warn", "raise", "ignore"]
 """What happens where rows that a mask calls padding carry gradient."""
@@ -20,7 +21,7 @@ MaskedGradient = Literal["warn", "raise", "ignore"]
 TOLERANCE = 1e-9
 """Share of ‖dY‖² in the rows called padding up to which a mask is taken to be right."""
 
-_NAMED = 3
+
 _ONE_AT_A_TIME = threading.RLock()
 """Of all watches: a lock within would not be copied with the model."""
 
@@ -46,15 +47,15 @@ class _Reading:
 class MaskWatch:
     """Finds layers whose rows called padding carry gradient, and stops the use of masks there.
 
-    The backward pass of a layer has all of dY in hand. If the rows that a mask calls padding hold more than `TOLERANCE` of
-    ‖dY‖², the mask is wrong for this layer: it is not used there from the next forward pass on. What a forward pass draws
-    is so a function of earlier ones, and every estimate stays unbiased.
+    The backward pass of a layer has all of dY in hand. If the rows that a mask calls padding hold more than `TOLERANCE`
+    of ‖dY‖², the mask is wrong for this layer: it is not used there from the next forward pass on. What a forward pass
+    draws is so a function of earlier ones, and every estimate stays unbiased.
 
     On CUDA the host never waits: sums and verdicts stay on the device, and what is told of them arrives when it is there.
 
     Attributes:
-        on_gradient: "warn" tells it once for every layer; "raise" raises `InputError` in the backward pass, which waits for
-            the device; "ignore" does not look at dY, and goes on with every mask.
+        on_gradient: "warn" tells it once for every layer; "raise" raises `InputError` in the backward pass, which waits
+            for the device; "ignore" does not look at dY, and goes on with every mask.
         shares: by layer that uses no mask any more, the share of ‖dY‖² that gave it away; what is on its way is not in it
             (see `read`).
     """
@@ -85,7 +86,7 @@ class MaskWatch:
         if self.on_gradient == "raise":
             share = float(padding / total)
             if share > TOLERANCE:
-                raise InputError(f"masked_gradient='raise': {_sentence({layer: share})}")
+                raise InputError(f"masked_gradient='raise': {masked_gradient_finding({layer: share})}")
         with _ONE_AT_A_TIME:
             before = self._seen.get(layer)
             if before is not None:
@@ -102,7 +103,7 @@ class MaskWatch:
             fresh = {layer: share for layer, share in self.shares.items() if layer not in self._told}
             self._told |= fresh.keys()
         if fresh:
-            warnings.warn(_sentence(fresh) + _ADVICE, UserWarning, stacklevel=2)
+            warnings.warn(f"{masked_gradient_finding(fresh)}; {ADVICE}", WtacrsWarning, stacklevel=2)
 
     def read(self) -> dict[str, float]:
         """`shares` with all that was seen so far; waits for the device."""
@@ -147,12 +148,6 @@ class MaskWatch:
         self._readings = []
 
 
-_ADVICE = (
-    "; it is not used there any more, and all estimates stay unbiased. If the mask is wrong, pass the right one or state "
-    "it by ForwardContext.given; if the loss means to read these rows, nothing needs to be done"
-)
-
-
 def check_masked_gradient(value: object) -> None:
     """Refuse what is no `MaskedGradient`.
 
@@ -168,26 +163,6 @@ def padding_share(dy: Float[Tensor, "n m"], mask: Bool[Tensor, " n"]) -> float:
     """Share of ‖dY‖² in the rows that a mask calls padding; 0 where dY is 0."""
     padding, total = _padding_and_all(dy, mask)
     return float(padding / total) if bool(total > 0) else 0.0
-
-
-def masked_gradient_sentence(shares: Mapping[str, float]) -> str | None:
-    """One line about layers whose rows called padding carry gradient; None if there is none.
-
-    Args:
-        shares: of ‖dY‖² in these rows, by layer.
-    """
-    return _sentence(shares) + _ADVICE if shares else None
-
-
-def _sentence(shares: Mapping[str, float]) -> str:
-    worst = sorted(shares, key=lambda layer: -shares[layer])
-    named = ", ".join(f"{layer or 'the model'} ({shares[layer]:.2g})" for layer in worst[:_NAMED])
-    others = f" and {len(worst) - _NAMED} more" if len(worst) > _NAMED else ""
-    layers = "1 layer" if len(worst) == 1 else f"{len(worst)} layers"
-    return (
-        f"rows that a mask calls padding carry gradient in {layers} (share of ‖dY‖²: {named}{others}), "
-        "so the mask does not fit the loss there"
-    )
 
 
 def _padding_and_all(dy: Float[Tensor, "n m"], mask: Bool[Tensor, " n"]) -> tuple[Tensor, Tensor]:

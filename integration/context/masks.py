@@ -18,6 +18,8 @@ from wtacrs.integration.context.streams import Stream
 IGNORED_LABEL = -100
 MASK_ARGUMENTS = ("attention_mask", "decoder_attention_mask")
 """Arguments of a module's `forward` that say which positions of its own sequences are attended to."""
+TARGET_ARGUMENTS = ("decoder_attention_mask", "labels")
+"""Those that tell an encoder–decoder of padding in its target."""
 
 
 def masks_from_arguments(encoder_decoder: bool, arguments: Mapping[str, Any]) -> list[Tensor]:
@@ -72,4 +74,8 @@ def _add_labelled(mask: Tensor | None, labelled: Tensor | None) -> Tensor | None
 def _as_mask(attention: Any) -> Tensor | None:
     if not isinstance(attention, Tensor) or attention.ndim != 2:
         return None
-    return attention != 0
+    if not attention.is_floating_point():
+        return attention != 0
+    # numbers that are added to scores of attention, 0 for live rows, are not all from 0 to 1, or are all 0
+    factors = ((attention >= 0) & (attention <= 1)).all() & (attention > 0).any()
+    return torch.where(factors, attention > 0, attention >= 0)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from wtacrs.integration.context.masks import MASK_ARGUMENTS
 
@@ -35,15 +36,26 @@ class ModuleCalls:
     def __init__(self, module: nn.Module, listener: Listener, *, outermost: bool) -> None:
         self.listener, self.outermost = listener, outermost
         self._names = _positional(module)
+        self._mask_places = [self._names.index(name) for name in MASK_ARGUMENTS if name in self._names]
         self._handles = [
             module.register_forward_pre_hook(self._enter, with_kwargs=True),
             module.register_forward_hook(self._leave, always_call=True),
         ]
 
+    @staticmethod
+    def on(module: nn.Module) -> list[ModuleCalls]:
+        """All that are hooked on this very module."""
+        owners = (getattr(hook, "__self__", None) for hook in module._forward_pre_hooks.values())
+        return [owner for owner in owners if isinstance(owner, ModuleCalls)]
+
     @property
     def hooked(self) -> bool:
         """Whether the hooks are on a module: not after `remove`, and not in a copy of a layer without its model."""
         return any(handle.id in (handle.hooks_dict_ref() or ()) for handle in self._handles)
+
+    def takes(self, names: Iterable[str]) -> bool:
+        """Whether `forward` has an argument of one of these names."""
+        return not set(names).isdisjoint(self._names)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without handles of a model that is gone, which could not be copied."""
@@ -57,11 +69,18 @@ class ModuleCalls:
     def _enter(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if not self.outermost and not self._has_mask(args, kwargs):
+            return None  # as most blocks, which get theirs with more axes
         by_name = dict(zip(self._names, args, strict=False)) | kwargs
         self.listener.begins(self, module, by_name)
         if EXAMPLE_IDS not in kwargs or EXAMPLE_IDS in self._names:
             return None  # a model that has an argument of this name keeps it
         return args, {name: value for name, value in kwargs.items() if name != EXAMPLE_IDS}
+
+    def _has_mask(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        found = [kwargs.get(name) for name in MASK_ARGUMENTS]
+        found += [args[place] for place in self._mask_places if place < len(args)]
+        return any(isinstance(mask, Tensor) and mask.ndim == 2 for mask in found)
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self.listener.ends(self, output)

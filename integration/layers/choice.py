@@ -44,6 +44,14 @@ def estimator_by_layer(
     }
 
 
+def left_out(choice: EstimatorChoice, name: str) -> bool:
+    """Whether a choice by pattern leaves a name stock: `"exact"` is the first that it fits, or it fits none."""
+    if not isinstance(choice, Mapping):
+        return False
+    pattern = first_fitting(name, choice)
+    return pattern is None or _is_exact(make(choice[pattern]))
+
+
 def _made(spec: str | Estimator, given: str) -> Estimator:
     try:
         return make(spec)

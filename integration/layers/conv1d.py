@@ -11,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from wtacrs.estimators import Estimator, make
 from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
+from wtacrs.integration.layers.least_elements import checked_min_elements
 
 
 class ApproxConv1D(EstimatedWeightGrad, Conv1D):
@@ -23,7 +24,7 @@ class ApproxConv1D(EstimatedWeightGrad, Conv1D):
         nf: m, the features written.
         nx: d, the features read.
         estimator: a spec such as `"wta_crs(budget=0.3)"` or an `Estimator`.
-        min_elements: inputs with fewer numbers than this take the exact path.
+        min_elements: inputs with fewer numbers than this take the exact path; an integer from 0.
 
     >>> import torch
     >>> layer = ApproxConv1D(8, 64, estimator="wta_crs(budget=0.3)", min_elements=0)
@@ -37,11 +38,14 @@ class ApproxConv1D(EstimatedWeightGrad, Conv1D):
     def __init__(self, nf: int, nx: int, *, estimator: str | Estimator, min_elements: int = MIN_ELEMENTS) -> None:
         super().__init__(nf, nx)
         self.estimator = make(estimator)
-        self.min_elements = min_elements
+        self.min_elements = checked_min_elements(min_elements)
 
     def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch m"]:
         """As `Conv1D.forward`."""
-        return self.forward_sampled(x, self.weight.t()) if self.samples(x) else Conv1D.forward(self, x)
+        self.note_call()
+        if not self.samples(x):
+            return Conv1D.forward(self, x)
+        return self.forward_sampled(x, self.weight.t())
 
     def __repr__(self) -> str:
         return f"ApproxConv1D(nf={self.nf}, nx={self.nx}, estimator={self.estimator!r})"

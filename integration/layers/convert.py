@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from weakref import ref
 
 from torch import nn
 
-from wtacrs.estimators import InputError
+from wtacrs.estimators import InputError, WtacrsWarning
 from wtacrs.estimators.core.mask_floor import MASK_FLOOR
-from wtacrs.integration.context.draws import check_seed
 from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.context.mask_watch import MaskedGradient, check_masked_gradient
 from wtacrs.integration.context.peft_names import reads_rank
 from wtacrs.integration.context.streams import usual_stream
-from wtacrs.integration.layers.choice import EstimatorChoice, estimator_by_layer
-from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
-from wtacrs.integration.layers.linear import ApproxLinear
-from wtacrs.integration.layers.linear_layers import FilterFn, conv1d_class, is_linear_layer, linear_layer_names
-from wtacrs.integration.parallel.fsdp_classes import own_class, set_class, unwrapped
+from wtacrs.integration.layers.choice import EstimatorChoice, estimator_by_layer, left_out
+from wtacrs.integration.layers.conversion import Conversion, Part, parts_of, reasons_of, warning_of
+from wtacrs.integration.layers.dynamic_classes import own_class, set_class
+from wtacrs.integration.layers.estimated_weight_grad import (
+    MIN_ELEMENTS,
+    EstimatedWeightGrad,
+    check_mask_floor,
+)
+from wtacrs.integration.layers.least_elements import checked_min_elements
+from wtacrs.integration.layers.linear_layers import FilterFn, asked_once, linear_layer_names
+from wtacrs.integration.layers.unused_layers import exact_after_all
+from wtacrs.integration.layers.verdicts import converted_class, unfit
+from wtacrs.integration.parallel.wrappers import replicated, unwrapped
 from wtacrs.integration.score_memory.gradient_norms import GradientNorms
 from wtacrs.integration.score_memory.kinds import make_gradient_norms
+from wtacrs.validation.seeds import checked_seed
 
 _ATTRIBUTES = (
     "estimator",
@@ -44,31 +55,36 @@ def approximate_(
     seed: int | None = None,
     mask_floor: float = MASK_FLOOR,
     masked_gradient: MaskedGradient | None = None,
-) -> list[str]:
+) -> Conversion:
     """Turn every linear layer of a model into one with an estimated dW, in place.
 
     `nn.Linear` becomes `ApproxLinear`, and the `Conv1D` of transformers (GPT-2) becomes `ApproxConv1D`. Modules keep
     their identity, parameters, hooks and state-dict keys: optimizers built before stay valid and checkpoints load into
-    the stock model. Subclasses of the two are left alone. Layers that are converted already get the new estimator.
+    the stock model. Layers that are converted already get the new estimator.
 
-    Hooks on `model` tell the layers which rows a mask calls padding (see `ForwardContext`). That is a hint: such rows keep
-    a share of the budget, so that estimates are unbiased whatever the mask says, and a layer whose backward pass finds
-    gradient there uses no mask from the next forward pass on (see `MaskWatch`).
+    Hooks on `model` tell the layers which rows a mask calls padding (see `ForwardContext`). That is a hint: such rows
+    keep a share of the budget, so that estimates are unbiased whatever the mask says, and a layer whose backward pass
+    finds gradient there uses no mask from the next forward pass on (see `MaskWatch`).
 
     torch's random numbers are left alone: dropout is that of the stock model, bit by bit. Layers draw by a seed of their
     own and a count of forward passes (see `sampling_state`, which resumes them).
+
+    Left exact are subclasses of the two, whose own `forward` would be lost, lazy layers, complex weights, layers with a
+    parametrization (`torch.nn.utils.parametrize`) and matrices that no linear layer holds. What is returned says so of
+    each, and a `WtacrsWarning` where that is most of the linear work, or where no converted layer trains.
 
     LoRA of peft: convert the model that `get_peft_model` returns, and A of every adapter, which reads the wide input, is
     estimated. B stays exact unless `filter_fn` says otherwise: what it reads is r numbers wide. Base layers are frozen
     and keep nothing, converted or not; converted before `get_peft_model`, they stay so, and their adapters are stock
     layers until `approximate_` is called again. Where A is frozen too (LoRA-FA), nothing of the wide input is kept.
 
-    A model may be converted before or after `DistributedDataParallel` or `torch.distributed.fsdp.fully_shard`; names are
-    those within the wrapper. Every process draws rows of its own, even if all have been seeded alike.
+    A model may be converted before or after `DistributedDataParallel`, `torch.distributed.fsdp.fully_shard`, or
+    `DataParallel` on one device; names are those within the wrapper. Every process draws rows of its own, even if all
+    have been seeded alike.
 
     `torch.compile` takes the step into one graph, and a second one once lengths vary. Compiled layers draw from torch's
-    default generator (seed it differently in every process), and nothing watches their masks. With `dynamic=True` floats such as a budget must not become
-    symbols (`torch._dynamo.config.specialize_float = True`).
+    default generator (seed it differently in every process), and nothing watches their masks. With `dynamic=True` floats
+    such as a budget must not become symbols (`torch._dynamo.config.specialize_float = True`).
 
     Args:
         model: any module; may itself be an `nn.Linear`.
@@ -85,18 +101,23 @@ def approximate_(
             share are dependent. Compiled layers do not share.
         seed: of the layers' random numbers, from 0; None for `torch.initial_seed()`. A model that is converted already
             goes on with its own unless there is a number.
-        mask_floor: δ in (0, 1): the share that rows called padding keep of the budget (see `scores_with_floor`); where the
-            mask is right, the second moment grows by at most 1/(1 − δ).
-        masked_gradient: what happens where such rows carry gradient: "warn" (the default) stops the use of the mask in that
-            layer and says so once, "raise" raises `InputError` in the backward pass, "ignore" does not look.
+        mask_floor: δ in (0, 1): the share that rows called padding keep of the budget (see `scores_with_floor`); where
+            the mask is right, the second moment grows by at most 1/(1 − δ).
+        masked_gradient: what happens where such rows carry gradient: "warn" (the default) stops the use of the mask in
+            that layer and says so once, "raise" raises `InputError` in the backward pass, "ignore" does not look.
 
     Returns:
-        Names of the converted layers, in the order of `model.named_modules()`.
+        Names of the converted layers, in the order of `model.named_modules()`; its attribute `exact` has the reasons of
+        all others.
 
     Raises:
         InputError: if a spec or the scores are unusable, if nothing can be converted, if a pattern fits no such layer
             (with "exact", no linear layer), or if a layer's `forward` was replaced on the instance (by an offloading
-            hook, say), which would bypass the conversion. The model is unchanged.
+            hook, say), which would bypass the conversion, if `min_elements` is no integer from 0, or if `DataParallel`
+            replicates the model over several devices. The model is unchanged.
+
+    Warns:
+        WtacrsWarning: once, in one line, as said above.
 
     >>> model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> approximate_(model, "wta_crs(budget=0.3)", filter_fn=lambda layer, name: layer.out_features > 2)
@@ -106,13 +127,14 @@ def approximate_(
     >>> restore_(model)
     ['2']
     """
-    if seed is not None:
-        check_seed(seed)
-    if isinstance(mask_floor, bool) or not isinstance(mask_floor, float) or not 0 < mask_floor < 1:
-        raise InputError(f"mask_floor={mask_floor!r} must be a float in (0, 1), the share of rows called padding")
+    seed = None if seed is None else checked_seed(seed)
+    check_mask_floor(mask_floor)
     if masked_gradient is not None:
         check_masked_gradient(masked_gradient)
+    min_elements = checked_min_elements(min_elements)
+    _refuse_replicas(model)
     model = unwrapped(model)
+    filter_fn = None if filter_fn is None else asked_once(filter_fn)
     modules = _convertible(model, filter_fn)
     others = [name for name in linear_layer_names(model) if name not in modules]
     chosen = estimator_by_layer(estimator, list(modules), others)
@@ -121,6 +143,7 @@ def approximate_(
         raise InputError(
             f"model={type(model).__name__} has no linear layer "
             + ("that filter_fn accepts" if filter_fn is not None else "to convert")
+            + _first_reason(parts_of(model, filter_fn))
         )
     wanted = {name: found for name, found in chosen.items() if found is not None}
     _refuse_replaced_forwards({name: modules[name] for name in wanted})
@@ -129,9 +152,10 @@ def approximate_(
     for name, module in modules.items():
         if name not in wanted and isinstance(module, EstimatedWeightGrad):
             _make_stock(module)
+    _make_unfit_stock(model)
     if not wanted:
         _remove_unused(model)
-        return []
+        return _conversion(model, wanted, filter_fn, estimator)
     inside = [found for module in model.modules() if (found := ForwardContext.of(module)) is not None]
     context = _context(model, seed, masked_gradient)
     for name, its_own in wanted.items():
@@ -149,7 +173,26 @@ def approximate_(
             layer.context = known = context
             layer.usual_stream, layer.path = usual_stream(model, layer), name
         known.score_memory = norms
-    return list(wanted)
+    context.after_first_backward = partial(_tell_exact_after_all, ref(model), context)
+    conversion = _conversion(model, wanted, filter_fn, estimator)
+    if conversion.warning is not None:
+        warnings.warn(conversion.warning, WtacrsWarning, stacklevel=2)
+    return conversion
+
+
+def conversion_ahead(model: nn.Module, filter_fn: FilterFn | None = None) -> Conversion:
+    """What `approximate_` would return for a stock model and one estimator; the model is left as it is."""
+    model = unwrapped(model)
+    parts = parts_of(model, filter_fn)
+    names = list(_convertible(model, filter_fn))
+    return Conversion(names, reasons_of(parts), warning_of(parts, len(names)))
+
+
+def _conversion(
+    model: nn.Module, wanted: Collection[str], filter_fn: FilterFn | None, estimator: EstimatorChoice
+) -> Conversion:
+    parts = parts_of(model, filter_fn, lambda name: left_out(estimator, name))
+    return Conversion(wanted, reasons_of(parts), warning_of(parts, len(wanted)))
 
 
 def _context(model: nn.Module, seed: int | None, masked_gradient: MaskedGradient | None) -> ForwardContext:
@@ -157,11 +200,30 @@ def _context(model: nn.Module, seed: int | None, masked_gradient: MaskedGradient
     context = ForwardContext.of(model)
     if context is None:
         context = ForwardContext(model, seed=seed)
-    elif seed is not None:
+    else:
+        context.hook_inside(model)
+    if seed is not None:
         context.draws.load_state_dict({"seed": seed, "passes": 0})
     if masked_gradient is not None:
         context.watch.on_gradient = masked_gradient
     return context
+
+
+def _tell_exact_after_all(model: ref[nn.Module], context: ForwardContext) -> None:
+    """Warn of layers whose weight others read directly, which only a backward pass shows."""
+    living = model()
+    names = [] if living is None else exact_after_all(living, context.called)
+    if names:
+        warnings.warn(
+            f"{_counted(names)} exact after all, since another module reads the weight and never calls the layer: "
+            f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}; nothing is saved there",
+            WtacrsWarning,
+            stacklevel=2,
+        )
+
+
+def _counted(names: Sequence[str]) -> str:
+    return "1 converted layer stays" if len(names) == 1 else f"{len(names)} converted layers stay"
 
 
 def _convertible(model: nn.Module, filter_fn: FilterFn | None) -> dict[str, nn.Module]:
@@ -174,6 +236,21 @@ def _convertible(model: nn.Module, filter_fn: FilterFn | None) -> dict[str, nn.M
     }
 
 
+def _refuse_replicas(model: nn.Module) -> None:
+    devices = replicated(model)
+    if devices > 1:
+        raise InputError(
+            f"model={type(model).__name__} over {devices} devices: its replicas are no layers of the model; "
+            "give it one device, or start one process per device with torchrun"
+        )
+
+
+def _first_reason(parts: Sequence[Part]) -> str:
+    """Why the first linear layer or matrix of a model stays exact, if there is any."""
+    reasons = reasons_of(parts)
+    return "".join(f"; {name}: {reason}" for name, reason in [*reasons.items()][:1])
+
+
 def _refuse_replaced_forwards(layers: Mapping[str, nn.Module]) -> None:
     replaced = [name for name, layer in layers.items() if "forward" in vars(layer)]
     if replaced:
@@ -181,23 +258,6 @@ def _refuse_replaced_forwards(layers: Mapping[str, nn.Module]) -> None:
             f"layer {replaced[0]!r} has a forward of its own (an offloading hook?) which would bypass "
             "the conversion; convert before hooks are installed, or leave it out with filter_fn"
         )
-
-
-def converted_class(module: nn.Module) -> type[EstimatedWeightGrad] | None:
-    """What `approximate_` makes of a module (of one converted already: the same again), or None.
-
-    Subclasses of `nn.Linear` and `Conv1D` have a `forward` of their own to lose, and are left alone.
-    """
-    kind = own_class(module)
-    if kind in (nn.Linear, ApproxLinear):
-        return ApproxLinear
-    if is_linear_layer(module) and issubclass(kind, EstimatedWeightGrad) and "stock" in vars(kind):
-        return kind
-    if kind is not conv1d_class():
-        return None
-    from wtacrs.integration.layers.conv1d import ApproxConv1D
-
-    return ApproxConv1D
 
 
 def restore_(model: nn.Module) -> list[str]:
@@ -208,9 +268,7 @@ def restore_(model: nn.Module) -> list[str]:
     """
     restored = []
     for name, module in unwrapped(model).named_modules():
-        context = ForwardContext.of(module)
-        if context is not None:
-            context.remove()
+        ForwardContext.leave(module)
         if isinstance(module, EstimatedWeightGrad):
             _make_stock(module)
             restored.append(name)
@@ -221,6 +279,13 @@ def _make_stock(layer: EstimatedWeightGrad) -> None:
     for attribute in _ATTRIBUTES:
         layer.__dict__.pop(attribute, None)
     set_class(layer, layer.stock)
+
+
+def _make_unfit_stock(model: nn.Module) -> None:
+    """Give up layers that can no longer be estimated: parametrized, or made complex, since they were converted."""
+    for module in model.modules():
+        if isinstance(module, EstimatedWeightGrad) and unfit(module) is not None:
+            _make_stock(module)
 
 
 def _remove_unused(model: nn.Module) -> None:

@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from wtacrs.estimators import Estimator, row_norms
+from wtacrs.estimators.core.errors import InputError
 from wtacrs.estimators.core.mask_floor import MASK_FLOOR, scores_with_floor
 from wtacrs.estimators.core.sizing import exact_at, rows_kept
 from wtacrs.integration.context.forward_context import ForwardContext
@@ -26,6 +28,18 @@ from wtacrs.integration.score_memory.gradient_norms import GradientNorms
 MIN_ELEMENTS = 16_384
 
 
+def check_mask_floor(value: object) -> None:
+    """Refuse what is no share.
+
+    Raises:
+        InputError: naming what is accepted.
+    """
+    if isinstance(value, bool) or not isinstance(value, float) or not 0.0 < value < 1.0:
+        raise InputError(
+            f"mask_floor={value!r} must be a float in (0, 1), the share that rows called padding keep"
+        )
+
+
 class EstimatedWeightGrad(nn.Module):
     """Mixin of a linear layer: an estimator for its dW, what the layer knows of its forward pass, and the exact path.
 
@@ -33,13 +47,13 @@ class EstimatedWeightGrad(nn.Module):
     `forward_sampled` in its `forward` where the layer `samples`. The mixin has no parameters and no state of its own: a
     layer becomes converted, and stock again, by a change of its class.
 
-    The ordinary path is taken, and nothing beyond what it keeps is kept, in eval mode, without gradients, with a frozen
-    weight, with the `exact` estimator or one that keeps every row, and for inputs of fewer than `min_elements` numbers,
-    where sampling could save next to nothing.
+    The ordinary path is taken, and nothing beyond what it keeps is kept, in eval mode, without gradients, with a frozen,
+    complex or parametrized weight, with the `exact` estimator or one that keeps every row, and for inputs of fewer than
+    `min_elements` numbers, where sampling could save next to nothing.
 
     A mask is a hint: rows that it calls padding keep the share `mask_floor` of the rows that are not certain to be kept
-    (`scores_with_floor`), so that the estimate is unbiased whatever the mask says, and `MaskWatch` stops the use of a mask
-    whose padding carries gradient. Estimators that do not go by the sizes of scores sample all rows alike, padding
+    (`scores_with_floor`), so that the estimate is unbiased whatever the mask says, and `MaskWatch` stops the use of a
+    mask whose padding carries gradient. Estimators that do not go by the sizes of scores sample all rows alike, padding
     included. Non-finite inputs give a dW of NaN, as they do in the stock layer.
 
     Attributes:
@@ -104,8 +118,15 @@ class EstimatedWeightGrad(nn.Module):
             sample = Sample(kept, self.path)
             if self._shares(current):
                 current.shared.add(input, self._terms(input), sample)
+        if current.freed is not None and can_share(weight):  # tensors of torch.func have no storage
+            current.freed.note(self.path, input, sample.kept, autocast_dtype(input))
         on_grad = self._on_grad(current, sample.leader, input)
         return sampled_linear(input, weight, self.bias, self.estimator, kept=sample.kept, on_grad=on_grad)
+
+    def note_call(self) -> None:
+        """Tell the context that something has called the layer, and not only read its weight."""
+        if self.context is not None and not torch.compiler.is_compiling():
+            self.context.called.add(self.path)
 
     def finds_shared(self, x: Tensor) -> bool:
         """Whether another layer has kept a copy of this very input already, which this one would share."""
@@ -119,11 +140,20 @@ class EstimatedWeightGrad(nn.Module):
         """
         return self._scores(None if self.context is None else self.context.current, x)
 
+    def mask_of(self, x: Float[Tensor, "*batch d"]) -> Bool[Tensor, " n"] | None:
+        """Which rows of an input are sampled as real ones in the forward pass under way; None if no mask is in use."""
+        current = None if self.context is None else self.context.current
+        if current is None or not self.estimator.traits.uses_scores:
+            return None
+        return self._mask(current, current.unflattened(x).shape[:-1])
+
     def samples(self, x: Tensor) -> bool:
         """Whether dW would be estimated for this input, rather than the ordinary path taken."""
         return (
             self.training
             and torch.is_grad_enabled()
+            and not is_parametrized(self)  # such a weight is computed at every access
+            and self.weight.is_floating_point()
             and self.weight.requires_grad
             and self.estimator.traits.family != "exact"
             and x.numel() >= max(self.min_elements, 1)

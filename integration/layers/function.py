@@ -37,11 +37,10 @@ class SampledLinear(torch.autograd.Function):
         kept: Compressed | None,
         on_grad: GradRowsHook | None,
     ) -> Float[Tensor, "*batch m"]:
-        """`x @ weight.T + bias`, by the same kernel as `nn.Linear`; not a view, which could not be changed in place."""
-        output = F.linear(x, weight, bias)
-        if torch.compiler.is_compiling() or not output._is_view():
-            return output
-        return torch.ops.aten._unsafe_view(output, output.shape)
+        """`x @ weight.T + bias`, by the same kernel as `nn.Linear`."""
+        y = F.linear(x, weight, bias)
+        # autograd forbids an activation in place on a view that a Function returns
+        return y if y._base is None else torch.ops.aten._unsafe_view(y, y.shape)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -113,7 +112,7 @@ def _tracked_below(level: int, tensor: Tensor) -> bool:
 
 
 def _poisoned(dw: Tensor, poison: Tensor | None, dy: Tensor, *, told_by_bias: bool) -> Tensor:
-    """NaN where X was not finite; likewise for dY in half precision, of which an infinite row may not be among those kept.
+    """NaN where X was not finite; likewise for dY in half precision, of which an infinite row may not be kept.
 
     db, where there is one, tells `GradScaler` of dY already.
     """

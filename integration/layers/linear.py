@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from wtacrs.estimators import Estimator, make
 from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
+from wtacrs.integration.layers.least_elements import checked_min_elements
 
 
 class ApproxLinear(EstimatedWeightGrad, nn.Linear):
@@ -21,7 +22,7 @@ class ApproxLinear(EstimatedWeightGrad, nn.Linear):
         out_features: m.
         bias: whether there is a bias.
         estimator: a spec such as `"wta_crs(budget=0.3)"` or an `Estimator`.
-        min_elements: inputs with fewer numbers than this take the exact path.
+        min_elements: inputs with fewer numbers than this take the exact path; an integer from 0.
         device: as in `nn.Linear`.
         dtype: as in `nn.Linear`.
 
@@ -46,10 +47,11 @@ class ApproxLinear(EstimatedWeightGrad, nn.Linear):
     ) -> None:
         super().__init__(in_features, out_features, bias=bias, device=device, dtype=dtype)
         self.estimator = make(estimator)
-        self.min_elements = min_elements
+        self.min_elements = checked_min_elements(min_elements)
 
     def forward(self, input: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch m"]:
         """As `nn.Linear.forward`."""
+        self.note_call()
         if not self.samples(input):
             return F.linear(input, self.weight, self.bias)
         return self.forward_sampled(input, self.weight)

@@ -5,11 +5,12 @@ transformers is not imported here: a model that holds a `Conv1D` has imported it
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from wtacrs.validation.patterns import fitting
 
@@ -28,9 +29,16 @@ def is_linear_layer(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or (conv1d is not None and isinstance(module, conv1d))
 
 
-def input_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """The input of a linear layer from the arguments of its call: the first, by position or by keyword."""
-    return args[0] if args else next(iter(kwargs.values()))
+def layer_input(layer: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
+    """What a linear layer was called with, by position or by its `forward`'s name for it.
+
+    >>> layer_input(nn.Linear(2, 1), (), {"input": "x"})
+    'x'
+    """
+    if args:
+        return args[0]
+    first = next(iter(inspect.signature(layer.forward).parameters), None)
+    return kwargs[first] if first is not None and first in kwargs else next(iter(kwargs.values()))
 
 
 def linear_layer_names(model: nn.Module) -> list[str]:
@@ -45,6 +53,18 @@ def fitting_layers(model: nn.Module, patterns: Sequence[str]) -> list[str]:
         InputError: if a pattern fits none.
     """
     return fitting(linear_layer_names(model), patterns, what="linear layers")
+
+
+def asked_once(filter_fn: FilterFn) -> FilterFn:
+    """The filter, asked once for each name: one that counts, or draws, gives one answer."""
+    known: dict[str, bool] = {}
+
+    def answer(layer: Any, name: str) -> bool:
+        if name not in known:
+            known[name] = bool(filter_fn(layer, name))
+        return known[name]
+
+    return answer
 
 
 def filter_of(model: nn.Module, patterns: Sequence[str] | None) -> FilterFn | None:

@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wtacrs.estimators import InputError, row_norms
+from wtacrs.estimators import InputError, WtacrsWarning, row_norms
 from wtacrs.integration.context.forward_context import ForwardContext
-from wtacrs.integration.context.mask_watch import TOLERANCE, masked_gradient_sentence, padding_share
-from wtacrs.integration.layers.linear_layers import FilterFn, input_of, is_linear_layer
+from wtacrs.integration.context.mask_watch import TOLERANCE, padding_share
+from wtacrs.integration.layers.linear_layers import FilterFn, is_linear_layer, layer_input
+from wtacrs.integration.parallel.wrappers import unwrapped
 from wtacrs.validation.layers.captures import Captures, LayerCapture, load_captures, write_captures
+from wtacrs.validation.masked_gradient import masked_gradient_sentence
 
 LossFn = Callable[[Any], Tensor]
 
@@ -31,15 +33,17 @@ class _Recorder:
         self._calls: dict[str, int] = {}
         self._handles = [
             layer.register_forward_hook(
-                lambda _, args, kwargs, output, name=name: self._record(name, input_of(args, kwargs), output),
+                lambda layer, args, kwargs, output, name=name: self._record(
+                    name, layer_input(layer, args, kwargs), output
+                ),
                 with_kwargs=True,
             )
             for name, layer in layers.items()
         ]
 
-    def _record(self, name: str, x: Tensor, output: Tensor) -> None:
+    def _record(self, name: str, x: Tensor, output: Tensor) -> Tensor | None:
         if not output.requires_grad:
-            return
+            return None
         call = self._calls[name] = self._calls.get(name, -1) + 1
         entry = name if call == 0 else f"{name}@{call}"
         rows = x.detach().reshape(-1, x.shape[-1])
@@ -48,6 +52,7 @@ class _Recorder:
         mask = torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device) if mask is None else mask
         self.entries[entry] = (rows, mask.reshape(-1))
         self.outputs[entry] = output
+        return output.clone()  # what reads the output may change it in place, and dY with it
 
     def remove(self) -> None:
         for handle in self._handles:
@@ -124,13 +129,15 @@ def capture(
         The file, opened lazily.
 
     Raises:
-        InputError: if there is no batch, no layer, no loss, a layer's dY is not finite, or `earlier` has other layers than
-            the model.
+        InputError: if there is no batch, no layer, no loss, a layer's dY is not finite, or `earlier` has other layers
+            than the model.
 
     Warns:
-        UserWarning: once, if rows that a mask calls padding carry gradient. Every row of such an entry counts as real, and
-            the metadata say which layers these are and their share of ‖dY‖² (`masked_gradient`).
+        WtacrsWarning: once, if rows that a mask calls padding carry gradient. Every row of such an entry counts as real,
+            and the metadata say which layers these are and their share of ‖dY‖² (`masked_gradient`).
     """
+    model = unwrapped(model)
+    earlier = None if earlier is None else unwrapped(earlier)
     layers = _chosen_layers(model, filter_fn)
     if not layers:
         raise InputError(f"model={type(model).__name__} has no linear layer that filter_fn accepts")
@@ -154,7 +161,7 @@ def capture(
         raise InputError("batches: no layer was captured; there is no batch, or no layer needs a gradient")
     told = masked_gradient_sentence(now.misled)
     if told is not None:
-        warnings.warn(told, UserWarning, stacklevel=2)
+        warnings.warn(told, WtacrsWarning, stacklevel=2)
     found_out = {"masked_gradient": now.misled} if now.misled else {}
     write_captures(Path(path), captured, {"model": type(model).__name__, **found_out, **(metadata or {})})
     return load_captures(path)

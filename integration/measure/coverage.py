@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy as has_no_shape
 
-from wtacrs.integration.context.peft_names import reads_rank
-from wtacrs.integration.layers.convert import converted_class
-from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS
-from wtacrs.integration.layers.linear_layers import FilterFn, input_of, is_linear_layer
+from wtacrs.integration.layers.dynamic_classes import own_class
+from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
+from wtacrs.integration.layers.least_elements import checked_min_elements
+from wtacrs.integration.layers.linear_layers import FilterFn, is_linear_layer, layer_input
+from wtacrs.integration.layers.verdicts import Gradient, verdict_of
+from wtacrs.integration.parallel.wrappers import unwrapped
 from wtacrs.validation.patterns import pattern_of
-
-Gradient = Literal["estimated", "exact", "none"]
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,20 @@ def coverage(
 
     Returns:
         Groups in the order of `model.named_modules()`.
+
+    Raises:
+        InputError: if `min_elements` is no integer from 0.
     """
+    min_elements = checked_min_elements(min_elements)
+    model = unwrapped(model)
     owners = _by_weight(model)
     calls = None if batch is None else _largest_inputs(model, batch)
     groups: dict[tuple[Any, ...], list[nn.Module]] = {}
     for name, module in model.named_modules():
         if not any(True for _ in module.parameters(recurse=False)):
             continue
-        gradient, reason = _verdict(model, name, module, filter_fn)
+        verdict = verdict_of(model, name, module, filter_fn)
+        gradient, reason = verdict.gradient, verdict.reason
         if gradient == "estimated" and calls is not None:
             gradient, reason = _as_called(calls.get(name), min_elements, reason)
         if gradient == "estimated" and not reason:
@@ -92,45 +99,6 @@ def estimated_share(found: Iterable[Coverage]) -> float:
     return sizes["estimated"] / trained if trained else 0.0
 
 
-def _verdict(model: nn.Module, name: str, module: nn.Module, filter_fn: FilterFn | None) -> tuple[Gradient, str]:
-    if not any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
-        return "none", "frozen: nothing is kept for dW"
-    if not is_linear_layer(module):
-        return "exact", _other_kind(module)
-    if converted_class(module) is None:
-        return "exact", _subclass(model, name, module)
-    if not module.weight.requires_grad:
-        return "none", "the weight is frozen, a bias needs nothing of X"
-    if "forward" in vars(module):
-        return "exact", "its forward is replaced on the instance, so approximate_ refuses the model"
-    if filter_fn is not None and not filter_fn(module, name):
-        return "exact", "left out by the filter"
-    if filter_fn is None and reads_rank(name):
-        return "exact", "B of an adapter: its input is r numbers wide"
-    return "estimated", ""
-
-
-def _other_kind(module: nn.Module) -> str:
-    name = type(module).__name__
-    if isinstance(module, nn.Embedding):
-        return "a look-up: ids are kept, no X"
-    if "norm" in name.lower():
-        return "a norm: its dW is no product of matrices"
-    if isinstance(module, nn.modules.conv._ConvNd):
-        return "a convolution"
-    if isinstance(module, nn.MultiheadAttention):
-        return "hands its weights to a function, no layer is called"
-    return "no linear layer"
-
-
-def _subclass(model: nn.Module, name: str, module: nn.Module) -> str:
-    parent = model.get_submodule(name.rpartition(".")[0])
-    if isinstance(parent, nn.MultiheadAttention):
-        return "never called: its attention takes the weight alone"
-    base = "nn.Linear" if isinstance(module, nn.Linear) else "Conv1D"
-    return f"a subclass of {base}, whose own forward would be lost"
-
-
 def _as_called(largest: int | None, min_elements: int, reason: str) -> tuple[Gradient, str]:
     if largest is None:
         return "exact", "not called in this batch"
@@ -149,7 +117,7 @@ def _by_weight(model: nn.Module) -> dict[int, list[str]]:
 
 
 def _tied(owners: Mapping[int, list[str]], name: str, module: nn.Module) -> str:
-    others = [other for other in owners[id(module.weight)] if other != name]
+    others = [other for other in owners.get(id(module._parameters.get("weight")), ()) if other != name]
     return f"tied to {others[0]}, whose part of dW is exact" if others else ""
 
 
@@ -162,7 +130,7 @@ def _largest_inputs(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, 
 
     handles = [
         module.register_forward_pre_hook(
-            lambda _, args, kwargs, name=name: note(name, input_of(args, kwargs)), with_kwargs=True
+            lambda layer, args, kwargs, name=name: note(name, layer_input(layer, args, kwargs)), with_kwargs=True
         )
         for name, module in model.named_modules()
         if is_linear_layer(module)
@@ -179,18 +147,19 @@ def _largest_inputs(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, 
 
 
 def _stock_name(module: nn.Module) -> str:
-    converted = converted_class(module)
-    return (type(module) if converted is None else converted.stock).__name__
+    kind = own_class(module)
+    return (kind.stock if issubclass(kind, EstimatedWeightGrad) else kind).__name__
 
 
 def _shape(module: nn.Module) -> tuple[int, ...]:
     weight = module._parameters.get("weight")
-    return () if weight is None else tuple(weight.shape)
+    return () if weight is None or has_no_shape(weight) else tuple(weight.shape)
 
 
 def _numbers(modules: Iterable[nn.Module], seen: set[int]) -> int:
     total = 0
     for parameter in (p for module in modules for p in module.parameters(recurse=False)):
-        total += 0 if id(parameter) in seen else parameter.numel()
+        known = id(parameter) in seen or has_no_shape(parameter)
+        total += 0 if known else parameter.numel()
         seen.add(id(parameter))
     return total

@@ -20,15 +20,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from wtacrs.estimators.core.errors import InputError
+from wtacrs.integration.context.sampling_state import misled_layers
 from wtacrs.integration.layers.convert import approximate_, restore_
 from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
+from wtacrs.integration.layers.least_elements import checked_min_elements
 from wtacrs.integration.layers.linear_layers import filter_of
+from wtacrs.integration.measure.kept_bytes import training_layers
+from wtacrs.integration.measure.saved_storages import SavedStorages, is_cast, storages_of, unpacked
 from wtacrs.validation.properties.saved_for_backward import note_contexts
 from wtacrs.validation.records.memory import StepMemory, TypeBytes
 
@@ -61,9 +64,10 @@ def step_memory(
         min_elements: as in `approximate_`.
 
     Raises:
-        InputError: on an unusable spec or pattern, and if the model cannot checkpoint, does so already, or gives no
-            loss.
+        InputError: on an unusable spec, pattern or `min_elements`, and if the model cannot checkpoint, does so already,
+            or gives no loss.
     """
+    min_elements = checked_min_elements(min_elements)
     if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
         raise InputError(f"model={type(model).__name__}: its activation checkpointing is on already; turn it off")
     gradients = {parameter: parameter.grad for parameter in model.parameters()}
@@ -76,20 +80,27 @@ def step_memory(
             saved = _saved(model, lambda: _loss(model, batch, precision), batch)
             model.zero_grad(set_to_none=True)
             peak = _peak(model, lambda: _loss(model, batch, precision).backward())
+            misled = misled_layers(model)
     finally:
         restore_(model)
         model.train(mode)
         for parameter, gradient in gradients.items():
             parameter.grad = gradient
     return StepMemory(
-        estimator=estimator, checkpointing=checkpointing, converted=converted, saved=saved, peak=peak
+        estimator=estimator,
+        checkpointing=checkpointing,
+        converted=converted,
+        saved=saved,
+        peak=peak,
+        masked_gradient=misled,
     )
 
 
 def _convert(model: nn.Module, estimator: str, layers: Sequence[str] | None, min_elements: int) -> int:
     if estimator == "exact":
         return 0
-    return len(approximate_(model, estimator, filter_fn=filter_of(model, layers), min_elements=min_elements))
+    approximate_(model, estimator, filter_fn=filter_of(model, layers), min_elements=min_elements)
+    return len(training_layers(model))
 
 
 def _loss(model: nn.Module, batch: Batch, precision: str) -> Tensor:
@@ -105,38 +116,22 @@ Keeper = tuple[nn.Module | None, str]
 """A module, and what is told of it."""
 
 
-class _Ledger:
-    """Saved storages, and the modules that were running when they were saved."""
-
-    def __init__(self) -> None:
-        self.running: list[nn.Module] = []
-        self._entries: dict[StorageWeakRef, tuple[int, set[Keeper]]] = {}
-
-    def note(self, tensor: Tensor) -> Tensor:
-        """Enter a tensor, which is kept as it is."""
-        storage = tensor.untyped_storage()
-        _, keepers = self._entries.setdefault(StorageWeakRef(storage), (storage.nbytes(), set()))
-        module = self.running[-1] if self.running else None
-        keepers.add((module, CASTS if _is_cast(tensor, module) else _type_name(module)))
-        return tensor
-
-    def alive(self, known: set[StorageWeakRef]) -> Iterator[tuple[int, set[Keeper]]]:
-        """Bytes and keepers of what has not been freed and is not known otherwise."""
-        for storage, entry in self._entries.items():
-            if not storage.expired() and storage not in known:
-                yield entry
-
-
 def _saved(model: nn.Module, forward: Callable[[], Tensor], batch: Batch) -> list[TypeBytes]:
-    ledger = _Ledger()
-    with _noting_modules(model, ledger), torch.autograd.graph.saved_tensors_hooks(ledger.note, lambda kept: kept):
+    running: list[nn.Module] = []
+
+    def keeper(tensor: Tensor) -> Keeper:
+        module = running[-1] if running else None
+        return module, CASTS if is_cast(tensor, module) else _type_name(module)
+
+    saved = SavedStorages(keeper)
+    with _noting_modules(model, running), torch.autograd.graph.saved_tensors_hooks(saved.pack, unpacked):
         loss = forward()
-    note_contexts(loss.grad_fn, ledger.note)
+    note_contexts(loss.grad_fn, saved.note)
     apart = (*model.parameters(), *model.buffers(), *batch.values())
-    known = {StorageWeakRef(tensor.untyped_storage()) for tensor in apart}
+    known = {reference for tensor in apart for reference in storages_of(tensor)}
     sizes: Counter[tuple[str, ...]] = Counter()
     keepers: dict[tuple[str, ...], set[nn.Module | None]] = {}
-    for size, found in ledger.alive(known):
+    for size, found in saved.alive(known).values():
         types = tuple(sorted({name for _, name in found}))
         sizes[types] += size
         keepers.setdefault(types, set()).update(module for module, _ in found)
@@ -149,23 +144,13 @@ def _type_name(module: nn.Module | None) -> str:
     return (module.stock if isinstance(module, EstimatedWeightGrad) else type(module)).__name__
 
 
-def _is_cast(tensor: Tensor, module: nn.Module | None) -> bool:
-    """Whether a saved tensor is the weight of its layer in another dtype, by its values."""
-    weight = getattr(module, "weight", None)
-    if not isinstance(weight, Tensor) or tensor.dtype == weight.dtype or not tensor.is_floating_point():
-        return False
-    with torch.no_grad():
-        cast = weight.to(tensor.dtype)
-        return torch.equal(tensor, cast) or (cast.ndim == 2 and torch.equal(tensor, cast.T))
-
-
 @contextlib.contextmanager
-def _noting_modules(model: nn.Module, ledger: _Ledger) -> Iterator[None]:
+def _noting_modules(model: nn.Module, running: list[nn.Module]) -> Iterator[None]:
     def enter(module: nn.Module, _: Any) -> None:
-        ledger.running.append(module)
+        running.append(module)
 
     def leave(*_: Any) -> None:
-        ledger.running.pop()
+        running.pop()
 
     handles = []
     for module in model.modules():

@@ -16,6 +16,7 @@ import torch
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.tasks.hub import hub_problem, one_line, quiet, refuse
+from wtacrs.validation.seeds import checked_seed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, T5ForConditionalGeneration
@@ -83,6 +84,7 @@ def small_t5(
     function of the seed and the sizes; torch's global generators are left as they were. Raises `InputError` for
     sizes below 1, `heads` that do not divide `d_model`, or a dropout outside [0, 1).
     """
+    seed = checked_seed(seed)
     from transformers import T5Config, T5ForConditionalGeneration
 
     sizes = {"d_model": d_model, "d_ff": d_ff, "layers": layers, "decoder_layers": decoder_layers, "heads": heads}
@@ -142,6 +144,7 @@ def load_model(name: str, task: TaskData, *, seed: int = 0) -> tuple[PreTrainedM
         InputError: if the folder is missing or incomplete, the checkpoint lacks weights, or the hub cannot be
             reached and nothing is cached.
     """
+    seed = checked_seed(seed)
     local = check_local("model", name)
     if local:
         _require_files(Path(name))

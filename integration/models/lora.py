@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.layers.linear_layers import fitting_layers
 from wtacrs.integration.models.loading import is_text_to_text
+from wtacrs.validation.seeds import checked_seed
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -61,6 +62,7 @@ def add_lora(
     Raises:
         InputError: if peft is not installed, or a pattern fits no layer.
     """
+    seed = checked_seed(seed)
     require_peft()
     from peft import LoraConfig, TaskType, get_peft_model
 

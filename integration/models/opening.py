@@ -20,6 +20,7 @@ from wtacrs.integration.models.loading import (
 from wtacrs.integration.models.small_models import check_new, is_new, new_model, new_model_name
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.tasks.loading import load_task
+from wtacrs.validation.seeds import checked_seed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -88,6 +89,7 @@ def open_model(
     Raises:
         InputError: if something cannot be loaded, or a tokenizer is named beside a checkpoint, which has its own.
     """
+    seed = checked_seed(seed)
     if model is not None and not is_new(model):
         _refuse_tokenizer(tokenizer)
         return load_model(model, task, seed=seed)

@@ -15,6 +15,7 @@ import torch
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.models.loading import EMBEDDING_SCALE
 from wtacrs.integration.tasks.base import TaskData
+from wtacrs.validation.seeds import checked_seed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -118,6 +119,7 @@ def new_model(name: str, tokenizer: PreTrainedTokenizerBase, task: TaskData, *, 
     Raises:
         InputError: on another name.
     """
+    seed = checked_seed(seed)
     check_new(name)
     labels = dict(enumerate(task.labels or ["number"]))
     common = {

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, distributed
 
 from wtacrs.estimators.core.errors import InputError
@@ -127,8 +126,3 @@ class Processes:
         """Leave the others."""
         if self.count > 1:
             distributed.destroy_process_group()
-
-
-def own_seed() -> int:
-    """A seed from torch's default generator, one that processes seeded alike do not share."""
-    return Processes.here().own_seed(int(torch.randint(2**62, ())))

@@ -28,6 +28,7 @@ from wtacrs.validation.records.budgets import BudgetPoint, BudgetsResult, Differ
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.records.training import TrainingResult
 from wtacrs.validation.runner import Runner
+from wtacrs.validation.seeds import checked_seed
 from wtacrs.validation.summaries.compare import LayerMedian, layer_medians
 from wtacrs.validation.summaries.series import series
 
@@ -71,6 +72,7 @@ def budgets_study(
     """
     if seeds < 1:
         raise InputError(f"seeds={seeds}: at least 1 is needed")
+    checked_seed(config.seed + seeds - 1, f"seeds={seeds} from seed={config.seed} on: the last seed")
     chosen = _at_budgets(estimator, budgets)
     task = subject.load()
     numbers = [config.seed + i for i in range(seeds)]

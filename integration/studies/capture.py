@@ -20,6 +20,7 @@ from wtacrs.integration.training.defaults import LEARNING_RATE
 from wtacrs.validation.files import check_folder
 from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.runner import Report
+from wtacrs.validation.seeds import checked_seed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -59,6 +60,7 @@ def capture_study(
     Raises:
         InputError: on anything that cannot be loaded or used; what needs no model is checked before one is opened.
     """
+    seed = checked_seed(seed)
     if out.is_dir():
         raise InputError(f"out={out} is a folder; the name of a file is needed")
     check_age(after, age)
@@ -113,6 +115,7 @@ def capture_task(
     Raises:
         InputError: as `capture` and `task_batches`.
     """
+    seed = checked_seed(seed)
     torch.manual_seed(seed)
     model.train()
     if earlier is not None:

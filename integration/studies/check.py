@@ -21,6 +21,7 @@ from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.check import CheckResult, Verdict
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.runner import Report
+from wtacrs.validation.seeds import checked_seed
 from wtacrs.validation.statistics.significance import mean_test
 
 
@@ -44,6 +45,7 @@ def check_study(
     Raises:
         InputError: on an unusable level, number of draws or layer.
     """
+    seed = checked_seed(seed)
     entries = [] if captures is None else chosen_entries(captures, layers)
     share = level / 2 if entries else level
     if isinstance(estimator, (ExternalProduct, ExternalLinear)):

@@ -19,6 +19,7 @@ from wtacrs.validation.records.base import ScoreKind, stamp
 from wtacrs.validation.records.compare import ComparisonResult, ComparisonRow
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.runner import Runner
+from wtacrs.validation.seeds import checked_seed
 
 DEFAULT_ESTIMATORS = ("topk", "crs", "wta_crs", 'wta_crs(winners="optimal")', "systematic")
 DEFAULT_BUDGETS = (0.05, 0.1, 0.2, 0.3, 0.5)
@@ -79,6 +80,7 @@ def comparison_study(
     Raises:
         InputError: on an unusable estimator or layer; the runner keeps finished parts.
     """
+    seed = checked_seed(seed)
     runner = Runner() if runner is None else runner
     rows = compare(
         captures,

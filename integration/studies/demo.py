@@ -29,6 +29,7 @@ from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.records.training import TrainingResult
 from wtacrs.validation.runner import Runner
+from wtacrs.validation.seeds import checked_seed
 from wtacrs.validation.summaries.sweep import which_winners
 
 ESTIMATOR = "wta_crs(budget=0.3)"
@@ -46,6 +47,7 @@ def run_demo(out: Path, *, seed: int, console: Console) -> Path:
     Returns:
         The report's path.
     """
+    seed = checked_seed(seed)
     started = time.perf_counter()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

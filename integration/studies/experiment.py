@@ -38,6 +38,7 @@ from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.experiment import Equivalence, ExperimentResult, ExperimentRow, ExperimentRun
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.records.training import TrainingResult
+from wtacrs.validation.seeds import ACCEPTED_SEEDS, is_seed
 from wtacrs.validation.statistics.equivalence import (
     adjusted,
     nothing_learned,
@@ -67,6 +68,14 @@ class ExperimentConfig(BaseModel):
     variance: Literal["own", "pooled"] = "own"
     training: dict[str, Any] = {}
     methods: dict[str, dict[str, Any]] = Field(min_length=1)
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _usable(cls, value: Any) -> Any:
+        for seed in value if isinstance(value, list | tuple) else ():
+            if not is_seed(seed):
+                raise ValueError(f"{seed!r} must be {ACCEPTED_SEEDS}")
+        return value
 
     @field_validator("seeds")
     @classmethod

@@ -18,6 +18,7 @@ from wtacrs.validation.records.base import ScoreKind, stamp
 from wtacrs.validation.records.layer_tests import LayerTest, LayerTestResult
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.runner import Runner, Task, file_mark
+from wtacrs.validation.seeds import checked_seed
 from wtacrs.validation.statistics.one_sample import check_sample
 from wtacrs.validation.statistics.variance_ratio import LEAST_DRAWS, Quantity
 
@@ -60,6 +61,7 @@ def layer_test_study(
     Raises:
         InputError: on an unusable argument, or if every chosen layer has the product zero.
     """
+    seed = checked_seed(seed)
     check_sample(draws, level, LEAST_DRAWS)
     entries = chosen_entries(captures, layers)
     estimators = [make(candidate.estimator) for candidate in candidates_from(specs, budgets)]

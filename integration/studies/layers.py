@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from wtacrs.estimators import InputError
+from wtacrs.estimators import InputError, WtacrsWarning
+from wtacrs.integration.layers.convert import conversion_ahead
 from wtacrs.integration.layers.linear_layers import filter_of
 from wtacrs.integration.measure.coverage import Coverage, coverage
 from wtacrs.integration.models.loading import is_text_to_text, model_name, task_tokenizer
@@ -15,6 +17,7 @@ from wtacrs.integration.models.opening import check_model, open_model
 from wtacrs.integration.models.small_models import NEW_MODELS
 from wtacrs.integration.tasks.batches import require_examples, task_batches
 from wtacrs.integration.tasks.loading import load_task
+from wtacrs.validation.seeds import checked_seed
 
 
 def coverage_study(
@@ -43,6 +46,7 @@ def coverage_study(
     Raises:
         InputError: on anything that cannot be loaded or used.
     """
+    seed = checked_seed(seed)
     chosen: list[str | None] = list(models) if models else [None, *NEW_MODELS]
     for name in chosen:
         check_model(name, None)
@@ -61,4 +65,8 @@ def coverage_study(
         options = {"batches": 1, "batch_size": batch_size, "max_length": max_length, "seed": seed}
         (batch,) = task_batches(task, tokenizer, text_to_text=is_text_to_text(model), **options)
         adapted = model if lora is None else add_lora(model, lora, seed=seed)
-        yield title, coverage(adapted, batch, filter_fn=filter_of(adapted, layers))
+        chosen_layers = filter_of(adapted, layers)
+        warning = conversion_ahead(adapted, chosen_layers).warning
+        if warning is not None:
+            warnings.warn(f"{title}: {warning}", WtacrsWarning, stacklevel=2)
+        yield title, coverage(adapted, batch, filter_fn=chosen_layers)

@@ -22,6 +22,7 @@ from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.memory import MemoryResult
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.runner import Report
+from wtacrs.validation.seeds import checked_seed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -49,6 +50,7 @@ def memory_study(
     Raises:
         InputError: on anything that cannot be loaded or used; what needs no model is checked before one is opened.
     """
+    seed = checked_seed(seed)
     if precision not in ("fp32", "bf16"):
         raise InputError(f"--precision {precision!r} must be fp32 or bf16")
     for spec in estimators:
@@ -101,6 +103,7 @@ def measure_memory(
     Raises:
         InputError: on an unusable spec or pattern, and on too few examples.
     """
+    seed = checked_seed(seed)
     name, text_to_text = model_name(model), is_text_to_text(model)
     if lora_rank is not None:
         name = f"{name} with {'LoRA-FA' if lora_fa else 'LoRA'} {lora_rank}"

@@ -18,6 +18,7 @@ from wtacrs.validation.records.base import ScoreKind, stamp
 from wtacrs.validation.records.noise import LayerNoise, NoiseResult
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.runner import Runner, Task, file_mark
+from wtacrs.validation.seeds import checked_seed
 
 DEFAULT_ESTIMATORS = ("topk", "crs", "wta_crs", 'wta_crs(winners="optimal")')
 DEFAULT_BUDGETS = (0.1, 0.3, 0.5)
@@ -43,6 +44,7 @@ def noise_study(
     Raises:
         InputError: on an unusable spec, budget or layer, on captures of a single batch, and if no layer has any noise.
     """
+    seed = checked_seed(seed)
     entries = layer_entries(captures)
     batches = {batch for found in entries.values() for batch in found}
     if len(batches) < 2:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from wtacrs.estimators import Estimator, make
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.figures.plots import norms as norms_figure
-from wtacrs.integration.layers.convert import converted_class
 from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
-from wtacrs.integration.layers.linear_layers import fitting_layers
+from wtacrs.integration.layers.linear_layers import fitting_layers, layer_input
+from wtacrs.integration.layers.verdicts import converted_class
 from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.studies.output import draw_or_remove
 from wtacrs.integration.studies.runs import train_in
@@ -164,7 +164,7 @@ class NormRecorder:
         if len(self.points) != step:
             raise InputError(f"resume: {self._path} holds {len(self.points)} of {step} steps; start anew")
         self._layer = layer
-        layer.register_forward_hook(self._forward)
+        layer.register_forward_hook(self._forward, with_kwargs=True)
 
     def gradients(self, step: int) -> None:
         """Measure the step."""
@@ -188,10 +188,10 @@ class NormRecorder:
         """Write the points before the state: a state without its points could not be resumed."""
         write_text(self._path, _POINTS.dump_json(self.points).decode() + "\n")
 
-    def _forward(self, layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    def _forward(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
         if not (layer.training and torch.is_grad_enabled() and output.requires_grad):
             return
-        x = args[0].detach()
+        x = layer_input(layer, args, kwargs).detach()
         # the masks of padding are known during the forward pass alone
         scores = layer.scores_of(x) if isinstance(layer, EstimatedWeightGrad) else None
         rows = x.reshape(-1, x.shape[-1])

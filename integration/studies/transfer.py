@@ -25,6 +25,7 @@ from wtacrs.validation.records.compare import ComparisonResult, ComparisonRow
 from wtacrs.validation.records.results import load_result, write_result
 from wtacrs.validation.records.transfer import Standing, TransferPair, TransferResult
 from wtacrs.validation.runner import Report, Runner
+from wtacrs.validation.seeds import checked_seed
 from wtacrs.validation.summaries.compare import layer_medians
 from wtacrs.validation.summaries.ratio import ratio
 
@@ -80,6 +81,7 @@ def transfer_study(
     Raises:
         InputError: on fewer than two files or estimators, two files of one name, a biased estimator, or as `compare`.
     """
+    seed = checked_seed(seed)
     chosen = _checked(specs, budgets)
     opened = _opened(files)
     entries = {name: chosen_entries(captures, layers) for name, captures in opened.items()}

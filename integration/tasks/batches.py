@@ -12,6 +12,7 @@ from torch import Tensor
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.tasks.encoding import collate, encode
+from wtacrs.validation.seeds import checked_seed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,6 +33,7 @@ def task_batches(
     Raises:
         InputError: as `require_examples` and `encode`.
     """
+    seed = checked_seed(seed)
     require_examples(task, batches, batch_size)
     order = _order(task, seed)[: batches * batch_size]
     encoded = encode([task.train[i] for i in order], tokenizer, text_to_text=text_to_text, max_length=max_length)

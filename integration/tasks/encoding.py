@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.integration.context.module_calls import EXAMPLE_IDS
 from wtacrs.integration.context.masks import IGNORED_LABEL
+from wtacrs.integration.context.module_calls import EXAMPLE_IDS
 from wtacrs.integration.tasks.base import Example
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.tasks.docstrings import docstrings_task
 from wtacrs.integration.tasks.glue import GLUE_TASKS, glue_task
+from wtacrs.validation.seeds import checked_seed
 
 TASKS: tuple[str, ...] = ("docstrings", *GLUE_TASKS)
 """Names that `load_task` takes."""
@@ -37,6 +38,7 @@ def load_task(
     Raises:
         InputError: for an unknown task, a limit below 1, files that are missing or malformed, or no network.
     """
+    seed = checked_seed(seed)
     if name not in TASKS:
         near = difflib.get_close_matches(str(name).casefold(), TASKS, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}? " if near else ""

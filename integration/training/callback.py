@@ -12,32 +12,52 @@
     trainer.train()
 
 Gradient accumulation, bf16, activation checkpointing, generation at evaluation and `resume_from_checkpoint` work as they
-do without it. Estimators keep no state and draw from torch's generators, whose state Trainer saves: a run that is resumed
-goes on bit by bit.
+do without it. The checkpoint holds what the draws of the layers depend on: a run that is resumed goes on bit by bit.
 """
 
 from __future__ import annotations
 
-import json
 import logging
+import warnings
 from collections.abc import Container, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from wtacrs.estimators import Estimator, InputError, make
+from wtacrs.estimators import Estimator, InputError, WtacrsWarning, make
+from wtacrs.estimators.core.mask_floor import MASK_FLOOR
+from wtacrs.integration.context.mask_watch import MaskedGradient, check_masked_gradient
+from wtacrs.integration.context.sampling_state import (
+    agreed_sampling_state,
+    load_sampling_state,
+    misled_layers,
+    sampling_state,
+)
 from wtacrs.integration.layers.convert import approximate_, restore_
-from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
+from wtacrs.integration.layers.estimated_weight_grad import (
+    MIN_ELEMENTS,
+    EstimatedWeightGrad,
+    check_mask_floor,
+)
+from wtacrs.integration.layers.least_elements import checked_min_elements
 from wtacrs.integration.layers.linear_layers import filter_of
-from wtacrs.integration.measure.layer_bytes import LayerBytes, LayerBytesProbe
+from wtacrs.integration.measure.kept_bytes import KeptBytes, KeptBytesProbe, LayerBytes, training_layers
+from wtacrs.integration.score_memory.gradient_norms import GradientNorms, gradient_norms_of
+from wtacrs.validation.seeds import checked_seed
 
 logger = logging.getLogger(__name__)
 
-Conversion = dict[str, tuple[str, int]]
-"""Name of a layer → spec of its estimator, and its `min_elements`."""
+
+class LayerConversion(NamedTuple):
+    """How a layer is converted: its estimator's spec, and arguments of `approximate_`."""
+
+    spec: str
+    min_elements: int
+    mask_floor: float = MASK_FLOOR
+    share_inputs: bool = True
 
 
 class WtacrsCallback(TrainerCallback, ExportableState):
@@ -47,12 +67,13 @@ class WtacrsCallback(TrainerCallback, ExportableState):
     classes are back wherever Trainer evaluates or saves, and when training ends; checkpoints are those of a run without
     the callback. After an exception `wtacrs.integration.restore_` brings them back.
 
-    Every `measure_every` steps the bytes that the layers keep are measured, in the first forward pass of the step, and
-    entered into the next training log, hence into `trainer_state.json`: `wtacrs_layers`, `wtacrs_stored_bytes`,
-    `wtacrs_exact_bytes` (what exact layers would keep together, an input that several read counted once) and
-    `wtacrs_stored_share`. `measured` has them by layer. TensorBoard's own callback has read the log by then; progress
-    bar and printer come later and show them. The measurement draws from a generator of its own and leaves the run as it
-    is.
+    Every `measure_every` steps the first forward pass of the step is measured, and entered into the next training log,
+    hence into `trainer_state.json`: `wtacrs_layers` (converted layers that train by estimates), `wtacrs_kept_bytes` (what
+    the whole model keeps for its backward pass, parameters, buffers and the batch left out), `wtacrs_exact_bytes` (what
+    the stock model would keep) and `wtacrs_kept_share`, above 1 where the conversion costs. `measured` has the layers:
+    what each keeps, and what of its input it frees, 0 where something else keeps the input anyway. TensorBoard's own
+    callback has read the log by then; progress bar and printer come later and show them. Nothing is computed twice, and
+    the run is left as it is. What cannot be measured is said once (see `KeptBytesProbe`).
 
     Which estimators train which layers is kept in the checkpoint, and must be the same when training is resumed.
 
@@ -62,10 +83,15 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         layers: patterns of the names of the layers that are converted (`*`, `?`, `[]`); None for all.
         min_elements: inputs with fewer numbers than this take the exact path (see `EstimatedWeightGrad`).
         measure_every: steps between measurements; None for none.
+        seed: of the layers' random numbers; None for that of `TrainingArguments`.
+        mask_floor: as in `approximate_`.
+        masked_gradient: as in `approximate_`.
 
     Attributes:
         conversion: the converted layers.
-        measured: bytes by layer, of the last measurement.
+        misled: layers that use no mask any more since rows called padding carried gradient, with the share of ‖dY‖²; as
+            of the last log, evaluation or checkpoint.
+        measured: bytes by layer, of the last measurement; empty before the first.
 
     Raises:
         InputError: on an unusable spec or number, here; when training begins, if there is nothing to convert, if the
@@ -79,6 +105,9 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         layers: Sequence[str] | None = None,
         min_elements: int = MIN_ELEMENTS,
         measure_every: int | None = 500,
+        seed: int | None = None,
+        mask_floor: float = MASK_FLOOR,
+        masked_gradient: MaskedGradient = "warn",
     ) -> None:
         if measure_every is not None and measure_every < 1:
             raise InputError(f"measure_every={measure_every}: an integer from 1, or None, is needed")
@@ -86,20 +115,37 @@ class WtacrsCallback(TrainerCallback, ExportableState):
             raise InputError("layers: need an estimator; without one the model's own conversion is kept")
         self.estimator = None if estimator is None else repr(make(estimator))
         self.layers = None if layers is None else list(layers)
-        self.min_elements = min_elements
+        self.min_elements = checked_min_elements(min_elements)
         self.measure_every = measure_every
-        self.conversion: Conversion = {}
+        check_mask_floor(mask_floor)
+        check_masked_gradient(masked_gradient)
+        self.seed = None if seed is None else checked_seed(seed)
+        self.mask_floor, self.masked_gradient = mask_floor, masked_gradient
+        self.conversion: dict[str, LayerConversion] = {}
+        self.misled: dict[str, float] = {}
+        self._sampling: dict[str, Any] | None = None
+        self._memory: GradientNorms | None = None
         self.measured: dict[str, LayerBytes] = {}
-        self._probe: LayerBytesProbe | None = None
+        self._probe: KeptBytesProbe | None = None
+        self._unmeasured: str | None = None
         self._converted = False
         self._to_log: dict[str, float] = {}
 
     def state(self) -> dict[str, Any]:
         """What Trainer keeps in the checkpoint."""
-        arguments = ("estimator", "layers", "min_elements", "measure_every")
+        arguments = (
+            "estimator",
+            "layers",
+            "min_elements",
+            "measure_every",
+            "seed",
+            "mask_floor",
+            "masked_gradient",
+        )
+        conversion = {name: list(entry) for name, entry in self.conversion.items()}
         return {
             "args": {name: getattr(self, name) for name in arguments},
-            "attributes": {"conversion": {name: list(entry) for name, entry in self.conversion.items()}},
+            "attributes": {"conversion": conversion, "_sampling": self._sampling},
         }
 
     def on_train_begin(
@@ -111,10 +157,16 @@ class WtacrsCallback(TrainerCallback, ExportableState):
                 f"n_gpu={args.n_gpu}: nn.DataParallel is not supported; start one process per GPU with torchrun"
             )
         model = kwargs["model"]
-        self._convert_first(model)
+        self._convert_first(model, args.seed if self.seed is None else self.seed)
         if state.global_step > 0:
-            self._check_resumed(state)
-        logger.info("wtacrs: %d layers by %s", len(self.conversion), " and ".join(self._specs()))
+            self._check_resumed(state, model)
+        trained = training_layers(model)
+        logger.info("wtacrs: %d layers by %s", len(trained), " and ".join(self._specs()))
+        if not trained:
+            logger.warning(
+                "wtacrs: %d layers are converted, and none has a weight that trains by estimates: nothing is saved",
+                len(self.conversion),
+            )
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -122,23 +174,27 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         """Convert again after an evaluation or a checkpoint, and measure when it is time to."""
         self._convert(kwargs["model"])
         if self.measure_every is not None and state.global_step % self.measure_every == 0:
-            self._probe = LayerBytesProbe(kwargs["model"])
+            self._probe = KeptBytesProbe(kwargs["model"])
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Take what was measured."""
         if self._probe is not None:
-            self._probe.remove()
-            self.measured, self._probe = self._probe.layers, None
-            self._to_log = self._summary()
+            probe, self._probe = self._probe, None
+            probe.remove()
+            if probe.found is not None:
+                self.measured, self._to_log = probe.found.layers, _to_log(probe.found)
+            elif probe.reason != self._unmeasured:
+                self._unmeasured = probe.reason
+                logger.warning("wtacrs: kept bytes are not measured: %s", probe.reason)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Stock classes for what comes now, if anything looks at the model."""
         if control.should_save or control.should_evaluate:
-            self._restore(kwargs["model"])
+            self._restore(kwargs["model"], agree=control.should_save)
 
     on_epoch_end = on_step_end
 
@@ -151,8 +207,13 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         **kwargs: Any,
     ) -> None:
         """Enter the last measurement into the log of the training loss."""
-        if logs is None or "loss" not in logs or not self._to_log:
+        if logs is None or "loss" not in logs:
             return
+        model = kwargs.get("model")
+        if self._converted and model is not None:
+            self.misled = misled_layers(model)
+        if self.misled:
+            self._to_log["wtacrs_misled_layers"] = len(self.misled)
         logs.update(self._to_log)
         state.log_history[-1].update(self._to_log)
         self._to_log = {}
@@ -163,12 +224,20 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         """Give the stock model back."""
         self._restore(kwargs["model"])
 
-    def _convert_first(self, model: nn.Module) -> None:
+    def _convert_first(self, model: nn.Module, seed: int) -> None:
         if self.estimator is not None:
-            filter_fn = filter_of(model, self.layers)
-            approximate_(model, self.estimator, filter_fn=filter_fn, min_elements=self.min_elements)
+            approximate_(
+                model,
+                self.estimator,
+                filter_fn=filter_of(model, self.layers),
+                min_elements=self.min_elements,
+                seed=seed,
+                mask_floor=self.mask_floor,
+                masked_gradient=self.masked_gradient,
+            )
+        self._memory = gradient_norms_of(model)
         self.conversion = {
-            name: (repr(layer.estimator), layer.min_elements)
+            name: LayerConversion(repr(layer.estimator), layer.min_elements, layer.mask_floor, layer.share_inputs)
             for name, layer in model.named_modules()
             if isinstance(layer, EstimatedWeightGrad)
         }
@@ -177,33 +246,58 @@ class WtacrsCallback(TrainerCallback, ExportableState):
                 "estimator=None, and no layer of the model is converted: give one, or call approximate_ before"
             )
         # taken off and put on once more, so that the first step runs as every later one
-        restore_(model)
-        self._converted = False
+        self._converted = True
+        self._restore(model)
         self._convert(model)
 
     def _convert(self, model: nn.Module) -> None:
         if self._converted:
             return
-        for spec, least in dict.fromkeys(self.conversion.values()):
-            wanted = {name for name, entry in self.conversion.items() if entry == (spec, least)}
-            approximate_(model, spec, filter_fn=partial(_among, wanted), min_elements=least)
+        for kind in dict.fromkeys(self.conversion.values()):
+            wanted = {name for name, entry in self.conversion.items() if entry == kind}
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", WtacrsWarning)  # of the first conversion, said then
+                approximate_(
+                    model,
+                    kind.spec,
+                    filter_fn=partial(_among, wanted),
+                    min_elements=kind.min_elements,
+                    mask_floor=kind.mask_floor,
+                    share_inputs=kind.share_inputs,
+                    scores=self._memory or "row-norms",
+                    masked_gradient=self.masked_gradient,
+                )
+        if self._sampling is not None:
+            load_sampling_state(model, self._sampling)
         self._converted = True
 
-    def _restore(self, model: nn.Module) -> None:
+    def _restore(self, model: nn.Module, *, agree: bool = False) -> None:
+        """Stock classes; what the draws depend on is kept, the same in all processes for a checkpoint that they share."""
+        if self._converted:
+            self._sampling, self.misled = sampling_state(model), misled_layers(model)
+        if agree and self._sampling is not None:
+            self._sampling = agreed_sampling_state(self._sampling)
         restore_(model)
         self._converted = False
 
-    def _check_resumed(self, state: TrainerState) -> None:
-        stored = state.stateful_callbacks.get(type(self).__name__)
-        if isinstance(stored, list):
-            stored = stored[-1]
-        if stored is None:
+    def _check_resumed(self, state: TrainerState, model: nn.Module) -> None:
+        known = state.stateful_callbacks.get(type(self).__name__)
+        if isinstance(known, list):
+            known = known[-1]
+        if known is None:
             raise InputError(
                 f"resume_from_checkpoint: the run up to step {state.global_step} was trained without WtacrsCallback; "
                 "load its weights into a new run, or resume without the callback"
             )
-        theirs = stored["attributes"]["conversion"]
-        ours = json.loads(json.dumps(self.conversion))
+        self._refuse_other(known["attributes"]["conversion"])
+        sampling = known["attributes"].get("_sampling")
+        if sampling is not None:  # a run from before layers had draws of their own has none
+            self._sampling = sampling
+            load_sampling_state(model, sampling)
+
+    def _refuse_other(self, known: dict[str, list[Any]]) -> None:
+        theirs = {name: LayerConversion(*entry) for name, entry in known.items()}
+        ours = self.conversion
         for name in [*theirs, *ours]:
             if theirs.get(name) != ours.get(name):
                 raise InputError(
@@ -211,18 +305,17 @@ class WtacrsCallback(TrainerCallback, ExportableState):
                     f"and is now to be trained {_told(ours.get(name))}"
                 )
 
-    def _summary(self) -> dict[str, float]:
-        stored = sum(entry.stored for entry in self.measured.values())
-        exact = sum(entry.exact_alone for entry in self.measured.values())
-        return {
-            "wtacrs_layers": len(self.conversion),
-            "wtacrs_stored_bytes": stored,
-            "wtacrs_exact_bytes": exact,
-            "wtacrs_stored_share": stored / exact if exact else 1.0,
-        }
-
     def _specs(self) -> list[str]:
-        return list(dict.fromkeys(spec for spec, _ in self.conversion.values()))
+        return list(dict.fromkeys(entry.spec for entry in self.conversion.values()))
+
+
+def _to_log(found: KeptBytes) -> dict[str, float]:
+    return {
+        "wtacrs_layers": len(found.layers),
+        "wtacrs_kept_bytes": found.kept,
+        "wtacrs_exact_bytes": found.exact,
+        "wtacrs_kept_share": found.share,
+    }
 
 
 def _among(names: Container[str], layer: nn.Module, name: str) -> bool:
@@ -230,5 +323,8 @@ def _among(names: Container[str], layer: nn.Module, name: str) -> bool:
     return name in names
 
 
-def _told(entry: list[Any] | None) -> str:
-    return "exactly" if entry is None else f"by {entry[0]}, min_elements={entry[1]}"
+def _told(entry: LayerConversion | None) -> str:
+    if entry is None:
+        return "exactly"
+    told = f"by {entry.spec}, min_elements={entry.min_elements}"
+    return told if entry.mask_floor == MASK_FLOOR else f"{told}, mask_floor={entry.mask_floor}"

@@ -84,7 +84,7 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 def random_states(processes: Processes = Processes()) -> dict[str, Any]:
-    """States of torch's global generators, the only ones that models and estimators draw from.
+    """States of torch's global generators, which models draw from; estimators have `sampling_state`.
 
     One process may use several GPUs; of several processes each has its own.
     """

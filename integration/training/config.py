@@ -10,10 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from wtacrs.estimators import make
 from wtacrs.estimators.core.errors import InputError
+from wtacrs.estimators.core.mask_floor import MASK_FLOOR
+from wtacrs.integration.context.mask_watch import MaskedGradient
 from wtacrs.integration.models.lora import require_peft
 from wtacrs.integration.score_memory.kinds import TRAINING_SCORES, known_training_scores
 from wtacrs.integration.training.defaults import LEARNING_RATE, NEW_MODEL_LEARNING_RATE
 from wtacrs.integration.training.tensorboard import require_tensorboard
+from wtacrs.validation.seeds import ACCEPTED_SEEDS, is_seed
 
 Schedule = Literal["linear", "cosine", "constant"]
 
@@ -35,6 +38,8 @@ class FinetuneConfig(BaseModel):
         max_length: longest input, in tokens.
         estimator: spec for the linear layers, such as "wta_crs(budget=0.3)"; None for exact training.
         scores: what rows are sampled by (see `approximate_`).
+        mask_floor: the share of the budget that rows called padding keep (see `approximate_`).
+        masked_gradient: what happens where such rows carry gradient: "warn", "raise" or "ignore" (see `approximate_`).
         layers: patterns of the names of the layers that are converted (`*`, `?`, `[]`); None for all.
         lora_rank: freeze the model and train adapters of this rank (`wtacrs.integration.models.lora`) on the named
             layers, by the estimator.
@@ -68,11 +73,13 @@ class FinetuneConfig(BaseModel):
     max_length: int = 128
     estimator: str | None = None
     scores: str = "row-norms"
+    mask_floor: float = Field(MASK_FLOOR, gt=0, lt=1)
+    masked_gradient: MaskedGradient = "warn"
     layers: tuple[str, ...] | None = None
     lora_rank: int | None = None
     lora_alpha: float | None = None
     lora_fa: bool = False
-    seed: int = Field(0, ge=0)
+    seed: int = 0
     eval_every: int | None = None
     save_every: int | None = None
     out: Path | None = None
@@ -104,6 +111,13 @@ class FinetuneConfig(BaseModel):
         if value is not None and value < 1:
             raise ValueError("must be at least 1")
         return value
+
+    @field_validator("seed", mode="before")
+    @classmethod
+    def _usable_seed(cls, value: Any) -> int:
+        if not is_seed(value):
+            raise ValueError(f"must be {ACCEPTED_SEEDS}")
+        return int(value)
 
     @field_validator("warmup", "weight_decay")
     @classmethod

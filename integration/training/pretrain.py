@@ -26,6 +26,7 @@ from wtacrs.validation.files import check_folder
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.pretrain import PretrainingPoint, PretrainingResult
 from wtacrs.validation.records.results import write_result, write_text
+from wtacrs.validation.seeds import checked_seed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Seq2SeqTrainer
@@ -71,6 +72,7 @@ class PretrainingConfig:
             raise InputError(f"precision={self.precision!r}: must be fp32 or bf16")
         if self.estimator is not None:
             make(self.estimator)
+        checked_seed(self.seed)
         piece_length(self.max_length)
 
 

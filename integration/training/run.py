@@ -7,6 +7,7 @@ same result as one that was not. Several processes train together under torchrun
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from wtacrs.estimators.core.errors import InputError
+from wtacrs.estimators.core.mask_floor import MASK_FLOOR
+from wtacrs.integration.context.sampling_state import load_sampling_state, misled_layers, sampling_state
 from wtacrs.integration.layers.convert import approximate_, restore_
+from wtacrs.integration.layers.dynamic_classes import own_class
 from wtacrs.integration.layers.linear_layers import filter_of
+from wtacrs.integration.measure.kept_bytes import KeptBytesProbe, training_layers
 from wtacrs.integration.models.loading import is_text_to_text, model_name
 from wtacrs.integration.models.lora import add_lora, merge_lora, stock_model
 from wtacrs.integration.parallel.fsdp import (
@@ -27,7 +32,6 @@ from wtacrs.integration.parallel.fsdp import (
     load_full_optimizer,
     load_full_weights,
 )
-from wtacrs.integration.parallel.fsdp_classes import own_class
 from wtacrs.integration.parallel.processes import Processes
 from wtacrs.integration.progress import progress_display
 from wtacrs.integration.tasks.base import TaskData, digest
@@ -51,6 +55,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+logger = logging.getLogger(__name__)
+
 
 def finetune(
     config: FinetuneConfig,
@@ -70,8 +76,8 @@ def finetune(
     With `config.out` the folder receives ``metrics.jsonl`` (a line per evaluation), ``best/`` (the model with the
     best main metric, first one if tied), ``last/``, both loadable by stock transformers, ``state.pt`` to resume
     from, ``result.json`` and on request ``tensorboard/``. The state is saved before the first step, so that a run that
-    is killed at any step can go on. torch's global generators are seeded with `config.seed`: dropout and the estimators
-    draw from them. The model ends on the training device, in eval mode and unconverted.
+    is killed at any step can go on. torch's global generators are seeded with `config.seed`, and estimators draw by the
+    same seed from generators of their own. The model ends on the training device, in eval mode and unconverted.
 
     In several processes, which all must call this with the same arguments, each takes its share of every batch, so that
     `batch_size` and steps mean what they mean in one, and each draws random numbers of its own. The first one writes,
@@ -95,12 +101,15 @@ def finetune(
     trained = _prepared(model, config)
     trainable = sum(parameter.numel() for parameter in trained.parameters() if parameter.requires_grad)
     try:
-        converted = 0 if config.estimator is None else len(_convert(trained, config.estimator, config))
+        if config.estimator is not None:
+            _convert(trained, config.estimator, config)
+        converted = len(training_layers(trained))
         first = Processes.here().first
         with progress_display(progress and first, title=f"{task.name} · {config.method}") as show:
             run = _Run(config, task, trained, tokenizer, show, on_point, observer)
             try:
                 run.train()
+                misled = run.misled()
             finally:
                 run.close()
         restore_(trained)
@@ -127,6 +136,9 @@ def finetune(
         final=values[-1],
         history=run.history,
         processes=run.processes.count,
+        masked_gradient=misled,
+        kept_bytes=run.kept_bytes,
+        exact_bytes=run.exact_bytes,
     )
     if run.folder is not None:
         write_text(run.folder / "result.json", result.model_dump_json(indent=2) + "\n")
@@ -175,7 +187,10 @@ class Observer(Protocol):
 
 
 _FILES = ("best", "last", "state.pt", "metrics.jsonl", "result.json")
-_PROGRESS = ("step", "seconds", "examples", "learning_rate", "gradient_norm", "best", "losses", "lines")
+_PROGRESS = (
+    "step", "seconds", "examples", "learning_rate", "gradient_norm", "best", "losses", "lines",
+    "kept_bytes", "exact_bytes",
+)  # fmt: skip
 
 
 class _Run(TrainingLoop):
@@ -198,6 +213,9 @@ class _Run(TrainingLoop):
         )
         self.best = -math.inf
         self.lines: list[dict[str, Any]] = []
+        self.kept_bytes: int | None = None
+        self.exact_bytes: int | None = None
+        self._probe: KeptBytesProbe | None = None
         self.folder = config.out if self.processes.first else None
         if config.resume:
             self.processes.run_on_all(self._restore)
@@ -222,21 +240,42 @@ class _Run(TrainingLoop):
         if not self.lines:
             self._evaluate()
             self._save()
+        if self.kept_bytes is None:
+            self._probe = KeptBytesProbe(self.model)
         super().train()
 
     def close(self) -> None:
-        """End the event files, whatever happened."""
+        """End the event files and the measurement, whatever happened."""
+        if self._probe is not None:
+            self._probe.remove()
         if self._events is not None:
             self._events.close()
+
+    def misled(self) -> dict[str, float]:
+        """Layers that masks misled in any process, with the largest share of ‖dY‖² in rows called padding."""
+        found: dict[str, float] = {}
+        for shares in self.processes.gathered(misled_layers(self.model)):
+            found |= {layer: max(share, found.get(layer, 0.0)) for layer, share in shares.items()}
+        return found
 
     def finish(self) -> None:
         """Write what remains once the model is stock again."""
         self._save_model("last")
 
     def before_update(self) -> None:
-        """Show the gradients to the observer."""
+        """Take what was measured in the first step, and show the gradients to the observer."""
+        if self._probe is not None:
+            self._take_measurement(self._probe)
         if self._observer is not None:
             self._observer.gradients(self.step + 1)
+
+    def _take_measurement(self, probe: KeptBytesProbe) -> None:
+        probe.remove()
+        self._probe = None
+        if probe.found is None:
+            logger.warning("kept bytes are not measured: %s", probe.reason)
+        else:
+            self.kept_bytes, self.exact_bytes = probe.found.kept, probe.found.exact
 
     def after_step(self) -> None:
         """Evaluate and save when it is time to."""
@@ -306,7 +345,8 @@ class _Run(TrainingLoop):
             self._observer.saving()
         if self._events is not None:
             self._events.flush()
-        first, *others = self.processes.gathered(random_states(self.processes))
+        mine = random_states(self.processes) | {"sampling": sampling_state(self.model)}
+        first, *others = self.processes.gathered(mine)
         weights, optimizer = None, None
         if self.config.keep_weights or self.step < self.total_steps:
             weights, optimizer = self._weights(), full_state_dict(self.optimizer.state_dict())
@@ -341,6 +381,9 @@ class _Run(TrainingLoop):
             setattr(self, name, value)
         saved = [state["random"], *state.get("random_others", [])]  # a run from before there were others has none
         resume_random_states(saved, self.processes, self.config.seed, self.step)
+        sampling = saved[min(self.processes.rank, len(saved) - 1)].get("sampling")
+        if sampling is not None:  # a run from before layers had draws of their own has none
+            load_sampling_state(self.model, sampling)
         if self.gradient_norms is not None:
             self.gradient_norms.load_state_dict(state["gradient_norms"])
         self._write_lines()
@@ -365,7 +408,8 @@ def _identity(config: FinetuneConfig, task: TaskData) -> dict[str, Any]:
 
 
 def _refuse_other(ours: dict[str, Any], theirs: dict[str, Any], folder: Path) -> None:
-    for key, value in (("scores", "row-norms"), ("lora_fa", False)):  # of a run from before there were others
+    before = {"scores": "row-norms", "lora_fa": False, "mask_floor": MASK_FLOOR, "masked_gradient": "warn"}
+    for key, value in before.items():  # of a run from before there were others
         theirs["config"].setdefault(key, value)
     theirs["config"]["scores"] = hyphenated(theirs["config"]["scores"])  # of a run from before they had hyphens
     for mine, other, prefix in ((ours, theirs, ""), (ours["config"], theirs["config"], "config ")):
@@ -389,15 +433,25 @@ def _prepared(model: PreTrainedModel, config: FinetuneConfig) -> PreTrainedModel
     )
 
 
-def _convert(model: nn.Module, estimator: str, config: FinetuneConfig) -> list[str]:
+def _convert(model: nn.Module, estimator: str, config: FinetuneConfig) -> None:
     layers = None if config.lora_rank is not None else config.layers  # those with adapters
-    return approximate_(model, estimator, filter_fn=filter_of(model, layers), scores=config.scores)
+    approximate_(
+        model,
+        estimator,
+        filter_fn=filter_of(model, layers),
+        scores=config.scores,
+        seed=config.seed,
+        mask_floor=config.mask_floor,
+        masked_gradient=config.masked_gradient,
+    )
 
 
 def _inputs(config: FinetuneConfig) -> dict[str, str]:
     left_out = [
         ("layers", None),
         ("scores", "row-norms"),
+        ("mask_floor", MASK_FLOOR),
+        ("masked_gradient", "warn"),
         ("lora_rank", None),
         ("lora_alpha", None),
         ("lora_fa", False),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from readme_numbers.check import differences, main, same_arithmetic
-from readme_numbers.experiments import FOLDER, committed, experiment_numbers
+from readme_numbers.experiments import committed_tables
 from readme_numbers.measure import RESULT
 from readme_numbers.readme import fill, filled, markdown, places
 from readme_numbers.records import NumbersResult, NumberTable
@@ -26,7 +26,7 @@ PLACE = "before\n<!-- numbers: a-table -->\nold\n<!-- end -->\nafter\n"
 def test_the_readme_shows_the_measured_numbers() -> None:
     result = load_result(ROOT / RESULT)
     assert isinstance(result, NumbersResult)
-    tables = [*result.tables, experiment_numbers(committed(ROOT / FOLDER))]
+    tables = [*result.tables, *committed_tables(ROOT)]
     assert len(places(README)) == len(tables) >= 9
     assert filled(README, tables) == README
 

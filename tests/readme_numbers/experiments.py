@@ -11,17 +11,21 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from readme_numbers.readme import fill
 from readme_numbers.records import NumbersResult, NumberTable
+from readme_numbers.tables import masks_numbers
 from wtacrs.estimators import InputError
 from wtacrs.figures.plots import experiment as figure
 from wtacrs.validation.records.experiment import ExperimentResult, ExperimentRow
+from wtacrs.validation.records.masks import MasksResult
 from wtacrs.validation.records.results import load_result, write_result
 
 FOLDER = Path("integration/experiments")
 GALLERY = Path("figures/gallery")
 NUMBERS = GALLERY / "numbers.json"
+MASKS = GALLERY / "masks.json"
 
 
 def experiment_numbers(results: Sequence[ExperimentResult]) -> NumberTable:
@@ -76,6 +80,18 @@ def committed(folder: Path = FOLDER) -> list[ExperimentResult]:
     return [result for result in found if isinstance(result, ExperimentResult)]
 
 
+def committed_tables(root: Path = Path()) -> list[NumberTable]:
+    """Tables of results that lie in the repository, beside those of `NUMBERS`.
+
+    Raises:
+        InputError: if one cannot be read.
+    """
+    return [
+        experiment_numbers(committed(root / FOLDER)),
+        masks_numbers(cast(MasksResult, load_result(root / MASKS))),
+    ]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Take results over, draw them, fill the README; the exit status."""
     parser = argparse.ArgumentParser(
@@ -89,8 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _take_over(run, given.root)
         numbers = load_result(given.root / NUMBERS)
         assert isinstance(numbers, NumbersResult)
-        table = experiment_numbers(committed(given.root / FOLDER))
-        fill(given.root / "README.md", [*numbers.tables, table])
+        fill(given.root / "README.md", [*numbers.tables, *committed_tables(given.root)])
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from readme_numbers import tables as number_tables
 from readme_numbers.check import RUNS, demo_runs
-from readme_numbers.experiments import NUMBERS, committed, experiment_numbers
+from readme_numbers.experiments import NUMBERS, committed_tables
 from readme_numbers.readme import fill
 from readme_numbers.records import NumbersResult, NumberTable
 from wtacrs.estimators import InputError
@@ -215,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_folder("out", given.out)
         tables = measure(Work(given.demo, given.out, console))
         write_result(given.result, NumbersResult(stamp=stamp(seed=0), tables=tables))
-        fill(given.readme, [*tables, experiment_numbers(committed())])
+        fill(given.readme, [*tables, *committed_tables()])
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 
 from readme_numbers.records import NumberTable
@@ -12,6 +12,7 @@ from wtacrs.validation.benchmarks.timing import SHAPES, SPECS, time_ratios
 from wtacrs.validation.layers.candidates import RECOMMENDED
 from wtacrs.validation.layers.equal_bytes import ByteRatio, byte_ratios
 from wtacrs.validation.records.compare import ComparisonResult
+from wtacrs.validation.records.masks import CONDITIONS, SIDES, Condition, MaskRow, MasksResult
 from wtacrs.validation.records.noise import NoiseResult, in_percent
 from wtacrs.validation.records.scale import ScaleResult
 from wtacrs.validation.records.sweep import SweepResult
@@ -165,6 +166,29 @@ def noise_numbers(results: Mapping[str, NoiseResult]) -> NumberTable:
 def _added(value: float, low: float | None, high: float | None) -> str:
     told = in_percent(value)
     return told if low is None or high is None else f"{told} [{in_percent(low)}, {in_percent(high)}]"
+
+
+def masks_numbers(result: MasksResult) -> NumberTable:
+    """Layers that keep a right mask, and ⟨EĜ, G⟩/‖G‖² of the model if padding had score 0; padding right / left."""
+    found = {(row.architecture, row.condition, row.side): row for row in result.rows}
+
+    def cell(name: str, condition: Condition, told: Callable[[MaskRow], str]) -> str:
+        return " / ".join(told(row) if not (row := found[name, condition, side]).failed else "–" for side in SIDES)
+
+    rows = [
+        [
+            name,
+            cell(name, "right", lambda row: f"{row.kept} of {row.masked}"),
+            *(cell(name, condition, lambda row: f"{row.score_zero:.2f}") for condition in CONDITIONS),
+        ]
+        for name in result.architectures
+    ]
+    return NumberTable(
+        name="masks",
+        commands=["wtacrs study masks"],
+        head=["architecture", "layers that keep a right mask", *CONDITIONS],
+        rows=rows,
+    )
 
 
 def scale_numbers(result: ScaleResult) -> NumberTable:

@@ -33,7 +33,7 @@ SHARES: dict[str, float] = {
     "counter generator": 1e-8,
     "t5: mean gradient": 6e-8,
     "architectures: mean gradient": 1e-8,
-    "answers: mean gradient": 1e-8,
+    "masks: mean gradient": 1e-8,
     "scores in training": 2e-8,
     "composites: moments": 1e-8,
     "equivalence": 1e-8,

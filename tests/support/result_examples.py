@@ -15,6 +15,7 @@ from wtacrs.validation.records.layer_tests import (
     RatioFinding,
     VarianceFinding,
 )
+from wtacrs.validation.records.masks import MaskRow, MasksResult
 from wtacrs.validation.records.memory import MemoryResult, StepMemory, TypeBytes
 from wtacrs.validation.records.norms import NormPoint, NormsResult
 from wtacrs.validation.records.pretrain import PretrainingPoint, PretrainingResult
@@ -99,6 +100,26 @@ def layer_tests() -> LayerTestResult:
     )
 
 
+def masks() -> MasksResult:
+    """A right mask, a wrong one, and a loss that is none."""
+    common = {"architecture": NASTY, "model": "Bert"}
+    right = MaskRow(
+        condition="right", side="left", layers=8, masked=6, kept=6, score_zero=1.0, score_zero_layer=1.0, **common
+    )
+    wrong = right.model_copy(
+        update={
+            "condition": "random",
+            "kept": 0,
+            "share": 0.4,
+            "score_zero": 0.25,
+            "score_zero_layer": 0.0,
+            "bias": 1e-16,
+        }
+    )
+    failed = MaskRow(condition="opposite", side="right", failed="its loss is nan", **common)
+    return MasksResult(stamp=STAMP, estimator="wta_crs(budget=0.3)", mask_floor=0.01, rows=[right, wrong, failed])
+
+
 def memory() -> MemoryResult:
     """Exact, estimated, and checkpointed."""
     exact = StepMemory(
@@ -157,6 +178,6 @@ def every_kind() -> dict[str, Result]:
         examples.check(), examples.training("crs(budget=0.3)"),
         theory(["take-all", "topk"], seed=0),
         load_result(ROOT / "integration" / "experiments" / "t5-sst2.json"),
-        norms(), budgets(), transfer(), layer_tests(), memory(), pretraining(), scale(),
+        norms(), budgets(), transfer(), layer_tests(), masks(), memory(), pretraining(), scale(),
     ]  # fmt: skip
     return {result.kind: result for result in results}

@@ -16,6 +16,7 @@ from wtacrs.validation.properties.external_estimators import ExternalLinear, Ext
 from wtacrs.validation.properties.moments import STATISTICAL_TESTS
 from wtacrs.validation.properties.property import PROPERTIES, CheckContext, NotApplicable, Property, PropertyBroken
 from wtacrs.validation.records.check import Verdict
+from wtacrs.validation.seeds import checked_seed
 
 
 def properties() -> tuple[tuple[str, str], ...]:
@@ -43,11 +44,13 @@ def check_estimator(
         One verdict per property. An unexpected exception inside a property is a "fail" with its text.
 
     Raises:
-        InputError: if `estimator` is no Estimator, a property's name is unknown, or the level is no probability.
+        InputError: if `estimator` is no Estimator, a property's name is unknown, the level is no probability, or the
+            seed is unusable.
     """
     if not isinstance(estimator, Estimator):
         raise InputError(f"estimator must be a wtacrs.estimators.Estimator, got {type(estimator).__name__}")
     _check_level(level)
+    seed = checked_seed(seed)
     expected = dict(expected_failures or {})
     unknown = [name for name in expected if name not in PROPERTIES]
     if unknown:
@@ -72,9 +75,10 @@ def check_external(
         One verdict per property. An exception inside a property is a "fail" with its text.
 
     Raises:
-        InputError: if the level is no probability.
+        InputError: if the level is no probability, or the seed is unusable.
     """
     _check_level(level)
+    seed = checked_seed(seed)
     context = ExternalCheckContext(estimator, level / mean_tests(estimator), seed)
     return [_verdict(entry, context, None) for entry in EXTERNAL_PROPERTIES.values()]
 

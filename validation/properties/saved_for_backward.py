@@ -25,7 +25,7 @@ def bytes_for_backward(module: nn.Module, x: Float[Tensor, "n d"]) -> int:
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # an output in its own graph would be a reference cycle, and never be freed
 
     rows = x.detach().clone().requires_grad_()
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda kept: kept):

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from pydantic import Field
+
+from wtacrs.validation.masked_gradient import masked_gradient_sentence
 from wtacrs.validation.records.base import Record, Result, register_result
 
 
@@ -35,7 +38,8 @@ class StepMemory(Record):
     `saved` is what is alive at the end of the forward pass for the sake of the backward pass, largest first; parameters,
     buffers and the batch are left out. `peak` is the most that is alive at any moment of forward and backward pass beyond
     them, gradients of the parameters included: on the CPU the sum of all tensors' storages, on CUDA
-    `max_memory_allocated`. `converted` is the number of converted layers.
+    `max_memory_allocated`. `converted` is the number of converted layers that train. `masked_gradient` names those
+    whose rows called padding carried gradient, with their share of ‖dY‖².
     """
 
     estimator: str
@@ -43,6 +47,7 @@ class StepMemory(Record):
     converted: int
     saved: Sequence[TypeBytes]
     peak: int
+    masked_gradient: dict[str, float] = Field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -84,9 +89,31 @@ def memory_sentences(result: MemoryResult) -> Iterator[str]:
     )
     for step in result.steps[1:]:
         if not step.checkpointing:
-            yield f"{step.name}: {_less(step.ours, exact.ours)} in linear layers, {_changes(step, exact)}"
+            yield f"{step.name}: {_less(step.ours, exact.ours)} in linear layers alone, {_changes(step, exact)}"
         else:
             yield f"{step.name}: {_changes(step, exact)}"
+    stock = {step.checkpointing: step for step in result.steps if step.estimator == exact.estimator}
+    for step in result.steps:
+        beside = stock.get(step.checkpointing, exact)
+        if step.estimator != exact.estimator and step.total >= beside.total:
+            yield _saves_nothing(step, beside)
+    misled = {layer: share for step in result.steps for layer, share in step.masked_gradient.items()}
+    told = masked_gradient_sentence(misled)
+    if told is not None:
+        yield told
+
+
+def _saves_nothing(step: StepMemory, beside: StepMemory) -> str:
+    more = step.total - beside.total
+    cost = (
+        f"{megabytes(more)} MB more are kept than by {beside.name}"
+        if more
+        else f"as much is kept as by {beside.name}"
+    )
+    what = (
+        f"{step.converted} converted layers free nothing on balance" if step.converted else "no layer is estimated"
+    )
+    return f"{step.name}: {what}, {cost}"
 
 
 def _changes(step: StepMemory, exact: StepMemory) -> str:
@@ -94,7 +121,9 @@ def _changes(step: StepMemory, exact: StepMemory) -> str:
 
 
 def _less(size: int, exact: int) -> str:
-    share = 1 - size / exact if exact else 0.0
+    if not exact:
+        return f"{megabytes(size)} MB more" if size else "nothing less"
+    share = 1 - size / exact
     return f"{abs(share):.1%} {'less' if share >= 0 else 'more'}"
 
 

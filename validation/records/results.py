@@ -19,6 +19,7 @@ from wtacrs.validation.records import (  # noqa: F401
     compare,
     experiment,
     layer_tests,
+    masks,
     memory,
     noise,
     norms,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from pydantic import Field
+
 from wtacrs.validation.records.base import Record, Result, register_result
 
 
@@ -22,7 +24,11 @@ class TrainingPoint(Record):
 class TrainingResult(Result):
     """One fine-tuning run; `majority` is what predicting the most frequent training label scores on dev.
 
-    `processes` trained together, each on its share of every batch.
+    `processes` trained together, each on its share of every batch. `converted` layers train by estimates.
+    `masked_gradient` names the layers that used no mask any more in the end, with the share of ‖dY‖² that had been in
+    rows called padding. `kept_bytes` is what the whole model keeps for its backward pass in the first forward pass of the
+    training, of the first process; parameters, buffers and the batch are left out. `exact_bytes` is what the stock model
+    would keep there. They are None where they could not be measured, and in files from before there were any.
     """
 
     kind: Literal["training"] = "training"
@@ -40,3 +46,6 @@ class TrainingResult(Result):
     final: float
     history: Sequence[TrainingPoint]
     processes: int = 1
+    masked_gradient: dict[str, float] = Field(default_factory=dict)
+    kept_bytes: int | None = None
+    exact_bytes: int | None = None

@@ -9,6 +9,7 @@ import torch
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.theory import Claim, TheoryResult
+from wtacrs.validation.seeds import checked_seed
 from wtacrs.validation.theory import counter_examples, theorems
 
 CLAIMS: dict[str, Callable[[torch.Generator], Claim]] = {
@@ -19,12 +20,15 @@ CLAIMS: dict[str, Callable[[torch.Generator], Claim]] = {
     "wta-condition": theorems.wta_condition,
     "coherent-rows": theorems.coherent_rows,
     "any-scores": theorems.any_scores,
+    "mask-hint": theorems.mask_hint,
+    "mask-cost": theorems.mask_cost,
     "oracle-ratio": theorems.oracle_ratio,
     "poisson": counter_examples.poisson,
     "priority": counter_examples.priority,
     "systematic-order": counter_examples.systematic_order,
     "crs-full": counter_examples.crs_full,
     "topk": counter_examples.topk,
+    "plain-floor": counter_examples.plain_floor,
 }
 
 
@@ -35,14 +39,13 @@ def theory(
 
     Args:
         names: keys of `CLAIMS`; all if None.
-        seed: of the random problems, 0 ≤ seed < 2⁶³.
+        seed: of the random problems, 0 ≤ seed < 2³².
         progress: called with a claim's name, how many are done, and how many there are.
 
     Raises:
         InputError: on an unknown name or an unusable seed.
     """
-    if not 0 <= seed < 2**63:
-        raise InputError(f"seed={seed} must be an integer from 0 to 2⁶³ − 1")
+    seed = checked_seed(seed)
     found = []
     names = list(CLAIMS) if names is None else names
     for done, name in enumerate(names, start=1):

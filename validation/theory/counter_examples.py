@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from wtacrs.estimators import make, row_norms
+from wtacrs.estimators.core.mask_floor import MASK_FLOOR, scores_with_floor
 from wtacrs.validation.problems import make_problem
 from wtacrs.validation.records.theory import Claim, Requirement, Series
 from wtacrs.validation.theory.quantities import (
@@ -210,5 +212,47 @@ def topk(generator: torch.Generator) -> Claim:
                           where="first point") for s in series[1:]),
             *(Requirement(text=f"top-k is above the average of {steps}: {s.label}", smaller=s.label, larger="top-k",
                           where="last point") for s in series[1:]),
+        ],
+    )  # fmt: skip
+
+
+def plain_floor(generator: torch.Generator) -> Claim:
+    """One row that grows beside others of size 1, and as many padding rows with a floor."""
+    live, k = 30, 10
+    x, dy = make_problem("gaussian", 2 * live, 8, 8, generator=generator)
+    x, dy = x / row_norms(x).unsqueeze(1), dy / row_norms(dy).unsqueeze(1)
+    mask = torch.arange(2 * live) < live
+    dy = torch.where(mask[:, None], dy, 0.0)
+    largest = [10.0 ** (i / 2) for i in range(13)]
+    specs = {"WTA-CRS": f"wta_crs(budget={k})", "pivotal": WITHOUT_REPLACEMENT[0].format(k=k)}
+    floors = {"δ of all": None, "δ of the tail": k}
+    series = []
+    for label, spec in specs.items():
+        for floor, kept in floors.items():
+            ratios = []
+            for size in largest:
+                grown = torch.cat([size * x[:1], x[1:]])
+                scores, estimator = row_norms(grown), make(spec)
+                alone = estimator.variance(grown, dy, scores=torch.where(mask, scores, 0.0))
+                floored = estimator.variance(grown, dy, scores=scores_with_floor(scores, mask, kept))
+                ratios.append(float(floored / alone))
+            series.append(Series(label=f"{label}, {floor}", estimator=spec, x=largest, y=ratios))
+    return Claim(
+        name="plain-floor",
+        title=f"A floor of δ = {MASK_FLOOR:g} of all scores under padding rows costs about δ",
+        statement=f"{live} rows and {live} of padding, k = {k}; one row is larger than the others. It is kept for "
+        "certain and needs no share, but it raises a floor in proportion to all scores: padding rows then eat the draws "
+        "of the others. δ of the tail, the scores of rows that are not certain, costs about δ at every size.",
+        status="looks true",
+        source="τ'/τ ≥ 1 + δ/(1 − δ) · M/(p − 1) (scores_with_floor)",
+        method="closed form",
+        x_name="size of the largest row, others 1",
+        y_name="variance / variance without padding",
+        series=series,
+        requirements=[
+            *(Requirement(text=f"more than 10 times: {s.label}", smaller=10.0, larger=s.label, where="last point")
+              for s in (series[0], series[2])),
+            *(Requirement(text=f"within twice δ: {s.label}", smaller=s.label, larger=1.0 + 2.0 * MASK_FLOOR)
+              for s in (series[1], series[3])),
         ],
     )  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from wtacrs.estimators import joint_norms, make, rows_for, sampling_scores
+from wtacrs.estimators import Estimator, RowEstimator, joint_norms, make, rows_for, sampling_scores
 from wtacrs.estimators.rows.inclusion import inclusion
 from wtacrs.estimators.rows.ranking import rank_rows
 from wtacrs.estimators.rows.wta_crs import winner_objective
@@ -49,6 +49,15 @@ def winner_rules(scores: Float64[Tensor, " n"], k: int) -> WinnerRules:
 def exact_variance(spec: str, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"]) -> float:
     """Closed-form variance with the oracle's scores."""
     return float(make(spec).variance(x, dy, scores=joint_norms(x, dy)))
+
+
+def pairs_moment(
+    estimator: Estimator, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], scores: Float64[Tensor, " n"]
+) -> float:
+    """`Σ_i w_i² E Σ_j weight_j²` of a row design: what is left of `E‖Ĝ‖²` for pairs that are orthogonal."""
+    if not isinstance(estimator, RowEstimator):
+        raise TypeError(f"{estimator!r} is no row design")
+    return float((estimator.weight_squares(sampling_scores(x, scores)) * joint_norms(x, dy).square()).sum())
 
 
 def averaged_error(x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], k: int, steps: int, spec: str) -> Averaged:

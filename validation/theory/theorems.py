@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from wtacrs.estimators import joint_norms, make, row_norms
+from wtacrs.estimators.core.mask_floor import MASK_FLOOR, scores_with_floor
 from wtacrs.estimators.core.scores import sampling_scores
 from wtacrs.estimators.rows.ranking import rank_rows
 from wtacrs.estimators.rows.wta_crs import winner_objective
@@ -15,7 +16,13 @@ from wtacrs.validation.enumeration.exact_moments import enumerate_moments
 from wtacrs.validation.layers.sweep import winner_variances
 from wtacrs.validation.problems import Problem, make_problem
 from wtacrs.validation.records.theory import Claim, Requirement, Series
-from wtacrs.validation.theory.quantities import WITHOUT_REPLACEMENT, exact_variance, fanned, winner_rules
+from wtacrs.validation.theory.quantities import (
+    WITHOUT_REPLACEMENT,
+    exact_variance,
+    fanned,
+    pairs_moment,
+    winner_rules,
+)
 
 POISSON = "bernoulli(budget={k}, reserve=20.0)"
 """Independent inclusion with a slot for every row: Σ (1/π − 1) w²."""
@@ -260,6 +267,93 @@ def any_scores(generator: torch.Generator) -> Claim:
             Requirement(text="the oracle is the best for CRS", smaller=oracle, larger="CRS: variance"),
             Requirement(text="scores the wrong way round cost 5 times the variance", smaller=oracle,
                         larger="CRS: variance", factor=5.0, where="first point"),
+        ],
+    )  # fmt: skip
+
+
+def mask_hint(generator: torch.Generator) -> Claim:
+    """Enumerated mean and variance when a mask calls rows padding that have a gradient."""
+    sizes = 2.0 ** torch.arange(5, dtype=torch.float64).unsqueeze(1)
+    x = sizes * torch.nn.functional.normalize(torch.randn(5, 4, generator=generator, dtype=torch.float64))
+    dy = torch.nn.functional.normalize(torch.randn(5, 4, generator=generator, dtype=torch.float64))
+    unit, w = _size(x, dy), joint_norms(x, dy)
+    masks = [torch.arange(5) >= wrong for wrong in range(1, 5)]
+    hidden = [float(w[~mask].sum() / w.sum()) for mask in masks]
+    left_out = [
+        enumerate_moments(make("crs(budget=2)"), x, dy, scores=torch.where(mask, w, 0.0)) for mask in masks
+    ]
+    lost = [float((found.mean - dy.T @ x).square().sum()) / unit for found in left_out]
+    series = [Series(label="score 0: bias²", x=hidden, y=lost)]
+    for label, spec, k in (("CRS", "crs(budget=2)", 2), ("WTA-CRS", "wta_crs(budget=3)", 3)):
+        moments = [enumerate_moments(make(spec), x, dy, scores=scores_with_floor(w, mask, k)) for mask in masks]
+        bias = [float((found.mean - dy.T @ x).square().sum()) / unit for found in moments]
+        variance = [found.variance / unit for found in moments]
+        series += [
+            Series(label=f"{label}, floor: variance", estimator=spec, x=hidden, y=variance),
+            Series(label=f"{label}, floor: bias²", estimator=spec, x=hidden, y=bias),
+        ]
+    return Claim(
+        name="mask-hint",
+        title="With a floor under masked rows the mean is exact, whatever the mask says",
+        statement="All outcomes on 5 rows of sizes 1, 2, 4, 8, 16, enumerated (CRS: 2 draws, WTA-CRS: 3 rows). A mask "
+        "takes the smallest one, two, three or four for padding although they have a gradient. At score 0 they are "
+        "missing from the mean. With a floor bias² is rounding, and a wrong mask costs variance.",
+        status="true",
+        source="every row of positive score has a positive chance (scores_with_floor)",
+        method="enumeration",
+        x_name="share of Σ w that the mask hides",
+        y_name="relative to (Σ w)²",
+        series=series,
+        requirements=[
+            *(Requirement(text=f"no bias beyond rounding: {b.label}", smaller=b.label, larger=v.label, factor=1e20,
+                          slack=_ROUNDING) for v, b in (series[1:3], series[3:])),
+            Requirement(text="at score 0 they are missing", smaller=5e-4, larger="score 0: bias²"),
+            Requirement(text="a mask that hides nearly all costs variance", smaller=1.0, larger="CRS, floor: variance",
+                        where="last point"),
+        ],
+    )  # fmt: skip
+
+
+def mask_cost(generator: torch.Generator) -> Claim:
+    """Second moment of the pairs with padding rows in reach, over that without them, in random problems."""
+    labels = {
+        "CRS": "crs(budget={k})",
+        "WTA-CRS": "wta_crs(budget={k})",
+        "conditional Poisson": WITHOUT_REPLACEMENT[1],
+    }
+    growth: dict[str, list[float]] = {label: [] for label in labels}
+    share = []
+    for (x, dy), k in _random_problems(160, 60, generator):
+        n = x.shape[0]
+        mask = torch.rand(n, generator=generator) < torch.rand((), generator=generator)
+        mask[_between(0, n - 1, generator)] = True
+        dy, scores = torch.where(mask[:, None], dy, 0.0), row_norms(x)
+        share.append(k / n)
+        for label, spec in labels.items():
+            estimator = make(spec.format(k=k))
+            alone = pairs_moment(estimator, x, dy, torch.where(mask, scores, 0.0))
+            growth[label].append(pairs_moment(estimator, x, dy, scores_with_floor(scores, mask, k)) / alone)
+    bound = 1.0 / (1.0 - MASK_FLOOR)
+    return Claim(
+        name="mask-cost",
+        title=f"Where the mask is right, a floor of δ = {MASK_FLOOR:g} costs at most 1/(1 − δ)",
+        statement=f"{len(share)} random problems of 4 to 60 rows, a random part of them padding, row norms as scores. "
+        "Σ w² E[Σ weight²], the second moment of the pairs, with padding in reach over that without it. It is 1 where "
+        "k exceeds the number of real rows: they all stay certain.",
+        status="true",
+        source="τ' ≤ τ/(1 − δ) (scores_with_floor)",
+        method="closed form",
+        x_name="budget k / n",
+        y_name="second moment / second moment without padding",
+        series=[
+            Series(label="1/(1 − δ)", x=[0.0, 1.0], y=[bound, bound]),
+            *(Series(label=label, estimator=labels[label].format(k=1), x=share, y=y) for label, y in growth.items()),
+        ],
+        requirements=[
+            *(Requirement(text=f"never above the bound: {label}", smaller=label, larger=bound, slack=_ROUNDING)
+              for label in labels),
+            *(Requirement(text=f"half of the bound is met somewhere: {label}", smaller=1.0 + MASK_FLOOR / 2, larger=label,
+                          where="some point") for label in labels),
         ],
     )  # fmt: skip
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import pytest
+import torch
 from support.planted import UnweightedWithoutReplacement
 
-from wtacrs.estimators import Exact, InputError, Traits, available, make
+from wtacrs.estimators import CRS, ControlVariate, Estimator, Exact, InputError, Traits, available, make, rows_for
 from wtacrs.estimators.core.sizing import (
     budget_of,
+    exact_at,
     missing_size,
     resized,
+    rows_kept,
     size_of,
     sized,
     sized_part,
@@ -103,3 +107,90 @@ def test_what_cannot_be_sized_says_so() -> None:
         size_of("file.py:function")
     with pytest.raises(InputError, match=r"spec 'crs\(bugdet=3\)'.*did you mean budget"):
         sized("crs(bugdet=3)")
+
+
+# what a size means in rows
+
+
+def problem_of(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(n)
+    return torch.randn(n, 8, generator=generator), torch.randn(n, 3, generator=generator)
+
+
+@pytest.mark.parametrize(("text", "size", "name"), NAMED)
+def test_rows_kept_are_those_of_the_size(text: str, size: tuple[str, float] | None, name: str) -> None:
+    estimator = make(text)
+    for n in (0, 1, 10, 1000):
+        expected = rows_for(size[1], n) if size is not None and size[0] == "budget" else None
+        assert rows_kept(estimator, n) == expected
+
+
+@pytest.mark.parametrize("name", available())
+@pytest.mark.parametrize("size", [1.0, 7, 100, 6, 0.5])
+def test_exact_at_is_said_of_what_is_exact(name: str, size: float) -> None:
+    """Of all that are registered, the products that are exact at 7 rows, for any draw, are those that say so."""
+    needed = dict.fromkeys(("control_variate", "hadamard_rotation", "quantized_rows"), "(rows=wta_crs)")
+    estimator = sized(name + (needed | {"velora": "(groups=4)"}).get(name, ""), size)
+    x, dy = problem_of(7)
+    said = exact_at(estimator, 7)
+    if said:
+        torch.testing.assert_close(estimator.contract(estimator.compress(x), dy), dy.T @ x)
+    kept = hasattr(estimator, "budget") and estimator.traits.exact_at_full_budget and rows_for(size, 7) == 7
+    assert said == (name == "exact" or kept)
+
+
+class Unlisted(Estimator[tuple[()]]):
+    """Neither registered nor a dataclass, and not hashable."""
+
+    traits: ClassVar[Traits] = Traits("rows", True, False, True, exact_at_full_budget=True)
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, inner: Estimator) -> None:
+        self.rows = inner
+
+    def compress(self, x, *, scores=None, generator=None):
+        return ()
+
+    def contract(self, saved, dy):
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, repr=False)
+class Wrapping(Exact):
+    """A user's composite around what cannot be hashed; its traits claim less than those of `exact`."""
+
+    traits: ClassVar[Traits] = Traits("rows", True, False, True, exact_at_full_budget=True)
+    inside: object = None
+    rows: object = None
+
+
+def test_an_estimator_without_sizes_or_hash_is_answered() -> None:
+    unlisted = Unlisted(CRS(budget=3))
+    assert rows_kept(unlisted, 10) is None
+    assert not exact_at(unlisted, 10)
+    wrapping = Wrapping(inside=[unlisted], rows=CRS(budget=3))
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(wrapping)
+    assert rows_kept(wrapping, 10) == 3
+    assert (exact_at(wrapping, 10), exact_at(wrapping, 3)) == (False, True)
+    assert rows_kept(Listing(budget=4), 10) == 4
+    assert rows_kept(Listing(budget=None), 10) is None  # type: ignore[arg-type]
+    assert rows_kept(UnweightedWithoutReplacement(budget=2), 10) == 2
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_rows_of_an_unchecked_budget_of_numpy() -> None:
+    assert rows_for(np.int64(3), 10) == rows_for(torch.tensor(3), 10) == 3  # type: ignore[arg-type]
+    assert rows_for(np.float64(0.3), 10) == rows_for(np.float16(0.3), 100) // 10 == 3
+    assert type(rows_for(np.float64(0.3), 10)) is int
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("size", [np.float32(0.25), np.int16(4), torch.tensor(0.25)])
+def test_a_size_of_numpy_or_torch_is_that_of_python(size: float) -> None:
+    plain = size.item()  # type: ignore[union-attr]
+    assert sized("crs", size) == resized(CRS(budget=1), size) == CRS(budget=plain)
+    outer = sized("control_variate(rows=crs)", size)
+    assert isinstance(outer, ControlVariate)
+    assert type(outer.rows.budget) is type(plain)  # type: ignore[attr-defined]
+    assert size_of(outer) == ("budget", plain)

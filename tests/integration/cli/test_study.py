@@ -8,11 +8,12 @@ import pytest
 from support.cli import refused
 
 from wtacrs.integration.cli import main
+from wtacrs.validation.records.masks import MasksResult
 from wtacrs.validation.records.results import load_result
 from wtacrs.validation.records.transfer import TransferResult
 
 
-@pytest.mark.parametrize("command", ["norms", "budgets", "transfer"])
+@pytest.mark.parametrize("command", ["norms", "budgets", "transfer", "masks"])
 def test_every_study_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", command, "--help"]) == 0
     assert f"study {command} [OPTIONS]" in " ".join(capsys.readouterr().out.split())
@@ -31,6 +32,17 @@ def test_study_transfer_of_two_files(captures: Path, tmp_path: Path, capsys: pyt
     assert "skipped" in shown
 
 
+def test_study_masks_of_one_architecture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["study", "masks", "--architecture", "gpt2", "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    result = load_result(tmp_path / "out" / "masks.json")
+    assert isinstance(result, MasksResult)
+    assert len(result.rows) == len(result.ran) == 10
+    shown = capsys.readouterr().out
+    assert "1 architectures, 10 cases" in " ".join(shown.split())
+    assert "masks.png" in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "fragment"),
     [
@@ -47,6 +59,9 @@ def test_study_transfer_of_two_files(captures: Path, tmp_path: Path, capsys: pyt
         (["study", "budgets", "--estimator", "crs(budget=3)"], "leave the budget out"),
         (["study", "budgets", "--seeds", "0"], "--seeds"),
         (["study", "budgets", "--out", "{text}"], "is a file"),
+        (["study", "masks", "--architecture", "gpt9"], "architecture='gpt9' fits none of the"),
+        (["study", "masks", "--estimator", "priority(budget=2.0)"], "budget=2.0 must be"),
+        (["study", "masks", "--out", "{text}"], "is a file"),
     ],
 )
 def test_bad_input_is_one_line(

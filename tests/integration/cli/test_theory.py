@@ -47,7 +47,7 @@ def test_theory_exits_with_one_if_a_claim_is_not_borne_out(
     ("arguments", "fragment"),
     [
         (["theory", "--out", "{text}/below"], "{text}"),
-        (["theory", "--seed", "-1", "--out", "{tmp}/t"], "seed=-1 must be"),
+        (["theory", "--seed", "-1", "--out", "{tmp}/t"], "--seed=-1 must be an integer from 0 to 4294967295"),
         (["theory", "--seed", "9223372036854775808", "--out", "{tmp}/t"], "seed=9223372036854775808 must be"),
     ],
 )

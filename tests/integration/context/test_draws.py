@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from wtacrs.estimators import InputError
-from wtacrs.integration.context.draws import Draws, PassDraws, check_seed
+from wtacrs.integration.context.draws import Draws, PassDraws
 from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.layers.convert import approximate_
 from wtacrs.integration.parallel.processes import Processes
@@ -152,8 +152,6 @@ def test_the_state_resumes() -> None:
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 99999999999999999999, True, 1.0, "1"])
 def test_what_is_no_seed_is_named(seed: Any) -> None:
-    with pytest.raises(InputError, match=rf"seed={seed!r} must be an int from 0 to 4294967295"):
-        check_seed(seed)
     model = nn.Sequential(nn.Linear(6, 8))
     with pytest.raises(InputError, match=rf"seed={seed!r} must be"):
         approximate_(model, SPEC, seed=seed)

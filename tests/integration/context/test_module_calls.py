@@ -79,7 +79,7 @@ def test_example_ids_are_taken_away_unless_the_model_takes_them() -> None:
 def test_every_call_that_fails_is_ended(where: str) -> None:
     told = Told(fails=where == "listener")
     module = Takes()
-    ModuleCalls(module, told, outermost=False)
+    ModuleCalls(module, told, outermost=True)
 
     def fail(*_: Any) -> None:
         raise ZeroDivisionError
@@ -90,6 +90,16 @@ def test_every_call_that_fails_is_ended(where: str) -> None:
         module(A, B, A, A) if where == "forward" else module(A)
     assert [entry[0] for entry in told.told] == ["begins", "ends"]
     assert told.told[1][2] is None
+
+
+def test_a_module_inside_is_told_of_if_it_is_given_a_mask_of_rows() -> None:
+    """By position or by name; blocks that get theirs with more axes, or none, are not worth the while."""
+    told, module, rows = Told(), Takes(), torch.ones(2, 3)
+    ModuleCalls(module, told, outermost=False)
+    module(A), module(A, torch.ones(2, 1, 3, 3)), module(A, attention_mask="causal")
+    assert [entry for entry in told.told if entry[0] == "begins"] == []
+    module(A, rows), module(A, attention_mask=rows)
+    assert len([entry for entry in told.told if entry[0] == "begins"]) == 2
 
 
 def test_hooks_are_taken_off_and_known_to_be() -> None:

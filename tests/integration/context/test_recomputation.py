@@ -114,8 +114,8 @@ def test_threads_that_run_one_model_see_their_own_masks_forward_and_backward(ree
 
     at_once(work)
     expected = TIMES * 2 * (1 if reentrant is None else 2)
-    results = {number: (all(found), len(found)) for number, found in seen.items()}
-    assert results == dict.fromkeys(range(THREADS), (True, expected))
+    counted = {number: (all(found), len(found)) for number, found in seen.items()}
+    assert counted == dict.fromkeys(range(THREADS), (True, expected))
     assert context.watch.read() == {}
     assert context._recomputation._backwards == {}
     assert context.draws.passes == THREADS * TIMES
@@ -206,7 +206,6 @@ def test_a_backward_pass_that_fails_is_forgotten_by_the_next_forward_pass(reentr
     assert context.watch.read() == {}
 
 
-@pytest.mark.filterwarnings("ignore:rows that a mask calls padding")
 def test_nothing_is_known_of_layers_where_two_passes_are_run_again_at_once() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:

@@ -18,7 +18,7 @@ from wtacrs.integration.layers.convert import approximate_, restore_
 from wtacrs.integration.layers.linear import ApproxLinear
 from wtacrs.integration.layers.linear_layers import fitting_layers
 from wtacrs.integration.measure.capture import capture
-from wtacrs.integration.measure.layer_bytes import stored_bytes
+from wtacrs.integration.measure.kept_bytes import KeptBytesProbe
 from wtacrs.integration.measure.memory import step_memory
 
 SPEC = "crs(budget=0.5)"
@@ -127,10 +127,12 @@ def test_what_it_keeps_is_measured(tmp_path: Path) -> None:
     model = Model()
     captured = capture(model, [batch()], tmp_path / "c.safetensors")
     assert set(captured.layers) == {"first", "second", "third"}
-    x = torch.randn(4, 10, 24)
     approximate_(model, SPEC, min_elements=0)
-    expected = saved_bytes(make(SPEC).compress(x.reshape(40, 24)))
-    assert stored_bytes(model.second, x) == (expected, x.numel() * 4)
+    probe = KeptBytesProbe(model)
+    model(**batch()).loss.backward()
+    assert probe.found is not None
+    expected = saved_bytes(make(SPEC).compress(torch.randn(40, 24)))
+    assert probe.found.layers["second"].kept == expected
     restore_(model)
     measured = step_memory(model, batch(), estimator=SPEC, min_elements=0)
     assert measured.converted == 3

@@ -1,7 +1,7 @@
-"""Conversion leaves torch's random numbers alone: dropout is the stock model's bit for bit, in every way of running.
+"""A converted model leaves torch's random numbers alone: dropout is the stock model's bit for bit, however it is run.
 
-At a budget that keeps every row a model trains bit for bit as stock; below that everything but the estimates is equal in
-the first step, and draws differ from step to step, and are those of the seed.
+At a budget that keeps every row it trains bit for bit as the stock model; below that everything but the estimates is
+equal in the first step, and draws differ from step to step, and are those of the seed.
 """
 
 from __future__ import annotations
@@ -198,10 +198,8 @@ def test_at_a_full_budget_a_converted_model_trains_bit_for_bit_as_stock(name: st
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("spec", SPECS)
 def test_whatever_the_budget_dropout_is_the_stock_models(name: str, how: str, spec: str) -> None:
-    """In the first step, before weights go apart, in the loss and in every gradient that is not an estimate.
-
-    Torch's generator is where it would be after every further step.
-    """
+    """In the first step, before weights go apart, in the loss and in every gradient that is not an estimate; then in
+    torch's generator, which is where it would be after every further step."""
     expected, stock = trained(MODELS[name], STEPS[how], None, steps=1)
     found, model = trained(MODELS[name], STEPS[how], spec, steps=1)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

@@ -1,4 +1,4 @@
-"""Rows that a model reads its answer from: every layer is unbiased whatever the mask says, and masks that mislead are told.
+"""Rows that a model reads its answer from: every layer is unbiased whatever a mask says, and a wrong one is told.
 
 Decoders that look for their last token, tokens that meet past the mask; poolers and spans are among `misleading_masks`.
 """

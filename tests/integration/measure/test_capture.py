@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from support.models import bert_batch, t5_batch, tiny_bert, tiny_t5
-from torch import nn
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from wtacrs.estimators import InputError
 from wtacrs.integration.layers.convert import approximate_
 from wtacrs.integration.measure.capture import capture
+from wtacrs.integration.measure.coverage import coverage
 from wtacrs.validation.layers.captures import Captures, LayerCapture, load_captures, write_captures
 
 
@@ -117,7 +119,7 @@ def test_a_mask_that_lies_is_told_and_every_row_counts(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="mask calls padding") as told:
         found = capture(model, [batch] * 2, path, loss_fn=lambda output: output)
     assert len(told) == 1
-    assert "1 layer (share of ‖dY‖²: layer (" in str(told[0].message)
+    assert "1 layer (share of ‖dY‖²: layer " in str(told[0].message)
     y = model.layer(batch["x"][:, 0]).square().sum(1).detach()
     share = float(2 * y[0] / (5 * y.sum()))
     assert found.metadata["masked_gradient"] == {"layer": pytest.approx(share, rel=1e-5)}
@@ -189,3 +191,81 @@ def test_round_trip_keeps_dtypes_and_views_apart(tmp_path: Path, dtype: torch.dt
     assert torch.equal(found["a#0"].dy, whole[:, 4:])
     assert torch.equal(found["b#0"].dy, whole)
     assert found["b#0"].mask.tolist() == [True] * 5 + [False]
+
+
+class ByKeyword(nn.Module):
+    """Calls its layers by the names of their arguments, or by position."""
+
+    def __init__(self, keyword: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.special = nn.Linear(4, 6), Conv1D(3, 6), Swapped(3, 2)
+        self.keyword = keyword
+
+    def forward(self, x: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        if self.keyword:
+            x = self.second(x=self.first(input=x).relu())
+            return self.special(scale=2.0, values=x) * attention_mask.unsqueeze(-1)
+        return self.special(self.second(self.first(x).relu()), 2.0) * attention_mask.unsqueeze(-1)
+
+
+class Swapped(nn.Linear):
+    """A subclass whose input is called otherwise, and not the only argument."""
+
+    def forward(self, values: torch.Tensor, scale: float) -> torch.Tensor:
+        return super().forward(values) * scale
+
+
+@pytest.mark.parametrize("converted", [False, True])
+def test_layers_that_are_called_by_keyword(converted: bool, tmp_path: Path) -> None:
+    mask = torch.ones(2, 5, dtype=torch.long)
+    mask[1, 3:] = 0
+    batch = {"x": torch.randn(2, 5, 4), "attention_mask": mask}
+    found = []
+    for keyword in (False, True):
+        model = ByKeyword(keyword)
+        if converted:
+            assert approximate_(model, "topk(budget=1.0)", min_elements=0) == ["first", "second"]
+            model(**batch).square().sum().backward()
+            assert model.first.weight.grad is not None
+        path = tmp_path / f"{keyword}.safetensors"
+        found.append(capture(model, [batch], path, loss_fn=lambda output: output.square().sum()))
+    by_position, by_keyword = found
+    assert list(by_keyword) == list(by_position) == ["first#0", "second#0", "special#0"]
+    for entry in by_keyword:
+        for part in ("x", "dy", "mask"):
+            assert torch.equal(getattr(by_keyword[entry], part), getattr(by_position[entry], part))
+
+
+@pytest.mark.parametrize("keyword", [False, True])
+def test_coverage_knows_layers_that_are_called_by_keyword(keyword: bool) -> None:
+    batch = {"x": torch.randn(2, 5, 4), "attention_mask": torch.ones(2, 5)}
+    found = {entry.pattern: entry.reason for entry in coverage(ByKeyword(keyword), batch, min_elements=50)}
+    assert found == {
+        "first": "at most 40 numbers come in, fewer than min_elements=50",
+        "second": "",
+        "special": "a subclass of nn.Linear, whose own forward would be lost",
+    }
+
+
+def test_what_changes_an_output_in_place_leaves_its_gradient_alone(tmp_path: Path) -> None:
+    """dY is by what the layer returned, and not by what an activation made of it."""
+
+    class InPlace(nn.Module):
+        def __init__(self, *, apart: bool) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.layer, self.apart = nn.Linear(4, 6), apart
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.layer(x)
+            y = y.clone() if self.apart else y
+            y *= 3.0
+            return torch.relu_(y).square().sum()
+
+    x = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(1))
+    there, apart = (
+        capture(InPlace(apart=apart), [{"x": x}], tmp_path / f"{apart}.safetensors", loss_fn=lambda loss: loss)
+        for apart in (False, True)
+    )
+    torch.testing.assert_close(there["layer#0"].dy, apart["layer#0"].dy)

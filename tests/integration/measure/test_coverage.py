@@ -12,6 +12,7 @@ from support.glue_files import write_task
 from support.lora_models import with_lora
 from support.models import bert_batch, t5_batch, tiny_bert, tiny_t5
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune
 
 from wtacrs.integration.cli import main
 from wtacrs.integration.layers.convert import approximate_, restore_
@@ -112,6 +113,38 @@ def test_the_reason_for_everything_else() -> None:
         "norm": ("exact", "a norm: its dW is no product of matrices"),
         "tied": ("estimated", "tied to embedding, whose part of dW is exact"),
     }
+
+
+class Computed(nn.Module):
+    """Layers whose weight is computed, is not there yet, or is no real number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parametrized = parametrizations.weight_norm(nn.Linear(8, 8))
+        self.pruned = prune.l1_unstructured(nn.Linear(8, 8), "weight", 0.5)
+        self.complex, self.lazy = nn.Linear(8, 8, dtype=torch.complex64), nn.LazyLinear(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lazy(self.pruned(self.parametrized(x)) + self.complex(x.to(torch.complex64)).abs())
+
+
+@pytest.mark.parametrize("converted", [False, True])
+@pytest.mark.filterwarnings("ignore:lazy layers")
+def test_weights_that_are_no_plain_parameters(converted: bool) -> None:
+    model = Computed()
+    if converted:
+        approximate_(model, SPEC, min_elements=0)
+    reasons = {entry.pattern: (entry.gradient, entry.reason) for entry in coverage(model, min_elements=0)}
+    assert reasons == {
+        "parametrized": ("exact", "parametrized: its weight is computed anew at every access"),
+        "parametrized.parametrizations.weight": ("exact", "what a parametrization computes a tensor from"),
+        "pruned": ("estimated", ""),
+        "complex": ("exact", "its weight is complex64; real numbers can be estimated"),
+        "lazy": ("exact", "lazy: its weight has no shape before the first forward pass"),
+    }
+    found = coverage(model, {"x": torch.randn(3, 8)}, min_elements=0)  # the lazy layer has a shape since
+    assert [entry.gradient for entry in found if entry.pattern in ("pruned", "lazy")] == ["estimated"] * 2
+    assert sum(entry.parameters for entry in found) == sum(p.numel() for p in model.parameters())
 
 
 def test_the_filter_decides() -> None:

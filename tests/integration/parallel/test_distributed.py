@@ -29,11 +29,11 @@ from transformers import PreTrainedTokenizerBase
 
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.cli import main
-from wtacrs.integration.context import seed as pass_seed
+from wtacrs.integration.context.draws import Draws
 from wtacrs.integration.layers.convert import approximate_, restore_
 from wtacrs.integration.layers.linear import ApproxLinear
-from wtacrs.integration.models.loading import task_tokenizer
-from wtacrs.integration.parallel.processes import Processes, own_seed
+from wtacrs.integration.models.loading import small_t5, task_tokenizer
+from wtacrs.integration.parallel.processes import Processes
 from wtacrs.integration.training import loop as training
 from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.integration.training.run import finetune
@@ -230,16 +230,17 @@ def test_processes_seeded_alike_draw_independently(tmp_path: Path, monkeypatch: 
     assert len(one) == len(two) == 3
     assert len({tuple(rows) for rows in one + two}) == 6
     assert [one, two] == in_processes(kept_rows, tmp_path)
-    monkeypatch.setattr(pass_seed, "own_seed", lambda: int(torch.randint(2**62, ())))
+
+    def without_rank(draws: Draws) -> int:
+        draws.passes += 1
+        return draws.passes
+
+    monkeypatch.setattr(Draws, "next_pass", without_rank)
     one, two = in_processes(kept_rows, tmp_path)
     assert one == two  # what the test above would find
 
 
-def test_one_process_draws_as_it_always_did(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(5)
-    expected = int(torch.randint(2**62, ()))
-    torch.manual_seed(5)
-    assert own_seed() == expected
+def test_seeds_of_processes_differ_and_one_process_keeps_its_own() -> None:
     assert Processes().own_seed(7) == 7
     seeds = {Processes(rank, 8).own_seed(seed) for rank in range(8) for seed in range(50)}
     assert len(seeds) == 400
@@ -311,6 +312,27 @@ def test_two_processes_take_the_steps_of_one(
     monkeypatch.setattr(training, "_counted", len)  # examples in place of tokens
     wrong = in_processes(work, tmp_path)[0]
     assert all(difference(ours, theirs) > 1e-3 for (ours, _), (theirs, _) in zip(wrong, expected, strict=True))
+
+
+def test_what_a_step_keeps_is_that_of_the_first_process(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    """With whole models and with pieces of them, whose gathered weights are not counted."""
+
+    def work() -> Any:
+        found = []
+        for fsdp in (False, True):
+            for estimator in (None, "crs(budget=0.1)"):
+                model = small_t5(tokenizer, d_model=128, layers=1, heads=2, d_ff=64, dropout=0.1)
+                config = CONFIG.but(steps=1, batch_size=32, estimator=estimator, fsdp=fsdp)
+                result = finetune(config, TASK, model, tokenizer)
+                found.append((result.kept_bytes, result.exact_bytes))
+        return found
+
+    exact, sampled, exact_pieces, sampled_pieces = in_processes(work, tmp_path)[0]
+    assert exact == exact_pieces
+    assert sampled == sampled_pieces
+    assert exact[0] == exact[1] == sampled[1] > sampled[0]
 
 
 def test_heads_are_trained_in_two_processes(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from wtacrs.validation.layers.compare import compare
 from wtacrs.validation.records.budgets import BudgetsResult
 from wtacrs.validation.records.results import load_result
 from wtacrs.validation.records.training import TrainingResult
+from wtacrs.validation.seeds import LARGEST_SEED
 from wtacrs.validation.summaries.compare import layer_medians
 
 SHORT = CONFIG.but(steps=2, eval_every=2)
@@ -107,6 +108,8 @@ def test_what_cannot_be_studied(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=told):
             budgets_study(Colours(), SHORT, estimator, budgets, seeds, tmp_path)
+    with pytest.raises(InputError, match=r"seeds=2 from seed=4294967295 on: the last seed=4294967296 must be"):
+        budgets_study(Colours(), SHORT.but(seed=LARGEST_SEED), "wta_crs", [0.1], 2, tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -228,6 +228,12 @@ BAD = {
     "exact named": (TEXT.replace('"half of the rows"', "exact"), "always run"),
     "one seed": (TEXT.replace("[3, 5]", "[3]"), "seeds"),
     "one seed twice": (TEXT.replace("[3, 5]", "[3, 3]"), "must be distinct"),
+    "a negative seed": (TEXT.replace("[3, 5]", "[3, -5]"), "seeds: -5 must be an integer from 0 to 4294967295"),
+    "a huge seed": (
+        TEXT.replace("[3, 5]", "[99999999999999999999, 5]"),
+        "seeds: 99999999999999999999 must be an integer from 0 to 4294967295",
+    ),
+    "a seed that is no number": (TEXT.replace("[3, 5]", "[3, true]"), "seeds: True must be an integer"),
     "negative margin": (TEXT.replace("0.2", "-0.2"), "margin"),
     "training": (TEXT.replace("steps = 2", "stepps = 2"), "stepps"),
     "a seed in training": (TEXT.replace("steps = 2", "seed = 2"), "training.seed is set by the experiment"),

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import re
 import signal
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,12 +31,12 @@ from transformers import (
     TrainingArguments,
 )
 
-from wtacrs.estimators.core.errors import InputError
+from wtacrs.estimators.core.errors import InputError, WtacrsWarning
 from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.layers.convert import approximate_
 from wtacrs.integration.layers.linear import ApproxLinear
 from wtacrs.integration.training import callback as module
-from wtacrs.integration.training.callback import WtacrsCallback
+from wtacrs.integration.training.callback import LayerConversion, WtacrsCallback
 
 SPEC = 'wta_crs(budget=0.3, winners="paper")'
 
@@ -95,6 +96,11 @@ def trainer(
         eval_dataset=data[:6],
         callbacks=list(callbacks),
     )
+
+
+def opposite_masks(_: bool, arguments: dict[str, Any]) -> list[torch.Tensor]:
+    mask = arguments.get("attention_mask")
+    return [mask == 0] if isinstance(mask, torch.Tensor) and mask.ndim == 2 else []
 
 
 def wtacrs(spec: str | None = SPEC, **changes: Any) -> WtacrsCallback:
@@ -282,26 +288,51 @@ def test_measuring_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_what_is_logged_is_what_is_kept(tmp_path: Path) -> None:
-    """Steps 1 and 4; bytes of one forward pass, beside those counted from the shapes."""
-    ours = wtacrs()
-    run = trainer(tmp_path, ours)
-    run.train()
-    entries = [entry for entry in run.state.log_history if "wtacrs_layers" in entry]
-    assert [entry["step"] for entry in entries] == [1, 4]
-    kept = ours.measured
-    wi = kept["encoder.block.0.layer.1.DenseReluDense.wi"]
+    """Steps 1 and 4: bytes of one forward pass, beside what stock training logs of the same step."""
+    ours, stock = wtacrs(), wtacrs("exact")
+    logs = []
+    for callback in (ours, stock):
+        run = trainer(tmp_path, callback, model=small_t5(0.1))
+        run.train()
+        logs.append([entry for entry in run.state.log_history if "wtacrs_layers" in entry])
+    assert [[entry["step"] for entry in log] for log in logs] == [[1, 4], [1, 4]]
     rows, width = 4 * 12, 32
-    assert wi.exact == wi.exact_alone == rows * width * 4
+    wi = ours.measured["encoder.block.0.layer.1.DenseReluDense.wi"]
+    assert wi.freed == rows * width * 4
     budget = 14  # 0.3 · 48 rows, with their indices and weights
-    assert budget * width * 4 < wi.stored <= budget * (width * 4 + 16)
-    attention = [kept[f"encoder.block.0.layer.0.SelfAttention.{name}"] for name in "qkv"]
-    assert [entry.exact for entry in attention] == [rows * width * 4] * 3
-    assert [entry.exact_alone for entry in attention] == [rows * width * 4, 0, 0]
-    last = entries[-1]
-    assert last["wtacrs_layers"] == len(kept) == 17
-    assert last["wtacrs_exact_bytes"] == sum(entry.exact_alone for entry in kept.values())
-    assert last["wtacrs_stored_bytes"] == sum(entry.stored for entry in kept.values())
-    assert last["wtacrs_stored_share"] == last["wtacrs_stored_bytes"] / last["wtacrs_exact_bytes"]
+    assert budget * width * 4 < wi.kept <= budget * (width * 4 + 16)
+    attention = [ours.measured[f"encoder.block.0.layer.0.SelfAttention.{name}"] for name in "qkv"]
+    assert [entry.freed for entry in attention] == [rows * width * 4, 0, 0]
+    assert ours.measured["encoder.block.0.layer.1.DenseReluDense.wo"].freed == rows * 64 * 4  # dropout after ReLU
+    last, beside = logs[0][-1], logs[1][-1]
+    assert (last["wtacrs_layers"], beside["wtacrs_layers"]) == (len(ours.measured), 0) == (17, 0)
+    assert last["wtacrs_exact_bytes"] == beside["wtacrs_exact_bytes"] == beside["wtacrs_kept_bytes"]
+    saved = sum(entry.freed - entry.kept for entry in ours.measured.values())
+    assert last["wtacrs_kept_bytes"] == last["wtacrs_exact_bytes"] - saved
+    assert last["wtacrs_kept_share"] == last["wtacrs_kept_bytes"] / last["wtacrs_exact_bytes"] < 1
+
+
+def test_what_cannot_be_measured_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ours = wtacrs(measure_every=1)
+    with torch.autograd.graph.save_on_cpu():
+        run = trainer(tmp_path, ours)
+        run.train()
+    assert not [entry for entry in run.state.log_history if "wtacrs_kept_bytes" in entry]
+    (told,) = [line for line in caplog.messages if "not measured" in line]
+    assert "save_on_cpu" in told
+
+
+def test_layers_of_which_none_trains_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = small_t5()
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear) and layer is not model.lm_head:
+            layer.weight.requires_grad_(False)
+    ours = wtacrs(layers=["*.layer.*"], measure_every=1)
+    run = trainer(tmp_path, ours, model=model, max_steps=1)
+    run.train()
+    assert "16 layers are converted, and none has a weight that trains" in caplog.text
+    (entry,) = [entry for entry in run.state.log_history if "wtacrs_layers" in entry]
+    assert (entry["wtacrs_layers"], entry["wtacrs_kept_share"]) == (0, 1.0)
 
 
 def test_a_model_converted_by_hand_keeps_its_estimators(tmp_path: Path) -> None:
@@ -311,9 +342,21 @@ def test_a_model_converted_by_hand_keeps_its_estimators(tmp_path: Path) -> None:
     ours = wtacrs(None)
     trainer(tmp_path, ours, model=model).train()
     assert len(ours.conversion) == 16
-    assert {entry for name, entry in ours.conversion.items() if "encoder" in name} == {("crs(budget=0.5)", 0)}
-    assert {entry for name, entry in ours.conversion.items() if "decoder" in name} == {(SPEC, 9)}
+    for half, expected in (("encoder", ("crs(budget=0.5)", 0)), ("decoder", (SPEC, 9))):
+        found = {entry for name, entry in ours.conversion.items() if half in name}
+        assert found == {LayerConversion(*expected)}
     assert not [m for m in model.modules() if type(m) is ApproxLinear]
+
+
+def test_a_conversion_that_saves_nothing_is_told_once(tmp_path: Path) -> None:
+    """Every checkpoint takes the conversion off and puts it on again."""
+    model = small_t5()
+    model.encoder.block.requires_grad_(False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer(tmp_path, wtacrs(layers=["encoder.*"]), model=model, **SAVED).train()
+    told = [str(entry.message) for entry in caught if issubclass(entry.category, WtacrsWarning)]
+    assert told == ["6 layers converted, none of them trains: nothing is saved"]
 
 
 def test_resuming_refuses_what_was_trained_otherwise(tmp_path: Path) -> None:
@@ -351,3 +394,53 @@ def test_nothing_to_convert(tmp_path: Path) -> None:
         trainer(tmp_path, wtacrs(None)).train()
     with pytest.raises(InputError, match=r"layers='nothing\.\*' fits none"):
         trainer(tmp_path, wtacrs(layers=["nothing.*"])).train()
+
+
+@pytest.mark.filterwarnings("ignore:rows that a mask calls padding")
+def test_masks_that_mislead_are_logged_and_stay_so_over_evaluations_and_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masks of the opposite convention: resumed bit by bit, from a checkpoint that knows the layers."""
+    monkeypatch.setattr(
+        "wtacrs.integration.context.forward_context.masks_from_arguments",
+        opposite_masks,
+    )
+    settings = {**SAVED, "eval_strategy": "steps", "eval_steps": 2}
+    whole = wtacrs()
+    run = trainer(tmp_path / "whole", whole, **settings)
+    run.train()
+    assert len(whole.misled) >= 5
+    assert all(0 < share <= 1 for share in whole.misled.values())
+    logged = [entry["wtacrs_misled_layers"] for entry in run.state.log_history if "loss" in entry]
+    assert logged[-1] == len(whole.misled)
+    saved = json.loads((tmp_path / "whole/checkpoint-2/trainer_state.json").read_text())
+    attributes = saved["stateful_callbacks"]["WtacrsCallback"]["attributes"]
+    assert len(attributes["_sampling"][""]["misled"]) >= 5
+    assert attributes["_sampling"][""]["seed"] == 5
+    again = trainer(tmp_path / "whole", wtacrs(), **settings)
+    again.train(resume_from_checkpoint=str(tmp_path / "whole/checkpoint-2"))
+    assert same_weights(run.model, again.model)
+
+
+def test_draws_differ_by_the_seed_of_the_run_or_the_callback(tmp_path: Path) -> None:
+    def trained(own: int | None, **changes: Any) -> nn.Module:
+        run = trainer(tmp_path, wtacrs(seed=own), model=small_t5(), max_steps=1, data_seed=1, **changes)
+        run.train()
+        return run.model
+
+    assert same_weights(trained(3, seed=5), trained(3, seed=6))
+    assert not same_weights(trained(3), trained(4))
+    assert not same_weights(trained(None, seed=5), trained(None, seed=6))
+
+
+@pytest.mark.parametrize(
+    ("options", "fragment"),
+    [
+        ({"seed": 2**32}, f"seed={2**32} must be an integer from 0"),
+        ({"mask_floor": 0.0}, "mask_floor=0.0 must be a float"),
+        ({"masked_gradient": "shout"}, "masked_gradient='shout' must be one of 'warn', 'raise', 'ignore'"),
+    ],
+)
+def test_bad_options_are_refused_at_once(options: dict[str, Any], fragment: str) -> None:
+    with pytest.raises(InputError, match=re.escape(fragment)):
+        wtacrs(**options)

@@ -193,6 +193,37 @@ def test_estimator_is_used_and_taken_off_again(tokenizer: PreTrainedTokenizerBas
     assert not same_weights(exact, sampled)
 
 
+def test_a_run_says_what_a_step_keeps(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    """What stock layers would keep is what an exact run of the same steps keeps, and depends on the first alone."""
+    config = CONFIG.but(steps=2, batch_size=16, eval_every=1, save_every=1)
+
+    def wide() -> T5ForConditionalGeneration:  # enough for its inputs to be sampled
+        return small_t5(tokenizer, d_model=128, layers=1, heads=2, d_ff=64, dropout=0.1)
+
+    exact, sampled, short = (
+        finetune(config.but(estimator=estimator, steps=steps), TASK, wide(), tokenizer)
+        for estimator, steps in ((None, 2), ("crs(budget=0.2)", 2), ("crs(budget=0.2)", 1))
+    )
+    assert exact.kept_bytes == exact.exact_bytes == sampled.exact_bytes
+    assert sampled.kept_bytes is not None
+    assert sampled.kept_bytes < sampled.exact_bytes
+    assert (short.kept_bytes, short.exact_bytes) == (sampled.kept_bytes, sampled.exact_bytes)
+
+
+def test_a_state_from_before_bytes_were_measured_goes_on(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    config = CONFIG.but(steps=3, eval_every=1, save_every=1, out=tmp_path)
+    with pytest.raises(Interrupted):
+        finetune(config, TASK, tiny(tokenizer), tokenizer, on_point=interrupt_at(2))
+    state = checkpoints.load_state(tmp_path / "state.pt")
+    assert state["progress"].pop("kept_bytes") == state["progress"].pop("exact_bytes") > 0
+    checkpoints.save_state(tmp_path / "state.pt", state)
+    result = finetune(config.but(resume=True), TASK, tiny(tokenizer), tokenizer)
+    assert result.kept_bytes is not None
+    assert result.kept_bytes == result.exact_bytes > 0
+
+
 def test_model_is_restored_when_a_run_breaks(tokenizer: PreTrainedTokenizerBase) -> None:
     model = tiny(tokenizer)
     with pytest.raises(Interrupted):
@@ -334,7 +365,10 @@ def test_without_tensorboard_one_line(tmp_path: Path, monkeypatch: pytest.Monkey
         ({"precision": "fp8"}, "precision='fp8'"),
         ({"max_length": 0}, "max_length=0"),
         ({"eval_every": 0}, "eval_every=0"),
-        ({"seed": -1}, "seed=-1"),
+        ({"seed": -1}, "seed=-1: must be an integer from 0 to 4294967295"),
+        ({"seed": 10**20}, "seed=100000000000000000000: must be an integer from 0 to 4294967295"),
+        ({"seed": True}, "seed=True: must be an integer"),
+        ({"seed": None}, "seed=None: must be an integer"),
         ({"estimator": "wta_csr(budget=0.3)"}, "wta_crs"),
         ({"estimator": "crs(budget=-0.3)"}, "budget"),
         ({"scores": "oracle"}, "scores='oracle': must be one of 'row-norms', 'last-seen'"),
@@ -373,3 +407,30 @@ def test_a_checkpoint_is_replaced_whole_or_not_at_all(
         checkpoints.save_checkpoint(tmp_path / "best", model, tokenizer)
     assert {path.name: path.read_bytes() for path in (tmp_path / "best").iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
+def is_mask(value: object) -> bool:
+    return isinstance(value, torch.Tensor) and value.ndim == 2
+
+
+@pytest.mark.filterwarnings("ignore:rows that a mask calls padding")
+def test_masks_that_mislead_are_in_the_result_and_in_the_state(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "wtacrs.integration.context.forward_context.masks_from_arguments",
+        lambda _, arguments: [mask == 0 for mask in [arguments.get("attention_mask")] if is_mask(mask)],
+    )
+    config = CONFIG.but(steps=4, batch_size=32, eval_every=2, estimator="wta_crs(budget=0.3)", out=tmp_path)
+    result = finetune(config, TASK, tiny(tokenizer), tokenizer)
+    assert result.masked_gradient
+    assert load_result(tmp_path / "result.json") == result
+    state = checkpoints.load_state(tmp_path / "state.pt")
+    assert state["random"]["sampling"][""]["misled"] == result.masked_gradient
+    with pytest.raises(InputError, match="masked_gradient='raise': rows that a mask calls padding carry gradient"):
+        finetune(config.but(out=None, masked_gradient="raise"), TASK, tiny(tokenizer), tokenizer)
+
+
+def test_right_masks_are_told_of_nothing(tokenizer: PreTrainedTokenizerBase) -> None:
+    config = CONFIG.but(steps=2, batch_size=32, estimator="wta_crs(budget=0.3)", masked_gradient="raise")
+    assert finetune(config, TASK, tiny(tokenizer), tokenizer).masked_gradient == {}

@@ -156,6 +156,8 @@ def test_the_command_trains_what_the_others_load(
         ({"precision": "fp8"}, "precision='fp8'"),
         ({"estimator": "csr"}, "unknown estimator"),
         ({"max_length": 3}, "max_length=3"),
+        ({"seed": -1}, "seed=-1 must be an integer from 0 to 4294967295"),
+        ({"seed": 2**32}, "seed=4294967296 must be an integer from 0 to 4294967295"),
     ],
 )
 def test_bad_settings_are_refused(fields: dict[str, object], words: str) -> None:

@@ -1,0 +1,334 @@
+"""What a model keeps for its backward pass in one real forward pass, and what its stock layers would keep in its place.
+
+Saved-tensor hooks see every storage that autograd keeps, and which converted layer kept it (`SavedStorages`). Nothing is
+compressed, drawn or run once more: what the stock layers would keep is what is left without the converted layers, and
+their inputs. An input that something else keeps anyway, as ReLU keeps its output, is in both sums, once.
+
+Read is the balance at the moment when the backward pass reaches the model: by then the caller has let go what it will.
+
+What is not seen: buffers inside kernels, the loss where the model does not compute it, and what selective checkpointing
+holds outside the graph.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn.utils.parametrize import is_parametrized
+from torch.utils._pytree import tree_leaves
+
+from wtacrs.integration.context.freed_bytes import StockInput, stock_input
+from wtacrs.integration.context.recomputation import tensors_with_gradient
+from wtacrs.integration.layers.compression import autocast_dtype
+from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
+from wtacrs.integration.layers.linear_layers import is_linear_layer
+from wtacrs.integration.measure.saved_storages import SavedStorages, Storage, is_cast, storages_of, unpacked
+from wtacrs.validation.properties.saved_for_backward import note_contexts
+
+_hooks: Any = torch._C._autograd
+_NOT_SEEN = (
+    "no forward pass with gradients was seen: none was run, or a compiled one, or one within a backward pass"
+)
+
+
+@dataclass(frozen=True)
+class LayerBytes:
+    """Bytes of one layer in one forward pass, all its calls together.
+
+    Attributes:
+        kept: by its estimator; a copy that several layers share counts for the first.
+        freed: of its input, which the stock layer would keep; 0 where something else keeps it anyway. An input that
+            several layers read counts for the first.
+    """
+
+    kept: int = 0
+    freed: int = 0
+
+
+@dataclass(frozen=True)
+class KeptBytes:
+    """Bytes of one forward pass of a model.
+
+    Attributes:
+        kept: for the backward pass, by all of the model; parameters, buffers and the batch are left out.
+        exact: what the stock model would keep.
+        layers: converted layers that ran and train by estimates.
+    """
+
+    kept: int
+    exact: int
+    layers: dict[str, LayerBytes]
+
+    @property
+    def share(self) -> float:
+        """Of what the stock model would keep: above 1 where the conversion costs."""
+        return self.kept / self.exact if self.exact else 1.0
+
+
+def training_layers(model: nn.Module) -> list[str]:
+    """Names of the converted layers whose dW is estimated: not those with a frozen weight or the estimator `exact`."""
+    return [
+        name
+        for name, layer in model.named_modules()
+        if isinstance(layer, EstimatedWeightGrad) and _trains(layer) and layer.estimator.traits.family != "exact"
+    ]
+
+
+def _trains(layer: nn.Module) -> bool:
+    weight = layer._parameters.get("weight")
+    if weight is not None:
+        return weight.requires_grad
+    return any(parameter.requires_grad for parameter in layer.parameters())  # of which a weight is computed
+
+
+class KeptBytesProbe:
+    """Measures the next forward pass with gradients of a model, and then leaves; what it computes is not changed.
+
+    Between measurements there is no hook. Where it cannot measure it says why: where saved-tensor hooks of the user are
+    active, which alone know what they keep, and where the weight of a converted layer is computed by a parametrization.
+    Compiled models and passes that a backward pass runs again are not measured either.
+
+    Args:
+        model: whose `forward` it waits for.
+
+    Attributes:
+        found: what was measured, once a backward pass has begun; at once if none can.
+        reason: why nothing was.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.found: KeptBytes | None = None
+        self.reason: str | None = _NOT_SEEN
+        self._pass: _Pass | None = None
+        self._depth = 0
+        self._thread: int | None = None
+        self._handles: list[Any] = [
+            model.register_forward_pre_hook(self._enter, with_kwargs=True),
+            model.register_forward_hook(self._leave, always_call=True),
+        ]
+
+    def remove(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled() or _in_a_backward_pass():
+            return
+        if self._depth and self._thread != threading.get_ident():
+            return
+        self._depth, self._thread = self._depth + 1, threading.get_ident()
+        if self._depth > 1:
+            return
+        self.reason = _compiled(module) or _foreign_hooks()
+        if self.reason is None:
+            self._pass = _Pass(module, (args, kwargs))
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._depth == 0 or self._thread != threading.get_ident():
+            return
+        self._depth -= 1
+        if self._depth:
+            return
+        self.remove()
+        if self._pass is None:
+            return
+        self._pass.end()
+        if output is None:
+            self._pass, self.reason = None, "the forward pass has failed, or returns nothing"
+            return
+        outputs = list(tensors_with_gradient(output))
+        for tensor in outputs:
+            if tensor.grad_fn is not None:
+                note_contexts(tensor.grad_fn, self._pass.saved.note)
+        self.reason = "no backward pass has reached the model's output"
+        self._handles = [tensor.register_hook(self._read) for tensor in outputs]
+        if not outputs:
+            self._read()
+
+    def _read(self, _: Tensor | None = None) -> None:
+        self.remove()
+        if self._pass is not None:
+            self.reason, self.found = self._pass.reason, self._pass.read()
+            self._pass = None
+
+
+@dataclass(eq=False)
+class _Call:
+    """One call of a converted layer that samples: what the stock layer would keep, and what was saved in it."""
+
+    layer: str
+    input: StockInput
+    weight: StockInput | None
+    saved: list[weakref.ref[Tensor]] = field(default_factory=list)
+
+    @property
+    def alive(self) -> bool:
+        """Whether its part of the graph still is: not in a block that is recomputed, not without use."""
+        return any(reference() is not None for reference in self.saved)
+
+
+class _Pass:
+    """The hooks within one forward pass, and what they have seen."""
+
+    def __init__(self, model: nn.Module, batch: Any) -> None:
+        self.reason: str | None = None
+        self.saved = SavedStorages(self._keeper)
+        self._thread = threading.get_ident()
+        self._model = model
+        self._names = {module: name for name, module in model.named_modules()}
+        self._running: list[tuple[nn.Module, _Call | None]] = []
+        self._calls: list[_Call] = []
+        self._estimated: dict[str, None] = {}
+        self._cast_anyway: set[Hashable] = set()
+        self._apart = _references(leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
+        self._handles: list[Any] = []
+        for module in self._names:
+            if module is not model:
+                self._handles.append(module.register_forward_pre_hook(self._enter, with_kwargs=True))
+                self._handles.append(module.register_forward_hook(self._leave, always_call=True))
+        self._pack: Callable[[Tensor], Tensor] = self.saved.pack
+        _hooks._push_saved_tensors_default_hooks(self._pack, unpacked)
+        self._enter(model, *batch)
+
+    def end(self) -> None:
+        """Take all hooks off."""
+        _pop(self._pack)
+        self._running.clear()
+        for handle in self._handles:
+            handle.remove()
+        self._apart |= _references((*self._model.parameters(), *self._model.buffers()))
+
+    def read(self) -> KeptBytes | None:
+        """The balance now; None where something hides a part of it."""
+        if self.reason is not None:
+            return None
+        alive = self.saved.alive(self._apart)
+        calls = [call for call in self._calls if call.alive]
+        elsewhere = {key for key, found in alive.items() if any(call is None for call, _ in found.keepers)}
+        stock = {
+            found.key: found.bytes
+            for call in calls
+            for found in (call.input, call.weight)
+            if found is not None and found.key not in self._apart and found.key not in elsewhere
+        }
+        others = sum(alive[key].bytes for key in elsewhere)
+        alone = sum(found.bytes for key, found in alive.items() if key not in elsewhere)
+        held = sum(size for key, size in stock.items() if _is_alive(key) and key not in alive)
+        return KeptBytes(
+            kept=others + alone + held,
+            exact=others + sum(size for key, size in stock.items() if key not in self._cast_anyway),
+            layers=self._by_layer(calls, alive, elsewhere),
+        )
+
+    def _by_layer(
+        self, calls: list[_Call], alive: dict[StorageWeakRef, Storage], elsewhere: set[StorageWeakRef]
+    ) -> dict[str, LayerBytes]:
+        kept, freed = dict.fromkeys(self._estimated, 0), dict.fromkeys(self._estimated, 0)
+        order = {call: place for place, call in enumerate(self._calls)}
+        for key, found in alive.items():
+            keepers = [call for call, cast in found.keepers if call is not None and not cast]
+            if key not in elsewhere and keepers:
+                kept[min(keepers, key=order.__getitem__).layer] += found.bytes
+        seen: set[Hashable] = set()
+        for call in calls:
+            if call.input.key not in seen and call.input.key not in self._apart and not call.input.alive:
+                seen.add(call.input.key)
+                freed[call.layer] += call.input.bytes
+        return {layer: LayerBytes(kept[layer], freed[layer]) for layer in self._estimated}
+
+    def _keeper(self, tensor: Tensor) -> tuple[_Call | None, bool]:
+        module, call = self._running[-1] if self._running else (None, None)
+        if call is None:
+            return None, False
+        call.saved.append(weakref.ref(tensor))
+        return call, is_cast(tensor, module)
+
+    def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if threading.get_ident() != self._thread:
+            return
+        # weights that `fully_shard` has gathered are the module's parameters only now
+        self._apart |= _references(module.parameters(recurse=False))
+        self.reason = self.reason or _foreign_hooks(self._pack)
+        self._running.append((module, self._call_of(module, (*args, *kwargs.values()))))
+
+    def _leave(self, *_: Any) -> None:
+        if threading.get_ident() == self._thread:
+            self._running.pop()
+
+    def _call_of(self, module: Any, inputs: tuple[Any, ...]) -> _Call | None:
+        if not is_linear_layer(module) or not inputs or not isinstance(inputs[0], Tensor):
+            return None
+        x = inputs[0]
+        if isinstance(module, EstimatedWeightGrad):
+            if is_parametrized(module, "weight"):
+                self.reason = f"the weight of {self._names[module]!r} is computed by a parametrization"
+                return None
+            with torch.enable_grad():
+                if module.samples(x):
+                    self._estimated.setdefault(self._names[module])
+            if module.samples(x):
+                dtype = autocast_dtype(x)
+                self._calls.append(
+                    _Call(self._names[module], stock_input(x, dtype), _stock_weight(module, x, dtype))
+                )
+                return self._calls[-1]
+        if not is_parametrized(module, "weight"):
+            weight = _stock_weight(module, x, autocast_dtype(x))
+            self._cast_anyway |= set() if weight is None else {weight.key}
+        return None
+
+
+def _stock_weight(layer: Any, x: Tensor, dtype: torch.dtype) -> StockInput | None:
+    """What a stock layer keeps for dX: its weight, or under autocast the cast of it."""
+    return stock_input(layer.weight, dtype) if x.requires_grad else None
+
+
+def _is_alive(key: Hashable) -> bool:
+    return isinstance(key, StorageWeakRef) and not key.expired()
+
+
+def _references(tensors: Iterable[Tensor] | Iterator[Tensor]) -> set[StorageWeakRef]:
+    return {reference for tensor in tensors for reference in storages_of(tensor)}
+
+
+def _compiled(model: nn.Module) -> str | None:
+    """Whether a part of a model is, so that hooks in it would be compiled too."""
+    for module in model.modules():
+        if type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None:
+            return "the model, or a part of it, is compiled"
+    return None
+
+
+def _in_a_backward_pass() -> bool:
+    return torch._C._current_graph_task_id() != -1
+
+
+def _foreign_hooks(ours: Callable[[Tensor], Tensor] | None = None) -> str | None:
+    """Whose saved-tensor hooks hide what is kept; those of checkpointing keep nothing, within a model."""
+    if not _hooks._saved_tensors_hooks_is_enabled():
+        return "saved-tensor hooks are disabled here"
+    top = _hooks._top_saved_tensors_default_hooks(True)
+    if top is None or top[0] == ours or (ours is not None and top[0].__module__ == "torch.utils.checkpoint"):
+        return None
+    name = getattr(top[0], "__qualname__", type(top[0]).__name__)
+    return f"saved-tensor hooks are active ({name}), which alone know what they keep"
+
+
+def _pop(pack: Callable[[Tensor], Tensor]) -> None:
+    """Take hooks off the stack, from under those that came later and stay."""
+    later = []
+    while (top := _hooks._top_saved_tensors_default_hooks(True)) is not None:
+        _hooks._pop_saved_tensors_default_hooks()
+        if top[0] == pack:
+            break
+        later.append(top)
+    for pair in reversed(later):
+        _hooks._push_saved_tensors_default_hooks(*pair)
