@@ -21,7 +21,7 @@ from wtacrs.integration.context.draws import Draws
 from wtacrs.integration.context.forward_pass import ForwardPass, Frame
 from wtacrs.integration.context.freed_bytes import FreedBytes
 from wtacrs.integration.context.mask_watch import MaskWatch
-from wtacrs.integration.context.masks import TARGET_ARGUMENTS, by_stream, masks_from_arguments
+from wtacrs.integration.context.masks import TARGET_ARGUMENTS, by_stream, mask_sources
 from wtacrs.integration.context.module_calls import EXAMPLE_IDS, ModuleCalls, takes_masks
 from wtacrs.integration.context.recomputation import Recomputation, tensors_with_gradient
 from wtacrs.integration.context.score_memory_protocol import NOT_COMPILED, ScoreMemory
@@ -274,8 +274,10 @@ class ForwardContext:
 def _frame(call: ModuleCalls, module: nn.Module, arguments: Mapping[str, Any]) -> Frame:
     two_halves = is_encoder_decoder(module)
     told = any(arguments.get(name) is not None for name in TARGET_ARGUMENTS)
+    sources = mask_sources(two_halves, arguments)
     return Frame(
-        masks_from_arguments(two_halves, arguments),
+        [mask for _, mask in sources],
         tokens_from_arguments(two_halves, arguments),
+        [argument for argument, _ in sources],
         open=two_halves and call.takes(TARGET_ARGUMENTS) and not told,
     )

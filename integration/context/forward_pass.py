@@ -22,11 +22,13 @@ class Frame:
     Attributes:
         masks: `[batch, positions]`, True for a row that may carry a gradient.
         tokens: `[batch, positions]` by stream: the token read, or the label wherever the target has one.
+        arguments: that the masks were made of, one each; None where it was none.
         open: whether it is an encoder–decoder that is told nothing of its target, of which a call around it may know.
     """
 
     masks: Sequence[Tensor] = ()
     tokens: dict[Stream, Tensor] = field(default_factory=dict)
+    arguments: Sequence[Any] = ()
     open: bool = False
 
 
@@ -34,9 +36,10 @@ class ForwardPass:
     """Masks, tokens and example ids of one forward pass, and the random numbers that its layers draw.
 
     A mask is found by its shape alone, in the innermost call that has one that fits. So an encoder that a wrapper calls
-    once for the query and once for the document reads the mask of each. Where several fit, a row is padding if all say
-    so; those of a call around it count too where a call leaves its target `open`. A layer that is recomputed finds the
-    masks of all calls of the pass.
+    once for the query and once for the document reads the mask of each. What a module hands on to one inside keeps what
+    is known of it: that labels ask for padded rows. Where several fit, a row is padding if all say so; those of a call
+    around it count too where a call leaves its target `open`. A layer that is recomputed finds the masks of all calls of
+    the pass.
 
     Attributes:
         ids: positions of the examples in their data set, `[batch]`, or None.
@@ -62,6 +65,7 @@ class ForwardPass:
 
     def enter(self, frame: Frame) -> None:
         """A call begins within the pass."""
+        frame.masks = [*map(self._with_what_is_known, frame.masks, frame.arguments)] or frame.masks
         self._calls.append(frame)
         if frame.masks or frame.tokens:
             self._seen.append(frame)
@@ -107,6 +111,14 @@ class ForwardPass:
         """Begin again, for the recomputation: what was shared is let go, and calls are counted from the first."""
         self.shared.clear()
         self._draws.forget_calls()
+
+    def _with_what_is_known(self, mask: Tensor, argument: Any) -> Tensor:
+        """The mask of an argument that the last call with it has made one of too, which may have seen labels besides."""
+        for frame in reversed(self._seen) if argument is not None else ():
+            for known, theirs in zip(frame.masks, frame.arguments, strict=False):
+                if theirs is argument and known.shape == mask.shape:
+                    return mask | known
+        return mask
 
     def _candidates(self) -> list[Frame]:
         """Masks in the order in which they are tried: by hand, of calls under way from the inside out, of all calls."""

@@ -32,17 +32,24 @@ def masks_from_arguments(encoder_decoder: bool, arguments: Mapping[str, Any]) ->
         encoder_decoder: whether labels are those of a decoder.
         arguments: those of a `forward`, by name; what has another number of axes says nothing here.
     """
-    attention, target = (_as_mask(arguments.get(name)) for name in MASK_ARGUMENTS)
+    return [mask for _, mask in mask_sources(encoder_decoder, arguments)]
+
+
+def mask_sources(encoder_decoder: bool, arguments: Mapping[str, Any]) -> list[tuple[Any, Tensor]]:
+    """The same, each with the argument that it was made of; None where it is made of labels alone."""
+    given = [arguments.get(name) for name in MASK_ARGUMENTS]
+    attention, target = (_as_mask(argument) for argument in given)
     labelled = _labelled(arguments.get("labels"))
     if not encoder_decoder:
         found = [_add_labelled(attention, labelled), target]
     elif target is not None and labelled is not None:
         found = [attention, target | labelled if target.shape == labelled.shape else target]
     elif labelled is not None:
+        given[1] = None
         found = [attention, labelled.flip(1).cummax(1).values.flip(1)]
     else:
         found = [attention, target]
-    return [mask for mask in found if mask is not None]
+    return [(argument, mask) for argument, mask in zip(given, found, strict=True) if mask is not None]
 
 
 def by_stream(*, source: Tensor | None = None, target: Tensor | None = None) -> dict[Stream, Tensor]:

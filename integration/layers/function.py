@@ -53,7 +53,7 @@ class SampledLinear(torch.autograd.Function):
             found = compressed(estimator, x, scores=scores, generator=generator) if kept is None else kept
             saved, poison = found
         ctx.estimator, ctx.on_grad = estimator, on_grad
-        ctx.saved_type = type(saved)
+        ctx.saved_type, ctx.level = type(saved), _level(output)
         ctx.save_for_backward(weight if needs_dx else None, poison, *saved)
 
     @staticmethod
@@ -61,6 +61,7 @@ class SampledLinear(torch.autograd.Function):
     def backward(ctx: Any, dy: Float[Tensor, "*batch m"]) -> tuple[Tensor | None, ...]:
         """Exact dX and db; dW by `estimator.contract`."""
         weight, poison, *kept = ctx.saved_tensors
+        _refuse_second_derivative(ctx.level, dy, weight, poison, *kept)
         dy_rows = dy.reshape(-1, dy.shape[-1])
         needs_dx, needs_dw, needs_db = ctx.needs_input_grad[:3]
         dx = dy @ weight if needs_dx else None
@@ -68,9 +69,46 @@ class SampledLinear(torch.autograd.Function):
         db = dy_rows.sum(0) if needs_db else None
         if dw is not None:
             dw = _poisoned(dw, poison, dy_rows, told_by_bias=needs_db)
-        if ctx.on_grad is not None:
+        if ctx.on_grad is not None and not _is_mapped(dy_rows):  # what vmap maps over does not outlive it
             ctx.on_grad(dy_rows)
         return dx, dw, db, None, None, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
+        """Not defined: each example would need a draw of its own."""
+        raise InputError(_MAPPED)
+
+
+_MAPPED = (
+    "torch.func.vmap: a layer with an estimated weight gradient cannot be mapped over; take examples one after "
+    "the other, or restore_ the model"
+)
+
+
+def _refuse_second_derivative(level: int, *tensors: Tensor | None) -> None:
+    """Refuse `torch.func` what `once_differentiable` refuses autograd: there it would silently give zeros.
+
+    Args:
+        level: of the derivative that is taken; tensors of a lower one are being differentiated by it too.
+        *tensors: that the backward pass computes with.
+    """
+    if level > 0 and any(tensor is not None and _tracked_below(level, tensor) for tensor in tensors):
+        raise InputError(
+            "torch.func: a layer with an estimated weight gradient has no second derivative; restore_ the model"
+        )
+
+
+def _level(tensor: Tensor) -> int:
+    """Of the transform of `torch.func` that a tensor belongs to, 0 outside of any."""
+    return 0 if torch.compiler.is_compiling() else max(_functorch.maybe_get_level(tensor), 0)
+
+
+def _tracked_below(level: int, tensor: Tensor) -> bool:
+    while _functorch.is_functorch_wrapped_tensor(tensor):
+        if _functorch.is_gradtrackingtensor(tensor) and 0 < _level(tensor) < level:
+            return True
+        tensor = _functorch.get_unwrapped(tensor)
+    return False
 
 
 def _poisoned(dw: Tensor, poison: Tensor | None, dy: Tensor, *, told_by_bias: bool) -> Tensor:
@@ -131,15 +169,14 @@ def refuse_vmap(*tensors: Tensor) -> None:
         InputError: if there is one.
     """
     if any(_is_mapped(tensor) for tensor in tensors):
-        raise InputError(
-            "torch.func.vmap: a layer with an estimated weight gradient cannot be mapped over; take examples one after "
-            "the other, or restore_ the model"
-        )
+        raise InputError(_MAPPED)
 
 
 def _is_mapped(tensor: Tensor) -> bool:
     if torch.compiler.is_compiling():
         return False
+    if _functorch.is_legacy_batchedtensor(tensor):  # of `torch.autograd.grad(is_grads_batched=True)`
+        return True
     while _functorch.is_functorch_wrapped_tensor(tensor):
         if _functorch.is_batchedtensor(tensor):
             return True

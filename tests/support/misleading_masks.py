@@ -41,12 +41,19 @@ class Situation(NamedTuple):
         loss: of one forward pass.
         layer: whose mean is off without a floor.
         slope: what ⟨E dW, dW⟩ / ‖dW‖² of it is at most then; 1 where the mask that it uses is right.
+        called: the loss of whatever is called in place of the model.
     """
 
     model: nn.Module
     loss: Callable[[], Tensor]
     layer: str
     slope: float
+    called: Callable[[nn.Module], Tensor] | None = None
+
+    def through(self, wrapper: nn.Module) -> Tensor:
+        """The loss with the model called through a wrapper of it."""
+        assert self.called is not None
+        return self.called(wrapper)
 
 
 def padding(lengths: tuple[int, ...] = LIVE, size: int = LENGTH) -> Tensor:
@@ -169,7 +176,8 @@ def wrapped_t5() -> Situation:
     """Source and target of one length."""
     model, ids = _Tuner().double(), _tokens(2, 4, LENGTH)
     batch = {"input_ids": ids[0], "attention_mask": padding(), "lm_labels": ids[1]}
-    return Situation(model, lambda: model(**batch), "model.decoder.block.1.layer.2.DenseReluDense.wi", 1.0)
+    layer = "model.decoder.block.1.layer.2.DenseReluDense.wi"
+    return Situation(model, lambda: model(**batch), layer, 1.0, lambda wrapper: wrapper(**batch))
 
 
 def t5_of_decoder_ids() -> Situation:
@@ -177,10 +185,10 @@ def t5_of_decoder_ids() -> Situation:
     model, ids = _t5().double(), _tokens(2, 4, LENGTH)
     batch = {"input_ids": ids[0], "attention_mask": padding(), "decoder_input_ids": ids[1]}
 
-    def loss() -> Tensor:
-        return cross_entropy(model(**batch).logits.flatten(0, 1), ids[1].roll(-1, 1).flatten())
+    def loss(called: nn.Module = model) -> Tensor:
+        return cross_entropy(called(**batch).logits.flatten(0, 1), ids[1].roll(-1, 1).flatten())
 
-    return Situation(model, loss, "decoder.block.1.layer.2.DenseReluDense.wi", 0.35)
+    return Situation(model, loss, "decoder.block.1.layer.2.DenseReluDense.wi", 0.35, loss)
 
 
 def clip_shape(tokens: int = 17) -> Situation:

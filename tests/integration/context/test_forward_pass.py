@@ -82,6 +82,18 @@ def test_masks_by_hand_come_first() -> None:
     assert listed(current.mask(Size([6]))) == listed(B.flatten())
 
 
+def test_what_is_handed_on_keeps_what_is_known_of_it() -> None:
+    """Labels that the module inside does not see; a mask of its own, or a copy, stands for itself."""
+    argument = A.long()
+    current = begun(Frame([A | B], arguments=[argument]), Frame([A], arguments=[argument]))
+    assert listed(current.mask(Size([2, 3]))) == listed(A | B)
+    current.enter(Frame([A], arguments=[argument.clone()]))
+    assert listed(current.mask(Size([2, 3]))) == listed(A)
+    assert listed(begun(Frame([B], arguments=[None]), Frame([A], arguments=[None])).mask(Size([2, 3]))) == listed(
+        A
+    )
+
+
 def test_tokens_are_those_of_the_outermost_call_that_has_any() -> None:
     source, target = torch.zeros(2, 3).long(), torch.zeros(2, 4).long()
     current = begun(

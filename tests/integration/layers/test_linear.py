@@ -65,6 +65,21 @@ def test_forward_is_bit_identical_and_dx_db_are_exact(
     assert layer.weight.grad.dtype == dtype
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(40, 12), (4, 10, 12)])
+def test_the_output_may_be_changed_in_place_as_that_of_stock(shape: tuple[int, ...], bias: bool) -> None:
+    """Longformer divides its queries so."""
+    x, found = torch.randn(shape), []
+    for layer in pair(bias):
+        output = layer(x)
+        output /= 3.0
+        output.add_(1.0)
+        output.square().sum().backward()
+        found.append((output.detach(), layer.bias.grad if bias else torch.zeros(())))
+    assert torch.equal(found[0][0], found[1][0])
+    torch.testing.assert_close(found[0][1], found[1][1])
+
+
 @pytest.mark.parametrize("spec", SPECS)
 def test_gradcheck_of_dx_and_db(spec: str) -> None:
     weight = torch.randn(5, 12, dtype=torch.float64)
