@@ -16,6 +16,8 @@ from wtacrs.figures import style
 from wtacrs.figures.plots import winner_sweep
 from wtacrs.figures.report import report
 from wtacrs.figures.report.report import write_report
+from wtacrs.figures.sections import training
+from wtacrs.figures.sections.blocks import Table
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.summaries.series import series
 from wtacrs.validation.summaries.sweep import regret
@@ -122,9 +124,17 @@ def test_training_table_holds_the_runs(outline: Outline) -> None:
         run = examples.training(text, seed=i)
         wanted = [
             "planes", "linear", run.estimator, str(i), "200", "100", "accuracy", f"{run.majority:.3f}",
-            f"{run.best:.3f}", f"{run.final:.3f}", "3.0", "1", "24",
+            f"{run.best:.3f}", f"{run.final:.3f}", "3.0", "1", "–", "–", "24",
         ]  # fmt: skip
         assert wanted in outline.rows
+
+
+def test_training_table_says_what_a_step_keeps() -> None:
+    run = examples.training(RUNS[0]).model_copy(update={"kept_bytes": 2_000_000, "exact_bytes": 30_000_000})
+    table = next(block for block in training.section([("run", run)]).blocks if isinstance(block, Table))
+    (row,) = table.rows
+    cells = dict(zip(table.head, row, strict=True))
+    assert (cells["MB kept for the backward pass"], cells["by stock layers"]) == ("2.00", "30.0")
 
 
 def test_comparison_table_holds_the_medians(outline: Outline) -> None:
