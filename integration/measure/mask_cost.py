@@ -1,15 +1,15 @@
 """What it costs to take masks for hints: `python -m wtacrs.integration.measure.mask_cost`.
 
 Two prices are measured on one layer with a mask that is right: the time of the floor in the forward pass and of the watch
-in the backward pass, and the variance that the floor adds. Candidates are interleaved and the median of the rounds'
-differences counts. Ratios of one run are comparable; seconds of different machines are not.
+in the backward pass, and the variance that the floor adds. All is interleaved and the median of the rounds counts. Ratios
+of one run are comparable; seconds of different machines are not.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from wtacrs.estimators.core.scores import sampling_scores
 from wtacrs.estimators.core.sizing import rows_kept
 from wtacrs.estimators.rows.row_estimator import RowEstimator
 from wtacrs.integration.context.forward_context import ForwardContext
+from wtacrs.integration.context.mask_watch import MaskWatch
 from wtacrs.integration.layers.convert import approximate_
 
 SHAPES = ((32 * 128, 512, 512), (32 * 128, 768, 3072), (32 * 128, 3072, 768))
@@ -38,7 +39,7 @@ _EXAMPLES = 32
 
 @dataclass
 class MaskCost:
-    """Of one layer: seconds of its passes without a mask, and what floor and watch add, as shares of them."""
+    """Of one layer: seconds of its passes, and what floor and watch take, as shares of them."""
 
     forward: float
     backward: float
@@ -47,7 +48,7 @@ class MaskCost:
 
 
 def time_shares(shape: tuple[int, int, int], spec: str, *, rounds: int, device: str = "cpu") -> MaskCost:
-    """Time one layer with and without a mask, and with and without the watch.
+    """Time the passes of one layer whose mask is in use, and within the same rounds floor and watch by themselves.
 
     Args:
         shape: (n, d, m), n a multiple of 32.
@@ -64,19 +65,29 @@ def time_shares(shape: tuple[int, int, int], spec: str, *, rounds: int, device: 
     x = torch.randn(_EXAMPLES, n // _EXAMPLES, d, generator=generator, device=device, requires_grad=True)
     mask = _mask(n, generator)
     dy = torch.randn(*mask.shape, m, generator=generator, device=device) * mask[..., None]
-    seconds: dict[str, list[tuple[float, float]]] = {"no mask": [], "floor": [], "watch": []}
+    norms, live, kept = row_norms(x.reshape(n, d)), mask.reshape(-1), rows_kept(make(spec), n)
+    outputs: list[Tensor] = []
+
+    def forward() -> None:
+        with context.given(source=mask):
+            outputs[:] = [model(x)]
+
+    parts: dict[str, Callable[[], object]] = {
+        "forward": forward,
+        "backward": lambda: outputs[0].backward(dy),
+        "floor": lambda: scores_with_floor(norms, live, kept, MASK_FLOOR),
+        "watch": lambda: MaskWatch().observe("0", live, dy.reshape(n, m)),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in parts}
     for _ in range(rounds + 1):  # the first round warms up
-        for way, found in seconds.items():
-            context.watch.on_gradient = "warn" if way == "watch" else "ignore"
-            with context.given(source=None if way == "no mask" else mask):
-                found.append(_passes(model, x, dy))
-    plain, floor, watch = (found[1:] for found in seconds.values())
-    forward, backward = (median(times) for times in zip(*plain, strict=True))
+        for name, run in parts.items():
+            seconds[name].append(_seconds(run, x))
+    found = {name: median(times[1:]) for name, times in seconds.items()}
     return MaskCost(
-        forward,
-        backward,
-        floor=median(with_[0] - without[0] for with_, without in zip(floor, plain, strict=True)) / forward,
-        watch=median(with_[1] - without[1] for with_, without in zip(watch, floor, strict=True)) / backward,
+        found["forward"],
+        found["backward"],
+        floor=found["floor"] / found["forward"],
+        watch=found["watch"] / found["backward"],
     )
 
 
@@ -127,15 +138,12 @@ def _mask(n: int, generator: torch.Generator) -> Tensor:
     return torch.arange(positions, device=generator.device) < lengths
 
 
-def _passes(model: nn.Module, x: Tensor, dy: Tensor) -> tuple[float, float]:
+def _seconds(run: Callable[[], object], x: Tensor) -> float:
     _wait(x)
     started = time.perf_counter()
-    y = model(x)
+    run()
     _wait(x)
-    between = time.perf_counter()
-    y.backward(dy)
-    _wait(x)
-    return between - started, time.perf_counter() - between
+    return time.perf_counter() - started
 
 
 def _wait(x: Tensor) -> None:
@@ -155,8 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for shape in SHAPES:
         cost = time_shares(shape, "wta_crs(budget=0.3)", rounds=options.rounds, device=options.device)
         print(
-            f"n={shape[0]} d={shape[1]} m={shape[2]}: floor {cost.floor:+.1%} of the forward pass "
-            f"({1e3 * cost.forward:.1f} ms), watch {cost.watch:+.1%} of the backward pass ({1e3 * cost.backward:.1f} ms)"
+            f"n={shape[0]} d={shape[1]} m={shape[2]}: floor {cost.floor:.1%} of the forward pass "
+            f"({1e3 * cost.forward:.1f} ms), watch {cost.watch:.1%} of the backward pass ({1e3 * cost.backward:.1f} ms)"
         )
     for name, found in zip(Factors._fields, zip(*map(factors, SPECS), strict=True), strict=True):
         told = " · ".join(f"{spec} {factor:.4f}" for spec, factor in zip(SPECS, found, strict=True))
