@@ -173,7 +173,8 @@ def approximate_(
             layer.context = known = context
             layer.usual_stream, layer.path = usual_stream(model, layer), name
         known.score_memory = norms
-    context.after_first_backward = partial(_tell_exact_after_all, ref(model), context)
+    told = {str(modules[name].path) for name in wanted if _has_gradient(modules[name])}
+    context.after_first_backward = partial(_tell_exact_after_all, ref(model), context, told)
     conversion = _conversion(model, wanted, filter_fn, estimator)
     if conversion.warning is not None:
         warnings.warn(conversion.warning, WtacrsWarning, stacklevel=2)
@@ -209,21 +210,29 @@ def _context(model: nn.Module, seed: int | None, masked_gradient: MaskedGradient
     return context
 
 
-def _tell_exact_after_all(model: ref[nn.Module], context: ForwardContext) -> None:
-    """Warn of layers whose weight others read directly, which only a backward pass shows."""
+def _tell_exact_after_all(model: ref[nn.Module], context: ForwardContext, before: Collection[str]) -> None:
+    """Warn of layers whose weight others read directly, which only a backward pass shows.
+
+    Args:
+        model: converted.
+        context: of it.
+        before: layers that had a gradient when they were converted, of which it says nothing.
+    """
     living = model()
-    names = [] if living is None else exact_after_all(living, context.called)
+    names = [] if living is None else exact_after_all(living, {*context.called, *before})
     if names:
+        layers = "1 converted layer was" if len(names) == 1 else f"{len(names)} converted layers were"
         warnings.warn(
-            f"{_counted(names)} exact after all, since another module reads the weight and never calls the layer: "
-            f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}; nothing is saved there",
+            f"{layers} not called, and the weight has a gradient all the same, of another module or of the loss that "
+            f"reads it: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}; that gradient is exact and saves nothing",
             WtacrsWarning,
             stacklevel=2,
         )
 
 
-def _counted(names: Sequence[str]) -> str:
-    return "1 converted layer stays" if len(names) == 1 else f"{len(names)} converted layers stay"
+def _has_gradient(layer: nn.Module) -> bool:
+    weight = layer._parameters.get("weight")
+    return weight is not None and weight.grad is not None
 
 
 def _convertible(model: nn.Module, filter_fn: FilterFn | None) -> dict[str, nn.Module]:

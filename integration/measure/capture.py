@@ -48,7 +48,7 @@ class _Recorder:
         entry = name if call == 0 else f"{name}@{call}"
         rows = x.detach().reshape(-1, x.shape[-1])
         current = self._context.current
-        mask = None if current is None else current.mask(x.shape[:-1])
+        mask = None if current is None else current.mask(x.shape[:-1], x.device)
         mask = torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device) if mask is None else mask
         self.entries[entry] = (rows, mask.reshape(-1))
         self.outputs[entry] = output

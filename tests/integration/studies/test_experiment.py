@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -205,6 +206,8 @@ def test_results_are_taken_over_into_the_readme(done: tuple[Path, ExperimentResu
     result = nothing.model_copy(update={"rows": rows})
     assert numbers.experiment_numbers([nothing, result]).head[1:] == numbers.experiment_numbers([result]).head[1:]
     (tmp_path / numbers.FOLDER).mkdir(parents=True)
+    (tmp_path / numbers.GALLERY).mkdir(parents=True)
+    shutil.copy(numbers.MASKS, tmp_path / numbers.MASKS)
     write_result(tmp_path / "run" / "experiment.json", result)
     write_result(tmp_path / numbers.NUMBERS, NumbersResult(stamp=result.stamp, tables=[]))
     (tmp_path / "README.md").write_text("<!-- numbers: experiments -->\n<!-- end -->\n")

@@ -98,9 +98,9 @@ def trainer(
     )
 
 
-def opposite_masks(_: bool, arguments: dict[str, Any]) -> list[torch.Tensor]:
+def opposite_masks(_: bool, arguments: dict[str, Any]) -> list[tuple[torch.Tensor, torch.Tensor]]:
     mask = arguments.get("attention_mask")
-    return [mask == 0] if isinstance(mask, torch.Tensor) and mask.ndim == 2 else []
+    return [(mask, mask == 0)] if isinstance(mask, torch.Tensor) and mask.ndim == 2 else []
 
 
 def wtacrs(spec: str | None = SPEC, **changes: Any) -> WtacrsCallback:
@@ -402,7 +402,7 @@ def test_masks_that_mislead_are_logged_and_stay_so_over_evaluations_and_checkpoi
 ) -> None:
     """Masks of the opposite convention: resumed bit by bit, from a checkpoint that knows the layers."""
     monkeypatch.setattr(
-        "wtacrs.integration.context.forward_context.masks_from_arguments",
+        "wtacrs.integration.context.forward_context.mask_sources",
         opposite_masks,
     )
     settings = {**SAVED, "eval_strategy": "steps", "eval_steps": 2}

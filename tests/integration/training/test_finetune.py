@@ -418,8 +418,8 @@ def test_masks_that_mislead_are_in_the_result_and_in_the_state(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "wtacrs.integration.context.forward_context.masks_from_arguments",
-        lambda _, arguments: [mask == 0 for mask in [arguments.get("attention_mask")] if is_mask(mask)],
+        "wtacrs.integration.context.forward_context.mask_sources",
+        lambda _, arguments: [(mask, mask == 0) for mask in [arguments.get("attention_mask")] if is_mask(mask)],
     )
     config = CONFIG.but(steps=4, batch_size=32, eval_every=2, estimator="wta_crs(budget=0.3)", out=tmp_path)
     result = finetune(config, TASK, tiny(tokenizer), tokenizer)
