@@ -224,7 +224,7 @@ def _tell_exact_after_all(model: ref[nn.Module], context: ForwardContext, before
         layers = "1 converted layer was" if len(names) == 1 else f"{len(names)} converted layers were"
         warnings.warn(
             f"{layers} not called, and the weight has a gradient all the same, of another module or of the loss that "
-            f"reads it: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}; that gradient is exact and saves nothing",
+            f"reads it: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}; that part is exact and saves nothing",
             WtacrsWarning,
             stacklevel=2,
         )
