@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wtacrs.estimators.core.errors import InputError, WtacrsWarning
+from wtacrs.validation.arguments import is_number, shown
 from wtacrs.validation.masked_gradient import ADVICE, masked_gradient_finding
 
 MaskedGradient = Literal["warn", "raise", "ignore"]
@@ -121,7 +122,12 @@ class MaskWatch:
         return self.read()
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Go on from what `state_dict` returned; what it holds is not told again."""
+        """Go on from what `state_dict` returned; what it holds is not told again.
+
+        Raises:
+            InputError: if it is no such state.
+        """
+        check_misled(state)
         with _ONE_AT_A_TIME:
             self._seen, self._readings = {}, []
             self.shares = {layer: float(share) for layer, share in state.items()}
@@ -146,6 +152,21 @@ class MaskWatch:
                 elif layer not in self.shares and not self._misled[layer].is_cuda:
                     self._misled.pop(layer)  # no mask to leave out: nothing to compute with
         self._readings = []
+
+
+def check_misled(state: object, argument: str = "state['misled']") -> None:
+    """Refuse what `MaskWatch.state_dict` cannot have returned.
+
+    Raises:
+        InputError: naming the entry, its value and what is accepted.
+    """
+    if not isinstance(state, Mapping):
+        raise InputError(f"{argument}={shown(state)} must be a dict of layers")
+    for layer, share in state.items():
+        if not is_number(share) or not 0 <= share <= 1:  # NaN is neither
+            raise InputError(
+                f"{argument}[{layer!r}]={shown(share)} must be a number from 0 to 1, the share of ‖dY‖²"
+            )
 
 
 def check_masked_gradient(value: object) -> None:

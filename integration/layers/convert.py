@@ -30,6 +30,7 @@ from wtacrs.integration.layers.verdicts import converted_class, unfit
 from wtacrs.integration.parallel.wrappers import replicated, unwrapped
 from wtacrs.integration.score_memory.gradient_norms import GradientNorms
 from wtacrs.integration.score_memory.kinds import make_gradient_norms
+from wtacrs.validation.arguments import check_callable, check_flag
 from wtacrs.validation.seeds import checked_seed
 
 _ATTRIBUTES = (
@@ -113,8 +114,8 @@ def approximate_(
     Raises:
         InputError: if a spec or the scores are unusable, if nothing can be converted, if a pattern fits no such layer
             (with "exact", no linear layer), or if a layer's `forward` was replaced on the instance (by an offloading
-            hook, say), which would bypass the conversion, if `min_elements` is no integer from 0, or if `DataParallel`
-            replicates the model over several devices. The model is unchanged.
+            hook, say), which would bypass the conversion, if `DataParallel` replicates the model over several devices, or
+            if an argument is not of the type that is said here. The model is unchanged.
 
     Warns:
         WtacrsWarning: once, in one line, as said above.
@@ -131,6 +132,8 @@ def approximate_(
     check_mask_floor(mask_floor)
     if masked_gradient is not None:
         check_masked_gradient(masked_gradient)
+    check_flag(share_inputs, "share_inputs")
+    check_callable(filter_fn, "filter_fn", takes="a layer and its name")
     min_elements = checked_min_elements(min_elements)
     _refuse_replicas(model)
     model = unwrapped(model)
@@ -274,6 +277,9 @@ def restore_(model: nn.Module) -> list[str]:
 
     Returns:
         Names of the restored layers; empty if none was converted.
+
+    Raises:
+        InputError: if the model is no `nn.Module`.
     """
     restored = []
     for name, module in unwrapped(model).named_modules():

@@ -26,12 +26,15 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.context.sampling_state import misled_layers
+from wtacrs.integration.layers.choice import made_of_argument
 from wtacrs.integration.layers.convert import approximate_, restore_
 from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
 from wtacrs.integration.layers.least_elements import checked_min_elements
 from wtacrs.integration.layers.linear_layers import filter_of
 from wtacrs.integration.measure.kept_bytes import training_layers
 from wtacrs.integration.measure.saved_storages import SavedStorages, is_cast, storages_of, unpacked
+from wtacrs.integration.parallel.wrappers import unwrapped
+from wtacrs.validation.arguments import check_batch, check_flag, shown
 from wtacrs.validation.properties.saved_for_backward import note_contexts
 from wtacrs.validation.records.memory import StepMemory, TypeBytes
 
@@ -64,10 +67,17 @@ def step_memory(
         min_elements: as in `approximate_`.
 
     Raises:
-        InputError: on an unusable spec, pattern or `min_elements`, and if the model cannot checkpoint, does so already,
-            or gives no loss.
+        InputError: on an unusable argument, and if the model cannot checkpoint, does so already, or gives no loss.
     """
     min_elements = checked_min_elements(min_elements)
+    unwrapped(model)  # which refuses what is no module
+    check_batch(batch, "batch")
+    if not batch or not all(isinstance(value, Tensor) for value in batch.values()):
+        raise InputError(f"batch={shown(batch)} must hold tensors, and labels among them")
+    made_of_argument(estimator)
+    check_flag(checkpointing, "checkpointing")
+    if precision not in ("fp32", "bf16"):
+        raise InputError(f"precision={precision!r} must be 'fp32' or 'bf16'")
     if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
         raise InputError(f"model={type(model).__name__}: its activation checkpointing is on already; turn it off")
     gradients = {parameter: parameter.grad for parameter in model.parameters()}

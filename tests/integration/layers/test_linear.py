@@ -12,7 +12,7 @@ from support.strategies import DTYPES
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
-from wtacrs.estimators import make, saved_bytes
+from wtacrs.estimators import InputError, make, saved_bytes
 from wtacrs.integration.layers.function import sampled_linear
 from wtacrs.integration.layers.linear import ApproxLinear
 
@@ -210,6 +210,12 @@ def test_compiled_layer_draws_anew_at_each_step() -> None:
     """In a process of its own: the signature checks of the tests are nothing to compile."""
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("spec", ["x", 3, None])
+def test_an_unusable_spec_names_the_argument(unchecked: None, spec: Any) -> None:
+    with pytest.raises(InputError, match=f"^estimator={spec!r}: "):
+        ApproxLinear(4, 4, estimator=spec)
 
 
 def test_the_layer_says_what_it_is() -> None:

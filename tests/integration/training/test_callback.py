@@ -439,8 +439,19 @@ def test_draws_differ_by_the_seed_of_the_run_or_the_callback(tmp_path: Path) -> 
         ({"seed": 2**32}, f"seed={2**32} must be an integer from 0"),
         ({"mask_floor": 0.0}, "mask_floor=0.0 must be a float"),
         ({"masked_gradient": "shout"}, "masked_gradient='shout' must be one of 'warn', 'raise', 'ignore'"),
+        (
+            {"layers": "classifier"},
+            "layers='classifier' must be a list of at least one pattern, as in ['classifier']",
+        ),
+        ({"layers": 3}, "layers=3 must be a list of at least one pattern"),
+        ({"measure_every": 0}, "measure_every=0 must be an integer from 1, or None"),
+        ({"measure_every": 1.5}, "measure_every=1.5 must be an integer from 1, or None"),
+        ({"measure_every": True}, "measure_every=True must be an integer from 1, or None"),
+        ({"measure_every": "5"}, "measure_every='5' must be an integer from 1, or None"),
+        ({"spec": "x"}, "estimator='x': unknown estimator 'x'"),
+        ({"spec": {"*": SPEC}}, "spec must be a string"),
     ],
 )
-def test_bad_options_are_refused_at_once(options: dict[str, Any], fragment: str) -> None:
+def test_bad_options_are_refused_at_once(unchecked: None, options: dict[str, Any], fragment: str) -> None:
     with pytest.raises(InputError, match=re.escape(fragment)):
         wtacrs(**options)
