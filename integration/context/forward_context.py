@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from wtacrs.estimators.core.errors import InputError, WtacrsWarning
-from wtacrs.integration.context.draws import Draws
+from wtacrs.integration.context.draws import Draws, check_draws
 from wtacrs.integration.context.forward_pass import ForwardPass, Frame
 from wtacrs.integration.context.freed_bytes import FreedBytes
-from wtacrs.integration.context.mask_watch import MaskWatch
+from wtacrs.integration.context.mask_watch import MaskWatch, check_misled
 from wtacrs.integration.context.masks import TARGET_ARGUMENTS, as_mask, mask_sources
 from wtacrs.integration.context.module_calls import EXAMPLE_IDS, ModuleCalls, takes_masks
 from wtacrs.integration.context.recomputation import Recomputation, tensors_with_gradient
@@ -171,8 +171,8 @@ class ForwardContext:
         Raises:
             InputError: if it is no such state.
         """
-        if not isinstance(state.get("misled"), Mapping):
-            raise InputError(f"state['misled']={state.get('misled')!r} must be a dict of layers")
+        check_draws(state)
+        check_misled(state.get("misled"))
         self.draws.load_state_dict(dict(state))
         self.watch.load_state_dict(state["misled"])
 

@@ -137,7 +137,7 @@ class MaskWatch:
     def _conclude(self) -> None:
         concluded, self._seen = self._seen, {}
         layers = list(concluded)
-        shares = torch.stack([seen.padding / seen.all for seen in concluded.values()])
+        shares = torch.stack([seen.padding / seen.all for seen in concluded.values()]).clamp(max=1.0)
         for layer, wrong in zip(layers, (shares > TOLERANCE).unbind(), strict=True):
             before = self._misled.get(layer)
             self._misled[layer] = wrong if before is None else before.to(wrong.device) | wrong
@@ -183,7 +183,7 @@ def check_masked_gradient(value: object) -> None:
 def padding_share(dy: Float[Tensor, "n m"], mask: Bool[Tensor, " n"]) -> float:
     """Share of ‖dY‖² in the rows that a mask calls padding; 0 where dY is 0."""
     padding, total = _padding_and_all(dy, mask)
-    return float(padding / total) if bool(total > 0) else 0.0
+    return min(float(padding / total), 1.0) if bool(total > 0) else 0.0
 
 
 def _padding_and_all(dy: Float[Tensor, "n m"], mask: Bool[Tensor, " n"]) -> tuple[Tensor, Tensor]:
