@@ -523,7 +523,7 @@ def _eager_of(kind: type) -> Callable[..., Any] | None:
     for base in kind.__mro__:
         found = getattr(sys.modules.get(base.__module__), "eager_attention_forward", None)
         if callable(found):
-            return found  # type: ignore[no-any-return]
+            return found
     return None
 
 
