@@ -157,7 +157,7 @@ class LeanAttention(torch.autograd.Function):
             for piece in _pieces_of(q, k):
                 p = _probabilities(q, k, bias, mask, terms, piece)
                 if draws is not None:
-                    p.mul_(draws.next(p.shape, piece))
+                    p.mul_(draws.next(p.shape, piece).view(torch.uint8).to(p.dtype))
                 mixed = torch.bmm(_folded(p, piece).to(v.dtype), _keys(v, piece)).view(*p.shape[:3], -1)
                 if draws is not None:
                     mixed.mul_(1.0 / terms.kept)
@@ -183,14 +183,16 @@ class LeanAttention(torch.autograd.Function):
             for piece in cut:
                 p = _probabilities(q, k, bias, mask, terms, piece)
                 do = _folded(dout[piece.batch, piece.rows, piece.heads].transpose(1, 2), piece).to(v.dtype)
-                dp = torch.bmm(do, _keys(v, piece).transpose(1, 2)).view(p.shape).to(p.dtype)
-                dropped = p
+                dropped, keep = p, None
                 if bits is not None:
                     end = start + _bytes(p.numel())
-                    keep = unpack(bits[start:end], p.shape)
+                    keep = unpack(bits[start:end], p.shape).view(torch.uint8).to(p.dtype)  # slow from booleans
                     start = end
-                    dp.mul_(keep).mul_(1.0 / terms.kept)
-                    dropped = (p * keep).mul_(1.0 / terms.kept)
+                    do = do * (1.0 / terms.kept)  # fewer numbers than P
+                    dropped = p * keep
+                dp = torch.bmm(do, _keys(v, piece).transpose(1, 2)).view(p.shape).to(p.dtype)
+                if keep is not None:
+                    dp.mul_(keep)
                 sums.dv(piece, torch.bmm(_folded(dropped, piece).to(v.dtype).transpose(1, 2), do))
                 ds = torch._softmax_backward_data(dp, p, -1, p.dtype)
                 for total in added:
@@ -277,28 +279,30 @@ def _probabilities(
         scores.mul_(terms.scale)
     if bias is not None:
         scores.add_(piece.of(bias))
-    if mask is not None and mask.dtype != torch.bool:
-        scores.add_(piece.of(mask))
-    forbidden = _forbidden(mask, terms, piece, scores)
-    if forbidden is not None:
-        empty = -torch.inf if terms.stock == "sdpa" else torch.finfo(scores.dtype).min
-        scores.masked_fill_(forbidden, empty)
+    added = _added(mask, terms, piece, scores)
+    if added is not None:
+        scores.add_(added)
     p = torch.softmax(scores, -1)
-    if terms.stock == "sdpa" and mask is not None:
-        closed = forbidden if forbidden is not None else piece.of(mask) == -torch.inf
-        p.masked_fill_(closed.all(-1, keepdim=True), 0.0)
+    if terms.stock == "sdpa" and mask is not None and added is not None:
+        closed = (added == -torch.inf).all(-1, keepdim=True)
+        if closed.device.type != "cpu" or bool(closed.any()):
+            p.masked_fill_(closed, 0.0)
     return p
 
 
-def _forbidden(
-    mask: Tensor | None, terms: Terms, piece: Piece, scores: Tensor
-) -> Bool[Tensor, "#c #n #r t"] | None:
-    if mask is not None and mask.dtype == torch.bool:
-        return ~piece.of(mask)
-    if not terms.causal:
+def _added(mask: Tensor | None, terms: Terms, piece: Piece, scores: Tensor) -> Float[Tensor, "#c #n #r t"] | None:
+    """What a mask adds to the scores. Adding numbers is several times as fast as filling by a mask that is broadcast."""
+    if mask is not None and mask.dtype != torch.bool:
+        return piece.of(mask)
+    if mask is not None:
+        forbidden = ~piece.of(mask)
+    elif terms.causal:
+        rows = torch.arange(piece.rows.start, piece.rows.stop, device=scores.device)
+        forbidden = torch.arange(scores.shape[-1], device=scores.device) > rows[:, None]
+    else:
         return None
-    rows = torch.arange(piece.rows.start, piece.rows.stop, device=scores.device)
-    return torch.arange(scores.shape[-1], device=scores.device) > rows[:, None]
+    empty = -torch.inf if terms.stock == "sdpa" else torch.finfo(scores.dtype).min
+    return torch.zeros(forbidden.shape, dtype=scores.dtype, device=scores.device).masked_fill_(forbidden, empty)
 
 
 class _Draws:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
+from transformers import Trainer, TrainingArguments
 
 from tests.support.language_models import MODELS, VOCABULARY, gradients, language_batch, language_model
 from tests.support.saved_sizes import kept_tensors
@@ -636,3 +638,33 @@ def test_bad_input() -> None:
         linear_cross_entropy(x, weight, bias, labels, reduction="max")  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"label_smoothing=2\.0"):
         linear_cross_entropy(x, weight, bias, labels, label_smoothing=2.0)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_trainer_goes_the_way_of_stock(smoothing: float, tmp_path: Path, spy: list[str]) -> None:
+    """Two optimizer steps of two accumulated batches; the trainer's own label smoothing reads the logits."""
+    data = [{key: value[i] for key, value in language_batch("right").items()} for i in (0, 1, 2, 0)]
+
+    def trained(lean_head: bool) -> dict[str, Tensor]:
+        model = language_model("Llama", 0.0)
+        if lean_head:
+            set_lean_head(model)
+        arguments = TrainingArguments(
+            output_dir=str(tmp_path),
+            max_steps=2,
+            per_device_train_batch_size=1,
+            gradient_accumulation_steps=2,
+            label_smoothing_factor=smoothing,
+            report_to="none",
+            save_strategy="no",
+            disable_tqdm=True,
+            use_cpu=True,
+            seed=1,
+        )
+        Trainer(model, arguments, train_dataset=data).train()
+        return {name: p.detach() for name, p in model.named_parameters()}
+
+    expected, found = trained(False), trained(True)
+    assert set(spy) == {"real" if smoothing else "pieces"}
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)
