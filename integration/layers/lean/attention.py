@@ -22,9 +22,13 @@ dropout.
 is allowed is uniform in place of "eager" and 0 in place of "sdpa", as it was.
 
 **What stays stock.** Eval mode, a forward pass without gradients, `torch.compile` and `torch.func` take the stock
-implementation. So do a softcap, attention sinks and a paged cache; a `WtacrsWarning` says so. On CUDA the fused kernels
-of `scaled_dot_product_attention` are taken where they apply, in place of "eager" as well; they keep no probabilities
-either, and draw as stock "sdpa" does. The Function has no second derivative.
+implementation. So do a softcap, attention sinks and a paged cache; a `WtacrsWarning` says so. The Function has no
+second derivative.
+
+**Fused kernels.** Where `scaled_dot_product_attention` has a kernel that keeps no probabilities, it is taken, in place of
+"eager" too: on the CPU without dropout and bias, on CUDA with dropout as well, which it draws as stock "sdpa" does there.
+Such a kernel keeps the output and the row sums besides, and is twice as fast on a CPU. A position bias goes through the
+Function: the kernels would be given bias and mask as one tensor of the size of the scores for every layer.
 """
 
 from __future__ import annotations
@@ -40,6 +44,8 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 from torch._C import _functorch
 from torch.autograd.function import once_differentiable
+from torch.nn.attention import SDPBackend
+from torch.utils.weak import WeakIdKeyDictionary
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -49,7 +55,7 @@ from wtacrs.integration.layers.compression import as_autocast
 from wtacrs.integration.parallel.wrappers import unwrapped
 
 PIECE = 2**21
-"""Bytes of scores that are computed at a time."""
+"""Bytes of scores that are computed at a time on a CPU; 64 times as many on other devices, whose kernels are launched."""
 
 Stock = Literal["eager", "sdpa"]
 _NAMES: dict[tuple[Stock, bool], str] = {
@@ -241,7 +247,8 @@ class _Sums:
 def _pieces_of(q: Tensor, k: Tensor) -> list[Piece]:
     b, heads, s, _ = q.shape
     size = _working(q.dtype).itemsize
-    return list(pieces(b, heads, k.shape[1], s, k.shape[2], PIECE // size))
+    limit = PIECE if q.device.type == "cpu" else 64 * PIECE
+    return list(pieces(b, heads, k.shape[1], s, k.shape[2], limit // size))
 
 
 def _share_keys(cut: list[Piece], q: Tensor, k: Tensor) -> bool:
@@ -434,17 +441,13 @@ def lean_attention(
         return run_stock()
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
     causal = causal and attention_mask is None and query.shape[2] > 1
-    if query.device.type == "cuda" and _has_fused_kernel(
-        query, key, value, attention_mask, position_bias, dropout, causal
-    ):
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask,
-            dropout=dropout, scaling=scaling, is_causal=is_causal, position_bias=position_bias, **kwargs,
-        )  # fmt: skip
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     terms = Terms(float(scale), float(dropout), causal, stock, quick)
     q, k, v = as_autocast(query), as_autocast(key), as_autocast(value)
-    return LeanAttention.apply(q, k, v, _four(position_bias), _four(attention_mask), terms), None
+    mask = _four(attention_mask)
+    if position_bias is None and _has_fused_kernel(q, k, v, mask, terms):
+        return _fused(q, k, v, mask, terms), None
+    return LeanAttention.apply(q, k, v, _four(position_bias), mask, terms), None
 
 
 def _four(t: Tensor | None) -> Tensor | None:
@@ -479,20 +482,37 @@ def _tell(module: str, stock: str, reason: str) -> None:
     )
 
 
-def _has_fused_kernel(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None, dropout: float, causal: bool
-) -> bool:
-    """Whether `scaled_dot_product_attention` has a kernel that keeps no probabilities."""
-    grouped = q.shape[1] != k.shape[1]
-    if grouped:
-        k, v = (t.repeat_interleave(q.shape[1] // k.shape[1], 1) for t in (k, v))
-    if bias is not None:
-        mask = bias.expand(q.shape[0], -1, -1, -1)
-    q, k, v = as_autocast(q), as_autocast(k), as_autocast(v)
-    asked = torch.backends.cuda.SDPAParams(q, k, v, mask, dropout, causal and bias is None, False)
-    return torch.backends.cuda.can_use_flash_attention(asked) or torch.backends.cuda.can_use_efficient_attention(
-        asked
+def _has_fused_kernel(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, terms: Terms) -> bool:
+    """Whether `scaled_dot_product_attention` has a kernel that keeps no probabilities and gives what stock gives."""
+    choice = torch._fused_sdp_choice(
+        q, k, v, mask, terms.dropout, terms.causal, scale=terms.scale, enable_gqa=q.shape[1] != k.shape[1]
     )
+    if choice <= SDPBackend.MATH.value:
+        return False
+    closes = mask is not None and mask.dtype == torch.bool and terms.stock == "eager"
+    return not closes or bool(mask.any(-1).all())  # type: ignore[union-attr]
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, terms: Terms) -> Float[Tensor, "b s h e"]:
+    out = nn.functional.scaled_dot_product_attention(
+        q, k, v, _additive(mask, q.dtype), terms.dropout, terms.causal,
+        scale=terms.scale, enable_gqa=q.shape[1] != k.shape[1],
+    )  # fmt: skip
+    return out.transpose(1, 2).contiguous()
+
+
+_additive_of: WeakIdKeyDictionary = WeakIdKeyDictionary()
+"""Boolean mask → what it adds to the scores, for the layers that share it: the kernels would keep one for each."""
+
+
+def _additive(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    if mask is None or mask.dtype != torch.bool:
+        return mask
+    version, found = _additive_of.get(mask, (None, None))
+    if found is None or found.dtype != dtype or version != mask._version:
+        found = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
+        _additive_of[mask] = (mask._version, found)
+    return found
 
 
 def _stock_attention(

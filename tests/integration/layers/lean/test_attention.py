@@ -455,6 +455,60 @@ def test_torch_func_runs_stock_attention() -> None:
     torch.testing.assert_close(torch.func.grad(loss)(q), expected)
 
 
+def interface(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, stock: Any, **more: Any) -> Tensor:
+    module = Attention()
+    module.num_key_value_groups = q.shape[1] // k.shape[1]  # type: ignore[assignment]
+    return lean_attention(module, q, k, v, mask, stock=stock, scaling=0.5, **more)[0]
+
+
+@pytest.mark.parametrize("stock", ["eager", "sdpa"])
+@pytest.mark.parametrize("mask", [None, boolean()])
+@pytest.mark.parametrize("groups", [H, 2])
+def test_a_fused_kernel_is_taken_without_dropout_and_gives_the_same(
+    groups: int, mask: Tensor | None, stock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    q, k, v = (t.detach()[..., :D].requires_grad_() for t in tensors(groups))
+    expected = plain(q, k, v, None, mask, Terms(0.5, causal=mask is None, stock=stock))
+    truth = torch.autograd.grad(expected.square().sum(), (q, k, v))
+    monkeypatch.setattr(LeanAttention, "forward", None)
+    kept: list[tuple[int, ...]] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(tuple(t.shape)), t)[1], lambda t: t):
+        out = interface(q, k, v, mask, stock)
+    assert not {(B, H, S, T), (B * H, S, T)} & set(kept)
+    torch.testing.assert_close(out, expected)
+    for one, other in zip(truth, torch.autograd.grad(out.square().sum(), (q, k, v)), strict=True):
+        torch.testing.assert_close(other, one)
+
+
+def test_layers_share_one_additive_mask() -> None:
+    mask = boolean()
+    first = lean._additive(mask, torch.float32)
+    assert lean._additive(mask, torch.float32) is first
+    assert lean._additive(mask, torch.float64) is not first
+    mask[0, 0, 0, 1] = ~mask[0, 0, 0, 1]
+    changed = lean._additive(mask, torch.float64)
+    assert changed is not None
+    assert torch.equal(changed == 0.0, mask)
+
+
+@pytest.mark.parametrize(
+    ("case", "more"),
+    [
+        ("dropout", {"dropout": 0.2}),
+        ("bias", {"position_bias": bias_of(1, H, S, T)}),
+        ("closed row, eager", {"stock": "eager", "mask": boolean(closed_row=True)}),
+        ("mask with a gradient", {"mask": bias_of(B, 1, S, T)}),
+    ],
+)
+def test_no_fused_kernel_is_taken_where_it_keeps_probabilities_or_gives_other_rows(
+    case: str, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    q, k, v = (t.detach()[..., :D].requires_grad_() for t in tensors(H))
+    monkeypatch.setattr(lean, "_fused", None)
+    interface(q, k, v, **{"mask": None, "stock": "sdpa", **more}).sum().backward()
+    assert q.grad is not None
+
+
 def test_within_a_checkpointed_function() -> None:
     q, k, v = tensors()
     apply = LeanAttention.apply
