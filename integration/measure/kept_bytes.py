@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,10 +29,17 @@ from wtacrs.integration.context.recomputation import tensors_with_gradient
 from wtacrs.integration.layers.compression import autocast_dtype
 from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
 from wtacrs.integration.layers.linear_layers import is_linear_layer
-from wtacrs.integration.measure.saved_storages import SavedStorages, Storage, is_cast, storages_of, unpacked
+from wtacrs.integration.measure.saved_hooks import (
+    compiled,
+    foreign_hooks,
+    in_a_backward_pass,
+    pop,
+    push,
+    references,
+)
+from wtacrs.integration.measure.saved_storages import SavedStorages, Storage, is_cast, unpacked
 from wtacrs.validation.properties.saved_for_backward import note_contexts
 
-_hooks: Any = torch._C._autograd
 _NOT_SEEN = (
     "no forward pass with gradients was seen: none was run, or a compiled one, or one within a backward pass"
 )
@@ -120,14 +127,14 @@ class KeptBytesProbe:
             handle.remove()
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled() or _in_a_backward_pass():
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled() or in_a_backward_pass():
             return
         if self._depth and self._thread != threading.get_ident():
             return
         self._depth, self._thread = self._depth + 1, threading.get_ident()
         if self._depth > 1:
             return
-        self.reason = _compiled(module) or _foreign_hooks()
+        self.reason = compiled(module) or foreign_hooks()
         if self.reason is None:
             self._pass = _Pass(module, (args, kwargs))
 
@@ -188,23 +195,23 @@ class _Pass:
         self._calls: list[_Call] = []
         self._estimated: dict[str, None] = {}
         self._cast_anyway: set[Hashable] = set()
-        self._apart = _references(leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
+        self._apart = references(leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
         self._handles: list[Any] = []
         for module in self._names:
             if module is not model:
                 self._handles.append(module.register_forward_pre_hook(self._enter, with_kwargs=True))
                 self._handles.append(module.register_forward_hook(self._leave, always_call=True))
-        self._pack: Callable[[Tensor], Tensor] = self.saved.pack
-        _hooks._push_saved_tensors_default_hooks(self._pack, unpacked)
+        self._pack = self.saved.pack
+        push(self._pack, unpacked)
         self._enter(model, *batch)
 
     def end(self) -> None:
         """Take all hooks off."""
-        _pop(self._pack)
+        pop(self._pack)
         self._running.clear()
         for handle in self._handles:
             handle.remove()
-        self._apart |= _references((*self._model.parameters(), *self._model.buffers()))
+        self._apart |= references((*self._model.parameters(), *self._model.buffers()))
 
     def read(self) -> KeptBytes | None:
         """The balance now; None where something hides a part of it."""
@@ -255,8 +262,8 @@ class _Pass:
         if threading.get_ident() != self._thread:
             return
         # weights that `fully_shard` has gathered are the module's parameters only now
-        self._apart |= _references(module.parameters(recurse=False))
-        self.reason = self.reason or _foreign_hooks(self._pack)
+        self._apart |= references(module.parameters(recurse=False))
+        self.reason = self.reason or foreign_hooks(self._pack)
         self._running.append((module, self._call_of(module, (*args, *kwargs.values()))))
 
     def _leave(self, *_: Any) -> None:
@@ -293,42 +300,3 @@ def _stock_weight(layer: Any, x: Tensor, dtype: torch.dtype) -> StockInput | Non
 
 def _is_alive(key: Hashable) -> bool:
     return isinstance(key, StorageWeakRef) and not key.expired()
-
-
-def _references(tensors: Iterable[Tensor] | Iterator[Tensor]) -> set[StorageWeakRef]:
-    return {reference for tensor in tensors for reference in storages_of(tensor)}
-
-
-def _compiled(model: nn.Module) -> str | None:
-    """Whether a part of a model is, so that hooks in it would be compiled too."""
-    for module in model.modules():
-        if type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None:
-            return "the model, or a part of it, is compiled"
-    return None
-
-
-def _in_a_backward_pass() -> bool:
-    return torch._C._current_graph_task_id() != -1
-
-
-def _foreign_hooks(ours: Callable[[Tensor], Tensor] | None = None) -> str | None:
-    """Whose saved-tensor hooks hide what is kept; those of checkpointing keep nothing, within a model."""
-    if not _hooks._saved_tensors_hooks_is_enabled():
-        return "saved-tensor hooks are disabled here"
-    top = _hooks._top_saved_tensors_default_hooks(True)
-    if top is None or top[0] == ours or (ours is not None and top[0].__module__ == "torch.utils.checkpoint"):
-        return None
-    name = getattr(top[0], "__qualname__", type(top[0]).__name__)
-    return f"saved-tensor hooks are active ({name}), which alone know what they keep"
-
-
-def _pop(pack: Callable[[Tensor], Tensor]) -> None:
-    """Take hooks off the stack, from under those that came later and stay."""
-    later = []
-    while (top := _hooks._top_saved_tensors_default_hooks(True)) is not None:
-        _hooks._pop_saved_tensors_default_hooks()
-        if top[0] == pack:
-            break
-        later.append(top)
-    for pair in reversed(later):
-        _hooks._push_saved_tensors_default_hooks(*pair)

@@ -19,6 +19,35 @@ class Storage(NamedTuple):
     keepers: frozenset[Any]
 
 
+class Packed:
+    """What takes the place of a saved tensor: alive for as long as a graph holds it.
+
+    Attributes:
+        tensor: the tensor, without its graph.
+        keeper: what saved it.
+    """
+
+    __slots__ = ("__weakref__", "_version", "keeper", "tensor")
+
+    def __init__(self, tensor: Tensor, keeper: Any) -> None:
+        self.tensor, self.keeper = tensor, keeper
+        self._version = None if tensor.is_inference() else tensor._version
+
+    def unpack(self) -> Tensor:
+        """The tensor, as autograd gives it: it leaves this check to the hooks where there are any.
+
+        Raises:
+            RuntimeError: if the tensor was changed in place since it was saved.
+        """
+        if self._version is not None and self.tensor._version != self._version:
+            raise RuntimeError(
+                "one of the variables needed for gradient computation has been modified by an inplace operation: "
+                f"[{self.tensor.type()} {list(self.tensor.shape)}] is at version {self.tensor._version}; "
+                f"expected version {self._version} instead"
+            )
+        return self.tensor
+
+
 class SavedStorages(Generic[Keeper]):
     """What a saved-tensor hook has seen. Nothing is held: what is freed in the meantime is no longer found.
 
@@ -30,20 +59,20 @@ class SavedStorages(Generic[Keeper]):
         self._keeper = keeper
         self._keepers: dict[StorageWeakRef, set[Keeper]] = {}
 
-    def pack(self, tensor: Tensor) -> Tensor:
+    def pack(self, tensor: Tensor) -> Packed:
         """The hook: enter a tensor that is being saved, and give what takes its place in the graph.
 
         An output that stands in its own graph would be a reference cycle, never freed unless a backward pass is run.
         """
-        packed = tensor.detach()
-        self.note(packed)
-        return packed
+        tensor = tensor.detach()
+        return Packed(tensor, self.note(tensor))
 
-    def note(self, tensor: Tensor) -> None:
-        """Enter a tensor."""
+    def note(self, tensor: Tensor) -> Keeper:
+        """Enter a tensor, and say who keeps it."""
         keeper = self._keeper(tensor)
         for storage in storages_of(tensor):
             self._keepers.setdefault(storage, set()).add(keeper)
+        return keeper
 
     def alive(self, apart: Container[StorageWeakRef] = ()) -> dict[StorageWeakRef, Storage]:
         """What is alive now, `apart` left out, with its size now: a sharded weight may be alive and empty."""
@@ -54,10 +83,14 @@ class SavedStorages(Generic[Keeper]):
                 found[reference] = Storage(size, frozenset(keepers))
         return found
 
+    def forget_freed(self) -> None:
+        """Let go what is known of storages that are no more."""
+        self._keepers = {key: keepers for key, keepers in self._keepers.items() if not key.expired()}
 
-def unpacked(packed: Tensor) -> Tensor:
+
+def unpacked(packed: Packed) -> Tensor:
     """The hook of the backward pass: what was packed, as it is."""
-    return packed
+    return packed.unpack()
 
 
 def storages_of(tensor: Tensor) -> Iterator[StorageWeakRef]:
@@ -84,6 +117,8 @@ def is_cast(tensor: Tensor, module: nn.Module | None) -> bool:
         None if module is None else module._parameters.get("weight")
     )  # a computed weight would be computed anew
     if weight is None or tensor.dtype == weight.dtype or not tensor.is_floating_point():
+        return False
+    if tensor.numel() != weight.numel():
         return False
     with torch.no_grad():
         cast = weight.to(tensor.dtype)
