@@ -12,11 +12,13 @@ holds outside the graph.
 
 from __future__ import annotations
 
+import logging
 import threading
 import weakref
-from collections.abc import Callable, Hashable
+from collections import Counter
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +26,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.utils.parametrize import is_parametrized
 from torch.utils._pytree import tree_leaves
 
+from wtacrs.estimators import Estimator
 from wtacrs.integration.context.freed_bytes import StockInput, stock_input
 from wtacrs.integration.context.recomputation import tensors_with_gradient
 from wtacrs.integration.layers.compression import autocast_dtype
@@ -38,8 +41,14 @@ from wtacrs.integration.measure.saved_hooks import (
     references,
 )
 from wtacrs.integration.measure.saved_storages import SavedStorages, Storage, is_cast, unpacked
+from wtacrs.validation.layers.candidates import stored_bytes
+from wtacrs.validation.patterns import pattern_of
 from wtacrs.validation.properties.saved_for_backward import note_contexts
+from wtacrs.validation.records.owners import MODEL, OUTSIDE
+from wtacrs.validation.records.receipt import Holder, Receipt
 
+logger = logging.getLogger(__name__)
+_HOLDERS = 3
 _NOT_SEEN = (
     "no forward pass with gradients was seen: none was run, or a compiled one, or one within a backward pass"
 )
@@ -59,6 +68,14 @@ class LayerBytes:
     freed: int = 0
 
 
+class DrawnSample(NamedTuple):
+    """What one sample was drawn from: an input `[n, d]` in a dtype."""
+
+    estimator: Estimator
+    shape: tuple[int, int]
+    dtype: torch.dtype
+
+
 @dataclass(frozen=True)
 class KeptBytes:
     """Bytes of one forward pass of a model.
@@ -67,11 +84,42 @@ class KeptBytes:
         kept: for the backward pass, by all of the model; parameters, buffers and the batch are left out.
         exact: what the stock model would keep.
         layers: converted layers that ran and train by estimates.
+        samples: that they drew, by estimator, shape and dtype; one for layers that share it.
+        inputs: bytes of what they were drawn from, whoever else keeps it; the batch is left out.
+        holders: modules that keep something for other reasons, by their names with `*` for numbers, largest first; what
+            several keep counts for each.
     """
 
     kept: int
     exact: int
     layers: dict[str, LayerBytes]
+    samples: tuple[DrawnSample, ...] = ()
+    inputs: int = 0
+    holders: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def promised(self) -> int | None:
+        """Bytes that the estimators keep of such shapes, whatever is alive; None if one cannot tell without values."""
+        try:
+            with torch.random.fork_rng(devices=[]):
+                return sum(stored_bytes(*sample) for sample in self.samples)
+        except Exception:
+            logger.debug("an estimator cannot be run on tensors without values", exc_info=True)
+            return None
+
+    @property
+    def receipt(self) -> Receipt:
+        """Promised beside real bytes, as data."""
+        return Receipt(
+            layers=len(self.layers),
+            promised=self.promised,
+            inputs=self.inputs,
+            copies=sum(entry.kept for entry in self.layers.values()),
+            freed=sum(entry.freed for entry in self.layers.values()),
+            kept=self.kept,
+            exact=self.exact,
+            holders=[Holder(modules=name, bytes=size) for name, size in self.holders[:_HOLDERS]],
+        )
 
     @property
     def share(self) -> float:
@@ -167,6 +215,14 @@ class KeptBytesProbe:
             self._pass = None
 
 
+class _Keeper(NamedTuple):
+    """What saved a tensor: a call of a converted layer that samples, or another; a cast of its weight or not."""
+
+    call: _Call | None
+    cast: bool
+    modules: str
+
+
 @dataclass(eq=False)
 class _Call:
     """One call of a converted layer that samples: what the stock layer would keep, and what was saved in it."""
@@ -191,7 +247,9 @@ class _Pass:
         self._thread = threading.get_ident()
         self._model = model
         self._names = {module: name for name, module in model.named_modules()}
+        self._patterns = {module: pattern_of(name) or MODEL for module, name in self._names.items()}
         self._running: list[tuple[nn.Module, _Call | None]] = []
+        self._samples: list[DrawnSample] = []
         self._calls: list[_Call] = []
         self._estimated: dict[str, None] = {}
         self._cast_anyway: set[Hashable] = set()
@@ -219,7 +277,7 @@ class _Pass:
             return None
         alive = self.saved.alive(self._apart)
         calls = [call for call in self._calls if call.alive]
-        elsewhere = {key for key, found in alive.items() if any(call is None for call, _ in found.keepers)}
+        elsewhere = {key for key, found in alive.items() if any(keeper.call is None for keeper in found.keepers)}
         stock = {
             found.key: found.bytes
             for call in calls
@@ -228,11 +286,15 @@ class _Pass:
         }
         others = sum(alive[key].bytes for key in elsewhere)
         alone = sum(found.bytes for key, found in alive.items() if key not in elsewhere)
+        inputs = {call.input.key: call.input.bytes for call in calls if call.input.key not in self._apart}
         held = sum(size for key, size in stock.items() if _is_alive(key) and key not in alive)
         return KeptBytes(
             kept=others + alone + held,
             exact=others + sum(size for key, size in stock.items() if key not in self._cast_anyway),
             layers=self._by_layer(calls, alive, elsewhere),
+            samples=tuple(self._samples),
+            inputs=sum(inputs.values()),
+            holders=_holders(alive.values()),
         )
 
     def _by_layer(
@@ -241,7 +303,7 @@ class _Pass:
         kept, freed = dict.fromkeys(self._estimated, 0), dict.fromkeys(self._estimated, 0)
         order = {call: place for place, call in enumerate(self._calls)}
         for key, found in alive.items():
-            keepers = [call for call, cast in found.keepers if call is not None and not cast]
+            keepers = [call for call, cast, _ in found.keepers if call is not None and not cast]
             if key not in elsewhere and keepers:
                 kept[min(keepers, key=order.__getitem__).layer] += found.bytes
         seen: set[Hashable] = set()
@@ -251,12 +313,13 @@ class _Pass:
                 freed[call.layer] += call.input.bytes
         return {layer: LayerBytes(kept[layer], freed[layer]) for layer in self._estimated}
 
-    def _keeper(self, tensor: Tensor) -> tuple[_Call | None, bool]:
+    def _keeper(self, tensor: Tensor) -> _Keeper:
         module, call = self._running[-1] if self._running else (None, None)
+        modules = OUTSIDE if module is None else self._patterns[module]
         if call is None:
-            return None, False
+            return _Keeper(None, False, modules)
         call.saved.append(weakref.ref(tensor))
-        return call, is_cast(tensor, module)
+        return _Keeper(call, is_cast(tensor, module), modules)
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if threading.get_ident() != self._thread:
@@ -283,6 +346,9 @@ class _Pass:
                     self._estimated.setdefault(self._names[module])
             if module.samples(x):
                 dtype = autocast_dtype(x)
+                if not module.finds_shared(x):
+                    shape = x.numel() // x.shape[-1], x.shape[-1]
+                    self._samples.append(DrawnSample(module.estimator, shape, dtype))
                 self._calls.append(
                     _Call(self._names[module], stock_input(x, dtype), _stock_weight(module, x, dtype))
                 )
@@ -296,6 +362,14 @@ class _Pass:
 def _stock_weight(layer: Any, x: Tensor, dtype: torch.dtype) -> StockInput | None:
     """What a stock layer keeps for dX: its weight, or under autocast the cast of it."""
     return stock_input(layer.weight, dtype) if x.requires_grad else None
+
+
+def _holders(alive: Iterable[Storage]) -> tuple[tuple[str, int], ...]:
+    sizes: Counter[str] = Counter()
+    for found in alive:
+        for modules in {keeper.modules for keeper in found.keepers if keeper.call is None}:
+            sizes[modules] += found.bytes
+    return tuple(sorted(sizes.items(), key=lambda entry: (-entry[1], entry[0])))
 
 
 def _is_alive(key: Hashable) -> bool:

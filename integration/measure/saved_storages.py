@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 Keeper = TypeVar("Keeper", bound=Hashable)
+CASTS = "casts of weights"
+"""Their own type of layer, in tables."""
 
 
 class Storage(NamedTuple):
@@ -70,9 +72,13 @@ class SavedStorages(Generic[Keeper]):
     def note(self, tensor: Tensor) -> Keeper:
         """Enter a tensor, and say who keeps it."""
         keeper = self._keeper(tensor)
+        self.enter(tensor, keeper)
+        return keeper
+
+    def enter(self, tensor: Tensor, keeper: Keeper) -> None:
+        """Enter a tensor that is known to be kept by somebody."""
         for storage in storages_of(tensor):
             self._keepers.setdefault(storage, set()).add(keeper)
-        return keeper
 
     def alive(self, apart: Container[StorageWeakRef] = ()) -> dict[StorageWeakRef, Storage]:
         """What is alive now, `apart` left out, with its size now: a sharded weight may be alive and empty."""

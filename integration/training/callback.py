@@ -46,6 +46,7 @@ from wtacrs.integration.layers.least_elements import checked_min_elements
 from wtacrs.integration.layers.linear_layers import filter_of
 from wtacrs.integration.measure.kept_bytes import KeptBytes, KeptBytesProbe, LayerBytes, training_layers
 from wtacrs.integration.score_memory.gradient_norms import GradientNorms, gradient_norms_of
+from wtacrs.validation.records.receipt import Receipt, receipt_lines
 from wtacrs.validation.seeds import checked_seed
 
 logger = logging.getLogger(__name__)
@@ -92,6 +93,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         misled: layers that use no mask any more since rows called padding carried gradient, with the share of ‖dY‖²; as
             of the last log, evaluation or checkpoint.
         measured: bytes by layer, of the last measurement; empty before the first.
+        receipt: what the conversion promised to keep beside what is kept, of the first measurement, which logs it too.
 
     Raises:
         InputError: on an unusable spec or number, here; when training begins, if there is nothing to convert, if the
@@ -126,6 +128,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         self._sampling: dict[str, Any] | None = None
         self._memory: GradientNorms | None = None
         self.measured: dict[str, LayerBytes] = {}
+        self.receipt: Receipt | None = None
         self._probe: KeptBytesProbe | None = None
         self._unmeasured: str | None = None
         self._converted = False
@@ -185,6 +188,10 @@ class WtacrsCallback(TrainerCallback, ExportableState):
             probe.remove()
             if probe.found is not None:
                 self.measured, self._to_log = probe.found.layers, _to_log(probe.found)
+                if self.receipt is None:
+                    self.receipt = probe.found.receipt
+                    for line in receipt_lines(self.receipt):
+                        logger.info("wtacrs: %s", line)
             elif probe.reason != self._unmeasured:
                 self._unmeasured = probe.reason
                 logger.warning("wtacrs: kept bytes are not measured: %s", probe.reason)
