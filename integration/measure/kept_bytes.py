@@ -146,6 +146,8 @@ def _trains(layer: nn.Module) -> bool:
 class KeptBytesProbe:
     """Measures the next forward pass with gradients of a model, and then leaves; what it computes is not changed.
 
+    Only where recomputed blocks read one tensor (see `track_memory`) are other rows drawn.
+
     Between measurements there is no hook. Where it cannot measure it says why: where saved-tensor hooks of the user are
     active, which alone know what they keep, and where the weight of a converted layer is computed by a parametrization.
     Compiled models and passes that a backward pass runs again are not measured either.

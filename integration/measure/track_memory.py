@@ -14,8 +14,8 @@ A saved-tensor hook sees what autograd keeps, the hooks of modules say who was r
 which operation asks for a tensor. What stands in the place of a saved tensor lives as long as the graph that holds it. It
 is read when a backward pass begins, before anything is let go: what is told is what is alive then.
 
-What is not seen: buffers inside kernels, what selective checkpointing holds outside the graph, and what other threads run
-than the one that entered the block.
+What is not seen: buffers inside kernels, what checkpointing holds outside the graph (keyword arguments, selected
+outputs), Python numbers (8 bytes each), and what other threads run than the one that entered the block.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import weakref
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 import torch
@@ -56,6 +56,8 @@ from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.owners import MODEL, NOT_RUN, OUTSIDE, By, KeptStorage, Owner, OwnerBytes, within
 from wtacrs.validation.records.track_memory import TrackedMemoryResult
 
+CHECKPOINT = "checkpoint"
+"""The operation that saves the inputs of a block that is recomputed."""
 _APPLY = Function.apply.__func__.__code__  # type: ignore[attr-defined]
 _NO_BACKWARD = "no backward pass has begun in the block for what was run in it"
 
@@ -63,8 +65,10 @@ _NO_BACKWARD = "no backward pass has begun in the block for what was run in it"
 def track_memory(model: nn.Module, *, optimizer: torch.optim.Optimizer | None = None) -> TrackedMemory:
     """Track what is kept for the backward passes that a `with` block runs, and by whom.
 
-    Gradients, random numbers and errors are those of a run without the block. It costs time in the forward pass, and
-    holds no tensor. On CUDA the peak of the allocator is reset when the block begins.
+    Gradients, random numbers and errors are those of a run without the block, but for this: sampled layers in recomputed
+    blocks that read one tensor (the source of cross-attention) draw rows of their own, since saved-tensor hooks give each
+    block another object; the estimate is as unbiased. It costs time in the forward pass, and holds no tensor. On CUDA the
+    peak of the allocator is reset when the block begins.
 
     Args:
         model: whose modules are told apart; the loss may be computed outside of it, and the block may run it often.
@@ -272,10 +276,7 @@ class _Ledger:
 
     def pack(self, tensor: Tensor) -> Packed:
         """The hook of the forward pass."""
-        frame = sys._getframe(1)
-        # an autograd Function saves when its forward has returned, and is in no graph yet
-        operation = f"{frame.f_locals['cls'].__name__}Backward" if frame.f_code is _APPLY else None
-        self._saving = (self._number(), operation)
+        self._saving = (self._number(), _saving_function(sys._getframe(1)))
         packed = self._saved.pack(tensor)
         packed.keeper.holder = weakref.ref(packed)
         return packed
@@ -422,6 +423,18 @@ class _Ledger:
     def _note_gradients(self) -> None:
         gradients = (p.grad for p in self.model.parameters() if p.grad is not None)
         self.rest.gradients = max(self.rest.gradients, bytes_of(gradients))
+
+
+def _saving_function(frame: FrameType) -> str | None:
+    """What saves in Python, by the frame that calls the hook; None for an operation of torch, which has no frame.
+
+    What checkpointing saves is in no graph, and is asked for by whatever operation needs it first.
+    """
+    function = frame.f_locals["cls"] if frame.f_code is _APPLY else None
+    module = frame.f_globals.get("__name__") if function is None else function.__module__
+    if module == "torch.utils.checkpoint":
+        return CHECKPOINT
+    return None if function is None else f"{function.__name__}Backward"
 
 
 def type_name(module: nn.Module | None) -> str:

@@ -22,9 +22,9 @@ class Receipt(Record):
 
     What was promised follows from shapes alone: estimators keep `promised` bytes, in place of the `inputs` of the layers.
     It is None where an estimator cannot tell without values. What is real is measured: they keep `copies`, in place of
-    the inputs that are `freed`, since nothing else holds them. `kept` is what all of the model keeps for its backward pass,
-    `exact` what the stock model would. `holders` are the largest others that hold something, largest first; what several
-    hold counts for each.
+    the inputs that are `freed`, since nothing else holds them. `kept` is what all of the model keeps for its backward
+    pass, `exact` what the stock model would. `holders` are the largest others that hold something; what
+    several hold counts for each.
     """
 
     layers: int
