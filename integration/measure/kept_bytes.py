@@ -40,7 +40,7 @@ from wtacrs.integration.measure.saved_hooks import (
     push,
     references,
 )
-from wtacrs.integration.measure.saved_storages import SavedStorages, Storage, is_cast, unpacked
+from wtacrs.integration.measure.saved_storages import SavedStorages, Storage, is_cast, type_name, unpacked
 from wtacrs.validation.layers.candidates import stored_bytes
 from wtacrs.validation.patterns import pattern_of
 from wtacrs.validation.properties.saved_for_backward import note_contexts
@@ -86,8 +86,8 @@ class KeptBytes:
         layers: converted layers that ran and train by estimates.
         samples: that they drew, by estimator, shape and dtype; one for layers that share it.
         inputs: bytes of what they were drawn from, whoever else keeps it; the batch is left out.
-        holders: modules that keep something for other reasons, by their names with `*` for numbers, largest first; what
-            several keep counts for each.
+        holders: modules that keep something for other reasons, by their names with `*` for numbers and their class,
+            largest first; what several keep counts for each.
     """
 
     kept: int
@@ -249,7 +249,7 @@ class _Pass:
         self._thread = threading.get_ident()
         self._model = model
         self._names = {module: name for name, module in model.named_modules()}
-        self._patterns = {module: pattern_of(name) or MODEL for module, name in self._names.items()}
+        self._patterns = {module: _told(module, name) for module, name in self._names.items()}
         self._running: list[tuple[nn.Module, _Call | None]] = []
         self._samples: list[DrawnSample] = []
         self._calls: list[_Call] = []
@@ -364,6 +364,10 @@ class _Pass:
 def _stock_weight(layer: Any, x: Tensor, dtype: torch.dtype) -> StockInput | None:
     """What a stock layer keeps for dX: its weight, or under autocast the cast of it."""
     return stock_input(layer.weight, dtype) if x.requires_grad else None
+
+
+def _told(module: nn.Module, name: str) -> str:
+    return f"{pattern_of(name)} ({type_name(module)})" if name else MODEL
 
 
 def _holders(alive: Iterable[Storage]) -> tuple[tuple[str, int], ...]:

@@ -31,8 +31,15 @@ from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS
 from wtacrs.integration.layers.least_elements import checked_min_elements
 from wtacrs.integration.layers.linear_layers import filter_of
 from wtacrs.integration.measure.kept_bytes import training_layers
-from wtacrs.integration.measure.saved_storages import CASTS, SavedStorages, is_cast, storages_of, unpacked
-from wtacrs.integration.measure.track_memory import track_memory, type_name
+from wtacrs.integration.measure.saved_storages import (
+    CASTS,
+    SavedStorages,
+    is_cast,
+    storages_of,
+    type_name,
+    unpacked,
+)
+from wtacrs.integration.measure.track_memory import track_memory
 from wtacrs.validation.properties.saved_for_backward import note_contexts
 from wtacrs.validation.records.memory import StepMemory, TypeBytes
 from wtacrs.validation.records.owners import KeptStorage, owner_bytes, shared_bytes

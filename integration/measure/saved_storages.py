@@ -9,6 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from wtacrs.integration.layers.dynamic_classes import own_class
+from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
+from wtacrs.validation.records.owners import OUTSIDE
+
 Keeper = TypeVar("Keeper", bound=Hashable)
 CASTS = "casts of weights"
 """Their own type of layer, in tables."""
@@ -115,6 +119,13 @@ def bytes_alive(reference: StorageWeakRef) -> int:
     """Size of a storage now, 0 if it has been freed."""
     storage = torch.UntypedStorage._new_with_weak_ptr(reference.cdata)
     return 0 if storage is None else storage.nbytes()
+
+
+def type_name(module: nn.Module | None) -> str:
+    """The class of a module, of a converted layer the stock one."""
+    if module is None:
+        return OUTSIDE
+    return (module.stock if isinstance(module, EstimatedWeightGrad) else own_class(module)).__name__
 
 
 def is_cast(tensor: Tensor, module: nn.Module | None) -> bool:

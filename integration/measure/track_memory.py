@@ -39,7 +39,6 @@ from torch.utils._pytree import tree_leaves
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.context.recomputation import tensors_with_gradient
 from wtacrs.integration.layers.dynamic_classes import own_class
-from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
 from wtacrs.integration.measure import saved_hooks
 from wtacrs.integration.measure.owners_table import owners_table
 from wtacrs.integration.measure.saved_storages import (
@@ -49,6 +48,7 @@ from wtacrs.integration.measure.saved_storages import (
     bytes_alive,
     is_cast,
     storages_of,
+    type_name,
 )
 from wtacrs.integration.score_memory.gradient_norms import gradient_norms_of
 from wtacrs.validation.patterns import check_patterns
@@ -435,13 +435,6 @@ def _saving_function(frame: FrameType) -> str | None:
     if module == "torch.utils.checkpoint":
         return CHECKPOINT
     return None if function is None else f"{function.__name__}Backward"
-
-
-def type_name(module: nn.Module | None) -> str:
-    """The class of a module, of a converted layer the stock one."""
-    if module is None:
-        return OUTSIDE
-    return (module.stock if isinstance(module, EstimatedWeightGrad) else own_class(module)).__name__
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:
