@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -54,11 +55,11 @@ class OwnerBytes(Record):
         return self.alone + self.shared
 
 
-_NAMES: Mapping[By, Callable[[Owner], str]] = {
-    "module": lambda owner: owner.module,
-    "pattern": lambda owner: pattern_of(owner.module),
-    "operation": lambda owner: owner.operation,
-    "type": lambda owner: owner.type,
+_KEYS: Mapping[By, Callable[[Owner], tuple[str, ...]]] = {
+    "module": lambda owner: (owner.module,),
+    "pattern": lambda owner: (pattern_of(owner.module), owner.type),  # those of `nn.Sequential` are alike
+    "operation": lambda owner: (owner.operation,),
+    "type": lambda owner: (owner.type,),
 }
 
 
@@ -67,33 +68,32 @@ def owner_bytes(kept: Iterable[KeptStorage], by: By = "module") -> list[OwnerByt
 
     Args:
         kept: the storages.
-        by: what tells owners apart: their module, its name with `*` for numbers, the operation or the module's class.
+        by: what tells owners apart: their module; its name with `*` for numbers, and its class; the operation; the class.
     """
-    name_of = _NAMES[by]
-    alone: dict[str, int] = {}
-    shared: dict[str, int] = {}
-    storages: dict[str, int] = {}
-    owners: dict[str, dict[Owner, None]] = {}
+    key_of = _KEYS[by]
+    alone: Counter[tuple[str, ...]] = Counter()
+    shared: Counter[tuple[str, ...]] = Counter()
+    storages: Counter[tuple[str, ...]] = Counter()
+    owners: dict[tuple[str, ...], dict[Owner, None]] = {}
     for storage in kept:
-        names = dict.fromkeys(name_of(owner) for owner in storage.owners)
-        for name in names:
-            sums = alone if len(names) == 1 else shared
-            sums[name] = sums.get(name, 0) + storage.bytes
-            storages[name] = storages.get(name, 0) + 1
+        keys = dict.fromkeys(key_of(owner) for owner in storage.owners)
+        for key in keys:
+            (alone if len(keys) == 1 else shared)[key] += storage.bytes
+            storages[key] += 1
         for owner in storage.owners:
-            owners.setdefault(name_of(owner), {}).setdefault(owner)
+            owners.setdefault(key_of(owner), {}).setdefault(owner)
     found = [
         OwnerBytes(
-            name=name,
+            name=key[0],
             types=list(dict.fromkeys(owner.type for owner in who)),
             operations=list(dict.fromkeys(owner.operation for owner in who)),
-            alone=alone.get(name, 0),
-            shared=shared.get(name, 0),
-            storages=storages[name],
+            alone=alone[key],
+            shared=shared[key],
+            storages=storages[key],
         )
-        for name, who in owners.items()
+        for key, who in owners.items()
     ]
-    return sorted(found, key=lambda entry: (-entry.held, entry.name))
+    return sorted(found, key=lambda entry: (-entry.held, entry.name, entry.types))
 
 
 def within(module: str, pattern: str) -> bool:
@@ -126,5 +126,5 @@ def freed_by(kept: Iterable[KeptStorage], pattern: str = "*", *, operation: str 
 
 def shared_bytes(kept: Iterable[KeptStorage], by: By = "module") -> int:
     """Bytes that several owners hold, every storage once."""
-    name_of = _NAMES[by]
-    return sum(storage.bytes for storage in kept if len({name_of(owner) for owner in storage.owners}) > 1)
+    key_of = _KEYS[by]
+    return sum(storage.bytes for storage in kept if len({key_of(owner) for owner in storage.owners}) > 1)

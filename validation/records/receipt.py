@@ -11,7 +11,7 @@ from wtacrs.validation.records.units import megabytes
 
 
 class Holder(Record):
-    """Bytes that modules hold which do not train by estimates; `modules` is their name, with `*` for numbers, and class."""
+    """Bytes that others than the sampled layers hold; `modules` is their name, with `*` for numbers, and class."""
 
     modules: str
     bytes: int
