@@ -58,6 +58,8 @@ from wtacrs.validation.records.track_memory import TrackedMemoryResult
 
 CHECKPOINT = "checkpoint"
 """The operation that saves the inputs of a block that is recomputed."""
+_REMEMBERED = 500_000
+"""As many operations are known by number before the numbers of the past are let go: about a hundred passes of a T5."""
 _APPLY = Function.apply.__func__.__code__  # type: ignore[attr-defined]
 _NO_BACKWARD = "no backward pass has begun in the block for what was run in it"
 
@@ -416,6 +418,19 @@ class _Ledger:
         if self.best is None or reading.total > self.best.total:
             self.best = reading
         self._saved.forget_freed()
+        if len(self._operations) > _REMEMBERED:
+            self._forget_operations()
+
+    def _forget_operations(self) -> None:
+        """Enter the names of operations where they are needed, and let go the others: a block may hold a long loop."""
+        waiting = [save for storage in self._saved.alive().values() for save in storage.keepers]
+        told = [] if self.best is None else [save for _, saves in self.best.kept for save in saves]
+        for save in (*waiting, *told):
+            if save.operation is None and save.number is not None:
+                save.operation = self._operations.get(save.number)
+        self._operations.clear()
+        self._starts = ([], [])
+        self._note_start()
 
     def _own(self) -> set[StorageWeakRef]:
         return saved_hooks.references((*self.model.parameters(), *self.model.buffers()))

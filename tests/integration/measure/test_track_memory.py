@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from wtacrs.estimators import InputError
 from wtacrs.integration import track_memory as public_name
 from wtacrs.integration.layers.convert import approximate_
+from wtacrs.integration.measure import track_memory as module
 from wtacrs.integration.measure.kept_bytes import KeptBytesProbe
 from wtacrs.integration.measure.saved_storages import CASTS, bytes_alive, storages_of
 from wtacrs.integration.measure.track_memory import CHECKPOINT, TrackedMemory, track_memory
@@ -344,6 +345,20 @@ def test_of_several_backward_passes_the_one_with_most_is_told() -> None:
     assert (m.kept, m.result.backward_passes) == (one.kept, 3)
 
 
+def test_a_long_loop_does_not_pile_up_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = mlp()
+    once = step(model, squares).by("operation")
+    monkeypatch.setattr(module, "_REMEMBERED", 10)
+    with track_memory(model) as m:
+        for _ in range(5):
+            squares(model).backward()
+        ledger = m._ledger
+        assert ledger is not None
+        assert len(ledger._operations) <= 20
+        assert len(ledger._starts[0]) <= 30
+    assert m.by("operation") == once
+
+
 def test_a_graph_that_waits_is_kept_and_told_as_not_run() -> None:
     model = mlp()
     with track_memory(model) as m:
@@ -473,6 +488,32 @@ def test_another_thread_on_the_model_is_left_out() -> None:
     m = step(model, squares)
     assert others
     assert (m.kept, m.result.backward_passes) == (3 * FLOATS, 1)
+
+
+def test_a_backward_pass_in_another_thread_names_the_operations_too() -> None:
+    """As on CUDA, whose backward passes run in threads of the devices."""
+    model = mlp()
+    with track_memory(model) as m:
+        loss = squares(model)
+        thread = threading.Thread(target=loss.backward)
+        thread.start()
+        thread.join()
+    assert m.by("operation") == step(model, squares).by("operation")
+    assert m.result.gradients == m.result.parameters
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA: the peak is that of its allocator")
+def test_the_peak_of_the_allocator_stands_beside_it() -> None:
+    model = mlp().cuda()
+    with track_memory(model) as m:
+        model(rows().cuda()).square().sum().backward()
+    result = m.result
+    assert m.kept == 3 * FLOATS
+    assert {owner.operation for entry in m.storages for owner in entry.owners}.isdisjoint({NOT_RUN})
+    assert result.device_peak is not None
+    assert result.device_before is not None
+    assert result.device_peak >= result.device_before + m.kept
+    assert result.device_before >= result.parameters
 
 
 def test_copies_that_several_layers_share_have_all_of_them_as_owners() -> None:
