@@ -142,6 +142,10 @@ register_view(
 register_view("masks", View(sections.masks.section, _one("masks", masks.build)))
 register_view("memory", View(sections.memory.section, _one("memory", memory.build)))
 register_view(
+    "tracked memory",
+    View(sections.track_memory.section, no_figure="names of owners and their bytes: the table shows them"),
+)
+register_view(
     "scale",
     View(sections.scale.section, no_figure="a few seconds and bytes, unlike in size: the table shows them"),
 )

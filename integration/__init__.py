@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from wtacrs.integration.layers.convert import approximate_, restore_
     from wtacrs.integration.layers.linear import ApproxLinear
     from wtacrs.integration.measure.capture import capture
+    from wtacrs.integration.measure.track_memory import track_memory
     from wtacrs.integration.training.callback import WtacrsCallback
     from wtacrs.integration.training.config import FinetuneConfig
     from wtacrs.integration.training.run import finetune
@@ -37,6 +38,7 @@ __all__ = [
     "load_sampling_state",
     "restore_",
     "sampling_state",
+    "track_memory",
 ]
 
 _MODULES = {
@@ -50,6 +52,7 @@ _MODULES = {
     "load_sampling_state": "context.sampling_state",
     "restore_": "layers.convert",
     "sampling_state": "context.sampling_state",
+    "track_memory": "measure.track_memory",
 }
 
 

@@ -14,6 +14,7 @@ from wtacrs.figures.sections import (
     scale,
     sweep,
     theory,
+    track_memory,
     training,
     transfer,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "scale",
     "sweep",
     "theory",
+    "track_memory",
     "training",
     "transfer",
 ]

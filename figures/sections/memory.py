@@ -7,6 +7,7 @@ from functools import partial
 
 from wtacrs.figures.plots import memory as figure
 from wtacrs.figures.sections.blocks import Cell, Named, Paragraph, Section, Table, percent
+from wtacrs.figures.sections.track_memory import owners_block
 from wtacrs.validation.records.memory import MemoryResult, megabytes, memory_sentences
 
 
@@ -28,6 +29,10 @@ def section(results: Sequence[Named[MemoryResult]]) -> Section:
             "is the most that is alive at any moment of the step, gradients included.",
         )
         section.add(_bytes(result))
+        for step in result.steps:
+            if step.owners:
+                section.add(Paragraph(f"Who holds what, {step.name}:"))
+                section.add(owners_block(step.owners, step.total, step.shared))
     return section
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from wtacrs.figures.plots import training as figure
 from wtacrs.figures.sections.blocks import Cell, Code, Named, Paragraph, Section, Table
 from wtacrs.validation.records.memory import megabytes
+from wtacrs.validation.records.receipt import receipt_lines
 from wtacrs.validation.records.training import TrainingResult
 
 _HEAD = (
@@ -24,6 +25,11 @@ def section(results: Sequence[Named[TrainingResult]]) -> Section:
         return section
     numeric = [place for place, title in enumerate(_HEAD) if place > 2 and title != "metric"]
     section.add(Table(_HEAD, [_row(run) for _, run in results], numeric=numeric))
+    for _, run in results:
+        if run.receipt is not None and run.receipt.layers:
+            section.add(
+                Paragraph(f"{run.estimator} on {run.task}, {'; '.join(receipt_lines(run.receipt))}.", soft=True)
+            )
     groups: dict[tuple[str, str, str], list[TrainingResult]] = {}
     for _, run in results:
         groups.setdefault((run.task, run.model, run.metric), []).append(run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,6 +30,9 @@ from wtacrs.integration.cli.options import (
     spec_from,
 )
 from wtacrs.integration.training.defaults import LEARNING_RATE
+
+if TYPE_CHECKING:
+    from wtacrs.validation.records.receipt import Receipt
 
 
 @app.command()
@@ -137,10 +140,17 @@ def finetune(
         "fsdp": fsdp,
     }
     subject = Subject(task, data, model, tokenizer, train_limit, dev_limit)
-    result = finetune_study(FinetuneConfig(**options), subject, overwrite=overwrite)
+    result = finetune_study(FinetuneConfig(**options), subject, overwrite=overwrite, on_receipt=_print_receipt)
     if is_main_process():
         console.print(training_table([result]))
         told = masked_gradient_sentence(result.masked_gradient)
         if told is not None:
             console.print(told, highlight=False, markup=False)
         wrote(out / "result.json", out / "metrics.jsonl", out / "best")
+
+
+def _print_receipt(receipt: Receipt) -> None:
+    from wtacrs.validation.records.receipt import receipt_lines
+
+    for line in receipt_lines(receipt):
+        console.print(line, highlight=False, markup=False)

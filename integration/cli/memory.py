@@ -42,6 +42,10 @@ def memory(
     layers: LayersOption = None,
     lora_rank: LoraRankOption = None,
     lora_fa: LoraFaOption = False,
+    owners: Annotated[
+        bool,
+        typer.Option("--owners", help="Tell who holds what, in exact training and with the first estimator."),
+    ] = False,
     device: DeviceOption = "cpu",
     out: OutOption = Path("runs/memory"),
     seed: SeedOption = 0,
@@ -52,7 +56,7 @@ def memory(
     """
     from wtacrs.integration.models.opening import Subject
     from wtacrs.integration.studies.memory import memory_study
-    from wtacrs.integration.tables.memory import memory_table
+    from wtacrs.integration.tables.memory import memory_table, owners_tables
     from wtacrs.validation.records.memory import memory_sentences
 
     with progress_bar("memory") as report:
@@ -69,8 +73,10 @@ def memory(
             lora_fa=lora_fa,
             seed=seed,
             report=report,
+            owners=owners,
         )
-    console.print(memory_table(result))
+    for table in (memory_table(result), *owners_tables(result)):
+        console.print(table)
     for sentence in memory_sentences(result):
         console.print(sentence, highlight=False, markup=False)
     wrote(out / "memory.json", out / "memory.png")

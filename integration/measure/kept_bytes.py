@@ -12,11 +12,13 @@ holds outside the graph.
 
 from __future__ import annotations
 
+import logging
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,15 +26,29 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.utils.parametrize import is_parametrized
 from torch.utils._pytree import tree_leaves
 
+from wtacrs.estimators import Estimator
 from wtacrs.integration.context.freed_bytes import StockInput, stock_input
 from wtacrs.integration.context.recomputation import tensors_with_gradient
 from wtacrs.integration.layers.compression import autocast_dtype
 from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
 from wtacrs.integration.layers.linear_layers import is_linear_layer
-from wtacrs.integration.measure.saved_storages import SavedStorages, Storage, is_cast, storages_of, unpacked
+from wtacrs.integration.measure.saved_hooks import (
+    compiled,
+    foreign_hooks,
+    in_a_backward_pass,
+    pop,
+    push,
+    references,
+)
+from wtacrs.integration.measure.saved_storages import SavedStorages, Storage, is_cast, type_name, unpacked
+from wtacrs.validation.layers.candidates import stored_bytes
+from wtacrs.validation.patterns import pattern_of
 from wtacrs.validation.properties.saved_for_backward import note_contexts
+from wtacrs.validation.records.owners import MODEL, OUTSIDE
+from wtacrs.validation.records.receipt import Holder, Receipt
 
-_hooks: Any = torch._C._autograd
+logger = logging.getLogger(__name__)
+_HOLDERS = 3
 _NOT_SEEN = (
     "no forward pass with gradients was seen: none was run, or a compiled one, or one within a backward pass"
 )
@@ -52,6 +68,14 @@ class LayerBytes:
     freed: int = 0
 
 
+class DrawnSample(NamedTuple):
+    """What one sample was drawn from: an input `[n, d]` in a dtype."""
+
+    estimator: Estimator
+    shape: tuple[int, int]
+    dtype: torch.dtype
+
+
 @dataclass(frozen=True)
 class KeptBytes:
     """Bytes of one forward pass of a model.
@@ -60,11 +84,42 @@ class KeptBytes:
         kept: for the backward pass, by all of the model; parameters, buffers and the batch are left out.
         exact: what the stock model would keep.
         layers: converted layers that ran and train by estimates.
+        samples: that they drew, by estimator, shape and dtype; one for layers that share it.
+        inputs: bytes of what they were drawn from, whoever else keeps it; the batch is left out.
+        holders: modules that keep something for other reasons, by their names with `*` for numbers and their class,
+            largest first; what several keep counts for each.
     """
 
     kept: int
     exact: int
     layers: dict[str, LayerBytes]
+    samples: tuple[DrawnSample, ...] = ()
+    inputs: int = 0
+    holders: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def promised(self) -> int | None:
+        """Bytes that the estimators keep of such shapes, whatever is alive; None if one cannot tell without values."""
+        try:
+            with torch.random.fork_rng(devices=[]):
+                return sum(stored_bytes(*sample) for sample in self.samples)
+        except Exception:
+            logger.debug("an estimator cannot be run on tensors without values", exc_info=True)
+            return None
+
+    @property
+    def receipt(self) -> Receipt:
+        """Promised beside real bytes, as data."""
+        return Receipt(
+            layers=len(self.layers),
+            promised=self.promised,
+            inputs=self.inputs,
+            copies=sum(entry.kept for entry in self.layers.values()),
+            freed=sum(entry.freed for entry in self.layers.values()),
+            kept=self.kept,
+            exact=self.exact,
+            holders=[Holder(modules=name, bytes=size) for name, size in self.holders[:_HOLDERS]],
+        )
 
     @property
     def share(self) -> float:
@@ -90,6 +145,8 @@ def _trains(layer: nn.Module) -> bool:
 
 class KeptBytesProbe:
     """Measures the next forward pass with gradients of a model, and then leaves; what it computes is not changed.
+
+    Only where recomputed blocks read one tensor (see `track_memory`) are other rows drawn.
 
     Between measurements there is no hook. Where it cannot measure it says why: where saved-tensor hooks of the user are
     active, which alone know what they keep, and where the weight of a converted layer is computed by a parametrization.
@@ -120,14 +177,14 @@ class KeptBytesProbe:
             handle.remove()
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled() or _in_a_backward_pass():
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled() or in_a_backward_pass():
             return
         if self._depth and self._thread != threading.get_ident():
             return
         self._depth, self._thread = self._depth + 1, threading.get_ident()
         if self._depth > 1:
             return
-        self.reason = _compiled(module) or _foreign_hooks()
+        self.reason = compiled(module) or foreign_hooks()
         if self.reason is None:
             self._pass = _Pass(module, (args, kwargs))
 
@@ -160,6 +217,14 @@ class KeptBytesProbe:
             self._pass = None
 
 
+class _Keeper(NamedTuple):
+    """What saved a tensor: a call of a converted layer that samples, or another; a cast of its weight or not."""
+
+    call: _Call | None
+    cast: bool
+    modules: str
+
+
 @dataclass(eq=False)
 class _Call:
     """One call of a converted layer that samples: what the stock layer would keep, and what was saved in it."""
@@ -184,27 +249,29 @@ class _Pass:
         self._thread = threading.get_ident()
         self._model = model
         self._names = {module: name for name, module in model.named_modules()}
+        self._patterns = {module: _told(module, name) for module, name in self._names.items()}
         self._running: list[tuple[nn.Module, _Call | None]] = []
+        self._samples: list[DrawnSample] = []
         self._calls: list[_Call] = []
         self._estimated: dict[str, None] = {}
         self._cast_anyway: set[Hashable] = set()
-        self._apart = _references(leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
+        self._apart = references(leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
         self._handles: list[Any] = []
         for module in self._names:
             if module is not model:
                 self._handles.append(module.register_forward_pre_hook(self._enter, with_kwargs=True))
                 self._handles.append(module.register_forward_hook(self._leave, always_call=True))
-        self._pack: Callable[[Tensor], Tensor] = self.saved.pack
-        _hooks._push_saved_tensors_default_hooks(self._pack, unpacked)
+        self._pack = self.saved.pack
+        push(self._pack, unpacked)
         self._enter(model, *batch)
 
     def end(self) -> None:
         """Take all hooks off."""
-        _pop(self._pack)
+        pop(self._pack)
         self._running.clear()
         for handle in self._handles:
             handle.remove()
-        self._apart |= _references((*self._model.parameters(), *self._model.buffers()))
+        self._apart |= references((*self._model.parameters(), *self._model.buffers()))
 
     def read(self) -> KeptBytes | None:
         """The balance now; None where something hides a part of it."""
@@ -212,7 +279,7 @@ class _Pass:
             return None
         alive = self.saved.alive(self._apart)
         calls = [call for call in self._calls if call.alive]
-        elsewhere = {key for key, found in alive.items() if any(call is None for call, _ in found.keepers)}
+        elsewhere = {key for key, found in alive.items() if any(keeper.call is None for keeper in found.keepers)}
         stock = {
             found.key: found.bytes
             for call in calls
@@ -221,11 +288,15 @@ class _Pass:
         }
         others = sum(alive[key].bytes for key in elsewhere)
         alone = sum(found.bytes for key, found in alive.items() if key not in elsewhere)
+        inputs = {call.input.key: call.input.bytes for call in calls if call.input.key not in self._apart}
         held = sum(size for key, size in stock.items() if _is_alive(key) and key not in alive)
         return KeptBytes(
             kept=others + alone + held,
             exact=others + sum(size for key, size in stock.items() if key not in self._cast_anyway),
             layers=self._by_layer(calls, alive, elsewhere),
+            samples=tuple(self._samples),
+            inputs=sum(inputs.values()),
+            holders=_holders(alive.values()),
         )
 
     def _by_layer(
@@ -234,7 +305,7 @@ class _Pass:
         kept, freed = dict.fromkeys(self._estimated, 0), dict.fromkeys(self._estimated, 0)
         order = {call: place for place, call in enumerate(self._calls)}
         for key, found in alive.items():
-            keepers = [call for call, cast in found.keepers if call is not None and not cast]
+            keepers = [call for call, cast, _ in found.keepers if call is not None and not cast]
             if key not in elsewhere and keepers:
                 kept[min(keepers, key=order.__getitem__).layer] += found.bytes
         seen: set[Hashable] = set()
@@ -244,19 +315,20 @@ class _Pass:
                 freed[call.layer] += call.input.bytes
         return {layer: LayerBytes(kept[layer], freed[layer]) for layer in self._estimated}
 
-    def _keeper(self, tensor: Tensor) -> tuple[_Call | None, bool]:
+    def _keeper(self, tensor: Tensor) -> _Keeper:
         module, call = self._running[-1] if self._running else (None, None)
+        modules = OUTSIDE if module is None else self._patterns[module]
         if call is None:
-            return None, False
+            return _Keeper(None, False, modules)
         call.saved.append(weakref.ref(tensor))
-        return call, is_cast(tensor, module)
+        return _Keeper(call, is_cast(tensor, module), modules)
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if threading.get_ident() != self._thread:
             return
         # weights that `fully_shard` has gathered are the module's parameters only now
-        self._apart |= _references(module.parameters(recurse=False))
-        self.reason = self.reason or _foreign_hooks(self._pack)
+        self._apart |= references(module.parameters(recurse=False))
+        self.reason = self.reason or foreign_hooks(self._pack)
         self._running.append((module, self._call_of(module, (*args, *kwargs.values()))))
 
     def _leave(self, *_: Any) -> None:
@@ -276,6 +348,9 @@ class _Pass:
                     self._estimated.setdefault(self._names[module])
             if module.samples(x):
                 dtype = autocast_dtype(x)
+                if not module.finds_shared(x):
+                    shape = x.numel() // x.shape[-1], x.shape[-1]
+                    self._samples.append(DrawnSample(module.estimator, shape, dtype))
                 self._calls.append(
                     _Call(self._names[module], stock_input(x, dtype), _stock_weight(module, x, dtype))
                 )
@@ -291,44 +366,17 @@ def _stock_weight(layer: Any, x: Tensor, dtype: torch.dtype) -> StockInput | Non
     return stock_input(layer.weight, dtype) if x.requires_grad else None
 
 
+def _told(module: nn.Module, name: str) -> str:
+    return f"{pattern_of(name)} ({type_name(module)})" if name else MODEL
+
+
+def _holders(alive: Iterable[Storage]) -> tuple[tuple[str, int], ...]:
+    sizes: Counter[str] = Counter()
+    for found in alive:
+        for modules in {keeper.modules for keeper in found.keepers if keeper.call is None}:
+            sizes[modules] += found.bytes
+    return tuple(sorted(sizes.items(), key=lambda entry: (-entry[1], entry[0])))
+
+
 def _is_alive(key: Hashable) -> bool:
     return isinstance(key, StorageWeakRef) and not key.expired()
-
-
-def _references(tensors: Iterable[Tensor] | Iterator[Tensor]) -> set[StorageWeakRef]:
-    return {reference for tensor in tensors for reference in storages_of(tensor)}
-
-
-def _compiled(model: nn.Module) -> str | None:
-    """Whether a part of a model is, so that hooks in it would be compiled too."""
-    for module in model.modules():
-        if type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None:
-            return "the model, or a part of it, is compiled"
-    return None
-
-
-def _in_a_backward_pass() -> bool:
-    return torch._C._current_graph_task_id() != -1
-
-
-def _foreign_hooks(ours: Callable[[Tensor], Tensor] | None = None) -> str | None:
-    """Whose saved-tensor hooks hide what is kept; those of checkpointing keep nothing, within a model."""
-    if not _hooks._saved_tensors_hooks_is_enabled():
-        return "saved-tensor hooks are disabled here"
-    top = _hooks._top_saved_tensors_default_hooks(True)
-    if top is None or top[0] == ours or (ours is not None and top[0].__module__ == "torch.utils.checkpoint"):
-        return None
-    name = getattr(top[0], "__qualname__", type(top[0]).__name__)
-    return f"saved-tensor hooks are active ({name}), which alone know what they keep"
-
-
-def _pop(pack: Callable[[Tensor], Tensor]) -> None:
-    """Take hooks off the stack, from under those that came later and stay."""
-    later = []
-    while (top := _hooks._top_saved_tensors_default_hooks(True)) is not None:
-        _hooks._pop_saved_tensors_default_hooks()
-        if top[0] == pack:
-            break
-        later.append(top)
-    for pair in reversed(later):
-        _hooks._push_saved_tensors_default_hooks(*pair)

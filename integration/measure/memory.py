@@ -28,19 +28,26 @@ from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.context.sampling_state import misled_layers
 from wtacrs.integration.layers.choice import made_of_argument
 from wtacrs.integration.layers.convert import approximate_, restore_
-from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
+from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS
 from wtacrs.integration.layers.least_elements import checked_min_elements
 from wtacrs.integration.layers.linear_layers import filter_of
 from wtacrs.integration.measure.kept_bytes import training_layers
-from wtacrs.integration.measure.saved_storages import SavedStorages, is_cast, storages_of, unpacked
+from wtacrs.integration.measure.saved_storages import (
+    CASTS,
+    SavedStorages,
+    is_cast,
+    storages_of,
+    type_name,
+    unpacked,
+)
+from wtacrs.integration.measure.track_memory import track_memory
 from wtacrs.integration.parallel.wrappers import unwrapped
 from wtacrs.validation.arguments import check_batch, check_flag, shown
 from wtacrs.validation.properties.saved_for_backward import note_contexts
 from wtacrs.validation.records.memory import StepMemory, TypeBytes
+from wtacrs.validation.records.owners import KeptStorage, owner_bytes, shared_bytes
 
 Batch = Mapping[str, Tensor]
-OUTSIDE = "outside modules"
-CASTS = "casts of weights"
 
 
 def step_memory(
@@ -52,6 +59,7 @@ def step_memory(
     precision: str = "fp32",
     layers: Sequence[str] | None = None,
     min_elements: int = MIN_ELEMENTS,
+    owners: bool = False,
 ) -> StepMemory:
     """Take two training steps without an update, one for what is saved and one for the peak.
 
@@ -65,9 +73,11 @@ def step_memory(
         precision: "fp32", or "bf16" for autocast.
         layers: patterns of the names of the layers to convert; None for all.
         min_elements: as in `approximate_`.
+        owners: take a third step, for who holds what.
 
     Raises:
-        InputError: on an unusable argument, and if the model cannot checkpoint, does so already, or gives no loss.
+        InputError: on an unusable argument, where owners cannot be told (see `track_memory`), and if the model cannot
+            checkpoint, does so already, or gives no loss.
     """
     min_elements = checked_min_elements(min_elements)
     unwrapped(model)  # which refuses what is no module
@@ -90,6 +100,7 @@ def step_memory(
             saved = _saved(model, lambda: _loss(model, batch, precision), batch)
             model.zero_grad(set_to_none=True)
             peak = _peak(model, lambda: _loss(model, batch, precision).backward())
+            kept = _kept(model, lambda: _loss(model, batch, precision).backward()) if owners else []
             misled = misled_layers(model)
     finally:
         restore_(model)
@@ -103,6 +114,8 @@ def step_memory(
         saved=saved,
         peak=peak,
         masked_gradient=misled,
+        owners=owner_bytes(kept, "pattern"),
+        shared=shared_bytes(kept, "pattern"),
     )
 
 
@@ -131,7 +144,7 @@ def _saved(model: nn.Module, forward: Callable[[], Tensor], batch: Batch) -> lis
 
     def keeper(tensor: Tensor) -> Keeper:
         module = running[-1] if running else None
-        return module, CASTS if is_cast(tensor, module) else _type_name(module)
+        return module, CASTS if is_cast(tensor, module) else type_name(module)
 
     saved = SavedStorages(keeper)
     with _noting_modules(model, running), torch.autograd.graph.saved_tensors_hooks(saved.pack, unpacked):
@@ -146,12 +159,6 @@ def _saved(model: nn.Module, forward: Callable[[], Tensor], batch: Batch) -> lis
         sizes[types] += size
         keepers.setdefault(types, set()).update(module for module, _ in found)
     return [TypeBytes(types=types, modules=len(keepers[types]), bytes=size) for types, size in sizes.most_common()]
-
-
-def _type_name(module: nn.Module | None) -> str:
-    if module is None:
-        return OUTSIDE
-    return (module.stock if isinstance(module, EstimatedWeightGrad) else type(module)).__name__
 
 
 @contextlib.contextmanager
@@ -171,6 +178,13 @@ def _noting_modules(model: nn.Module, running: list[nn.Module]) -> Iterator[None
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _kept(model: nn.Module, step: Callable[[], None]) -> list[KeptStorage]:
+    model.zero_grad(set_to_none=True)
+    with track_memory(model) as tracked:
+        step()
+    return tracked.storages
 
 
 def _peak(model: nn.Module, step: Callable[[], None]) -> int:

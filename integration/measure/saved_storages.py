@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from wtacrs.integration.layers.dynamic_classes import own_class
+from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
+from wtacrs.validation.records.owners import OUTSIDE
+
 Keeper = TypeVar("Keeper", bound=Hashable)
+CASTS = "casts of weights"
+"""Their own type of layer, in tables."""
 
 
 class Storage(NamedTuple):
@@ -17,6 +23,35 @@ class Storage(NamedTuple):
 
     bytes: int
     keepers: frozenset[Any]
+
+
+class Packed:
+    """What takes the place of a saved tensor: alive for as long as a graph holds it.
+
+    Attributes:
+        tensor: the tensor, without its graph.
+        keeper: what saved it.
+    """
+
+    __slots__ = ("__weakref__", "_version", "keeper", "tensor")
+
+    def __init__(self, tensor: Tensor, keeper: Any) -> None:
+        self.tensor, self.keeper = tensor, keeper
+        self._version = None if tensor.is_inference() else tensor._version
+
+    def unpack(self) -> Tensor:
+        """The tensor, as autograd gives it: it leaves this check to the hooks where there are any.
+
+        Raises:
+            RuntimeError: if the tensor was changed in place since it was saved.
+        """
+        if self._version is not None and self.tensor._version != self._version:
+            raise RuntimeError(
+                "one of the variables needed for gradient computation has been modified by an inplace operation: "
+                f"[{self.tensor.type()} {list(self.tensor.shape)}] is at version {self.tensor._version}; "
+                f"expected version {self._version} instead"
+            )
+        return self.tensor
 
 
 class SavedStorages(Generic[Keeper]):
@@ -30,18 +65,22 @@ class SavedStorages(Generic[Keeper]):
         self._keeper = keeper
         self._keepers: dict[StorageWeakRef, set[Keeper]] = {}
 
-    def pack(self, tensor: Tensor) -> Tensor:
+    def pack(self, tensor: Tensor) -> Packed:
         """The hook: enter a tensor that is being saved, and give what takes its place in the graph.
 
         An output that stands in its own graph would be a reference cycle, never freed unless a backward pass is run.
         """
-        packed = tensor.detach()
-        self.note(packed)
-        return packed
+        tensor = tensor.detach()
+        return Packed(tensor, self.note(tensor))
 
-    def note(self, tensor: Tensor) -> None:
-        """Enter a tensor."""
+    def note(self, tensor: Tensor) -> Keeper:
+        """Enter a tensor, and say who keeps it."""
         keeper = self._keeper(tensor)
+        self.enter(tensor, keeper)
+        return keeper
+
+    def enter(self, tensor: Tensor, keeper: Keeper) -> None:
+        """Enter a tensor that is known to be kept by somebody."""
         for storage in storages_of(tensor):
             self._keepers.setdefault(storage, set()).add(keeper)
 
@@ -54,10 +93,14 @@ class SavedStorages(Generic[Keeper]):
                 found[reference] = Storage(size, frozenset(keepers))
         return found
 
+    def forget_freed(self) -> None:
+        """Let go what is known of storages that are no more."""
+        self._keepers = {key: keepers for key, keepers in self._keepers.items() if not key.expired()}
 
-def unpacked(packed: Tensor) -> Tensor:
+
+def unpacked(packed: Packed) -> Tensor:
     """The hook of the backward pass: what was packed, as it is."""
-    return packed
+    return packed.unpack()
 
 
 def storages_of(tensor: Tensor) -> Iterator[StorageWeakRef]:
@@ -78,12 +121,21 @@ def bytes_alive(reference: StorageWeakRef) -> int:
     return 0 if storage is None else storage.nbytes()
 
 
+def type_name(module: nn.Module | None) -> str:
+    """The class of a module, of a converted layer the stock one."""
+    if module is None:
+        return OUTSIDE
+    return (module.stock if isinstance(module, EstimatedWeightGrad) else own_class(module)).__name__
+
+
 def is_cast(tensor: Tensor, module: nn.Module | None) -> bool:
     """Whether a saved tensor is the weight of a module in another dtype, by its values."""
     weight = (
         None if module is None else module._parameters.get("weight")
     )  # a computed weight would be computed anew
     if weight is None or tensor.dtype == weight.dtype or not tensor.is_floating_point():
+        return False
+    if tensor.numel() != weight.numel():
         return False
     with torch.no_grad():
         cast = weight.to(tensor.dtype)

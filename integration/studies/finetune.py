@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,27 @@ from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.integration.training.run import finetune
 from wtacrs.validation.files import check_folder
+from wtacrs.validation.records.receipt import Receipt
 from wtacrs.validation.records.training import TrainingPoint, TrainingResult
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def finetune_study(config: FinetuneConfig, subject: Subject, *, overwrite: bool = False) -> TrainingResult:
+def finetune_study(
+    config: FinetuneConfig,
+    subject: Subject,
+    *,
+    overwrite: bool = False,
+    on_receipt: Callable[[Receipt], None] | None = None,
+) -> TrainingResult:
     """Open task and model, and train; shows progress, or on what is no terminal a line per evaluation.
+
+    Args:
+        config: how to train.
+        subject: task and model.
+        overwrite: replace a run that is in the folder.
+        on_receipt: as in `finetune`.
 
     Raises:
         InputError: on anything that cannot be loaded or used, and on a folder that holds a run already.
@@ -29,7 +43,7 @@ def finetune_study(config: FinetuneConfig, subject: Subject, *, overwrite: bool 
     try:
         task, model, tokenizer = processes.run_on_all(partial(_opened, config, subject, overwrite))
         on_point = None if sys.stderr.isatty() else _print_point
-        return finetune(config, task, model, tokenizer, progress=True, on_point=on_point)
+        return finetune(config, task, model, tokenizer, progress=True, on_point=on_point, on_receipt=on_receipt)
     finally:
         processes.end()
 

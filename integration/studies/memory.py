@@ -44,6 +44,7 @@ def memory_study(
     lora_fa: bool,
     seed: int,
     report: Report,
+    owners: bool = False,
 ) -> MemoryResult:
     """Open task and model, and measure; the arguments are those of `measure_memory`.
 
@@ -75,6 +76,7 @@ def memory_study(
         lora_fa=lora_fa,
         seed=seed,
         report=report,
+        owners=owners,
     )
 
 
@@ -94,11 +96,12 @@ def measure_memory(
     lora_fa: bool = False,
     seed: int = 0,
     report: Report | None = None,
+    owners: bool = False,
 ) -> MemoryResult:
     """Measure one batch of a task in every way, and write `memory.json`.
 
     A model that cannot checkpoint is measured without. With a `lora_rank` the model gets adapters first (`add_lora`), by
-    `layers` those of the named layers.
+    `layers` those of the named layers. With `owners` the exact step and that of the first estimator tell who holds what.
 
     Raises:
         InputError: on an unusable spec or pattern, and on too few examples.
@@ -109,12 +112,8 @@ def measure_memory(
         name = f"{name} with {'LoRA-FA' if lora_fa else 'LoRA'} {lora_rank}"
         adapted = add_lora(model, lora_rank, layers=layers, frozen_a=lora_fa, seed=seed)
         model, layers = cast("PreTrainedModel", adapted), None
-    specs = ["exact", *dict.fromkeys(repr(make(spec)) for spec in estimators)]
-    ways = [
-        (spec, on)
-        for spec in dict.fromkeys(specs)
-        for on in ((False, True) if can_checkpoint(model) else (False,))
-    ]
+    specs = list(dict.fromkeys(["exact", *(repr(make(spec)) for spec in estimators)]))
+    ways = [(spec, on) for spec in specs for on in ((False, True) if can_checkpoint(model) else (False,))]
     options = {"batches": 1, "batch_size": batch_size, "max_length": max_length, "seed": seed}
     (batch,) = task_batches(task, tokenizer, text_to_text=text_to_text, **options)
     model.to(device)
@@ -123,8 +122,11 @@ def measure_memory(
     for done, (spec, on) in enumerate(ways):
         if report is not None:
             report(spec, done, len(ways))
+        told = owners and not on and spec in specs[:2]
         steps.append(
-            step_memory(model, batch, estimator=spec, checkpointing=on, precision=precision, layers=layers)
+            step_memory(
+                model, batch, estimator=spec, checkpointing=on, precision=precision, layers=layers, owners=told
+            )
         )
     inputs = {"max_length": str(max_length)} | ({"layers": " ".join(layers)} if layers else {})
     result = MemoryResult(

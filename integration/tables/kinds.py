@@ -14,13 +14,14 @@ from wtacrs.integration.tables.compare import comparison_table, oracle_ratio_tab
 from wtacrs.integration.tables.experiment import experiment_table
 from wtacrs.integration.tables.layer_tests import layer_test_tables
 from wtacrs.integration.tables.masks import masks_table
-from wtacrs.integration.tables.memory import memory_table
+from wtacrs.integration.tables.memory import memory_table, owners_tables
 from wtacrs.integration.tables.noise import noise_table
 from wtacrs.integration.tables.norms import norms_table
 from wtacrs.integration.tables.pretrain import pretraining_table
 from wtacrs.integration.tables.scale import scale_table
 from wtacrs.integration.tables.sweep import sweep_table
 from wtacrs.integration.tables.theory import theory_table
+from wtacrs.integration.tables.track_memory import track_memory_tables
 from wtacrs.integration.tables.training import training_table
 from wtacrs.integration.tables.transfer import transfer_table
 from wtacrs.validation.records.base import Result
@@ -68,11 +69,12 @@ register_table("experiment", lambda result: [experiment_table(result)])
 register_table("gradient norms", lambda result: [norms_table(result)])
 register_table("layer tests", layer_test_tables)
 register_table("masks", lambda result: [masks_table(result)])
-register_table("memory", lambda result: [memory_table(result)])
+register_table("memory", lambda result: [memory_table(result), *owners_tables(result)])
 register_table("noise", lambda result: [noise_table(result)])
 register_table("pretraining", lambda result: [pretraining_table(result)])
 register_table("scale", lambda result: [scale_table(result)])
 register_table("sweep", lambda result: [sweep_table(result)])
 register_table("theory", lambda result: [theory_table(result)])
+register_table("tracked memory", lambda result: list(track_memory_tables(result)))
 register_table("training", lambda result: [training_table([result])])
 register_table("transfer", lambda result: [transfer_table(result)])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich.table import Table
 
+from wtacrs.integration.measure.owners_table import owners_rows
 from wtacrs.validation.records.memory import MemoryResult, megabytes
 
 
@@ -28,6 +31,13 @@ def memory_table(result: MemoryResult) -> Table:
     table.add_row("peak, with gradients", *(megabytes(step.peak) for step in result.steps))
     table.add_row("of exact", *(f"{step.peak / exact.peak:.1%}" for step in result.steps))
     return table
+
+
+def owners_tables(result: MemoryResult) -> Iterator[Table]:
+    """Who holds what in those steps that tell it, by the pattern of the modules' names."""
+    for step in result.steps:
+        if step.owners:
+            yield owners_rows(f"Megabytes by owner: {step.name}", step.owners, step.total, step.shared)
 
 
 def short_name(model: str) -> str:

@@ -49,6 +49,7 @@ from wtacrs.integration.measure.kept_bytes import KeptBytes, KeptBytesProbe, Lay
 from wtacrs.integration.score_memory.gradient_norms import GradientNorms, gradient_norms_of
 from wtacrs.validation.arguments import checked_integer
 from wtacrs.validation.patterns import checked_patterns
+from wtacrs.validation.records.receipt import Receipt, receipt_lines
 from wtacrs.validation.seeds import checked_seed
 
 logger = logging.getLogger(__name__)
@@ -95,6 +96,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         misled: layers that use no mask any more since rows called padding carried gradient, with the share of ‖dY‖²; as
             of the last log, evaluation or checkpoint.
         measured: bytes by layer, of the last measurement; empty before the first.
+        receipt: what the conversion promised to keep beside what is kept, of the first measurement, which logs it too.
 
     Raises:
         InputError: on an unusable spec, number or pattern, here; when training begins, if there is nothing to convert, if
@@ -129,6 +131,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         self._sampling: dict[str, Any] | None = None
         self._memory: GradientNorms | None = None
         self.measured: dict[str, LayerBytes] = {}
+        self.receipt: Receipt | None = None
         self._probe: KeptBytesProbe | None = None
         self._unmeasured: str | None = None
         self._converted = False
@@ -188,6 +191,10 @@ class WtacrsCallback(TrainerCallback, ExportableState):
             probe.remove()
             if probe.found is not None:
                 self.measured, self._to_log = probe.found.layers, _to_log(probe.found)
+                if self.receipt is None:
+                    self.receipt = probe.found.receipt
+                    for line in receipt_lines(self.receipt):
+                        logger.info("wtacrs: %s", line)
             elif probe.reason != self._unmeasured:
                 self._unmeasured = probe.reason
                 logger.warning("wtacrs: kept bytes are not measured: %s", probe.reason)

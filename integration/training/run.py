@@ -49,6 +49,7 @@ from wtacrs.integration.training.loop import TrainingLoop
 from wtacrs.integration.training.tensorboard import FOLDER, EventLog
 from wtacrs.validation.arguments import check_callable, check_flag, check_kind
 from wtacrs.validation.records.base import hyphenated, stamp
+from wtacrs.validation.records.receipt import Receipt, receipt_lines
 from wtacrs.validation.records.results import load_result, write_text
 from wtacrs.validation.records.training import TrainingPoint, TrainingResult
 
@@ -68,6 +69,7 @@ def finetune(
     progress: bool = False,
     on_point: Callable[[TrainingPoint], None] | None = None,
     observer: Observer | None = None,
+    on_receipt: Callable[[Receipt], None] | None = None,
 ) -> TrainingResult:
     """Train `model` in place and return its history; dev is evaluated at step 0, periodically and at the end.
 
@@ -94,6 +96,7 @@ def finetune(
         progress: show a progress line on stderr.
         on_point: called after every evaluation.
         observer: sees the gradients of every step.
+        on_receipt: called after the first step, in the first process, with what is kept beside what was promised.
 
     Raises:
         InputError: if the state to resume from does not fit, the tokenizer cannot spell the answers, or the
@@ -111,7 +114,7 @@ def finetune(
         converted = len(training_layers(trained))
         first = Processes.here().first
         with progress_display(progress and first, title=f"{task.name} · {config.method}") as show:
-            run = _Run(config, task, trained, tokenizer, show, on_point, observer)
+            run = _Run(config, task, trained, tokenizer, show, on_point, observer, on_receipt)
             try:
                 run.train()
                 misled = run.misled()
@@ -144,6 +147,7 @@ def finetune(
         masked_gradient=misled,
         kept_bytes=run.kept_bytes,
         exact_bytes=run.exact_bytes,
+        receipt=run.receipt,
     )
     if run.folder is not None:
         write_text(run.folder / "result.json", result.model_dump_json(indent=2) + "\n")
@@ -203,7 +207,7 @@ class Observer(Protocol):
 _FILES = ("best", "last", "state.pt", "metrics.jsonl", "result.json")
 _PROGRESS = (
     "step", "seconds", "examples", "learning_rate", "gradient_norm", "best", "losses", "lines",
-    "kept_bytes", "exact_bytes",
+    "kept_bytes", "exact_bytes", "receipt_fields",
 )  # fmt: skip
 
 
@@ -219,9 +223,10 @@ class _Run(TrainingLoop):
         show: Callable[..., None],
         on_point: Callable[[TrainingPoint], None] | None,
         observer: Observer | None,
+        on_receipt: Callable[[Receipt], None] | None,
     ) -> None:
         super().__init__(config, task, model, tokenizer)
-        self._show, self._on_point, self._observer = show, on_point, observer
+        self._show, self._on_point, self._observer, self._on_receipt = show, on_point, observer, on_receipt
         self.evaluate = Evaluator(
             task, tokenizer, text_to_text=is_text_to_text(stock_model(model)), max_length=config.max_length
         )
@@ -229,6 +234,7 @@ class _Run(TrainingLoop):
         self.lines: list[dict[str, Any]] = []
         self.kept_bytes: int | None = None
         self.exact_bytes: int | None = None
+        self.receipt_fields: dict[str, Any] | None = None
         self._probe: KeptBytesProbe | None = None
         self.folder = config.out if self.processes.first else None
         if config.resume:
@@ -248,6 +254,11 @@ class _Run(TrainingLoop):
     def history(self) -> list[TrainingPoint]:
         """The evaluations so far."""
         return [TrainingPoint(**{key: line[key] for key in TrainingPoint.model_fields}) for line in self.lines]
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """Of the first step; None where it could not be measured."""
+        return None if self.receipt_fields is None else Receipt(**self.receipt_fields)
 
     def train(self) -> None:
         """Train to the last step, after an evaluation of the start."""
@@ -290,6 +301,12 @@ class _Run(TrainingLoop):
             logger.warning("kept bytes are not measured: %s", probe.reason)
         else:
             self.kept_bytes, self.exact_bytes = probe.found.kept, probe.found.exact
+            receipt = probe.found.receipt
+            self.receipt_fields = receipt.model_dump()
+            for line in receipt_lines(receipt):
+                logger.info("%s", line)
+            if self._on_receipt is not None and self.processes.first:
+                self._on_receipt(receipt)
 
     def after_step(self) -> None:
         """Evaluate and save when it is time to."""

@@ -18,6 +18,8 @@ from wtacrs.figures.report.report import write_report
 from wtacrs.figures.sections.blocks import Named
 from wtacrs.validation.records import base
 from wtacrs.validation.records.base import Result, register_result, result_kinds
+from wtacrs.validation.records.owners import OwnerBytes
+from wtacrs.validation.records.receipt import Receipt
 from wtacrs.validation.records.results import load_result, write_result
 
 NUMBERS = NumbersResult(
@@ -84,12 +86,32 @@ def test_a_section_says_what_the_result_says() -> None:
 
     assert "no bias: 1 of 2 claims rejected".capitalize() in words("layer tests")
     assert "62.5% less in linear layers" in words("memory")
+    assert "2.00 by one module each, 3.00 by several together" in words("tracked memory")
+    assert "AddmmBackward0" in words("tracked memory")
     assert "from 9.100 to 4.200 nats" in words("pretraining")
     assert "within noise of exact training at budget 0.3." in words("budgets")
     assert "has 2.00× the variance of the best on b.safetensors, wta_crs" in words("transfer")
     assert "at most 10 s (recommended) and 3.0 GiB" in words("scale")
     assert "accuracy is 0.500 at the end, and 0.600" in words("gradient norms")
     assert "Beside exact training:" in words("experiment")
+
+
+def test_owners_and_receipts_stand_in_their_sections() -> None:
+    def words(kind: str, result: Result) -> str:
+        return " ".join(str(block) for block in view_of(kind).section([Named("a", result)]).blocks)
+
+    memory, training = EVERY["memory"], EVERY["training"]
+    owner = OwnerBytes(
+        name="b.*", types=["GELU"], operations=["GeluBackward0"], alone=6_000_000, shared=0, storages=1
+    )
+    step = memory.steps[0].model_copy(update={"owners": [owner]})
+    assert "GeluBackward0" not in words("memory", memory)
+    told = words("memory", memory.model_copy(update={"steps": [step, *memory.steps[1:]]}))
+    assert "Who holds what, exact" in told
+    assert "GeluBackward0" in told
+    receipt = Receipt(layers=3, promised=1, inputs=10**7, copies=10**6, freed=10**7, kept=10**8, exact=2 * 10**8)
+    assert "receipt" not in words("training", training)
+    assert "3 layers promised" in words("training", training.model_copy(update={"receipt": receipt}))
 
 
 def test_a_kind_of_ones_own_is_read_and_shown_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

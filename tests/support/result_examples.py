@@ -18,9 +18,11 @@ from wtacrs.validation.records.layer_tests import (
 from wtacrs.validation.records.masks import MaskRow, MasksResult
 from wtacrs.validation.records.memory import MemoryResult, StepMemory, TypeBytes
 from wtacrs.validation.records.norms import NormPoint, NormsResult
+from wtacrs.validation.records.owners import KeptStorage, Owner
 from wtacrs.validation.records.pretrain import PretrainingPoint, PretrainingResult
 from wtacrs.validation.records.results import load_result
 from wtacrs.validation.records.scale import ScaleResult, ScaleRow
+from wtacrs.validation.records.track_memory import TrackedMemoryResult
 from wtacrs.validation.records.transfer import Standing, TransferPair, TransferResult
 from wtacrs.validation.theory.claims import theory
 
@@ -142,6 +144,20 @@ def memory() -> MemoryResult:
     )  # fmt: skip
 
 
+def tracked_memory() -> TrackedMemoryResult:
+    """One storage that a layer holds alone, and one that it shares with the operation before."""
+    linear = Owner(module=NASTY, type="Linear", operation="AddmmBackward0")
+    relu = Owner(module="1", type="ReLU", operation="ReluBackward0")
+    kept = [
+        KeptStorage(bytes=3_000_000, shape=[1000, 750], dtype="float32", owners=[relu, linear]),
+        KeptStorage(bytes=2_000_000, shape=[1000, 500], dtype="float32", owners=[linear]),
+    ]
+    return TrackedMemoryResult(
+        stamp=STAMP, model="Sequential", kept=kept, backward_passes=2, parameters=1_000_000, buffers=0,
+        gradients=1_000_000, batch=40_000, optimizer=2_000_000,
+    )  # fmt: skip
+
+
 def pretraining() -> PretrainingResult:
     """A short run."""
     history = [PretrainingPoint(step=step, train_loss=9.0 - step / 10) for step in range(10, 60, 10)]
@@ -178,6 +194,6 @@ def every_kind() -> dict[str, Result]:
         examples.check(), examples.training("crs(budget=0.3)"),
         theory(["take-all", "topk"], seed=0),
         load_result(ROOT / "integration" / "experiments" / "t5-sst2.json"),
-        norms(), budgets(), transfer(), layer_tests(), masks(), memory(), pretraining(), scale(),
+        norms(), budgets(), transfer(), layer_tests(), masks(), memory(), tracked_memory(), pretraining(), scale(),
     ]  # fmt: skip
     return {result.kind: result for result in results}

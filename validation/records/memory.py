@@ -9,6 +9,8 @@ from pydantic import Field
 
 from wtacrs.validation.masked_gradient import masked_gradient_sentence
 from wtacrs.validation.records.base import Record, Result, register_result
+from wtacrs.validation.records.owners import OwnerBytes
+from wtacrs.validation.records.units import megabytes as megabytes
 
 
 class TypeBytes(Record):
@@ -39,7 +41,9 @@ class StepMemory(Record):
     buffers and the batch are left out. `peak` is the most that is alive at any moment of forward and backward pass beyond
     them, gradients of the parameters included: on the CPU the sum of all tensors' storages, on CUDA
     `max_memory_allocated`. `converted` is the number of converted layers that train. `masked_gradient` names those
-    whose rows called padding carried gradient, with their share of ‖dY‖².
+    whose rows called padding carried gradient, with their share of ‖dY‖². `owners` are all that hold something, by the
+    pattern of their modules' names, largest first. `shared` is what several of them hold, once: Σ alone + shared = total.
+    There are none where nobody asked, and in files from before there were any.
     """
 
     estimator: str
@@ -48,6 +52,8 @@ class StepMemory(Record):
     saved: Sequence[TypeBytes]
     peak: int
     masked_gradient: dict[str, float] = Field(default_factory=dict)
+    owners: Sequence[OwnerBytes] = Field(default_factory=list)
+    shared: int = 0
 
     @property
     def name(self) -> str:
@@ -125,14 +131,3 @@ def _less(size: int, exact: int) -> str:
         return f"{megabytes(size)} MB more" if size else "nothing less"
     share = 1 - size / exact
     return f"{abs(share):.1%} {'less' if share >= 0 else 'more'}"
-
-
-def megabytes(size: int) -> str:
-    """Bytes in units of 10⁶, with three digits where they are few.
-
-    >>> megabytes(23_044), megabytes(2_424_832), megabytes(1_234_567_890)
-    ('0.023', '2.42', '1,235')
-    """
-    value = size / 1e6
-    digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 0.1 else 3
-    return f"{value:,.{digits}f}"

@@ -27,6 +27,7 @@ from wtacrs.validation.records import (  # noqa: F401
     scale,
     sweep,
     theory,
+    track_memory,
     training,
     transfer,
 )

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from wtacrs.validation.records.base import Record, Result, register_result
+from wtacrs.validation.records.receipt import Receipt
 
 
 class TrainingPoint(Record):
@@ -28,7 +29,8 @@ class TrainingResult(Result):
     `masked_gradient` names the layers that used no mask any more in the end, with the share of ‖dY‖² that had been in
     rows called padding. `kept_bytes` is what the whole model keeps for its backward pass in the first forward pass of the
     training, of the first process; parameters, buffers and the batch are left out. `exact_bytes` is what the stock model
-    would keep there. They are None where they could not be measured, and in files from before there were any.
+    would keep there, `receipt` what was promised beside it. They are None where they could not be measured, and in files
+    from before there were any.
     """
 
     kind: Literal["training"] = "training"
@@ -49,3 +51,4 @@ class TrainingResult(Result):
     masked_gradient: dict[str, float] = Field(default_factory=dict)
     kept_bytes: int | None = None
     exact_bytes: int | None = None
+    receipt: Receipt | None = None

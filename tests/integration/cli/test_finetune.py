@@ -9,6 +9,7 @@ import pytest
 from support.cli import refused
 
 from wtacrs.integration.cli import main
+from wtacrs.validation.records.receipt import receipt_lines
 from wtacrs.validation.records.results import load_result
 from wtacrs.validation.records.training import TrainingResult
 
@@ -33,7 +34,10 @@ def test_finetune_trains_refuses_to_overwrite_and_resumes(
     assert json.loads((out / "best" / "config.json").read_text())["architectures"] == [
         "T5ForConditionalGeneration"
     ]
-    capsys.readouterr()
+    assert result.receipt is not None
+    assert " ".join("".join(f"{line} " for line in receipt_lines(result.receipt)).split()) in " ".join(
+        capsys.readouterr().out.split()
+    )
     assert "holds a run already" in refused(capsys, *arguments)
     assert load_result(out / "result.json") == result
     assert "batch_size" in refused(capsys, *arguments[:-1], 4, "--resume")

@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from wtacrs.integration.layers.convert import approximate_, restore_
+from wtacrs.integration.measure import kept_bytes
 from wtacrs.integration.measure.kept_bytes import KeptBytes, KeptBytesProbe, training_layers
 from wtacrs.integration.measure.memory import step_memory
 
@@ -475,3 +476,71 @@ def test_a_layer_by_itself() -> None:
     stock, converted = stock_and_converted(layer, lambda model: model(rows() * 2))
     assert stock.kept == converted.exact == 0  # the batch is the caller's
     assert converted.kept == converted.layers["0"].kept > 0
+
+
+PROMISED = (SPEC, "quantized_rows(rows=wta_crs(budget=0.5), bits=8)", "rademacher_sketch(budget=0.3)")
+PROMISED += ("stochastic_rounding(bits=4, group=16)", "mixed_precision_rows(slots=3)")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("spec", PROMISED)
+@pytest.mark.parametrize("name", ["T5", "BERT", "GPT-2", "LoRA, dropout"])
+def test_a_receipt_promises_what_is_measured(name: str, spec: str, precision: str) -> None:
+    """By shapes alone: inputs that several layers read are one, and so are their copies."""
+    build, run = SETTINGS[name]
+    _, converted = stock_and_converted(build(), under(precision, run), spec)
+    receipt = converted.receipt
+    assert receipt.promised == receipt.copies == sum(entry.kept for entry in converted.layers.values()) > 0
+    assert (receipt.layers, receipt.kept, receipt.exact) == (
+        len(converted.layers),
+        converted.kept,
+        converted.exact,
+    )
+    assert receipt.inputs >= receipt.freed == sum(entry.freed for entry in converted.layers.values())
+
+
+def test_a_receipt_names_who_holds_what_was_to_be_freed() -> None:
+    _, converted = stock_and_converted(mlp(nn.ReLU), lambda model: model(rows(40)))
+    receipt = converted.receipt
+    size = 4 * 10 * WIDTH * 4
+    assert (receipt.inputs, receipt.freed) == (3 * size, 0)
+    assert [(holder.modules, holder.bytes) for holder in receipt.holders] == [
+        ("* (ReLU)", 3 * size)
+    ]  # the rectifiers
+    assert measured(mlp(nn.GELU), lambda model: model(rows(40))).receipt.layers == 0
+
+
+def test_a_promise_is_of_recomputed_blocks_too() -> None:
+    build, run = SETTINGS["checkpointing"]
+    _, converted = stock_and_converted(build(), run)
+    receipt = converted.receipt
+    assert receipt.promised is not None
+    assert receipt.promised > receipt.copies > 0  # of the layers in no block
+
+
+def test_an_estimator_that_needs_values_promises_an_unknown_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, found = stock_and_converted(mlp(nn.GELU), lambda model: model(rows(40)))
+    assert found.receipt.promised is not None
+
+    def needs_values(*_: Any) -> int:
+        raise RuntimeError("a value is needed")
+
+    monkeypatch.setattr(kept_bytes, "stored_bytes", needs_values)
+    assert found.receipt.promised is None
+
+
+class Spoilt(nn.Module):
+    """Changes what the exponential has kept."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.exp()
+        z = y.sin()
+        y.mul_(2)
+        return z
+
+
+def test_a_tensor_changed_in_place_is_an_error_under_the_probe_too() -> None:
+    model = nn.Sequential(nn.Linear(WIDTH, WIDTH), Spoilt())
+    KeptBytesProbe(model)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        model(rows()).sum().backward()

@@ -36,6 +36,24 @@ class Small(nn.Module):
         return SimpleNamespace(loss=(self.second(self.between(self.first(x))) - labels).square().mean())
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("estimator", ["exact", SPEC])
+def test_owners_hold_what_is_saved(estimator: str, precision: str) -> None:
+    """A third step tells who holds what; alone and shared add up to what the first one has counted."""
+    model = tiny_t5(dropout=0.1)
+    model.config.use_cache = False
+    step = step_memory(model, t5_batch(), estimator=estimator, precision=precision, min_elements=0, owners=True)
+    assert sum(entry.alone for entry in step.owners) + step.shared == step.total > 0
+    assert {name for entry in step.owners for name in entry.types} == {
+        name for entry in step.saved for name in entry.types
+    }
+    names = [entry.name for entry in step.owners]
+    assert "encoder.block.*.layer.*.SelfAttention" in names
+    assert not [name for name in names if any(part.isdigit() for part in name.split("."))]
+    assert step_memory(model, t5_batch(), estimator=estimator, min_elements=0).owners == []
+    assert not any(p.grad is not None for p in model.parameters())
+
+
 def small_batch() -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     return {"x": torch.randn(N, D, generator=generator), "labels": torch.randn(N, M, generator=generator)}
@@ -225,6 +243,7 @@ def test_the_command_shows_and_writes(name: str, tmp_path: Path, capsys: pytest.
         out,
         "--estimator",
         "crs(budget=0.3)",
+        "--owners",
     ]
     assert main([str(a) for a in ["memory", *model, *options]]) == 0
     assert (out / "memory.png").read_bytes().startswith(b"\x89PNG")
@@ -234,6 +253,8 @@ def test_the_command_shows_and_writes(name: str, tmp_path: Path, capsys: pytest.
     assert [step.name for step in result.steps] == names
     exact, _, sampled, _ = result.steps
     assert 0 < sampled.ours < exact.ours < exact.total
+    assert [bool(step.owners) for step in result.steps] == [True, False, True, False]
+    assert sum(entry.alone for entry in sampled.owners) + sampled.shared == sampled.total
     attention, norm = (
         ("BertSdpaSelfAttention", "LayerNorm") if name == "MiniLM" else ("T5Attention", "T5LayerNorm")
     )
@@ -241,5 +262,7 @@ def test_the_command_shows_and_writes(name: str, tmp_path: Path, capsys: pytest.
     shown = " ".join(capsys.readouterr().out.split())
     assert f"exact: linear layers alone keep {exact.ours / 1e6:.3g}"[:40] in shown
     assert norm in shown
+    assert "Megabytes by owner: exact" in shown
+    assert "Megabytes by owner: crs(budget=0.3)" in shown
     assert "less in linear layers alone" in shown
     assert attention[:4] in shown

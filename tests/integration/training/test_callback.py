@@ -37,6 +37,7 @@ from wtacrs.integration.layers.convert import approximate_
 from wtacrs.integration.layers.linear import ApproxLinear
 from wtacrs.integration.training import callback as module
 from wtacrs.integration.training.callback import LayerConversion, WtacrsCallback
+from wtacrs.validation.records.receipt import receipt_lines
 
 SPEC = 'wta_crs(budget=0.3, winners="paper")'
 
@@ -310,6 +311,20 @@ def test_what_is_logged_is_what_is_kept(tmp_path: Path) -> None:
     saved = sum(entry.freed - entry.kept for entry in ours.measured.values())
     assert last["wtacrs_kept_bytes"] == last["wtacrs_exact_bytes"] - saved
     assert last["wtacrs_kept_share"] == last["wtacrs_kept_bytes"] / last["wtacrs_exact_bytes"] < 1
+
+
+def test_the_first_measurement_leaves_a_receipt(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ours = wtacrs(measure_every=1)
+    assert ours.receipt is None
+    with caplog.at_level("INFO", logger="wtacrs"):
+        trainer(tmp_path, ours, model=small_t5(0.1)).train()
+    receipt = ours.receipt
+    assert receipt is not None
+    assert (receipt.layers, receipt.promised) == (17, receipt.copies)
+    told = [
+        line for line in caplog.messages if line.startswith("wtacrs: ") and ("receipt" in line or "held" in line)
+    ]
+    assert told == [f"wtacrs: {line}" for line in receipt_lines(receipt)]
 
 
 def test_what_cannot_be_measured_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -42,6 +42,7 @@ from wtacrs.integration.training.config import _NUMBERS, DEMO
 from wtacrs.integration.training.evaluation import Evaluator
 from wtacrs.integration.training.loop import TrainingLoop, epoch_steps
 from wtacrs.integration.training.run import finetune
+from wtacrs.validation.records.receipt import Receipt
 from wtacrs.validation.records.results import load_result
 from wtacrs.validation.records.training import TrainingPoint
 
@@ -200,10 +201,17 @@ def test_a_run_says_what_a_step_keeps(tokenizer: PreTrainedTokenizerBase, tmp_pa
     def wide() -> T5ForConditionalGeneration:  # enough for its inputs to be sampled
         return small_t5(tokenizer, d_model=128, layers=1, heads=2, d_ff=64, dropout=0.1)
 
+    told: list[Receipt] = []
     exact, sampled, short = (
-        finetune(config.but(estimator=estimator, steps=steps), TASK, wide(), tokenizer)
+        finetune(config.but(estimator=estimator, steps=steps), TASK, wide(), tokenizer, on_receipt=told.append)
         for estimator, steps in ((None, 2), ("crs(budget=0.2)", 2), ("crs(budget=0.2)", 1))
     )
+    assert [exact.receipt, sampled.receipt, short.receipt] == told  # once for each run
+    receipt = told[1]
+    assert (receipt.kept, receipt.exact) == (sampled.kept_bytes, sampled.exact_bytes)
+    assert receipt.promised == receipt.copies > 0
+    assert len(receipt.holders) == 3
+    assert told[0].layers == 0
     assert exact.kept_bytes == exact.exact_bytes == sampled.exact_bytes
     assert sampled.kept_bytes is not None
     assert sampled.kept_bytes < sampled.exact_bytes
@@ -218,10 +226,22 @@ def test_a_state_from_before_bytes_were_measured_goes_on(
         finetune(config, TASK, tiny(tokenizer), tokenizer, on_point=interrupt_at(2))
     state = checkpoints.load_state(tmp_path / "state.pt")
     assert state["progress"].pop("kept_bytes") == state["progress"].pop("exact_bytes") > 0
+    assert state["progress"].pop("receipt_fields")["layers"] == 0
     checkpoints.save_state(tmp_path / "state.pt", state)
     result = finetune(config.but(resume=True), TASK, tiny(tokenizer), tokenizer)
     assert result.kept_bytes is not None
     assert result.kept_bytes == result.exact_bytes > 0
+    assert result.receipt is not None
+
+
+def test_a_receipt_is_kept_by_a_run_that_goes_on(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    config = CONFIG.but(steps=3, eval_every=1, save_every=1, out=tmp_path)
+    told: list[Receipt] = []
+    with pytest.raises(Interrupted):
+        finetune(config, TASK, tiny(tokenizer), tokenizer, on_point=interrupt_at(2), on_receipt=told.append)
+    result = finetune(config.but(resume=True), TASK, tiny(tokenizer), tokenizer, on_receipt=told.append)
+    assert told == [result.receipt]
+    assert load_result(tmp_path / "result.json") == result
 
 
 def test_model_is_restored_when_a_run_breaks(tokenizer: PreTrainedTokenizerBase) -> None:
