@@ -5,6 +5,8 @@ The module needs transformers; `wtacrs.integration.layers.convert` imports it wh
 
 from __future__ import annotations
 
+from functools import partial
+
 from jaxtyping import Float
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
@@ -44,7 +46,7 @@ class ApproxConv1D(EstimatedWeightGrad, Conv1D):
         """As `Conv1D.forward`."""
         self.note_call()
         if not self.samples(x):
-            return Conv1D.forward(self, x)
+            return self.forward_exact(x, self.weight.t(), partial(Conv1D.forward, self, x))
         return self.forward_sampled(x, self.weight.t())
 
     def __repr__(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -23,6 +23,7 @@ from wtacrs.integration.context.shared_inputs import Sample, can_share
 from wtacrs.integration.context.streams import Stream
 from wtacrs.integration.layers.compression import as_autocast, autocast_dtype, compressed
 from wtacrs.integration.layers.function import GradRowsHook, refuse_vmap, sampled_linear
+from wtacrs.integration.layers.lean.linear import lean_linear
 from wtacrs.integration.score_memory.gradient_norms import GradientNorms
 
 MIN_ELEMENTS = 16_384
@@ -66,6 +67,7 @@ class EstimatedWeightGrad(nn.Module):
         path: its name in the model.
         gradient_norms: what its scores are remembered in, None for row norms.
         share_inputs: whether it keeps one copy with other layers that read the same input.
+        lean: whether it keeps the recipe of its input where it takes the ordinary path (see `lean_`).
     """
 
     stock: ClassVar[type[nn.Module]]
@@ -79,6 +81,7 @@ class EstimatedWeightGrad(nn.Module):
     path: str = ""
     gradient_norms: GradientNorms | None = None
     share_inputs: bool = False
+    lean: bool = False
 
     def forward_sampled(
         self, input: Float[Tensor, "*batch d"], weight: Float[Tensor, "m d"]
@@ -122,6 +125,13 @@ class EstimatedWeightGrad(nn.Module):
             current.freed.note(self.path, input, sample.kept, autocast_dtype(input))
         on_grad = self._on_grad(current, sample.leader, input)
         return sampled_linear(input, weight, self.bias, self.estimator, kept=sample.kept, on_grad=on_grad)
+
+    def forward_exact(
+        self, input: Float[Tensor, "*batch d"], weight: Float[Tensor, "m d"], stock: Callable[[], Tensor]
+    ) -> Float[Tensor, "*batch m"]:
+        """The stock forward, which keeps the recipe of its input where the layer is lean and there is one."""
+        y = lean_linear(input, weight, self.bias) if self.lean and self.training else None
+        return stock() if y is None else y
 
     def note_call(self) -> None:
         """Tell the context that something has called the layer, and not only read its weight."""

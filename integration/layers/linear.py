@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -53,7 +55,7 @@ class ApproxLinear(EstimatedWeightGrad, nn.Linear):
         """As `nn.Linear.forward`."""
         self.note_call()
         if not self.samples(input):
-            return F.linear(input, self.weight, self.bias)
+            return self.forward_exact(input, self.weight, partial(F.linear, input, self.weight, self.bias))
         return self.forward_sampled(input, self.weight)
 
     def extra_repr(self) -> str:
