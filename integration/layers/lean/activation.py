@@ -26,14 +26,15 @@ class ReLU(torch.autograd.Function):
     def forward(ctx: Any, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """By the stock kernel."""
         y = torch.relu(x)
-        ctx.save_for_backward(pack(y > 0))
+        ctx.save_for_backward(pack((y > 0).view(torch.uint8)))
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Float[Tensor, "*shape"]) -> Tensor:
-        """`dy` where the bit is set."""
-        return dy.masked_fill(~unpack(ctx.saved_tensors[0], dy.shape), 0.0)
+        """`dy` where the bit is set, by the stock kernel, which does not look at dy where it is not."""
+        mask = unpack(ctx.saved_tensors[0], dy.shape, dy.dtype)
+        return torch.ops.aten.threshold_backward.grad_input(dy, mask, 0, grad_input=mask)
 
 
 class QuickGELU(torch.autograd.Function):
@@ -110,11 +111,12 @@ ACTIVATIONS: dict[str, Activation] = {
     "softplus": Activation(F.softplus, F.softplus),
     "hardswish": Activation(F.hardswish, F.hardswish),
 }
-"""What `probes` recognises. torch's own kernels of GELU, SiLU and the like keep their input and nothing else already; new is
-that the next layer need not keep the output."""
+"""What `probes` recognises. torch's own kernels of GELU, SiLU and the like keep their input and nothing else already; new
+is that the next layer need not keep the output."""
 
 OUTPUT_KEPT: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "sigmoid": torch.sigmoid}
-"""Their derivative follows from their output, which is all they keep, and the next layer keeps the same: they stay stock."""
+"""Their derivative follows from their output, which is all they keep, and the next layer keeps it too: they stay
+stock."""
 
 
 class Terms(NamedTuple):

@@ -43,11 +43,10 @@ class LeanModule(nn.Module):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickle the two classes, of which this one is made at run time."""
-        made, args, *rest = super().__reduce_ex__(protocol)  # type: ignore[misc]
-        if args and args[0] in _classes.values():
-            mixin, stock = args[0].__bases__
-            return _new, (mixin, stock), *rest
-        return made, args, *rest
+        reduced: Any = super().__reduce_ex__(protocol)
+        if type(self) not in _classes.values():
+            return reduced
+        return _new, type(self).__bases__, *reduced[2:]
 
 
 def _new(mixin: type[LeanModule], stock: type[nn.Module]) -> nn.Module:

@@ -60,8 +60,8 @@ def lean_(model: nn.Module, *, filter_fn: LeanFilter | None = None) -> LeanConve
     numbers are left alone: under one seed a lean model drops what the stock one drops. The stock path is taken in eval
     mode, without gradients and in compiled code, where the compiler decides what is kept. There is no second derivative.
 
-    Combines with `approximate_` in either order; `restore_` undoes both. Layers with an estimated dW keep their sample, and
-    recipes where they take the exact path.
+    Combines with `approximate_` in either order; `restore_` undoes both. Layers with an estimated dW keep their sample,
+    and recipes where they take the exact path.
 
     Args:
         model: any module, wrapped or not as in `approximate_`.

@@ -17,17 +17,12 @@ _FUSED = ("cuda", "xpu")
 """Devices where `F.dropout` calls the kernel `native_dropout`; elsewhere it draws by `bernoulli_` and multiplies."""
 
 
-def _factors(mask: Tensor, p: float, dtype: torch.dtype) -> Tensor:
-    """0 or 1/(1 − p), rounded as `F.dropout` rounds them."""
-    return mask.to(dtype).div_(1.0 - p)
-
-
 def dropped(x: Float[Tensor, "*shape"], bits: Tensor, p: float) -> Float[Tensor, "*shape"]:
     """`x` with the dropout of a mask that was drawn before."""
-    mask = unpack(bits, x.shape)
     if x.device.type in _FUSED:
+        mask = unpack(bits, x.shape, torch.bool)
         return torch.ops.aten.native_dropout_backward(x, mask, 1.0 / (1.0 - p))
-    return x * _factors(mask, p, x.dtype)
+    return unpack(bits, x.shape, x.dtype).div_(1.0 - p).mul_(x)
 
 
 class Dropout(torch.autograd.Function):
@@ -43,12 +38,12 @@ class Dropout(torch.autograd.Function):
     def forward(ctx: Any, x: Float[Tensor, "*shape"], p: float) -> tuple[Float[Tensor, "*shape"], Tensor]:
         """The output, and the mask in bits."""
         if x.device.type in _FUSED:
-            y, mask = torch.native_dropout(x, p, True)
+            y, kept = torch.native_dropout(x, p, True)
+            bits = pack(kept.view(torch.uint8))
         else:
             factors = torch.empty_like(x).bernoulli_(1.0 - p)
-            mask = factors != 0
-            y = x * factors.div_(1.0 - p)
-        bits = pack(mask)
+            bits = pack(factors.to(torch.uint8))
+            y = factors.div_(1.0 - p).mul_(x)
         ctx.p = p
         ctx.save_for_backward(bits)
         ctx.mark_non_differentiable(bits)

@@ -14,9 +14,9 @@ from wtacrs.integration.layers.lean.classes import LeanModule
 from wtacrs.integration.layers.lean.recipes import Owned, register
 
 Cast = Literal["weight", "input", "late"]
-"""Where a module rounds to half precision, h being the normalised input in fp32. `weight`: h is cast to the dtype of a half
-weight, then scaled (T5). `input`: h is cast to the input's dtype, then scaled (Llama). `late`: h is scaled in fp32 and the
-product cast to the input's dtype (Gemma, `nn.RMSNorm`)."""
+"""Where a module rounds to half precision, h being the normalised input in fp32. `weight`: h is cast to the dtype of a
+half weight, then scaled (T5). `input`: h is cast to the input's dtype, then scaled (Llama). `late`: h is scaled in fp32
+and the product cast to the input's dtype (Gemma, `nn.RMSNorm`)."""
 
 
 class RMSTerms(NamedTuple):

@@ -1,9 +1,10 @@
 """What a module computes, found by running it: RMS norms and element-wise functions of any library, without their names.
 
-A module is asked, never believed by its class's name. Its forward runs on a stand-in: a shallow copy with random parameters
-of its own on the CPU, without hooks, so that neither the module nor torch's random numbers are touched, and a model on the
-meta device or in shards can be asked too. It is recognised if it agrees with a known function to rounding at all scales and
-in all dtypes that are tried. What it computes must not depend on attributes that change later.
+A module is asked, never believed by its class's name. Its forward runs on a stand-in: a shallow copy with random
+parameters of its own on the CPU, without hooks, so that neither the module nor torch's random numbers are touched, and
+a model on the meta device or in shards can be asked too. It is recognised if it agrees with a known function to
+rounding at all scales and in all dtypes that are tried. What it computes must not depend on attributes that change
+later.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ _DTYPES = (
 
 _CASTS: tuple[Cast, ...] = ("weight", "input", "late")
 _FLIPPED = 0.02
-"""Share of elements in half precision that may round the other way, since a sum was taken in another order. With the wrong
-`Cast` it is above 0.1."""
+"""Share of elements in half precision that may round the other way, since a sum was taken in another order. With the
+wrong `Cast` it is above 0.1."""
 
 Forward = Callable[[Tensor], Any]
 
@@ -45,7 +46,7 @@ Forward = Callable[[Tensor], Any]
 def rms_terms(module: nn.Module) -> RMSTerms | None:
     """What an RMS norm computes; None for a module that is none.
 
-    Asked are modules with one parameter, a vector, and neither children nor buffers; eps is looked for among the attributes.
+    Asked are modules with one parameter, a vector, and neither children nor buffers. eps is one of the attributes.
     """
     if module._modules or module._buffers or len(module._parameters) != 1:
         return None

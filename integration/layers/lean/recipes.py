@@ -1,22 +1,23 @@
 """How a tensor came about, kept in place of the tensor where what it came from is kept anyway.
 
-A norm keeps its input, and the linear layers after it keep its output: the same numbers twice. With a recipe they keep the
-input as well, the same storage, and make the output again in their backward pass.
+A norm keeps its input, and the linear layers after it keep its output: the same numbers twice. With a recipe they keep
+the input as well, the same storage, and make the output again in their backward pass.
 
-**Functions, not saved-tensor hooks.** Hooks around a model's forward pass would reach every stock operation. But torch asks
-only the innermost hooks, so that ours would hide the user's (offloading, measurements) and be hidden by checkpointing's;
-what a hook has packed has no version that autograd checks; and compiled code breaks at them. Here whoever keeps a recipe is
-an autograd Function, and its leaves go through `save_for_backward`: hooks, offloading and both kinds of checkpointing see
-them, and a change in place is refused as ever. The price: operations without a Function of ours keep what they keep.
+**Functions, not saved-tensor hooks.** Hooks around a model's forward pass would reach every stock operation. But torch
+asks only the innermost hooks, so that ours would hide the user's (offloading, measurements) and be hidden by
+checkpointing's; what a hook has packed has no version that autograd checks; and compiled code breaks at them. Here
+whoever keeps a recipe is an autograd Function, and its leaves go through `save_for_backward`: hooks, offloading and
+both kinds of checkpointing see them, and a change in place is refused as ever. The price: operations without a Function
+of ours keep what they keep.
 
-**Leaves are held weakly.** A recipe is worth something only while its leaves are kept anyway, and may not keep them alive
-itself: the output of a checkpointed block lives on, the tensors inside are to be freed. So a recipe knows the storage of a
-leaf, and has lapsed once that is gone. What a recipe owns itself, such as a copy of a norm's weight, is small. (The weight
-itself may not be a leaf: `fully_shard` frees the weights of a block after use, and optimizers may step within the backward
-pass. A linear layer that keeps the norm's output is not touched by either.)
+**Leaves are held weakly.** A recipe is worth something only while its leaves are kept anyway, and may not keep them
+alive itself: the output of a checkpointed block lives on, the tensors inside are to be freed. So a recipe knows the
+storage of a leaf, and has lapsed once that is gone. What a recipe owns itself, such as a copy of a norm's weight, is
+small. (The weight itself may not be a leaf: `fully_shard` frees the weights of a block after use, and optimizers may
+step within the backward pass. A linear layer that keeps the norm's output is not touched by either.)
 
-**Nothing is guessed.** A recipe is found by the very tensor, or the one that a view is of, and only while autograd's version
-counter says that neither it nor a leaf has been changed in place.
+**Nothing is guessed.** A recipe is found by the very tensor, or the one that a view is of, and only while autograd's
+version counter says that neither it nor a leaf has been changed in place.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ def register(output: Tensor, run: Callable[..., Tensor], *inputs: Any, kind: Kin
     Args:
         output: plain tensor, as the operation returned it.
         run: must not draw random numbers, nor change its inputs.
-        *inputs: tensors that something keeps anyway for the backward pass, or that have recipes; `Owned` tensors; constants.
+        *inputs: tensors that something keeps anyway for the backward pass, or that have recipes; `Owned`; constants.
         kind: what it costs.
     """
     if not output.requires_grad or not output.is_contiguous() or output.storage_offset():
@@ -169,7 +170,7 @@ class _Step(NamedTuple):
 
 
 class _Place(NamedTuple):
-    index: int
+    number: int
 
 
 class Plan(NamedTuple):
@@ -232,7 +233,7 @@ def _made(step: _Step, leaves: tuple[Tensor, ...]) -> Tensor:
     values = []
     for value in step.inputs:
         if isinstance(value, _Place):
-            value = leaves[value.index]
+            value = leaves[value.number]
         elif isinstance(value, _Step):
             value = _made(value, leaves)
         values.append(value)
