@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from wtacrs.integration.context.shared_inputs import can_share
 from wtacrs.integration.layers.lean.bits import pack, unpack
 from wtacrs.integration.layers.lean.classes import LeanModule
+from wtacrs.integration.layers.lean.derivatives import first_derivative_only
 from wtacrs.integration.layers.lean.recipes import packed, recipe_of, register
 
 _QUICK = 1.702
@@ -30,7 +30,7 @@ class ReLU(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, dy: Float[Tensor, "*shape"]) -> Tensor:
         """`dy` where the bit is set, by the stock kernel, which does not look at dy where it is not."""
         mask = unpack(ctx.saved_tensors[0], dy.shape, dy.dtype)
@@ -47,7 +47,7 @@ class QuickGELU(torch.autograd.Function):
         return quick_gelu(x)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, dy: Float[Tensor, "*shape"]) -> Tensor:
         """As the class says."""
         (x,) = ctx.saved_tensors
@@ -65,7 +65,7 @@ class SquaredReLU(torch.autograd.Function):
         return squared_relu(x)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, dy: Float[Tensor, "*shape"]) -> Tensor:
         """As the class says."""
         return dy * torch.relu(ctx.saved_tensors[0]).mul_(2.0)
@@ -206,7 +206,7 @@ class Gated(torch.autograd.Function):
         return act * b
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         """As the class says."""
         b, *leaves = ctx.saved_tensors

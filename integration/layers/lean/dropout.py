@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from wtacrs.integration.layers.lean.bits import pack, unpack
 from wtacrs.integration.layers.lean.classes import LeanModule
+from wtacrs.integration.layers.lean.derivatives import first_derivative_only
 from wtacrs.integration.layers.lean.recipes import recipe_of, register
 
 _FUSED = ("cuda", "xpu")
@@ -51,7 +51,7 @@ class Dropout(torch.autograd.Function):
         return y, bits
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, dy: Float[Tensor, "*shape"] | None, _: None) -> tuple[Tensor | None, None]:
         """The elements that were not dropped."""
         (bits,) = ctx.saved_tensors

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from wtacrs.integration.context.shared_inputs import can_share
 from wtacrs.integration.layers.compression import as_autocast, autocast_dtype
 from wtacrs.integration.layers.lean.classes import LeanModule
+from wtacrs.integration.layers.lean.derivatives import first_derivative_only
 from wtacrs.integration.layers.lean.recipes import packed
 
 
@@ -37,7 +37,7 @@ class LinearOfRecipe(torch.autograd.Function):
         return y if y._base is None else torch.ops.aten._unsafe_view(y, y.shape)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, dy: Float[Tensor, "*batch m"]) -> tuple[Tensor | None, ...]:
         """The input is made again for dW."""
         weight, *leaves = ctx.saved_tensors

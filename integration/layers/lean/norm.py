@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from wtacrs.integration.layers.lean.classes import LeanModule
+from wtacrs.integration.layers.lean.derivatives import first_derivative_only
 from wtacrs.integration.layers.lean.recipes import Owned, register
 
 Cast = Literal["weight", "input", "late"]
@@ -98,7 +98,7 @@ class RMSNorm(torch.autograd.Function):
         return scaled(x, rstd, weight, terms)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, dy: Float[Tensor, "*rows d"]) -> tuple[Tensor | None, ...]:
         """As the class says."""
         kept, rstd, weight = ctx.saved_tensors

@@ -16,6 +16,10 @@ storage of a leaf, and has lapsed once that is gone. What a recipe owns itself, 
 small. (The weight itself may not be a leaf: `fully_shard` frees the weights of a block after use, and optimizers may
 step within the backward pass. A linear layer that keeps the norm's output is not touched by either.)
 
+**None within a checkpointed block.** There torch counts what is saved, and the recomputation must save the same; but
+which leaves live differs between the two. Nothing is kept of such a block anyway; while it is recomputed its linear
+layers keep their inputs. (Reentrant checkpointing recomputes in a backward pass of its own, with recipes.)
+
 **Nothing is guessed.** A recipe is found by the very tensor, or the one that a view is of, and only while autograd's
 version counter says that neither it nor a leaf has been changed in place.
 """
@@ -28,6 +32,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils import checkpoint
 from torch.utils.weak import TensorWeakRef, WeakIdKeyDictionary
 
 Kind = Literal["cheap", "product"]
@@ -127,11 +132,17 @@ def register(output: Tensor, run: Callable[..., Tensor], *inputs: Any, kind: Kin
         *inputs: tensors that something keeps anyway for the backward pass, or that have recipes; `Owned`; constants.
         kind: what it costs.
     """
-    if not output.requires_grad or not output.is_contiguous() or output.storage_offset():
+    if not output.requires_grad or not output.is_contiguous() or output.storage_offset() or _checkpointed():
         return
     found = tuple(_input(value) for value in inputs)
     autocast = _Autocast.now(output.device.type)
     _known[output] = Recipe(run, found, kind, output._version, autocast)
+
+
+def _checkpointed() -> bool:
+    """Whether non-reentrant checkpointing runs a block, for the first time or again."""
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return hooks is not None and getattr(hooks[0], "__module__", None) == checkpoint.__name__
 
 
 def _input(value: Any) -> Any:
@@ -194,7 +205,7 @@ def packed(tensor: Tensor, *, products: bool = False) -> Packed | None:
         tensor: a plain tensor, or a view of one, that a recipe may be known of.
         products: whether recipes of kind "product" are followed too.
     """
-    recipe = recipe_of(tensor)
+    recipe = None if _checkpointed() else recipe_of(tensor)
     if recipe is None:
         return None
     places: dict[Hashable, tuple[int, Tensor]] = {}
