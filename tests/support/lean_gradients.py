@@ -56,6 +56,7 @@ class Kept:
     Attributes:
         total: bytes, without parameters and batch.
         by_owners: types of modules that saved a storage → bytes.
+        twice: owners of storages that hold what another one holds too.
     """
 
     def __init__(self, model: nn.Module, forward: Callable[[], Tensor], apart: list[Tensor]) -> None:
@@ -73,7 +74,13 @@ class Kept:
         gc.collect()
         known = {s for t in (*model.parameters(), *model.buffers(), *apart) for s in storages_of(t)}
         self.by_owners: dict[tuple[str, ...], int] = {}
-        for found in saved.alive(known).values():
+        contents: dict[bytes, tuple[str, ...]] = {}
+        self.twice: list[tuple[str, ...]] = []
+        for reference, found in saved.alive(known).items():
             owners = tuple(sorted(found.keepers))
             self.by_owners[owners] = self.by_owners.get(owners, 0) + found.bytes
+            content = bytes(torch.UntypedStorage._new_with_weak_ptr(reference.cdata))
+            if content in contents and found.bytes >= 256:
+                self.twice.append((*contents[content], *owners))
+            contents[content] = owners
         self.total = sum(self.by_owners.values())

@@ -9,7 +9,6 @@ later.
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -106,9 +105,8 @@ _IN_PLACE = object()
 def _stand_in(module: nn.Module, parameters: dict[str, Tensor]) -> Forward:
     """The forward of the module's own class, in training mode, on a copy that shares nothing which changes."""
     kind = stock_class(module)
-    copied = copy.copy(module)
-    copied.__dict__ = dict(module.__dict__)
-    copied.__class__ = kind
+    copied = kind.__new__(kind)
+    copied.__dict__.update(module.__dict__)
     copied.__dict__["_parameters"] = {name: nn.Parameter(value) for name, value in parameters.items()}
     copied.__dict__["training"] = True
     return lambda x: kind.forward(copied, x)
