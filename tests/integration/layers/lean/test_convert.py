@@ -168,7 +168,6 @@ WAYS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "ddp": DistributedDataParallel,
     "blocks": lambda model: shards(model, "T5Block"),
     "norms": lambda model: shards(model, "T5LayerNorm"),
-    "linears": lambda model: shards(model, "T5LayerNorm", "Linear"),
 }
 
 
