@@ -28,6 +28,7 @@ from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.context.sampling_state import misled_layers
 from wtacrs.integration.layers.convert import approximate_, restore_
 from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
+from wtacrs.integration.layers.lean.classes import LeanModule
 from wtacrs.integration.layers.least_elements import checked_min_elements
 from wtacrs.integration.layers.linear_layers import filter_of
 from wtacrs.integration.measure.kept_bytes import training_layers
@@ -141,7 +142,7 @@ def _saved(model: nn.Module, forward: Callable[[], Tensor], batch: Batch) -> lis
 def _type_name(module: nn.Module | None) -> str:
     if module is None:
         return OUTSIDE
-    return (module.stock if isinstance(module, EstimatedWeightGrad) else type(module)).__name__
+    return (module.stock if isinstance(module, (EstimatedWeightGrad, LeanModule)) else type(module)).__name__
 
 
 @contextlib.contextmanager
