@@ -13,8 +13,8 @@ from torch.nn.parameter import is_lazy as has_no_shape
 
 from wtacrs.integration.layers.dynamic_classes import own_class
 from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
-from wtacrs.integration.layers.least_elements import checked_min_elements
 from wtacrs.integration.layers.lean.classes import LeanModule
+from wtacrs.integration.layers.least_elements import checked_min_elements
 from wtacrs.integration.layers.linear_layers import FilterFn, is_linear_layer, layer_input
 from wtacrs.integration.layers.verdicts import Gradient, verdict_of
 from wtacrs.integration.parallel.wrappers import unwrapped
