@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -23,7 +23,6 @@ from wtacrs.integration.context.shared_inputs import Sample, can_share
 from wtacrs.integration.context.streams import Stream
 from wtacrs.integration.layers.compression import as_autocast, autocast_dtype, compressed
 from wtacrs.integration.layers.function import GradRowsHook, refuse_vmap, sampled_linear
-from wtacrs.integration.layers.lean.linear import lean_linear
 from wtacrs.integration.score_memory.gradient_norms import GradientNorms
 
 MIN_ELEMENTS = 16_384
@@ -126,12 +125,9 @@ class EstimatedWeightGrad(nn.Module):
         on_grad = self._on_grad(current, sample.leader, input)
         return sampled_linear(input, weight, self.bias, self.estimator, kept=sample.kept, on_grad=on_grad)
 
-    def forward_exact(
-        self, input: Float[Tensor, "*batch d"], weight: Float[Tensor, "m d"], stock: Callable[[], Tensor]
-    ) -> Float[Tensor, "*batch m"]:
-        """The stock forward, which keeps the recipe of its input where the layer is lean and there is one."""
-        y = lean_linear(input, weight, self.bias) if self.lean and self.training else None
-        return stock() if y is None else y
+    def takes_recipes(self) -> bool:
+        """Whether the ordinary path keeps the recipe of its input where there is one."""
+        return self.lean and self.training and not is_parametrized(self)
 
     def note_call(self) -> None:
         """Tell the context that something has called the layer, and not only read its weight."""

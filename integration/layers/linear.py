@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -11,6 +9,7 @@ from torch import Tensor, nn
 
 from wtacrs.estimators import Estimator, make
 from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
+from wtacrs.integration.layers.lean.linear import lean_linear
 from wtacrs.integration.layers.least_elements import checked_min_elements
 
 
@@ -55,7 +54,8 @@ class ApproxLinear(EstimatedWeightGrad, nn.Linear):
         """As `nn.Linear.forward`."""
         self.note_call()
         if not self.samples(input):
-            return self.forward_exact(input, self.weight, partial(F.linear, input, self.weight, self.bias))
+            y = lean_linear(input, self.weight, self.bias) if self.takes_recipes() else None
+            return F.linear(input, self.weight, self.bias) if y is None else y
         return self.forward_sampled(input, self.weight)
 
     def extra_repr(self) -> str:

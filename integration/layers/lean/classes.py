@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wtacrs.integration.context.shared_inputs import can_share
-from wtacrs.integration.layers.dynamic_classes import own_class, set_class
+from wtacrs.integration.layers.dynamic_classes import is_parametrized, own_class, set_class
 
 _classes: dict[tuple[type, type], type] = {}
 _TERMS = "lean_terms"
@@ -32,6 +32,7 @@ class LeanModule(nn.Module):
         """Whether this input takes the lean path."""
         return (
             self.training
+            and not is_parametrized(self)  # since the conversion
             and not torch.compiler.is_compiling()
             and torch.is_grad_enabled()
             and isinstance(x, Tensor)

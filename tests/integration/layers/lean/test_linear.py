@@ -8,6 +8,7 @@ import pytest
 import torch
 from support.lean_gradients import Kept, deviation, module_gradients
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 from transformers.pytorch_utils import Conv1D
 
 from wtacrs.integration import approximate_, lean_
@@ -74,9 +75,9 @@ def test_an_output_changed_in_place_is_kept_itself(generator: torch.Generator) -
 
 
 def test_an_optimizer_that_steps_within_the_backward_pass(generator: torch.Generator) -> None:
-    """The norm's weight has changed before an earlier layer, which reads the same norm, makes its input again."""
+    """The norm's bias has changed before the layer makes its input again."""
 
-    class Twice(nn.Module):
+    class Model(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.norm, self.one = nn.LayerNorm(8), nn.Linear(8, 8)
@@ -88,7 +89,7 @@ def test_an_optimizer_that_steps_within_the_backward_pass(generator: torch.Gener
     x = torch.randn(9, 8, generator=generator)
     for lean in (False, True):
         torch.manual_seed(0)
-        model = Twice().train()
+        model = Model().train()
         if lean:
             lean_(model)
         y = model(x)
@@ -120,6 +121,24 @@ def test_small_inputs_of_estimated_layers_take_recipes(order: str, generator: to
         lean_(model)
     assert deviation(module_gradients(model, x), known) <= 1e-6
     assert Kept(model, lambda: model(x).sum(), [x]).total == 240 // 8 + (60 + 16) * 4
+
+
+@pytest.mark.parametrize("estimated", [False, True])
+def test_a_parametrization_after_the_conversion_is_asked_as_often(
+    estimated: bool, generator: torch.Generator
+) -> None:
+    """Spectral norm takes a step of its power iteration at every access to the weight."""
+    x, found = torch.randn(30, 8, generator=generator), []
+    for lean in (False, True):
+        model = after_norm(nn.Linear(8, 12))
+        if estimated:
+            approximate_(model, "wta_crs(budget=0.3)")
+        if lean:
+            lean_(model)
+        torch.manual_seed(2)
+        parametrizations.spectral_norm(model[2])
+        found.append(module_gradients(model, x))
+    assert deviation(found[1], found[0]) <= 1e-6
 
 
 def test_autocast_reads_the_input_as_the_stock_layer(generator: torch.Generator) -> None:
