@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from wtacrs.integration.context.forward_context import ForwardContext
     from wtacrs.integration.context.sampling_state import load_sampling_state, sampling_state
     from wtacrs.integration.layers.convert import approximate_, restore_
+    from wtacrs.integration.layers.lean.convert import lean_
     from wtacrs.integration.layers.linear import ApproxLinear
     from wtacrs.integration.measure.capture import capture
     from wtacrs.integration.measure.track_memory import track_memory
@@ -35,6 +36,7 @@ __all__ = [
     "approximate_",
     "capture",
     "finetune",
+    "lean_",
     "load_sampling_state",
     "restore_",
     "sampling_state",
@@ -49,6 +51,7 @@ _MODULES = {
     "approximate_": "layers.convert",
     "capture": "measure.capture",
     "finetune": "training.run",
+    "lean_": "layers.lean.convert",
     "load_sampling_state": "context.sampling_state",
     "restore_": "layers.convert",
     "sampling_state": "context.sampling_state",

@@ -11,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from wtacrs.estimators import Estimator, make
 from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
+from wtacrs.integration.layers.lean.linear import lean_linear
 from wtacrs.integration.layers.least_elements import checked_min_elements
 
 
@@ -44,7 +45,8 @@ class ApproxConv1D(EstimatedWeightGrad, Conv1D):
         """As `Conv1D.forward`."""
         self.note_call()
         if not self.samples(x):
-            return Conv1D.forward(self, x)
+            y = lean_linear(x, self.weight.t(), self.bias) if self.takes_recipes() else None
+            return Conv1D.forward(self, x) if y is None else y
         return self.forward_sampled(x, self.weight.t())
 
     def __repr__(self) -> str:

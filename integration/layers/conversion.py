@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy as has_no_shape
 
 from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
+from wtacrs.integration.layers.lean.convert import LeanConversion
 from wtacrs.integration.layers.linear_layers import FilterFn, is_linear_layer
 from wtacrs.integration.layers.verdicts import (
     Verdict,
@@ -29,14 +30,20 @@ class Conversion(list[str]):
             layer whose weight is frozen is among them, since it keeps nothing either way; look-ups, norms and vectors,
             which have no product of matrices, are not.
         warning: one line, where the conversion saves nothing or misses most of the linear work; else None.
+        lean: what `lean_` converted in the same call; None if it was not asked to.
     """
 
     def __init__(
-        self, converted: Iterable[str] = (), exact: Mapping[str, str] | None = None, warning: str | None = None
+        self,
+        converted: Iterable[str] = (),
+        exact: Mapping[str, str] | None = None,
+        warning: str | None = None,
+        lean: LeanConversion | None = None,
     ) -> None:
         super().__init__(converted)
         self.exact = dict(exact or {})
         self.warning = warning
+        self.lean = lean
 
     @property
     def estimated(self) -> list[str]:

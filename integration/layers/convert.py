@@ -23,6 +23,7 @@ from wtacrs.integration.layers.estimated_weight_grad import (
     EstimatedWeightGrad,
     check_mask_floor,
 )
+from wtacrs.integration.layers.lean.convert import LeanConversion, lean_, make_lean_layer, restore_lean
 from wtacrs.integration.layers.least_elements import checked_min_elements
 from wtacrs.integration.layers.linear_layers import FilterFn, asked_once, linear_layer_names
 from wtacrs.integration.layers.unused_layers import exact_after_all
@@ -56,6 +57,7 @@ def approximate_(
     seed: int | None = None,
     mask_floor: float = MASK_FLOOR,
     masked_gradient: MaskedGradient | None = None,
+    lean: bool = False,
 ) -> Conversion:
     """Turn every linear layer of a model into one with an estimated dW, in place.
 
@@ -106,10 +108,12 @@ def approximate_(
             the mask is right, the second moment grows by at most 1/(1 − δ).
         masked_gradient: what happens where such rows carry gradient: "warn" (the default) stops the use of the mask in
             that layer and says so once, "raise" raises `InputError` in the backward pass, "ignore" does not look.
+        lean: whether the modules around the layers keep less too (see `lean_`, which can also be called before or after);
+            False leaves them as they are.
 
     Returns:
         Names of the converted layers, in the order of `model.named_modules()`; its attribute `exact` has the reasons of
-        all others.
+        all others, and `lean` what `lean_` returned, if it was called.
 
     Raises:
         InputError: if a spec or the scores are unusable, if nothing can be converted, if a pattern fits no such layer
@@ -156,9 +160,10 @@ def approximate_(
         if name not in wanted and isinstance(module, EstimatedWeightGrad):
             _make_stock(module)
     _make_unfit_stock(model)
+    neighbours = lean_(model) if lean else None
     if not wanted:
         _remove_unused(model)
-        return _conversion(model, wanted, filter_fn, estimator)
+        return _conversion(model, wanted, filter_fn, estimator, neighbours)
     inside = [found for module in model.modules() if (found := ForwardContext.of(module)) is not None]
     context = _context(model, seed, masked_gradient)
     for name, its_own in wanted.items():
@@ -166,7 +171,9 @@ def approximate_(
         kind = converted_class(layer)
         assert kind is not None
         if own_class(layer) is not kind:
+            was_lean = restore_lean(layer)
             set_class(layer, kind)
+            layer.__dict__.update({"lean": True} if was_lean else {})
         assert isinstance(layer, EstimatedWeightGrad)
         layer.estimator = its_own
         layer.min_elements, layer.share_inputs, layer.mask_floor = min_elements, share_inputs, mask_floor
@@ -178,7 +185,7 @@ def approximate_(
         known.score_memory = norms
     told = {str(modules[name].path) for name in wanted if _has_gradient(modules[name])}
     context.after_first_backward = partial(_tell_exact_after_all, ref(model), context, told)
-    conversion = _conversion(model, wanted, filter_fn, estimator)
+    conversion = _conversion(model, wanted, filter_fn, estimator, neighbours)
     if conversion.warning is not None:
         warnings.warn(conversion.warning, WtacrsWarning, stacklevel=2)
     return conversion
@@ -193,10 +200,14 @@ def conversion_ahead(model: nn.Module, filter_fn: FilterFn | None = None) -> Con
 
 
 def _conversion(
-    model: nn.Module, wanted: Collection[str], filter_fn: FilterFn | None, estimator: EstimatorChoice
+    model: nn.Module,
+    wanted: Collection[str],
+    filter_fn: FilterFn | None,
+    estimator: EstimatorChoice,
+    lean: LeanConversion | None,
 ) -> Conversion:
     parts = parts_of(model, filter_fn, lambda name: left_out(estimator, name))
-    return Conversion(wanted, reasons_of(parts), warning_of(parts, len(wanted)))
+    return Conversion(wanted, reasons_of(parts), warning_of(parts, len(wanted)), lean)
 
 
 def _context(model: nn.Module, seed: int | None, masked_gradient: MaskedGradient | None) -> ForwardContext:
@@ -273,10 +284,10 @@ def _refuse_replaced_forwards(layers: Mapping[str, nn.Module]) -> None:
 
 
 def restore_(model: nn.Module) -> list[str]:
-    """Turn every converted layer of a model back into the `nn.Linear` or `Conv1D` it was, exactly.
+    """Turn every module that `approximate_` or `lean_` has converted back into what it was, exactly.
 
     Returns:
-        Names of the restored layers; empty if none was converted.
+        Names of the restored modules; empty if none was converted.
 
     Raises:
         InputError: if the model is no `nn.Module`.
@@ -284,22 +295,30 @@ def restore_(model: nn.Module) -> list[str]:
     restored = []
     for name, module in unwrapped(model).named_modules():
         ForwardContext.leave(module)
+        was_lean = restore_lean(module)
         if isinstance(module, EstimatedWeightGrad):
             _make_stock(module)
+            restored.append(name)
+        elif was_lean:
             restored.append(name)
     return restored
 
 
 def _make_stock(layer: EstimatedWeightGrad) -> None:
+    """Give up the estimate; a lean layer stays lean."""
+    was_lean = restore_lean(layer)
     for attribute in _ATTRIBUTES:
         layer.__dict__.pop(attribute, None)
     set_class(layer, layer.stock)
+    if was_lean:
+        make_lean_layer(layer)
 
 
 def _make_unfit_stock(model: nn.Module) -> None:
     """Give up layers that can no longer be estimated: parametrized, or made complex, since they were converted."""
     for module in model.modules():
         if isinstance(module, EstimatedWeightGrad) and unfit(module) is not None:
+            restore_lean(module)
             _make_stock(module)
 
 

@@ -66,6 +66,7 @@ class EstimatedWeightGrad(nn.Module):
         path: its name in the model.
         gradient_norms: what its scores are remembered in, None for row norms.
         share_inputs: whether it keeps one copy with other layers that read the same input.
+        lean: whether it keeps the recipe of its input where it takes the ordinary path (see `lean_`).
     """
 
     stock: ClassVar[type[nn.Module]]
@@ -79,6 +80,7 @@ class EstimatedWeightGrad(nn.Module):
     path: str = ""
     gradient_norms: GradientNorms | None = None
     share_inputs: bool = False
+    lean: bool = False
 
     def forward_sampled(
         self, input: Float[Tensor, "*batch d"], weight: Float[Tensor, "m d"]
@@ -122,6 +124,10 @@ class EstimatedWeightGrad(nn.Module):
             current.freed.note(self.path, input, sample.kept, autocast_dtype(input))
         on_grad = self._on_grad(current, sample.leader, input)
         return sampled_linear(input, weight, self.bias, self.estimator, kept=sample.kept, on_grad=on_grad)
+
+    def takes_recipes(self) -> bool:
+        """Whether the ordinary path keeps the recipe of its input where there is one."""
+        return self.lean and self.training and not is_parametrized(self)
 
     def note_call(self) -> None:
         """Tell the context that something has called the layer, and not only read its weight."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from wtacrs.estimators import Estimator
 from wtacrs.integration.layers.choice import made_of_argument
 from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
+from wtacrs.integration.layers.lean.linear import lean_linear
 from wtacrs.integration.layers.least_elements import checked_min_elements
 
 
@@ -57,7 +58,8 @@ class ApproxLinear(EstimatedWeightGrad, nn.Linear):
         """As `nn.Linear.forward`."""
         self.note_call()
         if not self.samples(input):
-            return F.linear(input, self.weight, self.bias)
+            y = lean_linear(input, self.weight, self.bias) if self.takes_recipes() else None
+            return F.linear(input, self.weight, self.bias) if y is None else y
         return self.forward_sampled(input, self.weight)
 
     def extra_repr(self) -> str:

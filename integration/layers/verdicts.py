@@ -11,8 +11,9 @@ from torch.nn.parameter import is_lazy as has_no_shape
 from torch.nn.utils.parametrize import ParametrizationList
 
 from wtacrs.integration.context.peft_names import reads_rank
-from wtacrs.integration.layers.dynamic_classes import is_parametrized, own_class
+from wtacrs.integration.layers.dynamic_classes import is_parametrized
 from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
+from wtacrs.integration.layers.lean.classes import stock_class
 from wtacrs.integration.layers.linear import ApproxLinear
 from wtacrs.integration.layers.linear_layers import FilterFn, conv1d_class, is_linear_layer
 
@@ -45,7 +46,7 @@ def converted_class(module: nn.Module) -> type[EstimatedWeightGrad] | None:
     Subclasses of `nn.Linear` and `Conv1D` have a `forward` of their own to lose, and are left alone; so are layers of
     which `unfit` tells a reason.
     """
-    kind = own_class(module)
+    kind = stock_class(module)
     if not is_linear_layer(module) or unfit(module) is not None:
         return None
     if kind in (nn.Linear, ApproxLinear):

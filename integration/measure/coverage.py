@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy as has_no_shape
 
 from wtacrs.integration.layers.dynamic_classes import own_class
 from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
+from wtacrs.integration.layers.lean.classes import LeanModule
 from wtacrs.integration.layers.least_elements import checked_min_elements
 from wtacrs.integration.layers.linear_layers import FilterFn, is_linear_layer, layer_input
 from wtacrs.integration.layers.verdicts import Gradient, verdict_of
@@ -152,7 +153,7 @@ def _largest_inputs(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, 
 
 def _stock_name(module: nn.Module) -> str:
     kind = own_class(module)
-    return (kind.stock if issubclass(kind, EstimatedWeightGrad) else kind).__name__
+    return (kind.stock if issubclass(kind, (EstimatedWeightGrad, LeanModule)) else kind).__name__
 
 
 def _shape(module: nn.Module) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from wtacrs.integration.layers.dynamic_classes import own_class
 from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
+from wtacrs.integration.layers.lean.classes import LeanModule
 from wtacrs.validation.records.owners import OUTSIDE
 
 Keeper = TypeVar("Keeper", bound=Hashable)
@@ -125,7 +126,8 @@ def type_name(module: nn.Module | None) -> str:
     """The class of a module, of a converted layer the stock one."""
     if module is None:
         return OUTSIDE
-    return (module.stock if isinstance(module, EstimatedWeightGrad) else own_class(module)).__name__
+    stock = module.stock if isinstance(module, (EstimatedWeightGrad, LeanModule)) else own_class(module)
+    return stock.__name__
 
 
 def is_cast(tensor: Tensor, module: nn.Module | None) -> bool:

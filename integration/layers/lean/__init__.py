@@ -1,1 +1,1 @@
-"""Neighbours of linear layers that keep less for the backward pass, with the gradients of the stock ones."""
+"""Neighbours of linear layers that keep less for the backward pass, exact to rounding, and `lean_`, which finds them."""

@@ -1,0 +1,203 @@
+"""`lean_`: find the modules of a model that can keep less, and convert them in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from wtacrs.estimators.core.errors import InputError
+from wtacrs.integration.layers.dynamic_classes import is_parametrized
+from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
+from wtacrs.integration.layers.lean.activation import ACTIVATIONS, LeanActivation, Terms
+from wtacrs.integration.layers.lean.classes import LeanModule, make_lean, make_unlean, stock_class
+from wtacrs.integration.layers.lean.dropout import LeanDropout
+from wtacrs.integration.layers.lean.linear import LeanConv1D, LeanLinear
+from wtacrs.integration.layers.lean.norm import LeanLayerNorm, LeanRMSNorm
+from wtacrs.integration.layers.lean.probes import activation_name, rms_terms
+from wtacrs.integration.layers.linear_layers import conv1d_class, is_linear_layer
+from wtacrs.integration.layers.verdicts import unfit
+from wtacrs.integration.parallel.wrappers import unwrapped
+
+LeanFilter = Callable[[nn.Module, str], bool]
+"""Called with a module and its name; False leaves it as it is."""
+
+
+class LeanConversion(list[str]):
+    """Names of the modules that keep less, in the order of `model.named_modules()`.
+
+    Attributes:
+        found: name → what the module was found to be.
+        stays: name of a module without children that stays stock → why.
+    """
+
+    def __init__(self, found: Mapping[str, str] | None = None, stays: Mapping[str, str] | None = None) -> None:
+        self.found, self.stays = dict(found or {}), dict(stays or {})
+        super().__init__(self.found)
+
+
+class _Found:
+    """What a module is to become, or why it stays."""
+
+    def __init__(self, mixin: type[LeanModule] | None, what: str, terms: Any = None) -> None:
+        self.mixin, self.what, self.terms = mixin, what, terms
+
+
+def lean_(model: nn.Module, *, filter_fn: LeanFilter | None = None) -> LeanConversion:
+    """Make norms, dropout, activations and exact linear layers keep less for the backward pass, in place.
+
+    Output, gradients and dropout masks are those of the stock model, to rounding: nothing is estimated. Norms keep their
+    input and one number per row; dropout and ReLU one bit per element; GELU, SiLU and their like their input. An exact
+    linear layer after one of them keeps what they keep, and makes its own input again (see `recipes`). In a gated block
+    `act(a) * b` keeps a and b.
+
+    What a module is is found by what it does: torch's own `nn.LayerNorm`, `nn.Dropout`, `nn.Linear` (and the `Conv1D` of
+    transformers) by class, RMS norms and activations of any library by asking them (see `probes`). All else stays stock,
+    attention and the loss among it.
+
+    Modules keep their identity, parameters, hooks and state-dict keys, and stay instances of their class. torch's random
+    numbers are left alone: under one seed a lean model drops what the stock one drops. The stock path is taken in eval
+    mode, without gradients and in compiled code, where the compiler decides what is kept. There is no second derivative.
+
+    Combines with `approximate_` in either order; `restore_` undoes both. Layers with an estimated dW keep their sample,
+    and recipes where they take the exact path.
+
+    Args:
+        model: any module, wrapped or not as in `approximate_`.
+        filter_fn: called with each module that can be converted and its name; False leaves it stock. Default: all.
+
+    Returns:
+        Names of the converted modules; `found` says what they are, `stays` why others stay stock.
+
+    Raises:
+        InputError: if nothing can be converted. The model is unchanged.
+
+    >>> model = nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Dropout(0.1), nn.Linear(8, 2), nn.Tanh())
+    >>> lean = lean_(model)
+    >>> lean.found
+    {'0': 'exact linear layer', '1': 'GELU', '2': 'dropout', '3': 'exact linear layer'}
+    >>> lean.stays
+    {'4': 'tanh: it keeps its output alone, which the next layer keeps too'}
+    """
+    model = unwrapped(model)
+    gates = _gating(model.modules())
+    found: dict[str, tuple[nn.Module, _Found]] = {}
+    stays: dict[str, str] = {}
+    for name, module in model.named_modules():
+        is_asked = not module._modules or is_linear_layer(module)
+        if not is_asked:
+            continue
+        what = _found(module, gates)
+        if what.mixin is None:
+            stays[name] = what.what
+        elif filter_fn is not None and not filter_fn(module, name):
+            stays[name] = "left out by the filter"
+        else:
+            found[name] = module, what
+    if not any(not is_linear_layer(module) for module, _ in found.values()):
+        raise InputError(
+            f"model={type(model).__name__} has no norm, dropout or activation that can keep less"
+            + "".join(f"; {name}: {reason}" for name, reason in [*stays.items()][:1])
+        )
+    _undo(module for module in model.modules() if module not in {m for m, _ in found.values()})
+    for module, what in found.values():
+        if isinstance(module, EstimatedWeightGrad):
+            module.lean = True
+        else:
+            assert what.mixin is not None
+            make_lean(module, what.mixin, what.terms)
+    return LeanConversion({name: what.what for name, (_, what) in found.items()}, stays)
+
+
+def restore_lean(module: nn.Module) -> bool:
+    """Make one module stock as far as it is lean; whether it was."""
+    if isinstance(module, LeanModule):
+        make_unlean(module)
+        return True
+    return isinstance(module, EstimatedWeightGrad) and module.__dict__.pop("lean", False)
+
+
+def make_lean_layer(layer: nn.Module) -> None:
+    """Make an exact linear layer lean."""
+    make_lean(layer, LeanLinear if issubclass(stock_class(layer), nn.Linear) else LeanConv1D)
+
+
+def _undo(modules: Iterable[nn.Module]) -> None:
+    for module in modules:
+        restore_lean(module)
+
+
+def _found(module: nn.Module, gates: set[nn.Module]) -> _Found:
+    if "forward" in vars(module):
+        return _Found(None, "its forward is replaced on the instance")
+    if is_parametrized(module):
+        return _Found(None, "parametrized: its tensors are computed anew at every access")
+    if is_linear_layer(module):
+        return _linear(module)
+    kind = stock_class(module)
+    if kind is nn.LayerNorm:
+        return _Found(LeanLayerNorm, "LayerNorm")
+    if kind is nn.Dropout:
+        if vars(module).get("inplace"):
+            return _Found(None, "dropout in place")
+        return _Found(LeanDropout, "dropout")
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+        return _Found(None, "a look-up: it keeps ids")
+    if module._parameters:
+        norm = rms_terms(module)
+        if norm is None:
+            return _Found(
+                None, "no lean piece: not an RMS norm by its outputs" if _is_vector(module) else "no lean piece"
+            )
+        return _Found(LeanRMSNorm, norm.describe(), norm)
+    name, reason = activation_name(module)
+    if name is None:
+        return _Found(None, reason)
+    terms = Terms(name, module in gates and ACTIVATIONS[name].keeps_input)
+    return _Found(LeanActivation, terms.describe(), terms)
+
+
+def _linear(module: nn.Module) -> _Found:
+    reason = unfit(module)
+    if isinstance(module, EstimatedWeightGrad):
+        return (
+            _Found(None, reason) if reason else _Found(LeanLinear, "linear layer, exact where it does not sample")
+        )
+    kind = stock_class(module)
+    if kind not in (nn.Linear, conv1d_class()):
+        return _Found(None, "a subclass of a linear layer, whose own forward would be lost")
+    if reason:
+        return _Found(None, reason)
+    return _Found(LeanLinear if kind is nn.Linear else LeanConv1D, "exact linear layer")
+
+
+def _is_vector(module: nn.Module) -> bool:
+    return all(parameter is None or parameter.ndim == 1 for parameter in module._parameters.values())
+
+
+def _gating(modules: Iterable[nn.Module]) -> set[nn.Module]:
+    """Activations in a block with two linear layers as wide as a third one's input (or one twice as wide).
+
+    Only there is it worth looking out for a product; what is found is no promise that there is one.
+    """
+    found: set[nn.Module] = set()
+    for module in modules:
+        shapes = [
+            _shape(child) for child in module._modules.values() if child is not None and is_linear_layer(child)
+        ]
+        known = [shape for shape in shapes if shape is not None]
+        outputs = [m for m, _ in known]
+        others = [outputs[:place] + outputs[place + 1 :] for place in range(len(outputs))]
+        reads = zip(others, known, strict=True)
+        if any(written.count(d) >= 2 or 2 * d in written for written, (_, d) in reads):
+            found |= {child for child in module._modules.values() if child is not None and not child._parameters}
+    return found
+
+
+def _shape(layer: nn.Module) -> tuple[int, int] | None:
+    weight = layer._parameters.get("weight")
+    if weight is None or weight.ndim != 2:
+        return None
+    m, d = weight.shape
+    return (m, d) if isinstance(layer, nn.Linear) else (d, m)
