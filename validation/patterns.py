@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 from wtacrs.estimators.core.errors import InputError
+from wtacrs.validation.arguments import shown
 
 _SHOWN = 4
+
+
+def checked_patterns(patterns: object, argument: str = "layers") -> list[str]:
+    """The patterns themselves; a text, whose letters would be taken for patterns, is refused.
+
+    Raises:
+        InputError: on anything but one or more texts in a list or the like.
+
+    >>> checked_patterns(("encoder.*", "classifier"))
+    ['encoder.*', 'classifier']
+    """
+    found: list[Any] = []
+    if isinstance(patterns, Iterable) and not isinstance(patterns, (str, bytes, Mapping)):
+        found = list(patterns)
+    if not found or not all(isinstance(pattern, str) for pattern in found):
+        example = [patterns] if isinstance(patterns, str) else ["encoder.*", "classifier"]
+        raise InputError(f"{argument}={shown(patterns)} must be a list of at least one pattern, as in {example!r}")
+    return found
 
 
 def fits(name: str, patterns: Iterable[str]) -> bool:
@@ -66,10 +86,11 @@ def fitting(names: Sequence[str], patterns: Sequence[str], *, what: str, argumen
     """The names that fit one of the patterns, in their order.
 
     Raises:
-        InputError: if a pattern fits none (see `check_patterns`).
+        InputError: if there is no list of patterns, or one fits none (see `check_patterns`).
     """
-    check_patterns(patterns, names, what=what, argument=argument)
-    return [name for name in names if fits(name, patterns)]
+    chosen = checked_patterns(patterns, argument)
+    check_patterns(chosen, names, what=what, argument=argument)
+    return [name for name in names if fits(name, chosen)]
 
 
 def pattern_of(name: str) -> str:

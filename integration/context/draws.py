@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.parallel.processes import Processes, mixed_seed
+from wtacrs.validation.arguments import shown
 
 _COUNTING = threading.Lock()
+_BELOW = {"seed": 2**64, "passes": None}
+"""What the state has, from 0; `torch.initial_seed()` may be any number of 64 bits."""
 
 
 class Draws:
@@ -45,11 +49,26 @@ class Draws:
         Raises:
             InputError: if it is no such state.
         """
-        for name in ("seed", "passes"):
-            value = state.get(name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise InputError(f"state[{name!r}]={value!r} must be an int")
+        check_draws(state)
         self.seed, self.passes = state["seed"], state["passes"]
+
+
+def check_draws(state: Mapping[str, Any], argument: str = "state") -> None:
+    """Refuse what `Draws.state_dict` cannot have returned.
+
+    Raises:
+        InputError: naming the entry, its value and what is accepted.
+    """
+    for name, end in _BELOW.items():
+        value = state.get(name)
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int)
+            or value < 0
+            or (end is not None and value >= end)
+        ):
+            accepted = "an int from 0" if end is None else f"an int from 0 to {end - 1}"
+            raise InputError(f"{argument}[{name!r}]={shown(value)} must be {accepted}")
 
 
 class PassDraws:

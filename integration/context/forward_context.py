@@ -7,6 +7,7 @@ the pass up, also when activation checkpointing runs them again (`Recomputation`
 
 from __future__ import annotations
 
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -17,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from wtacrs.estimators.core.errors import InputError, WtacrsWarning
-from wtacrs.integration.context.draws import Draws
+from wtacrs.integration.context.draws import Draws, check_draws
 from wtacrs.integration.context.forward_pass import ForwardPass, Frame
 from wtacrs.integration.context.freed_bytes import FreedBytes
-from wtacrs.integration.context.mask_watch import MaskWatch
-from wtacrs.integration.context.masks import TARGET_ARGUMENTS, by_stream, mask_sources
+from wtacrs.integration.context.mask_watch import MaskWatch, check_misled
+from wtacrs.integration.context.masks import TARGET_ARGUMENTS, as_mask, mask_sources
 from wtacrs.integration.context.module_calls import EXAMPLE_IDS, ModuleCalls, takes_masks
 from wtacrs.integration.context.recomputation import Recomputation, tensors_with_gradient
 from wtacrs.integration.context.score_memory_protocol import NOT_COMPILED, ScoreMemory
@@ -30,11 +31,12 @@ from wtacrs.integration.context.tokens import tokens_from_arguments
 
 
 class _Call(NamedTuple):
-    """A call under way in this thread, and whether the forward pass that it belongs to began with it."""
+    """A call under way in this thread, whether the forward pass that it belongs to began with it, and its depth."""
 
     call: ModuleCalls
     within: ForwardPass
     began: bool
+    depth: int
 
 
 class _Thread(threading.local):
@@ -140,17 +142,17 @@ class ForwardContext:
         """State masks and ids by hand around a forward pass, before all that its arguments say.
 
         Args:
-            source: bool `[batch, positions]`, True for a row that may carry a gradient, of the sequence that is read.
+            source: `[batch, positions]`, True or 1 for a row that may carry a gradient, of the sequence that is read.
             target: the same of the decoder's sequence.
             ids: int64 `[batch]`, positions of the examples in their data set.
 
         Raises:
-            InputError: if a mask is no tensor.
+            InputError: if a mask is no such tensor.
         """
-        for name, mask in (("source", source), ("target", target)):
-            if mask is not None and not isinstance(mask, Tensor):
-                raise InputError(f"{name}={mask!r} must be a tensor, True for a row that may carry a gradient")
-        self._thread.given.append((Frame(list(by_stream(source=source, target=target).values())), ids))
+        masks = [
+            _stated(name, mask) for name, mask in (("source", source), ("target", target)) if mask is not None
+        ]
+        self._thread.given.append((Frame(masks), ids))
         try:
             yield
         finally:
@@ -169,8 +171,8 @@ class ForwardContext:
         Raises:
             InputError: if it is no such state.
         """
-        if not isinstance(state.get("misled"), Mapping):
-            raise InputError(f"state['misled']={state.get('misled')!r} must be a dict of layers")
+        check_draws(state)
+        check_misled(state.get("misled"))
         self.draws.load_state_dict(dict(state))
         self.watch.load_state_dict(state["misled"])
 
@@ -197,6 +199,8 @@ class ForwardContext:
                 f"model={type(module).__name__}: nn.DataParallel over several devices replicates it at every call, which "
                 "estimated layers do not support; start one process per device with torchrun"
             )
+        depth = _stack_depth()
+        self._thread.calls = [entry for entry in self._thread.calls if entry.depth < depth]
         known = self._recomputed() if call.outermost else self._known()
         if known is None:
             self._recomputation.forget()
@@ -204,10 +208,10 @@ class ForwardContext:
             ids = self.score_memory.ids if self.score_memory is not None else None
             begun = self._begun(call, module, arguments, ids)
             begun.freed = None if self._balanced else FreedBytes()
-            self._thread.calls.append(_Call(call, begun, True))
+            self._thread.calls.append(_Call(call, begun, True, depth))
         else:
             known.enter(_frame(call, module, arguments))
-            self._thread.calls.append(_Call(call, known, False))
+            self._thread.calls.append(_Call(call, known, False, depth))
 
     def _begun(
         self, call: ModuleCalls, module: nn.Module, arguments: dict[str, Any], ids: Tensor | None
@@ -224,7 +228,7 @@ class ForwardContext:
         calls = self._thread.calls
         if not calls or calls[-1].call is not call:
             return  # another hook failed before this call was entered
-        _, within, began = calls.pop()
+        _, within, began, _ = calls.pop()
         within.leave()
         if began:
             within.forget_calls()
@@ -269,6 +273,24 @@ class ForwardContext:
         alone = ForwardPass(self.draws, ids=self._thread.given[-1][1], known=False)
         alone.give([frame for frame, _ in reversed(self._thread.given)])
         return alone
+
+
+def _stated(name: str, mask: object) -> Tensor:
+    found = as_mask(mask)
+    if found is None:
+        told = list(mask.shape) if isinstance(mask, Tensor) else repr(mask)
+        raise InputError(
+            f"{name}={told} must be a tensor [batch, positions], True for a row that may carry a gradient"
+        )
+    return found
+
+
+def _stack_depth() -> int:
+    """How deep in calls of Python this is: what lies as deep and is not over was interrupted (Ctrl-C), and is gone."""
+    frame, depth = sys._getframe(), 0
+    while frame.f_back is not None:
+        frame, depth = frame.f_back, depth + 1
+    return depth
 
 
 def _frame(call: ModuleCalls, module: nn.Module, arguments: Mapping[str, Any]) -> Frame:

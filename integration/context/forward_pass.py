@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wtacrs.integration.context.draws import Draws, PassDraws
 from wtacrs.integration.context.freed_bytes import FreedBytes
+from wtacrs.integration.context.masks import moved
 from wtacrs.integration.context.shared_inputs import SharedInputs
 from wtacrs.integration.context.streams import Stream
 
@@ -74,11 +75,17 @@ class ForwardPass:
         """The innermost call ends."""
         self._calls.pop()
 
-    def mask(self, shape: torch.Size) -> Tensor | None:
-        """The mask for rows of this shape, `[batch, positions]` or `[batch · positions]`; None if none fits."""
+    def mask(self, shape: torch.Size, device: torch.device | None = None) -> Tensor | None:
+        """The mask for rows of this shape, `[batch, positions]` or `[batch · positions]`; None if none fits.
+
+        Args:
+            shape: of the rows.
+            device: where it is needed; None for where it is.
+        """
         fitting: list[Tensor] = []
         for frame in self._candidates():
-            fitting += [mask.reshape(shape) for mask in frame.masks if _fits(mask, shape)]
+            there = [mask if device is None else moved(mask, device) for mask in frame.masks if _fits(mask, shape)]
+            fitting += [mask.reshape(shape) for mask in there if mask is not None]
             if fitting and not frame.open:
                 break
         if len(fitting) < 2:

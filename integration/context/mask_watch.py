@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wtacrs.estimators.core.errors import InputError, WtacrsWarning
+from wtacrs.validation.arguments import is_number, shown
 from wtacrs.validation.masked_gradient import ADVICE, masked_gradient_finding
 
 MaskedGradient = Literal["warn", "raise", "ignore"]
@@ -121,7 +122,12 @@ class MaskWatch:
         return self.read()
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Go on from what `state_dict` returned; what it holds is not told again."""
+        """Go on from what `state_dict` returned; what it holds is not told again.
+
+        Raises:
+            InputError: if it is no such state.
+        """
+        check_misled(state)
         with _ONE_AT_A_TIME:
             self._seen, self._readings = {}, []
             self.shares = {layer: float(share) for layer, share in state.items()}
@@ -131,7 +137,7 @@ class MaskWatch:
     def _conclude(self) -> None:
         concluded, self._seen = self._seen, {}
         layers = list(concluded)
-        shares = torch.stack([seen.padding / seen.all for seen in concluded.values()])
+        shares = torch.stack([seen.padding / seen.all for seen in concluded.values()]).clamp(max=1.0)
         for layer, wrong in zip(layers, (shares > TOLERANCE).unbind(), strict=True):
             before = self._misled.get(layer)
             self._misled[layer] = wrong if before is None else before.to(wrong.device) | wrong
@@ -148,6 +154,21 @@ class MaskWatch:
         self._readings = []
 
 
+def check_misled(state: object, argument: str = "state['misled']") -> None:
+    """Refuse what `MaskWatch.state_dict` cannot have returned.
+
+    Raises:
+        InputError: naming the entry, its value and what is accepted.
+    """
+    if not isinstance(state, Mapping):
+        raise InputError(f"{argument}={shown(state)} must be a dict of layers")
+    for layer, share in state.items():
+        if not is_number(share) or not 0 <= share <= 1:  # NaN is neither
+            raise InputError(
+                f"{argument}[{layer!r}]={shown(share)} must be a number from 0 to 1, the share of ‖dY‖²"
+            )
+
+
 def check_masked_gradient(value: object) -> None:
     """Refuse what is no `MaskedGradient`.
 
@@ -162,7 +183,7 @@ def check_masked_gradient(value: object) -> None:
 def padding_share(dy: Float[Tensor, "n m"], mask: Bool[Tensor, " n"]) -> float:
     """Share of ‖dY‖² in the rows that a mask calls padding; 0 where dY is 0."""
     padding, total = _padding_and_all(dy, mask)
-    return float(padding / total) if bool(total > 0) else 0.0
+    return min(float(padding / total), 1.0) if bool(total > 0) else 0.0
 
 
 def _padding_and_all(dy: Float[Tensor, "n m"], mask: Bool[Tensor, " n"]) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ such rows within reach (`wtacrs.estimators.core.mask_floor`), and look at dY (`M
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -38,12 +38,13 @@ def masks_from_arguments(encoder_decoder: bool, arguments: Mapping[str, Any]) ->
 def mask_sources(encoder_decoder: bool, arguments: Mapping[str, Any]) -> list[tuple[Any, Tensor]]:
     """The same, each with the argument that it was made of; None where it is made of labels alone."""
     given = [arguments.get(name) for name in MASK_ARGUMENTS]
-    attention, target = (_as_mask(argument) for argument in given)
+    attention, target = (as_mask(argument) for argument in given)
     labelled = _labelled(arguments.get("labels"))
     if not encoder_decoder:
         found = [_add_labelled(attention, labelled), target]
     elif target is not None and labelled is not None:
-        found = [attention, target | labelled if target.shape == labelled.shape else target]
+        there = moved(labelled, target.device)
+        found = [attention, target if there is None or target.shape != there.shape else target | there]
     elif labelled is not None:
         given[1] = None
         found = [attention, labelled.flip(1).cummax(1).values.flip(1)]
@@ -58,8 +59,15 @@ def by_stream(*, source: Tensor | None = None, target: Tensor | None = None) -> 
     return {stream: rows for stream, rows in given.items() if rows is not None}
 
 
+def moved(rows: Tensor, device: torch.device) -> Tensor | None:
+    """The tensor on a device; None if there are no values to move, or none wanted."""
+    if rows.is_meta != (device.type == "meta"):
+        return None
+    return rows.to(device, non_blocking=True)
+
+
 def _labelled(labels: Any) -> Tensor | None:
-    if not isinstance(labels, Tensor) or labels.ndim != 2 or labels.is_floating_point():
+    if not is_table(labels) or labels.is_floating_point():
         return None
     return labels != IGNORED_LABEL
 
@@ -68,14 +76,24 @@ def _add_labelled(mask: Tensor | None, labelled: Tensor | None) -> Tensor | None
     """Padding that is labelled does carry a loss: from its own row, or in a causal model from the row before."""
     if mask is None or labelled is None or labelled.shape != mask.shape:
         return mask
-    return mask | labelled | torch.nn.functional.pad(labelled[:, 1:], (0, 1))
+    there = moved(labelled, mask.device)
+    if there is None:
+        return mask
+    return mask | there | torch.nn.functional.pad(there[:, 1:], (0, 1))
 
 
-def _as_mask(attention: Any) -> Tensor | None:
-    if not isinstance(attention, Tensor) or attention.ndim != 2:
+def as_mask(attention: Any) -> Tensor | None:
+    """True where a mask of bools, integers or numbers calls a row live; None for what is no `[batch, positions]`."""
+    if not is_table(attention):
         return None
     if not attention.is_floating_point():
         return attention != 0
     # numbers that are added to scores of attention, 0 for live rows, are not all from 0 to 1, or are all 0
     factors = ((attention >= 0) & (attention <= 1)).all() & (attention > 0).any()
     return torch.where(factors, attention > 0, attention >= 0)
+
+
+def is_table(value: Any) -> TypeGuard[Tensor]:
+    """Whether a value is a dense real tensor of two axes."""
+    dense = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_nested
+    return dense and value.ndim == 2 and not value.is_complex()

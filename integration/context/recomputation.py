@@ -85,7 +85,7 @@ def _backward_under_way() -> int | None:
 def tensors_with_gradient(output: Any) -> Iterator[Tensor]:
     """The tensors of a model's output that a backward pass can start from."""
     if isinstance(output, Tensor):
-        if output.requires_grad:
+        if output.grad_fn is not None:  # a leaf outlives the step, and with it every hook
             yield output
     elif isinstance(output, dict):
         for value in output.values():

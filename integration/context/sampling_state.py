@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from wtacrs.estimators.core.errors import InputError
+from wtacrs.integration.context.draws import check_draws
 from wtacrs.integration.context.forward_context import ForwardContext
+from wtacrs.integration.context.mask_watch import check_misled
 from wtacrs.integration.parallel.processes import Processes
 from wtacrs.integration.parallel.wrappers import unwrapped
+from wtacrs.validation.arguments import shown
+from wtacrs.validation.patterns import first_few
 
 
 def sampling_state(model: nn.Module) -> dict[str, Any]:
@@ -23,6 +27,9 @@ def sampling_state(model: nn.Module) -> dict[str, Any]:
         By the name of the module that `approximate_` was called with ("" for the model itself) `seed` and `passes` of
         the draws, and in `misled` the layers that use no mask any more, with the share of ‖dY‖² that gave it away. Empty
         for a model that is not converted.
+
+    Raises:
+        InputError: if the model is no `nn.Module`.
     """
     return {name: context.state_dict() for name, context in _contexts(model).items()}
 
@@ -31,14 +38,17 @@ def load_sampling_state(model: nn.Module, state: Mapping[str, Any]) -> None:
     """Go on from what `sampling_state` returned of a model that was converted in the same way.
 
     Raises:
-        InputError: if the state is of other modules, or is none.
+        InputError: if the state is of other modules or layers, or is none; nothing is changed then.
     """
     contexts = _contexts(model)
     if not isinstance(state, Mapping) or state.keys() != contexts.keys():
         named = list(state) if isinstance(state, Mapping) else state
         raise InputError(
-            f"state: is of converted modules {named!r}, and the model has {list(contexts)!r}; convert it first, as it was"
+            f"state: is of converted modules {shown(named)}, and the model has {list(contexts)!r}; "
+            "convert it first, as it was"
         )
+    for name, context in contexts.items():
+        _check_state(state[name], _layers_of(model, context), f"state[{name!r}]")
     for name, context in contexts.items():
         context.load_state_dict(state[name])
 
@@ -66,6 +76,27 @@ def agreed_sampling_state(state: dict[str, Any]) -> dict[str, Any]:
                 shares[layer] = max(share, shares.get(layer, 0.0))
         context["misled"] = dict(sorted(shares.items()))
     return agreed
+
+
+def _check_state(state: object, layers: Sequence[str], argument: str) -> None:
+    """Refuse what cannot be the state of one context."""
+    if not isinstance(state, Mapping):
+        raise InputError(f"{argument}={shown(state)} must be a dict of seed, passes and misled")
+    check_draws(state, argument)
+    misled = state.get("misled")
+    check_misled(misled, f"{argument}['misled']")
+    for layer in misled or ():
+        if layer not in layers:
+            raise InputError(
+                f"{argument}['misled'] names {layer!r}, none of the {len(layers)} converted layers: {first_few(layers)}"
+            )
+
+
+def _layers_of(model: nn.Module, context: ForwardContext) -> list[str]:
+    """Names that a context knows the converted layers of a model by."""
+    return [
+        str(module.path) for module in unwrapped(model).modules() if getattr(module, "context", None) is context
+    ]
 
 
 def _contexts(model: nn.Module) -> dict[str, ForwardContext]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from wtacrs.integration.context.masks import by_stream
+from wtacrs.integration.context.masks import by_stream, is_table
 from wtacrs.integration.context.streams import Stream
 
 
@@ -21,4 +21,4 @@ def tokens_from_arguments(encoder_decoder: bool, arguments: Mapping[str, Any]) -
 
 
 def _as_tokens(ids: Any) -> Tensor | None:
-    return ids if isinstance(ids, Tensor) and ids.ndim == 2 and not ids.is_floating_point() else None
+    return ids if is_table(ids) and not ids.is_floating_point() else None

@@ -28,11 +28,16 @@ def estimator_by_layer(
         InputError: on an unusable spec, no pattern, or a pattern that fits none.
     """
     if not isinstance(choice, Mapping):
-        return dict.fromkeys(layers, _made(choice, f"{_ARGUMENT}={choice!r}"))
+        return dict.fromkeys(layers, made_of_argument(choice))
     if not choice:
         raise InputError(
             f"{_ARGUMENT}={{}} names no layer: give a spec, or one by pattern, as in {{'encoder.*': 'crs'}}"
         )
+    for pattern in choice:
+        if not isinstance(pattern, str):
+            raise InputError(
+                f"{_ARGUMENT}: pattern={pattern!r} must be a text that fits names of layers, as in 'encoder.*'"
+            )
     made = {pattern: _made(spec, f"{_ARGUMENT}[{pattern!r}]={spec!r}") for pattern, spec in choice.items()}
     for pattern, estimator in made.items():
         known = others if _is_exact(estimator) else ()
@@ -42,6 +47,15 @@ def estimator_by_layer(
         name: None if pattern is None or _is_exact(made[pattern]) else made[pattern]
         for name, pattern in found.items()
     }
+
+
+def made_of_argument(estimator: str | Estimator) -> Estimator:
+    """What `make` makes of the argument `estimator`, which its errors name.
+
+    Raises:
+        InputError: on an unusable spec.
+    """
+    return _made(estimator, f"{_ARGUMENT}={estimator!r}")
 
 
 def left_out(choice: EstimatorChoice, name: str) -> bool:

@@ -56,10 +56,7 @@ def _finite(
 
     An estimator that computes with the `whole` of X, and does not only choose rows, may not see NaN.
     """
-    # a cast to half precision may overflow after the norms were taken
     finite = torch.isfinite(scores).all()
-    if rows.dtype == torch.float16:
-        finite = finite & torch.isfinite(rows).all()
     if has_values(finite) and bool(finite):
         return rows, scores, None
     rows = torch.where(finite, rows, 0.0) if whole else rows

@@ -119,7 +119,6 @@ def _parts(model: nn.Module, filter_fn: FilterFn | None, stays: Callable[[str], 
             if weights:  # else it wraps the layer that holds them
                 verdict = _as_it_is(layer_verdict(model, name, module, filter_fn), module, stays(name))
                 yield Part(name, verdict, _trained_numbers(weights), is_lazy(module))
-            continue
         for full, parameter, holder in bare_matrices(model, name, module):
             verdict = bare_verdict(full, holder, parameter)
             verdict = _left_out(verdict) if stays(full) else verdict

@@ -30,6 +30,7 @@ from wtacrs.integration.layers.verdicts import converted_class, unfit
 from wtacrs.integration.parallel.wrappers import replicated, unwrapped
 from wtacrs.integration.score_memory.gradient_norms import GradientNorms
 from wtacrs.integration.score_memory.kinds import make_gradient_norms
+from wtacrs.validation.arguments import check_callable, check_flag
 from wtacrs.validation.seeds import checked_seed
 
 _ATTRIBUTES = (
@@ -113,8 +114,8 @@ def approximate_(
     Raises:
         InputError: if a spec or the scores are unusable, if nothing can be converted, if a pattern fits no such layer
             (with "exact", no linear layer), or if a layer's `forward` was replaced on the instance (by an offloading
-            hook, say), which would bypass the conversion, if `min_elements` is no integer from 0, or if `DataParallel`
-            replicates the model over several devices. The model is unchanged.
+            hook, say), which would bypass the conversion, if `DataParallel` replicates the model over several devices, or
+            if an argument is not of the type that is said here. The model is unchanged.
 
     Warns:
         WtacrsWarning: once, in one line, as said above.
@@ -131,6 +132,8 @@ def approximate_(
     check_mask_floor(mask_floor)
     if masked_gradient is not None:
         check_masked_gradient(masked_gradient)
+    check_flag(share_inputs, "share_inputs")
+    check_callable(filter_fn, "filter_fn", takes="a layer and its name")
     min_elements = checked_min_elements(min_elements)
     _refuse_replicas(model)
     model = unwrapped(model)
@@ -173,7 +176,8 @@ def approximate_(
             layer.context = known = context
             layer.usual_stream, layer.path = usual_stream(model, layer), name
         known.score_memory = norms
-    context.after_first_backward = partial(_tell_exact_after_all, ref(model), context)
+    told = {str(modules[name].path) for name in wanted if _has_gradient(modules[name])}
+    context.after_first_backward = partial(_tell_exact_after_all, ref(model), context, told)
     conversion = _conversion(model, wanted, filter_fn, estimator)
     if conversion.warning is not None:
         warnings.warn(conversion.warning, WtacrsWarning, stacklevel=2)
@@ -209,21 +213,29 @@ def _context(model: nn.Module, seed: int | None, masked_gradient: MaskedGradient
     return context
 
 
-def _tell_exact_after_all(model: ref[nn.Module], context: ForwardContext) -> None:
-    """Warn of layers whose weight others read directly, which only a backward pass shows."""
+def _tell_exact_after_all(model: ref[nn.Module], context: ForwardContext, before: Collection[str]) -> None:
+    """Warn of layers whose weight others read directly, which only a backward pass shows.
+
+    Args:
+        model: converted.
+        context: of it.
+        before: layers that had a gradient when they were converted, of which it says nothing.
+    """
     living = model()
-    names = [] if living is None else exact_after_all(living, context.called)
+    names = [] if living is None else exact_after_all(living, {*context.called, *before})
     if names:
+        layers = "1 converted layer was" if len(names) == 1 else f"{len(names)} converted layers were"
         warnings.warn(
-            f"{_counted(names)} exact after all, since another module reads the weight and never calls the layer: "
-            f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}; nothing is saved there",
+            f"{layers} not called, and the weight has a gradient all the same, of another module or of the loss that "
+            f"reads it: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}; that part is exact and saves nothing",
             WtacrsWarning,
             stacklevel=2,
         )
 
 
-def _counted(names: Sequence[str]) -> str:
-    return "1 converted layer stays" if len(names) == 1 else f"{len(names)} converted layers stay"
+def _has_gradient(layer: nn.Module) -> bool:
+    weight = layer._parameters.get("weight")
+    return weight is not None and weight.grad is not None
 
 
 def _convertible(model: nn.Module, filter_fn: FilterFn | None) -> dict[str, nn.Module]:
@@ -265,6 +277,9 @@ def restore_(model: nn.Module) -> list[str]:
 
     Returns:
         Names of the restored layers; empty if none was converted.
+
+    Raises:
+        InputError: if the model is no `nn.Module`.
     """
     restored = []
     for name, module in unwrapped(model).named_modules():

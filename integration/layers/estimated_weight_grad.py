@@ -48,8 +48,8 @@ class EstimatedWeightGrad(nn.Module):
     layer becomes converted, and stock again, by a change of its class.
 
     The ordinary path is taken, and nothing beyond what it keeps is kept, in eval mode, without gradients, with a frozen,
-    complex or parametrized weight, with the `exact` estimator or one that keeps every row, and for inputs of fewer than
-    `min_elements` numbers, where sampling could save next to nothing.
+    complex or parametrized weight, with the `exact` estimator or one that keeps every row, for sparse, nested and meta
+    inputs, and for those of fewer than `min_elements` numbers, where sampling could save next to nothing.
 
     A mask is a hint: rows that it calls padding keep the share `mask_floor` of the rows that are not certain to be kept
     (`scores_with_floor`), so that the estimate is unbiased whatever the mask says, and `MaskWatch` stops the use of a
@@ -145,7 +145,7 @@ class EstimatedWeightGrad(nn.Module):
         current = None if self.context is None else self.context.current
         if current is None or not self.estimator.traits.uses_scores:
             return None
-        return self._mask(current, current.unflattened(x).shape[:-1])
+        return self._mask(current, current.unflattened(x))
 
     def samples(self, x: Tensor) -> bool:
         """Whether dW would be estimated for this input, rather than the ordinary path taken."""
@@ -154,6 +154,8 @@ class EstimatedWeightGrad(nn.Module):
             and torch.is_grad_enabled()
             and not is_parametrized(self)  # such a weight is computed at every access
             and self.weight.is_floating_point()
+            and x.layout == torch.strided
+            and not (x.is_nested or x.is_meta)
             and self.weight.requires_grad
             and self.estimator.traits.family != "exact"
             and x.numel() >= max(self.min_elements, 1)
@@ -161,13 +163,13 @@ class EstimatedWeightGrad(nn.Module):
         )
 
     def _scores(self, current: ForwardPass | None, x: Float[Tensor, "*batch d"]) -> Float64[Tensor, " n"]:
-        x = x.detach()
+        x = as_autocast(x.detach())  # a cast may overflow
         norms = row_norms(x.reshape(-1, x.shape[-1]))
         if current is None or not self.estimator.traits.uses_scores:
             return norms
         x = current.unflattened(x)
         shape = x.shape[:-1]
-        mask = self._mask(current, shape)
+        mask = self._mask(current, x)
         scores = norms
         if self.gradient_norms is not None and current.known:
             stream = current.stream(shape, self.usual_stream)
@@ -179,10 +181,10 @@ class EstimatedWeightGrad(nn.Module):
         )
 
     def _mask(
-        self, current: ForwardPass, shape: torch.Size, leader: str | None = None
+        self, current: ForwardPass, x: Float[Tensor, "*batch d"], leader: str | None = None
     ) -> Bool[Tensor, " n"] | None:
         """The mask of the rows that the layer, or the one that drew for it, samples by; None where none is in use."""
-        mask = current.mask(shape)
+        mask = current.mask(x.shape[:-1], x.device)
         if mask is None:
             return None
         mask = mask.reshape(-1)
@@ -212,7 +214,7 @@ class EstimatedWeightGrad(nn.Module):
             hooks.append(self.gradient_norms.grad_rows_hook(current, leader, stream, shape))
         watch: MaskWatch = self.context.watch
         if watch.on_gradient != "ignore" and self.estimator.traits.uses_scores:
-            mask = self._mask(current, shape, leader)
+            mask = self._mask(current, current.unflattened(x), leader)
             if mask is not None:
                 hooks.append(partial(watch.observe, leader, mask))
         return partial(_all, hooks) if len(hooks) > 1 else next(iter(hooks), None)

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch._C import _functorch
-from torch.autograd.function import once_differentiable
 
 from wtacrs.estimators import Estimator, InputError
 from wtacrs.integration.layers.compression import Compressed, as_autocast, compressed
@@ -57,20 +56,23 @@ class SampledLinear(torch.autograd.Function):
         ctx.save_for_backward(weight if needs_dx else None, poison, *saved)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Float[Tensor, "*batch m"]) -> tuple[Tensor | None, ...]:
-        """Exact dX and db; dW by `estimator.contract`."""
+        """Exact dX and db, which can be differentiated again; dW by `estimator.contract`, which cannot."""
         weight, poison, *kept = ctx.saved_tensors
         _refuse_second_derivative(ctx.level, dy, weight, poison, *kept)
         dy_rows = dy.reshape(-1, dy.shape[-1])
         needs_dx, needs_dw, needs_db = ctx.needs_input_grad[:3]
         dx = dy @ weight if needs_dx else None
-        dw = ctx.estimator.contract(ctx.saved_type(*kept), dy_rows) if needs_dw else None
         db = dy_rows.sum(0) if needs_db else None
-        if dw is not None:
-            dw = _poisoned(dw, poison, dy_rows, told_by_bias=needs_db)
-        if ctx.on_grad is not None and not _is_mapped(dy_rows):  # what vmap maps over does not outlive it
-            ctx.on_grad(dy_rows)
+        dw = None
+        with torch.no_grad():
+            if needs_dw:
+                dw = ctx.estimator.contract(ctx.saved_type(*kept), dy_rows)
+                dw = _poisoned(dw, poison, dy_rows, told_by_bias=needs_db)
+            if ctx.on_grad is not None and not _is_mapped(dy_rows):  # what vmap maps over does not outlive it
+                ctx.on_grad(dy_rows.detach())
+        if dw is not None and ctx.level == 0 and torch.is_grad_enabled():
+            dw = _Undifferentiable.apply(dw.detach().requires_grad_())
         return dx, dw, db, None, None, None, None, None
 
     @staticmethod
@@ -79,6 +81,19 @@ class SampledLinear(torch.autograd.Function):
         raise InputError(_MAPPED)
 
 
+class _Undifferentiable(torch.autograd.Function):
+    """An estimate of dW in a graph that is differentiated again: what it is a function of, X, is not kept."""
+
+    @staticmethod
+    def forward(ctx: Any, dw: Tensor) -> Tensor:
+        return dw.view_as(dw)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> Tensor:
+        raise InputError(f"create_graph=True: {_NO_SECOND}")
+
+
+_NO_SECOND = "a layer with an estimated weight gradient has no second derivative of dW; restore_ the model"
 _MAPPED = (
     "torch.func.vmap: a layer with an estimated weight gradient cannot be mapped over; take examples one after "
     "the other, or restore_ the model"
@@ -93,9 +108,7 @@ def _refuse_second_derivative(level: int, *tensors: Tensor | None) -> None:
         *tensors: that the backward pass computes with.
     """
     if level > 0 and any(tensor is not None and _tracked_below(level, tensor) for tensor in tensors):
-        raise InputError(
-            "torch.func: a layer with an estimated weight gradient has no second derivative; restore_ the model"
-        )
+        raise InputError(f"torch.func: {_NO_SECOND}")
 
 
 def _level(tensor: Tensor) -> int:
@@ -112,12 +125,13 @@ def _tracked_below(level: int, tensor: Tensor) -> bool:
 
 
 def _poisoned(dw: Tensor, poison: Tensor | None, dy: Tensor, *, told_by_bias: bool) -> Tensor:
-    """NaN where X was not finite; likewise for dY in half precision, of which an infinite row may not be kept.
+    """NaN where X was not finite; likewise for dY, of which a row that is not finite may be among those left out.
 
-    db, where there is one, tells `GradScaler` of dY already.
+    db, where there is one, tells of dY already.
     """
-    if dy.dtype == torch.float16 and not told_by_bias:
-        of_dy = dy.sum(dtype=torch.float32) * 0.0  # single precision holds the sum of all finite halves
+    if not told_by_bias:
+        wide = torch.float64 if dy.dtype == torch.float64 else torch.float32  # holds the sum of all finite halves
+        of_dy = dy.sum(dtype=wide) * 0.0
         poison = of_dy if poison is None else poison + of_dy
     return dw if poison is None else dw + poison.to(dw.dtype)
 

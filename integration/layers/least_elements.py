@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from numbers import Integral
-
-from wtacrs.estimators import InputError
+from wtacrs.validation.arguments import checked_integer
 
 
 def checked_min_elements(value: object) -> int:
@@ -16,6 +14,4 @@ def checked_min_elements(value: object) -> int:
     >>> checked_min_elements(4)
     4
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < 0:
-        raise InputError(f"min_elements={value!r} must be an integer from 0")
-    return int(value)
+    return checked_integer(value, "min_elements", least=0)

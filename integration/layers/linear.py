@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wtacrs.estimators import Estimator, make
+from wtacrs.estimators import Estimator
+from wtacrs.integration.layers.choice import made_of_argument
 from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
 from wtacrs.integration.layers.least_elements import checked_min_elements
 
@@ -25,6 +26,9 @@ class ApproxLinear(EstimatedWeightGrad, nn.Linear):
         min_elements: inputs with fewer numbers than this take the exact path; an integer from 0.
         device: as in `nn.Linear`.
         dtype: as in `nn.Linear`.
+
+    Raises:
+        InputError: on an unusable spec, or if `min_elements` is no integer from 0.
 
     >>> layer = ApproxLinear(64, 8, estimator="wta_crs(budget=0.3)", min_elements=0)
     >>> layer(torch.randn(2, 50, 64)).sum().backward()
@@ -46,7 +50,7 @@ class ApproxLinear(EstimatedWeightGrad, nn.Linear):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(in_features, out_features, bias=bias, device=device, dtype=dtype)
-        self.estimator = make(estimator)
+        self.estimator = made_of_argument(estimator)
         self.min_elements = checked_min_elements(min_elements)
 
     def forward(self, input: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch m"]:

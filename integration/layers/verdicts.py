@@ -18,6 +18,7 @@ from wtacrs.integration.layers.linear_layers import FilterFn, conv1d_class, is_l
 
 Gradient = Literal["estimated", "exact", "none"]
 
+_POSSESSIVE = {True: "'", False: "'s"}
 _LOOK_UPS = (nn.Embedding, nn.EmbeddingBag)
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 _CONVOLUTIONS = (nn.modules.conv._ConvNd,)
@@ -128,16 +129,27 @@ def verdict_of(model: nn.Module, name: str, module: nn.Module, filter_fn: Filter
 
 
 def bare_matrices(model: nn.Module, name: str, module: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module]]:
-    """Parameters, of a module that is no linear layer, which a product may be taken with: name, tensor and holder.
+    """Parameters, beside the weight of a linear layer, which a product may be taken with: name, tensor and holder.
 
     What torch looks up, or scales by, is no factor of a product; nor is a vector.
     """
     holder = _holder(model, name, module)
-    if is_linear_layer(holder) or isinstance(holder, (*_LOOK_UPS, *_NORMS)):
+    if isinstance(holder, (*_LOOK_UPS, *_NORMS)) or (
+        is_linear_layer(holder) and isinstance(module, ParametrizationList)
+    ):
         return
+    layers_own = _own_of_linear(holder) if is_linear_layer(holder) else set()
     for own, parameter in module._parameters.items():
-        if parameter is not None and (has_no_shape(parameter) or sum(size > 1 for size in parameter.shape) >= 2):
+        if parameter is None or id(parameter) in layers_own:
+            continue
+        if has_no_shape(parameter) or sum(size > 1 for size in parameter.shape) >= 2:
             yield f"{name}.{own}" if name else own, parameter, holder
+
+
+def _own_of_linear(layer: nn.Module) -> set[int]:
+    """Identities of a linear layer's weight and bias, of which `layer_verdict` tells."""
+    found = [*weights_of(layer), layer._parameters.get("bias")]
+    return {id(tensor) for tensor in found if tensor is not None}
 
 
 def bare_verdict(name: str, holder: nn.Module, parameter: nn.Parameter) -> Verdict:
@@ -150,7 +162,16 @@ def bare_verdict(name: str, holder: nn.Module, parameter: nn.Parameter) -> Verdi
             return Verdict("exact", _other_kind(known), chosen=True)
     if reads_rank(name):
         return Verdict("exact", "B of an adapter: its input is r numbers wide", chosen=True)
-    return Verdict("exact", f"a bare parameter of {type(holder).__name__}: no linear layer is called with it")
+    return Verdict("exact", f"a bare parameter of {_full_kind(holder)}: no linear layer is called with it")
+
+
+def _full_kind(module: nn.Module) -> str:
+    """The name of a module's class, with the package that defines it unless that is torch."""
+    kind = type(module)
+    package = kind.__module__.partition(".")[0]
+    if package in ("torch", "__main__"):
+        return kind.__name__
+    return f"{package}{_POSSESSIVE[package.endswith('s')]} {kind.__name__}"
 
 
 def _holder(model: nn.Module, name: str, module: nn.Module) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,6 +18,7 @@ from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.context.mask_watch import TOLERANCE, padding_share
 from wtacrs.integration.layers.linear_layers import FilterFn, is_linear_layer, layer_input
 from wtacrs.integration.parallel.wrappers import unwrapped
+from wtacrs.validation.arguments import check_batch, check_callable, shown
 from wtacrs.validation.layers.captures import Captures, LayerCapture, load_captures, write_captures
 from wtacrs.validation.masked_gradient import masked_gradient_sentence
 
@@ -48,7 +50,7 @@ class _Recorder:
         entry = name if call == 0 else f"{name}@{call}"
         rows = x.detach().reshape(-1, x.shape[-1])
         current = self._context.current
-        mask = None if current is None else current.mask(x.shape[:-1])
+        mask = None if current is None else current.mask(x.shape[:-1], x.device)
         mask = torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device) if mask is None else mask
         self.entries[entry] = (rows, mask.reshape(-1))
         self.outputs[entry] = output
@@ -74,6 +76,9 @@ class RecordedModel:
         try:
             with torch.enable_grad():
                 loss = self._loss_fn(self._model(**batch))
+                if not recorder.outputs:
+                    return {}
+                _check_loss(loss)
                 gradients: Sequence[Tensor | None] = torch.autograd.grad(
                     loss, list(recorder.outputs.values()), allow_unused=True
                 )
@@ -129,15 +134,20 @@ def capture(
         The file, opened lazily.
 
     Raises:
-        InputError: if there is no batch, no layer, no loss, a layer's dY is not finite, or `earlier` has other layers
-            than the model.
+        InputError: if there is no batch, no layer, no loss of one number, a layer's dY is not finite, `earlier` has
+            other layers than the model, or an argument is not of the type that is said here.
 
     Warns:
         WtacrsWarning: once, if rows that a mask calls padding carry gradient. Every row of such an entry counts as real,
             and the metadata say which layers these are and their share of ‖dY‖² (`masked_gradient`).
     """
     model = unwrapped(model)
-    earlier = None if earlier is None else unwrapped(earlier)
+    earlier = None if earlier is None else unwrapped(earlier, "earlier")
+    check_callable(filter_fn, "filter_fn", takes="a layer and its name")
+    check_callable(loss_fn, "loss_fn", takes="the model's output")
+    check_callable(progress, "progress", takes="the number of batches done")
+    _check_file_arguments(path, metadata)
+    _check_batches(batches)
     layers = _chosen_layers(model, filter_fn)
     if not layers:
         raise InputError(f"model={type(model).__name__} has no linear layer that filter_fn accepts")
@@ -151,6 +161,7 @@ def capture(
             else stack.enter_context(_recording(earlier, before, loss_fn or _loss_of))
         )
         for index, batch in enumerate(batches):
+            check_batch(batch, f"batches[{index}]")
             found = now.run(batch)
             if then is not None:
                 found = _with_stale(found, _elsewhere_in_the_random_numbers(then, batch))
@@ -222,6 +233,34 @@ def _loss_of(output: Any) -> Tensor:
     if not isinstance(loss, Tensor):
         raise InputError("the model's output has no loss: pass labels in the batches, or loss_fn")
     return loss
+
+
+def _check_loss(loss: object) -> None:
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        given = f"shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise InputError(f"loss_fn: gave {given}; a tensor of one number is needed")
+    if not loss.requires_grad:
+        raise InputError("loss_fn: gave a tensor without a gradient; it must be computed from the model's output")
+
+
+def _check_batches(batches: object) -> None:
+    """Refuse one batch in the place of several, and what holds none."""
+    if isinstance(batches, (str, Mapping)) or not (
+        hasattr(batches, "__iter__") or hasattr(batches, "__getitem__")
+    ):
+        raise InputError(f"batches={shown(batches)} must be a list, or the like, of mappings, one per batch")
+
+
+def _check_file_arguments(path: object, metadata: object) -> None:
+    """Refuse, before any work is done, what could not be written at its end."""
+    if not isinstance(path, (str, Path)) or not str(path) or Path(path).is_dir():
+        raise InputError(f"path={path!r} must name a file")
+    if metadata is None:
+        return
+    try:
+        json.dumps(dict(metadata))  # type: ignore[call-overload]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"metadata={shown(metadata)} must be a mapping that JSON can hold: {error}") from None
 
 
 def _check_gradient(entry: str, dy: Tensor) -> None:

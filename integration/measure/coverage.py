@@ -17,6 +17,7 @@ from wtacrs.integration.layers.least_elements import checked_min_elements
 from wtacrs.integration.layers.linear_layers import FilterFn, is_linear_layer, layer_input
 from wtacrs.integration.layers.verdicts import Gradient, verdict_of
 from wtacrs.integration.parallel.wrappers import unwrapped
+from wtacrs.validation.arguments import check_batch, check_callable
 from wtacrs.validation.patterns import pattern_of
 
 
@@ -65,9 +66,12 @@ def coverage(
         Groups in the order of `model.named_modules()`.
 
     Raises:
-        InputError: if `min_elements` is no integer from 0.
+        InputError: if an argument is not of the type that is said here.
     """
     min_elements = checked_min_elements(min_elements)
+    check_callable(filter_fn, "filter_fn", takes="a layer and its name")
+    if batch is not None:
+        check_batch(batch, "batch")
     model = unwrapped(model)
     owners = _by_weight(model)
     calls = None if batch is None else _largest_inputs(model, batch)

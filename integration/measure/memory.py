@@ -26,6 +26,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.context.sampling_state import misled_layers
+from wtacrs.integration.layers.choice import made_of_argument
 from wtacrs.integration.layers.convert import approximate_, restore_
 from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS
 from wtacrs.integration.layers.least_elements import checked_min_elements
@@ -40,6 +41,8 @@ from wtacrs.integration.measure.saved_storages import (
     unpacked,
 )
 from wtacrs.integration.measure.track_memory import track_memory
+from wtacrs.integration.parallel.wrappers import unwrapped
+from wtacrs.validation.arguments import check_batch, check_flag, shown
 from wtacrs.validation.properties.saved_for_backward import note_contexts
 from wtacrs.validation.records.memory import StepMemory, TypeBytes
 from wtacrs.validation.records.owners import KeptStorage, owner_bytes, shared_bytes
@@ -73,10 +76,19 @@ def step_memory(
         owners: take a third step, for who holds what.
 
     Raises:
-        InputError: on an unusable spec, pattern or `min_elements`, where owners cannot be told (see `track_memory`), and
-            if the model cannot checkpoint, does so already, or gives no loss.
+        InputError: on an unusable argument, where owners cannot be told (see `track_memory`), and if the model cannot
+            checkpoint, does so already, or gives no loss.
     """
     min_elements = checked_min_elements(min_elements)
+    unwrapped(model)  # which refuses what is no module
+    check_batch(batch, "batch")
+    if not batch or not all(isinstance(value, Tensor) for value in batch.values()):
+        raise InputError(f"batch={shown(batch)} must hold tensors, and labels among them")
+    made_of_argument(estimator)
+    check_flag(checkpointing, "checkpointing")
+    check_flag(owners, "owners")
+    if precision not in ("fp32", "bf16"):
+        raise InputError(f"precision={precision!r} must be 'fp32' or 'bf16'")
     if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
         raise InputError(f"model={type(model).__name__}: its activation checkpointing is on already; turn it off")
     gradients = {parameter: parameter.grad for parameter in model.parameters()}

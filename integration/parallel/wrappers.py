@@ -7,12 +7,24 @@ import sys
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from wtacrs.estimators.core.errors import InputError
+from wtacrs.validation.arguments import shown
 
-def unwrapped(model: nn.Module) -> nn.Module:
+
+def unwrapped(model: nn.Module, argument: str = "model") -> nn.Module:
     """The model inside `DataParallel`, `DistributedDataParallel` and the older `FullyShardedDataParallel`; else itself.
 
     Its own forward hooks see the arguments that it takes, by its names for them. The wrapper's do not.
+
+    Args:
+        model: wrapped or not.
+        argument: what it was given as, for the message.
+
+    Raises:
+        InputError: if it is no `nn.Module`.
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{argument}={shown(model)} must be a torch.nn.Module")
     fsdp = sys.modules.get("torch.distributed.fsdp")  # importing it takes long, and no model has it then
     wrappers: tuple[type[nn.Module], ...] = (DataParallel, DistributedDataParallel)
     if fsdp is not None:

@@ -18,6 +18,7 @@ from wtacrs.estimators.core.scores import floored_scores
 from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.context.forward_pass import ForwardPass
 from wtacrs.integration.context.streams import Stream
+from wtacrs.validation.arguments import is_number
 from wtacrs.validation.records.base import hyphenated
 
 FLOOR = 0.5
@@ -68,7 +69,7 @@ class GradientNorms(ABC):
     needs_ids: ClassVar[bool] = False
 
     def __init__(self, *, floor: float) -> None:
-        if not 0 < floor <= 1:
+        if not is_number(floor) or not 0 < floor <= 1:
             raise InputError(f"floor={floor!r} must be in (0, 1]: without a floor a remembered zero makes a bias")
         self.floor = floor
         self.ids: Tensor | None = None

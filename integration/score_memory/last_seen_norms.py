@@ -45,8 +45,8 @@ class LastSeenNorms(GradientNorms):
 
     def __init__(self, folder: Path | None = None, *, floor: float = FLOOR) -> None:
         super().__init__(floor=floor)
-        if folder is not None and not folder.is_dir():
-            raise InputError(f"folder={folder} is not a folder")
+        if folder is not None and not (isinstance(folder, Path) and folder.is_dir()):
+            raise InputError(f"folder={folder} must be the Path of a folder")
         self._folder = folder
         self._tables: dict[str, NormTable] = {}
 

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.context.forward_pass import ForwardPass
 from wtacrs.integration.context.streams import Stream
 from wtacrs.integration.score_memory.gradient_norms import FLOOR
 from wtacrs.integration.score_memory.running_norms import DECAY, RunningNorms
+from wtacrs.validation.arguments import checked_integer
 
 
 class PositionNorms(RunningNorms):
@@ -28,9 +28,7 @@ class PositionNorms(RunningNorms):
 
     def __init__(self, longest: int = 512, *, decay: float = DECAY, floor: float = FLOOR) -> None:
         super().__init__(decay=decay, floor=floor)
-        if longest < 1:
-            raise InputError(f"longest={longest!r} must be at least 1")
-        self._longest = longest
+        self._longest = checked_integer(longest, "longest", least=1)
 
     @property
     def keys(self) -> int:

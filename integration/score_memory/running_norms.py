@@ -13,6 +13,7 @@ from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.context.forward_pass import ForwardPass
 from wtacrs.integration.context.streams import Stream
 from wtacrs.integration.score_memory.gradient_norms import FLOOR, GradientNorms, Note
+from wtacrs.validation.arguments import is_number
 
 DECAY = 0.9
 
@@ -31,7 +32,7 @@ class RunningNorms(GradientNorms):
 
     def __init__(self, *, decay: float = DECAY, floor: float = FLOOR) -> None:
         super().__init__(floor=floor)
-        if not 0 <= decay < 1:
+        if not is_number(decay) or not 0 <= decay < 1:
             raise InputError(f"decay={decay!r} must be in [0, 1)")
         self.decay = decay
         self._averages: dict[str, Float[Tensor, " keys"]] = {}

@@ -12,6 +12,7 @@ from wtacrs.integration.context.forward_pass import ForwardPass
 from wtacrs.integration.context.streams import Stream
 from wtacrs.integration.score_memory.gradient_norms import FLOOR
 from wtacrs.integration.score_memory.running_norms import DECAY, RunningNorms
+from wtacrs.validation.arguments import checked_integer
 
 
 class TokenNorms(RunningNorms):
@@ -29,8 +30,8 @@ class TokenNorms(RunningNorms):
 
     def __init__(self, vocabulary: int | None = None, *, decay: float = DECAY, floor: float = FLOOR) -> None:
         super().__init__(decay=decay, floor=floor)
-        if vocabulary is not None and vocabulary < 1:
-            raise InputError(f"vocabulary={vocabulary!r} must be at least 1")
+        if vocabulary is not None:
+            vocabulary = checked_integer(vocabulary, "vocabulary", least=1, or_none=True)
         self._vocabulary = vocabulary
 
     @property

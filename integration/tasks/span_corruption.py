@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from wtacrs.estimators.core.errors import InputError
+from wtacrs.validation.arguments import checked_integer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -103,8 +104,7 @@ def piece_length(max_length: int) -> int:
     Raises:
         InputError: if `max_length` has no room for text.
     """
-    if max_length < 4:
-        raise InputError(f"max_length={max_length}: at least 4 is needed")
+    checked_integer(max_length, "max_length", least=4)
 
     def read(length: int) -> int:
         cut, spans = spans_of(length)

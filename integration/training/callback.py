@@ -27,7 +27,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from wtacrs.estimators import Estimator, InputError, WtacrsWarning, make
+from wtacrs.estimators import Estimator, InputError, WtacrsWarning
 from wtacrs.estimators.core.mask_floor import MASK_FLOOR
 from wtacrs.integration.context.mask_watch import MaskedGradient, check_masked_gradient
 from wtacrs.integration.context.sampling_state import (
@@ -36,6 +36,7 @@ from wtacrs.integration.context.sampling_state import (
     misled_layers,
     sampling_state,
 )
+from wtacrs.integration.layers.choice import made_of_argument
 from wtacrs.integration.layers.convert import approximate_, restore_
 from wtacrs.integration.layers.estimated_weight_grad import (
     MIN_ELEMENTS,
@@ -46,6 +47,8 @@ from wtacrs.integration.layers.least_elements import checked_min_elements
 from wtacrs.integration.layers.linear_layers import filter_of
 from wtacrs.integration.measure.kept_bytes import KeptBytes, KeptBytesProbe, LayerBytes, training_layers
 from wtacrs.integration.score_memory.gradient_norms import GradientNorms, gradient_norms_of
+from wtacrs.validation.arguments import checked_integer
+from wtacrs.validation.patterns import checked_patterns
 from wtacrs.validation.records.receipt import Receipt, receipt_lines
 from wtacrs.validation.seeds import checked_seed
 
@@ -96,8 +99,8 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         receipt: what the conversion promised to keep beside what is kept, of the first measurement, which logs it too.
 
     Raises:
-        InputError: on an unusable spec or number, here; when training begins, if there is nothing to convert, if the
-            checkpoint was trained otherwise, or if the model is replicated in one process (`nn.DataParallel`).
+        InputError: on an unusable spec, number or pattern, here; when training begins, if there is nothing to convert, if
+            the checkpoint was trained otherwise, or if the model is replicated in one process (`nn.DataParallel`).
     """
 
     def __init__(
@@ -111,12 +114,12 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         mask_floor: float = MASK_FLOOR,
         masked_gradient: MaskedGradient = "warn",
     ) -> None:
-        if measure_every is not None and measure_every < 1:
-            raise InputError(f"measure_every={measure_every}: an integer from 1, or None, is needed")
+        if measure_every is not None:
+            measure_every = checked_integer(measure_every, "measure_every", least=1, or_none=True)
         if estimator is None and layers is not None:
             raise InputError("layers: need an estimator; without one the model's own conversion is kept")
-        self.estimator = None if estimator is None else repr(make(estimator))
-        self.layers = None if layers is None else list(layers)
+        self.estimator = None if estimator is None else repr(made_of_argument(estimator))
+        self.layers = None if layers is None else checked_patterns(layers)
         self.min_elements = checked_min_elements(min_elements)
         self.measure_every = measure_every
         check_mask_floor(mask_floor)

@@ -16,9 +16,16 @@ from wtacrs.integration.models.lora import require_peft
 from wtacrs.integration.score_memory.kinds import TRAINING_SCORES, known_training_scores
 from wtacrs.integration.training.defaults import LEARNING_RATE, NEW_MODEL_LEARNING_RATE
 from wtacrs.integration.training.tensorboard import require_tensorboard
+from wtacrs.validation.arguments import shown
 from wtacrs.validation.seeds import ACCEPTED_SEEDS, is_seed
 
 Schedule = Literal["linear", "cosine", "constant"]
+
+
+_NUMBERS = (
+    "epochs", "steps", "batch_size", "accumulation", "lr", "warmup", "weight_decay", "clip", "max_length", "mask_floor",
+    "lora_rank", "lora_alpha", "eval_every", "save_every",
+)  # fmt: skip
 
 
 class FinetuneConfig(BaseModel):
@@ -94,9 +101,16 @@ class FinetuneConfig(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "config"
-            given = "" if first["type"] in ("missing", "extra_forbidden") else f"={first['input']!r}"
+            given = "" if first["type"] in ("missing", "extra_forbidden") else f"={shown(first['input'])}"
             message = first["msg"].removeprefix("Value error, ")
             raise InputError(message if not first["loc"] else f"{where}{given}: {message}") from None
+
+    @field_validator(*_NUMBERS, mode="before")
+    @classmethod
+    def _no_bool(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError("must be a number, which True and False are not here")
+        return value
 
     @field_validator("epochs", "lr", "clip", "lora_alpha")
     @classmethod
@@ -118,6 +132,13 @@ class FinetuneConfig(BaseModel):
         if not is_seed(value):
             raise ValueError(f"must be {ACCEPTED_SEEDS}")
         return int(value)
+
+    @field_validator("layers")
+    @classmethod
+    def _at_least_one_pattern(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is not None and not value:
+            raise ValueError("must have at least one pattern, or be None")
+        return value
 
     @field_validator("warmup", "weight_decay")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -10,7 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from wtacrs.estimators import InputError, make
+from wtacrs.estimators import InputError
+from wtacrs.integration.layers.choice import made_of_argument
 from wtacrs.integration.models.loading import load_tokenizer, small_t5
 from wtacrs.integration.progress import progress_display
 from wtacrs.integration.tasks.span_corruption import (
@@ -22,6 +24,7 @@ from wtacrs.integration.tasks.span_corruption import (
 )
 from wtacrs.integration.training.checkpoints import save_checkpoint
 from wtacrs.integration.training.defaults import NEW_MODEL_LEARNING_RATE
+from wtacrs.validation.arguments import check_kind, checked_integer, is_number
 from wtacrs.validation.files import check_folder
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.pretrain import PretrainingPoint, PretrainingResult
@@ -61,17 +64,18 @@ class PretrainingConfig:
     train_limit: int | None = None
 
     def __post_init__(self) -> None:
-        if self.size not in SIZES:
+        if self.size not in list(SIZES):
             raise InputError(f"size={self.size!r}: must be {', '.join(SIZES)}")
         for name in ("steps", "batch_size", "save_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
-        if not self.lr > 0:
-            raise InputError(f"lr={self.lr}: must be greater than 0")
+            checked_integer(getattr(self, name), name, least=1)
+        if self.train_limit is not None:
+            checked_integer(self.train_limit, "train_limit", least=1, or_none=True)
+        if not is_number(self.lr) or not 0 < self.lr < math.inf:
+            raise InputError(f"lr={self.lr!r} must be a finite number greater than 0")
         if self.precision not in ("fp32", "bf16"):
             raise InputError(f"precision={self.precision!r}: must be fp32 or bf16")
         if self.estimator is not None:
-            make(self.estimator)
+            made_of_argument(self.estimator)
         checked_seed(self.seed)
         piece_length(self.max_length)
 
@@ -100,8 +104,12 @@ def pretrain(
         progress: show a progress line on stderr.
 
     Raises:
-        InputError: on an unusable corpus or tokenizer, and on a folder that holds a run, or none to resume.
+        InputError: on an unusable argument, and on a folder that holds a run, or none to resume.
     """
+    check_kind(config, "config", PretrainingConfig)
+    check_kind(tokenizer, "tokenizer", str)
+    check_kind(corpus, "corpus", Path)
+    check_kind(out, "out", Path)
     check_folder("out", out)
     checkpoint = _checkpoint(out, resume=resume, overwrite=overwrite)
     files = corpus_files(corpus)

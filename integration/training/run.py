@@ -47,6 +47,7 @@ from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.integration.training.evaluation import Evaluator
 from wtacrs.integration.training.loop import TrainingLoop
 from wtacrs.integration.training.tensorboard import FOLDER, EventLog
+from wtacrs.validation.arguments import check_callable, check_flag, check_kind
 from wtacrs.validation.records.base import hyphenated, stamp
 from wtacrs.validation.records.receipt import Receipt, receipt_lines
 from wtacrs.validation.records.results import load_result, write_text
@@ -99,8 +100,12 @@ def finetune(
 
     Raises:
         InputError: if the state to resume from does not fit, the tokenizer cannot spell the answers, or the
-            training loss is not finite (`lr` too large, say), or if scores are remembered in several processes.
+            training loss is not finite (`lr` too large, say), if scores are remembered in several processes, or if an
+            argument is not of the type that is said here.
     """
+    _check_arguments(config, task, model, tokenizer)
+    check_flag(progress, "progress")
+    check_callable(on_point, "on_point", takes="an evaluation's point")
     trained = _prepared(model, config)
     trainable = sum(parameter.numel() for parameter in trained.parameters() if parameter.requires_grad)
     try:
@@ -147,6 +152,15 @@ def finetune(
     if run.folder is not None:
         write_text(run.folder / "result.json", result.model_dump_json(indent=2) + "\n")
     return result
+
+
+def _check_arguments(config: object, task: object, model: object, tokenizer: object) -> None:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    check_kind(config, "config", FinetuneConfig)
+    check_kind(task, "task", TaskData)
+    check_kind(model, "model", PreTrainedModel)
+    check_kind(tokenizer, "tokenizer", PreTrainedTokenizerBase)
 
 
 def finished_result(config: FinetuneConfig, task: TaskData, model: str) -> TrainingResult | None:

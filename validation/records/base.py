@@ -54,13 +54,19 @@ class Stamp(Record):
 
 @cache
 def processor() -> str:
-    """Name of the processor and the instruction set that torch's kernels use; both decide how sums are rounded."""
+    """Name of the processor and the instruction set that torch's kernels use; both decide how sums are rounded.
+
+    Where the system tells family and model they belong to the name, which hosts of virtual machines cut short.
+    """
     name = platform.processor() or platform.machine()
     if (cpuinfo := Path("/proc/cpuinfo")).exists():
-        fields = (
-            line.partition(":") for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-        )
-        name = next((value.strip() for key, _, value in fields if key.strip() == "model name"), name)
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+        found: dict[str, str] = {}
+        for key, _, value in (line.partition(":") for line in lines):
+            found.setdefault(key.strip(), value.strip())
+        name = found.get("model name", name)
+        if "cpu family" in found and "model" in found:
+            name += f" {found['cpu family']}/{found['model']}"
     return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 

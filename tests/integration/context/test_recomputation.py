@@ -237,7 +237,8 @@ def test_nothing_is_known_of_layers_where_two_passes_are_run_again_at_once() -> 
 
 
 def test_tensors_of_an_output_are_found_in_what_models_return() -> None:
-    a, b, c = (torch.zeros(2, requires_grad=True) for _ in range(3))
-    found = list(tensors_with_gradient({"x": [a, (b, 3)], "y": None, "z": torch.zeros(2), "c": c}))
+    leaf = torch.zeros(2, requires_grad=True)
+    a, b, c = (leaf + 1 for _ in range(3))
+    found = list(tensors_with_gradient({"x": [a, (b, 3)], "y": None, "z": torch.zeros(2), "c": c, "leaf": leaf}))
     assert [id(t) for t in found] == [id(a), id(b), id(c)]
     assert list(tensors_with_gradient("text")) == []

@@ -97,18 +97,62 @@ def test_parts_that_were_converted_by_themselves_have_states_of_their_own() -> N
         ({}, r"state: is of converted modules \[\], and the model has \[''\]"),
         ({"encoder": {}}, r"converted modules \['encoder'\]"),
         (3, "converted modules 3"),
-        ({"": {"seed": 1, "passes": 0}}, r"state\['misled'\]=None must be a dict"),
-        ({"": {"seed": "one", "passes": 0, "misled": {}}}, r"state\['seed'\]='one' must be an int"),
-        ({"": {"seed": 1, "passes": True, "misled": {}}}, r"state\['passes'\]=True must be an int"),
+        ({"": None}, r"^state\[''\]=None must be a dict of seed, passes and misled$"),
+        ({"": {"seed": 1, "passes": 0}}, r"^state\[''\]\['misled'\]=None must be a dict"),
+        *(
+            (
+                {"": {"seed": seed, "passes": 0, "misled": {}}},
+                rf"\['seed'\]={seed!r} must be an int from 0 to 1844",
+            )
+            for seed in ("one", -1, 2**64)
+        ),
+        *(
+            ({"": {"seed": 1, "passes": passes, "misled": {}}}, rf"\['passes'\]={passes!r} must be an int from 0$")
+            for passes in (True, -1, 1.0)
+        ),
+        ({"": {"seed": 1, "passes": 0, "misled": ["lm_head"]}}, r"\['misled'\]=\['lm_head'\] must be a dict"),
+        *(
+            (
+                {"": {"seed": 1, "passes": 0, "misled": {"lm_head": share}}},
+                rf"\['lm_head'\]={share!r} must be a number",
+            )
+            for share in ("x", True, -0.1, 1.5, float("nan"), float("inf"))
+        ),
+        (
+            {"": {"seed": 1, "passes": 0, "misled": {"head": 0.5}}},
+            r"^state\[''\]\['misled'\] names 'head', none of the 33 converted layers: encoder\.",
+        ),
     ],
 )
-def test_another_state_is_refused(state: object, fragment: str) -> None:
+def test_another_state_is_refused(unchecked: None, state: object, fragment: str) -> None:
     model = tiny_t5()
     approximate_(model, SPEC, min_elements=0)
     before = sampling_state(model)
     with pytest.raises(InputError, match=fragment):
         load_sampling_state(model, state)  # type: ignore[arg-type]
     assert sampling_state(model) == before
+
+
+def test_nothing_is_changed_if_one_part_is_refused() -> None:
+    model = tiny_t5()
+    for part in (model.encoder, model.decoder):
+        approximate_(part, SPEC, seed=1)
+    before = sampling_state(model)
+    wrong = {name: {"seed": 2, "passes": 3, "misled": {}} for name in before}
+    wrong["decoder"]["misled"] = {"block.0": 0.5}
+    with pytest.raises(InputError, match=r"state\['decoder'\]\['misled'\] names 'block\.0'"):
+        load_sampling_state(model, wrong)
+    assert sampling_state(model) == before
+
+
+def test_any_seed_of_torch_is_accepted() -> None:
+    model = tiny_t5()
+    torch.manual_seed(-1)
+    approximate_(model, SPEC)
+    state = sampling_state(model)
+    assert state[""]["seed"] == 2**64 - 1
+    load_sampling_state(model, state)
+    assert sampling_state(model) == state
 
 
 def test_processes_agree_on_the_layers_that_masks_misled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,18 @@ from typing import Any
 
 import pytest
 import torch
-from peft import AdaLoraConfig, IA3Config, LoraConfig, VeraConfig, get_peft_model
+from peft import (
+    AdaLoraConfig,
+    BOFTConfig,
+    FourierFTConfig,
+    IA3Config,
+    LoHaConfig,
+    LoraConfig,
+    RandLoraConfig,
+    ShiraConfig,
+    VeraConfig,
+    get_peft_model,
+)
 from support.architectures import ARCHITECTURES, build
 from support.lora_models import with_lora
 from support.models import bert_batch, t5_batch, tiny_bert, tiny_t5
@@ -93,7 +104,7 @@ def test_every_reason() -> None:
         "attention.out_proj": "never called: its attention takes the weight alone",
         "lstm.weight_ih_l0": bare("LSTM"),
         "lstm.weight_hh_l0": bare("LSTM"),
-        "experts.up": bare("Experts"),
+        "experts.up": bare("tests' Experts"),
         "bilinear.weight": bare("Bilinear"),
         "doubled": SUBCLASS,
         "lazy": LAZY,
@@ -230,6 +241,41 @@ def test_adapters_whose_linear_layers_are_all_frozen(config: Any) -> None:
     assert warned == [f"{len(found)} layers converted, none of them trains: nothing is saved"]
 
 
+@pytest.mark.parametrize(
+    ("config", "matrices"),
+    [
+        (LoHaConfig(**TARGETS), {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}),
+        (BOFTConfig(**TARGETS, boft_block_size=4), {"boft_R"}),
+        (RandLoraConfig(**TARGETS, r=4), {"randlora_lambda", "randlora_gamma"}),
+        (FourierFTConfig(**TARGETS, n_frequency=10), set()),  # vectors alone, as the next two
+        (VeraConfig(**TARGETS), set()),
+        (ShiraConfig(**TARGETS, r=2), set()),
+    ],
+    ids=lambda entry: type(entry).__name__,
+)
+def test_matrices_of_adapters_are_told_with_the_package_of_their_class(config: Any, matrices: set[str]) -> None:
+    model = peft(config)
+    found, warned = convert(model)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    told = {name: reason for name, reason in found.exact.items() if name in trained}
+    assert {name.split(".")[-2] for name in told} == matrices
+    assert set(told.values()) <= {bare("peft's Linear")}
+    shapes = {name: parameter.squeeze().ndim for name, parameter in model.named_parameters()}
+    assert {name for name in trained if shapes[name] >= 2} == told.keys()
+    assert warned == [f"{len(found)} layers converted, none of them trains: nothing is saved"]
+
+
+def test_a_matrix_beside_the_weight_of_a_subclass_of_linear_is_told() -> None:
+    class Adapted(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(4, 4)
+            self.down, self.ups = nn.Parameter(torch.ones(2, 4)), nn.ParameterList([torch.ones(4, 2)])
+
+    found, _ = convert(nn.Sequential(Adapted(), nn.Linear(4, 40)))
+    adapted = bare("tests' Adapted")
+    assert found.exact == {"0": SUBCLASS, "0.down": adapted, "0.ups.0": adapted}
+
+
 def test_a_frozen_model() -> None:
     _, warned = convert(tiny_t5().requires_grad_(False))
     assert warned == ["33 layers converted, none of them trains: nothing is saved"]
@@ -241,7 +287,7 @@ def test_parameters_are_told_of_the_module_that_uses_them() -> None:
     """Not of a container, or of a parametrization; an adapter of a look-up is a look-up."""
     found, _ = convert(peft(AdaLoraConfig(**TARGETS, total_step=9)))
     a = next(reason for name, reason in found.exact.items() if name.endswith("query.lora_A.default"))
-    assert a == bare("SVDLinear")
+    assert a == bare("peft's SVDLinear")
     model = nn.Sequential(nn.MultiheadAttention(4, 2), nn.Linear(4, 40), nn.Conv1d(4, 4, 2), nn.Embedding(4, 4))
     for module, name in ((model[0], "in_proj_weight"), (model[2], "weight"), (model[3], "weight")):
         parametrize.register_parametrization(module, name, nn.Identity())

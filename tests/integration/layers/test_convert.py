@@ -104,6 +104,7 @@ def test_another_mapping_is_the_whole_truth_and_restore_undoes_it() -> None:
         ({"*": SPEC, "pooler": "exact"}, "estimator: pattern='pooler' fits none of the 33 layers"),
         ({"*": "wta(budget=0.3)"}, r"estimator\['\*'\]='wta\(budget=0.3\)': unknown estimator 'wta'"),
         ({"*": 3}, r"estimator\['\*'\]=3: spec must be a string"),
+        ({0: SPEC}, r"estimator: pattern=0 must be a text that fits names of layers"),
         ({}, "estimator={} names no layer"),
         ("crs", "estimator='crs': .*needs budget"),
         (0.3, r"estimator=0\.3: spec must be a string"),
@@ -115,6 +116,21 @@ def test_a_choice_that_cannot_be_used_names_the_argument(unchecked: None, choice
         approximate_(model, choice)
     assert not estimators(model)
     assert not model._forward_pre_hooks
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"share_inputs": "no"}, "share_inputs='no' must be True or False"),
+        ({"filter_fn": 3}, "filter_fn=3 must be a function of a layer and its name, or None"),
+        ({"filter_fn": "0"}, "filter_fn='0' must be a function"),
+    ],
+)
+def test_an_option_of_another_type_is_named(unchecked: None, options: dict[str, object], message: str) -> None:
+    model = tiny_t5()
+    with pytest.raises(InputError, match=message):
+        approximate_(model, SPEC, **options)
+    assert not estimators(model)
 
 
 def test_exact_may_be_said_of_a_layer_that_cannot_be_converted() -> None:

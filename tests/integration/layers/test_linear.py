@@ -12,7 +12,7 @@ from support.strategies import DTYPES
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
-from wtacrs.estimators import make, saved_bytes
+from wtacrs.estimators import InputError, make, saved_bytes
 from wtacrs.integration.layers.function import sampled_linear
 from wtacrs.integration.layers.linear import ApproxLinear
 
@@ -182,12 +182,14 @@ def test_functional_gradients_agree_with_backward() -> None:
         torch.testing.assert_close(gradients[name], parameter.grad)
 
 
-def test_a_second_derivative_is_refused() -> None:
-    _, layer = pair()
+def test_a_second_derivative_by_the_input_is_exact() -> None:
+    stock, layer = pair()
     x = torch.randn(4, 12, requires_grad=True)
-    (first,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        first.sum().backward()
+    found = []
+    for each in (stock, layer):
+        (first,) = torch.autograd.grad(each(x).square().sum(), x, create_graph=True)
+        found += torch.autograd.grad(first.sum(), x)
+    torch.testing.assert_close(*found)
 
 
 COMPILED = """
@@ -210,6 +212,12 @@ def test_compiled_layer_draws_anew_at_each_step() -> None:
     """In a process of its own: the signature checks of the tests are nothing to compile."""
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("spec", ["x", 3, None])
+def test_an_unusable_spec_names_the_argument(unchecked: None, spec: Any) -> None:
+    with pytest.raises(InputError, match=f"^estimator={spec!r}: "):
+        ApproxLinear(4, 4, estimator=spec)
 
 
 def test_the_layer_says_what_it_is() -> None:

@@ -152,12 +152,48 @@ def test_what_cannot_be_captured(tmp_path: Path) -> None:
     unlabelled = {key: value for key, value in bert_batch().items() if key != "labels"}
     with pytest.raises(InputError, match="pass labels in the batches, or loss_fn"):
         capture(tiny_bert(), [unlabelled], path)
+    with pytest.raises(InputError, match="or no layer needs a gradient"):
+        capture(tiny_bert().requires_grad_(False), [bert_batch()], path)
     broken = tiny_bert()
     with torch.no_grad():
         broken.classifier.weight.fill_(float("inf"))
     with pytest.raises(InputError, match="NaN or infinite"):
         capture(broken, [bert_batch()], path)
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batches": 3}, "batches=3 must be a list, or the like, of mappings, one per batch"),
+        ({"batches": {"input_ids": 1}}, r"batches={'input_ids': 1} must be a list"),
+        ({"batches": ["text"]}, r"batches\[0\]='text' must be a mapping"),
+        ({"path": 3}, "path=3 must name a file"),
+        ({"path": "."}, r"path='\.' must name a file"),
+        ({"earlier": "x"}, r"earlier='x' must be a torch\.nn\.Module"),
+        ({"filter_fn": "0"}, "filter_fn='0' must be a function of a layer and its name, or None"),
+        ({"loss_fn": 3}, "loss_fn=3 must be a function of the model's output, or None"),
+        (
+            {"loss_fn": lambda output: output.logits},
+            r"loss_fn: gave shape \[3, 2\]; a tensor of one number is needed",
+        ),
+        ({"loss_fn": lambda output: 1.0}, "loss_fn: gave float"),
+        ({"loss_fn": lambda output: output.loss.detach()}, "loss_fn: gave a tensor without a gradient"),
+        ({"progress": True}, "progress=True must be a function of the number of batches done, or None"),
+        (
+            {"metadata": {"a": torch.zeros(9, 9)}},
+            r"metadata={[^\n]* must be a mapping that JSON can hold: [^\n]*$",
+        ),
+        ({"metadata": 3}, "metadata=3 must be a mapping that JSON can hold"),
+    ],
+)
+def test_an_argument_of_another_type_is_named(
+    unchecked: None, changes: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    usual = {"batches": [bert_batch()], "path": tmp_path / "c.safetensors"}
+    with pytest.raises(InputError, match=message):
+        capture(tiny_bert(), **(usual | changes))
+    assert not list(tmp_path.iterdir())
 
 
 def test_files_that_are_no_captures(tmp_path: Path, t5_captures: Captures) -> None:

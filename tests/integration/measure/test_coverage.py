@@ -14,6 +14,7 @@ from support.models import bert_batch, t5_batch, tiny_bert, tiny_t5
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
+from wtacrs.estimators import InputError
 from wtacrs.integration.cli import main
 from wtacrs.integration.layers.convert import approximate_, restore_
 from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
@@ -145,6 +146,19 @@ def test_weights_that_are_no_plain_parameters(converted: bool) -> None:
     found = coverage(model, {"x": torch.randn(3, 8)}, min_elements=0)  # the lazy layer has a shape since
     assert [entry.gradient for entry in found if entry.pattern in ("pruned", "lazy")] == ["estimated"] * 2
     assert sum(entry.parameters for entry in found) == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch": torch.zeros(2)}, r"batch=tensor.* must be a mapping of the forward pass's arguments by name"),
+        ({"filter_fn": 3}, "filter_fn=3 must be a function"),
+        ({"min_elements": True}, "min_elements=True must be an integer from 0"),
+    ],
+)
+def test_an_argument_of_another_type_is_named(unchecked: None, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        coverage(tiny_bert(), **changes)
 
 
 def test_the_filter_decides() -> None:

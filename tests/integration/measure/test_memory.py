@@ -180,6 +180,25 @@ def test_what_cannot_be_measured() -> None:
     assert not [module for module in model.modules() if isinstance(module, ApproxLinear)]
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch": "text"}, "batch='text' must be a mapping"),
+        ({"batch": {}}, "batch={} must hold tensors"),
+        ({"batch": {"labels": 3}}, "batch={'labels': 3} must hold tensors"),
+        ({"estimator": "x"}, "estimator='x': unknown estimator"),
+        ({"checkpointing": "no"}, "checkpointing='no' must be True or False"),
+        ({"precision": "fp8"}, "precision='fp8' must be 'fp32' or 'bf16'"),
+        ({"estimator": SPEC, "layers": "lm_head"}, "layers='lm_head' must be a list of at least one pattern"),
+    ],
+)
+def test_an_argument_of_another_type_is_named(unchecked: None, changes: dict[str, Any], message: str) -> None:
+    model = tiny_t5()
+    with pytest.raises(InputError, match=message):
+        step_memory(model, **({"batch": t5_batch()} | changes))
+    assert not any(isinstance(module, ApproxLinear) for module in model.modules())
+
+
 def test_live_bytes_follow_what_is_made_and_freed() -> None:
     before = torch.ones(1000)
     with LiveBytes() as live:

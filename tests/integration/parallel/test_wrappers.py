@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,11 +16,40 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DataParallel
 
 from wtacrs.estimators import InputError
+from wtacrs.integration.context.sampling_state import load_sampling_state, sampling_state
 from wtacrs.integration.layers.convert import approximate_, restore_
 from wtacrs.integration.layers.linear import ApproxLinear
 from wtacrs.integration.measure.capture import capture
 from wtacrs.integration.measure.coverage import coverage
+from wtacrs.integration.measure.memory import step_memory
 from wtacrs.integration.parallel.wrappers import replicated, unwrapped
+
+
+@pytest.mark.parametrize("model", ["x", None, nn.Linear, torch.zeros(9, 9)], ids=str)
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda model: approximate_(model, "crs(budget=0.3)"),
+        restore_,
+        sampling_state,
+        lambda model: load_sampling_state(model, {}),
+        lambda model: capture(model, [], "never written"),
+        coverage,
+        lambda model: step_memory(model, t5_batch()),
+    ],
+    ids=[
+        "approximate_",
+        "restore_",
+        "sampling_state",
+        "load_sampling_state",
+        "capture",
+        "coverage",
+        "step_memory",
+    ],
+)
+def test_what_is_no_model_is_named(unchecked: None, use: Callable[[Any], Any], model: Any) -> None:
+    with pytest.raises(InputError, match=r"^model=[^\n]* must be a torch\.nn\.Module$"):
+        use(model)
 
 
 def test_the_model_inside() -> None:

@@ -400,7 +400,7 @@ def test_rows_that_cannot_be_told_are_sampled_by_their_norms() -> None:
             assert not [layer for layer in norms.state_dict()["averages"] if "pooler" in layer]
 
 
-def test_bad_input_is_named() -> None:
+def test_bad_input_is_named(unchecked: None) -> None:
     model = tiny_bert()
     with pytest.raises(InputError, match="scores='stale' must be one of 'row-norms', 'last-seen', 'by-token'"):
         approximate_(model, SPEC, scores="stale")
@@ -423,6 +423,11 @@ def test_bad_input_is_named() -> None:
         (lambda: LastSeenNorms(floor=0.0), "floor=0.0"),
         (lambda: LastSeenNorms(Path("nowhere at all")), "folder=nowhere at all"),
         (lambda: TokenNorms(decay=1.0), "decay=1.0"),
+        (lambda: TokenNorms(decay="x"), "decay='x'"),
+        (lambda: TokenNorms(floor=True), "floor=True"),
+        (lambda: LastSeenNorms("tests"), "folder=tests must be the Path of a folder"),
+        (lambda: TokenNorms(1.5), "vocabulary=1.5 must be an integer from 1, or None"),
+        (lambda: PositionNorms(True), "longest=True must be an integer from 1"),
         (lambda: TokenNorms(0), "vocabulary=0"),
         (lambda: PositionNorms(0), "longest=0"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -205,16 +206,21 @@ def test_results_are_taken_over_into_the_readme(done: tuple[Path, ExperimentResu
     result = nothing.model_copy(update={"rows": rows})
     assert numbers.experiment_numbers([nothing, result]).head[1:] == numbers.experiment_numbers([result]).head[1:]
     (tmp_path / numbers.FOLDER).mkdir(parents=True)
+    (tmp_path / numbers.GALLERY).mkdir(parents=True)
+    shutil.copy(numbers.MASKS, tmp_path / numbers.MASKS)
     write_result(tmp_path / "run" / "experiment.json", result)
     write_result(tmp_path / numbers.NUMBERS, NumbersResult(stamp=result.stamp, tables=[]))
-    (tmp_path / "README.md").write_text("<!-- numbers: experiments -->\n<!-- end -->\n")
+    (tmp_path / "README.md").write_text(
+        "".join(f"<!-- numbers: {name} -->\n<!-- end -->\n" for name in ("experiments", "masks"))
+    )
     arguments = [str(tmp_path / "run"), "--root", str(tmp_path)]
     assert numbers.main(arguments) == 2  # not one of the experiments there
     (tmp_path / numbers.FOLDER / "tiny.toml").write_text(TEXT)
     assert numbers.main(arguments) == 0
     assert numbers.committed(tmp_path / numbers.FOLDER) == [result]
     assert (tmp_path / numbers.GALLERY / "experiment_tiny.png").exists()
-    head, _, majority, exact, half = (tmp_path / "README.md").read_text().splitlines()[1:-1]
+    table = (tmp_path / "README.md").read_text().partition("<!-- end -->")[0]
+    head, _, majority, exact, half = table.splitlines()[1:]
     assert "tiny, accuracy, 2 seeds" in head
     assert majority.endswith(f"{100 * result.majority:.1f} |")
     assert exact.startswith(f"| exact | {100 * result.rows[0].mean:.1f} ± ")

@@ -99,9 +99,9 @@ def trainer(
     )
 
 
-def opposite_masks(_: bool, arguments: dict[str, Any]) -> list[torch.Tensor]:
+def opposite_masks(_: bool, arguments: dict[str, Any]) -> list[tuple[torch.Tensor, torch.Tensor]]:
     mask = arguments.get("attention_mask")
-    return [mask == 0] if isinstance(mask, torch.Tensor) and mask.ndim == 2 else []
+    return [(mask, mask == 0)] if isinstance(mask, torch.Tensor) and mask.ndim == 2 else []
 
 
 def wtacrs(spec: str | None = SPEC, **changes: Any) -> WtacrsCallback:
@@ -417,7 +417,7 @@ def test_masks_that_mislead_are_logged_and_stay_so_over_evaluations_and_checkpoi
 ) -> None:
     """Masks of the opposite convention: resumed bit by bit, from a checkpoint that knows the layers."""
     monkeypatch.setattr(
-        "wtacrs.integration.context.forward_context.masks_from_arguments",
+        "wtacrs.integration.context.forward_context.mask_sources",
         opposite_masks,
     )
     settings = {**SAVED, "eval_strategy": "steps", "eval_steps": 2}
@@ -454,8 +454,19 @@ def test_draws_differ_by_the_seed_of_the_run_or_the_callback(tmp_path: Path) -> 
         ({"seed": 2**32}, f"seed={2**32} must be an integer from 0"),
         ({"mask_floor": 0.0}, "mask_floor=0.0 must be a float"),
         ({"masked_gradient": "shout"}, "masked_gradient='shout' must be one of 'warn', 'raise', 'ignore'"),
+        (
+            {"layers": "classifier"},
+            "layers='classifier' must be a list of at least one pattern, as in ['classifier']",
+        ),
+        ({"layers": 3}, "layers=3 must be a list of at least one pattern"),
+        ({"measure_every": 0}, "measure_every=0 must be an integer from 1, or None"),
+        ({"measure_every": 1.5}, "measure_every=1.5 must be an integer from 1, or None"),
+        ({"measure_every": True}, "measure_every=True must be an integer from 1, or None"),
+        ({"measure_every": "5"}, "measure_every='5' must be an integer from 1, or None"),
+        ({"spec": "x"}, "estimator='x': unknown estimator 'x'"),
+        ({"spec": {"*": SPEC}}, "spec must be a string"),
     ],
 )
-def test_bad_options_are_refused_at_once(options: dict[str, Any], fragment: str) -> None:
+def test_bad_options_are_refused_at_once(unchecked: None, options: dict[str, Any], fragment: str) -> None:
     with pytest.raises(InputError, match=re.escape(fragment)):
         wtacrs(**options)

@@ -38,7 +38,7 @@ from wtacrs.integration.models.loading import small_t5, task_tokenizer
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.tasks.encoding import encode
 from wtacrs.integration.training import checkpoints
-from wtacrs.integration.training.config import DEMO
+from wtacrs.integration.training.config import _NUMBERS, DEMO
 from wtacrs.integration.training.evaluation import Evaluator
 from wtacrs.integration.training.loop import TrainingLoop, epoch_steps
 from wtacrs.integration.training.run import finetune
@@ -397,6 +397,10 @@ def test_without_tensorboard_one_line(tmp_path: Path, monkeypatch: pytest.Monkey
         ({"tensorboard": True}, "tensorboard=True needs out"),
         ({"schedule": "constant_with_warmup"}, "schedule="),
         ({"epoch": 3}, "epoch"),
+        *(({name: True}, f"{name}=True: must be a number") for name in _NUMBERS),
+        ({"layers": ()}, "layers=(): must have at least one pattern"),
+        ({"layers": "classifier"}, "layers='classifier': "),
+        ({"lr": [[0.1] * 99] * 9}, "lr=[[0.1, "),
     ],
 )
 def test_bad_settings_are_one_line(changes: dict[str, Any], named: str) -> None:
@@ -404,6 +408,25 @@ def test_bad_settings_are_one_line(changes: dict[str, Any], named: str) -> None:
         CONFIG.but(**changes)
     assert named in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"config": {"steps": 3}}, r"config={'steps': 3} must be a FinetuneConfig"),
+        ({"task": "shades"}, "task='shades' must be a TaskData"),
+        ({"model": "t5-small"}, "model='t5-small' must be a PreTrainedModel"),
+        ({"tokenizer": None}, "tokenizer=None must be a PreTrainedTokenizerBase"),
+        ({"progress": "no"}, "progress='no' must be True or False"),
+        ({"on_point": 3}, "on_point=3 must be a function"),
+    ],
+)
+def test_an_argument_of_another_type_is_named(
+    unchecked: None, tokenizer: PreTrainedTokenizerBase, changes: dict[str, Any], message: str
+) -> None:
+    usual = {"config": CONFIG, "task": TASK, "model": tiny(tokenizer), "tokenizer": tokenizer}
+    with pytest.raises(InputError, match=message):
+        finetune(**(usual | changes))
 
 
 def test_demo_settings() -> None:
@@ -438,8 +461,8 @@ def test_masks_that_mislead_are_in_the_result_and_in_the_state(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "wtacrs.integration.context.forward_context.masks_from_arguments",
-        lambda _, arguments: [mask == 0 for mask in [arguments.get("attention_mask")] if is_mask(mask)],
+        "wtacrs.integration.context.forward_context.mask_sources",
+        lambda _, arguments: [(mask, mask == 0) for mask in [arguments.get("attention_mask")] if is_mask(mask)],
     )
     config = CONFIG.but(steps=4, batch_size=32, eval_every=2, estimator="wta_crs(budget=0.3)", out=tmp_path)
     result = finetune(config, TASK, tiny(tokenizer), tokenizer)

@@ -154,15 +154,41 @@ def test_the_command_trains_what_the_others_load(
         ({"steps": 0}, "steps=0"),
         ({"lr": 0.0}, "lr=0.0"),
         ({"precision": "fp8"}, "precision='fp8'"),
-        ({"estimator": "csr"}, "unknown estimator"),
+        ({"estimator": "csr"}, "estimator='csr': unknown estimator"),
+        ({"size": []}, r"size=\[\]"),
+        *(
+            ({name: True}, f"{name}=True must be an integer from 1")
+            for name in ("steps", "batch_size", "save_every")
+        ),
+        ({"steps": "5"}, "steps='5' must be an integer from 1"),
+        ({"train_limit": 0}, "train_limit=0 must be an integer from 1, or None"),
+        *(({"lr": lr}, f"lr={lr!r} must be a finite number greater than 0") for lr in (True, "1", float("inf"))),
+        ({"max_length": 64.0}, "max_length=64.0 must be an integer from 4"),
         ({"max_length": 3}, "max_length=3"),
         ({"seed": -1}, "seed=-1 must be an integer from 0 to 4294967295"),
         ({"seed": 2**32}, "seed=4294967296 must be an integer from 0 to 4294967295"),
     ],
 )
-def test_bad_settings_are_refused(fields: dict[str, object], words: str) -> None:
+def test_bad_settings_are_refused(unchecked: None, fields: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
         PretrainingConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"config": {"steps": 3}}, r"config={'steps': 3} must be a PretrainingConfig"),
+        ({"corpus": "text"}, "corpus='text' must be a Path"),
+        ({"tokenizer": None}, "tokenizer=None must be a str"),
+        ({"out": "runs"}, "out='runs' must be a Path"),
+    ],
+)
+def test_an_argument_of_another_type_is_named(
+    unchecked: None, changes: dict[str, object], words: str, tmp_path: Path
+) -> None:
+    usual = {"config": CONFIG, "corpus": tmp_path, "tokenizer": "t5", "out": tmp_path / "a"}
+    with pytest.raises(InputError, match=words):
+        pretrain(**(usual | changes))
 
 
 def test_bad_corpora_are_refused(corpus: Path, vocabulary: Path, tmp_path: Path) -> None:
