@@ -86,6 +86,7 @@ def step_memory(
         raise InputError(f"batch={shown(batch)} must hold tensors, and labels among them")
     made_of_argument(estimator)
     check_flag(checkpointing, "checkpointing")
+    check_flag(owners, "owners")
     if precision not in ("fp32", "bf16"):
         raise InputError(f"precision={precision!r} must be 'fp32' or 'bf16'")
     if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from wtacrs.validation.arguments import checked_integer
 from wtacrs.validation.records.owners import By, OwnerBytes, shared_bytes
 from wtacrs.validation.records.track_memory import TrackedMemoryResult
 from wtacrs.validation.records.units import megabytes
@@ -34,7 +35,11 @@ def owners_table(result: TrackedMemoryResult, *, by: By = "pattern", rows: int =
         result: the step.
         by: what tells owners apart.
         rows: as many owners are shown; the others have one row.
+
+    Raises:
+        InputError: on another `by`, and on `rows` below 1.
     """
+    rows = checked_integer(rows, "rows", least=1)
     title = f"Kept for the backward pass of {result.model}, MB"
     return owners_rows(title, result.by(by), result.total, shared_bytes(result.kept, by), by=by, rows=rows)
 

@@ -51,6 +51,7 @@ from wtacrs.integration.measure.saved_storages import (
     type_name,
 )
 from wtacrs.integration.score_memory.gradient_norms import gradient_norms_of
+from wtacrs.validation.arguments import check_kind
 from wtacrs.validation.patterns import check_patterns
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.owners import MODEL, NOT_RUN, OUTSIDE, By, KeptStorage, Owner, OwnerBytes, within
@@ -197,6 +198,7 @@ class TrackedMemory:
         return owners_table(self.result, by=by, rows=rows)
 
     def _check(self, pattern: str) -> None:
+        check_kind(pattern, "pattern", str)
         result = self.result
         held = {owner.module for entry in result.kept for owner in entry.owners}
         if not any(within(name, pattern) for name in held):

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
+from wtacrs.estimators.core.errors import InputError
 from wtacrs.validation.patterns import fits, pattern_of
 from wtacrs.validation.records.base import Record
 
@@ -69,7 +70,12 @@ def owner_bytes(kept: Iterable[KeptStorage], by: By = "module") -> list[OwnerByt
     Args:
         kept: the storages.
         by: what tells owners apart: their module; its name with `*` for numbers, and its class; the operation; the class.
+
+    Raises:
+        InputError: on another `by`.
     """
+    if by not in _KEYS:
+        raise InputError(f"by={by!r} must be one of {', '.join(_KEYS)}")
     key_of = _KEYS[by]
     alone: Counter[tuple[str, ...]] = Counter()
     shared: Counter[tuple[str, ...]] = Counter()

@@ -533,6 +533,12 @@ def test_a_name_that_the_model_lacks_is_refused() -> None:
     assert (m.owners("0"), m.freed_by("0")) == ([], 0)  # the batch is the caller's
     with pytest.raises(InputError, match="pattern='encoder' fits none of the 6 modules"):
         m.freed_by("encoder")
+    with pytest.raises(InputError, match="pattern=3"):
+        m.owners(3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="by='name' must be one of module, pattern, operation, type"):
+        m.by("name")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="rows=0"):
+        m.table(rows=0)
 
 
 def test_the_table_fits_100_columns_and_adds_up() -> None:
