@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
@@ -23,7 +24,9 @@ from wtacrs.integration.layers.estimated_weight_grad import (
     EstimatedWeightGrad,
     check_mask_floor,
 )
+from wtacrs.integration.layers.lean import __name__ as LEAN
 from wtacrs.integration.layers.lean.convert import LeanConversion, lean_, make_lean_layer, restore_lean
+from wtacrs.integration.layers.lean.head import restore_head
 from wtacrs.integration.layers.least_elements import checked_min_elements
 from wtacrs.integration.layers.linear_layers import FilterFn, asked_once, linear_layer_names
 from wtacrs.integration.layers.unused_layers import exact_after_all
@@ -301,6 +304,10 @@ def restore_(model: nn.Module) -> list[str]:
             restored.append(name)
         elif was_lean:
             restored.append(name)
+    restored += restore_head(model)
+    attention = sys.modules.get(f"{LEAN}.attention")  # needs transformers; nothing is lean before it is loaded
+    if attention is not None:
+        attention.restore_attention(model)
     return restored
 
 

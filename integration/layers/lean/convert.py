@@ -8,17 +8,19 @@ from typing import Any
 from torch import nn
 
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.integration.layers.dynamic_classes import is_parametrized
+from wtacrs.integration.layers.dynamic_classes import is_parametrized, own_class
 from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
 from wtacrs.integration.layers.lean.activation import ACTIVATIONS, LeanActivation, Terms
 from wtacrs.integration.layers.lean.classes import LeanModule, make_lean, make_unlean, stock_class
 from wtacrs.integration.layers.lean.dropout import LeanDropout
+from wtacrs.integration.layers.lean.head import LeanHead, Mode, check_mode, set_lean_head
 from wtacrs.integration.layers.lean.linear import LeanConv1D, LeanLinear
 from wtacrs.integration.layers.lean.norm import LeanLayerNorm, LeanRMSNorm
 from wtacrs.integration.layers.lean.probes import activation_name, rms_terms
 from wtacrs.integration.layers.linear_layers import conv1d_class, is_linear_layer
 from wtacrs.integration.layers.verdicts import unfit
 from wtacrs.integration.parallel.wrappers import unwrapped
+from wtacrs.validation.arguments import check_flag
 
 LeanFilter = Callable[[nn.Module, str], bool]
 """Called with a module and its name; False leaves it as it is."""
@@ -30,10 +32,21 @@ class LeanConversion(list[str]):
     Attributes:
         found: name → what the module was found to be.
         stays: name of a module without children that stays stock → why.
+        attention: part of the model whose attention stays stock → why; None if none was to be lean.
+        head: output layer that stays stock → why; None if none was to be lean.
     """
 
-    def __init__(self, found: Mapping[str, str] | None = None, stays: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        found: Mapping[str, str] | None = None,
+        stays: Mapping[str, str] | None = None,
+        *,
+        attention: Mapping[str, str] | None = None,
+        head: Mapping[str, str] | None = None,
+    ) -> None:
         self.found, self.stays = dict(found or {}), dict(stays or {})
+        self.attention = None if attention is None else dict(attention)
+        self.head = None if head is None else dict(head)
         super().__init__(self.found)
 
 
@@ -44,7 +57,13 @@ class _Found:
         self.mixin, self.what, self.terms = mixin, what, terms
 
 
-def lean_(model: nn.Module, *, filter_fn: LeanFilter | None = None) -> LeanConversion:
+def lean_(
+    model: nn.Module,
+    *,
+    filter_fn: LeanFilter | None = None,
+    attention: bool = False,
+    head: Mode | None = None,
+) -> LeanConversion:
     """Make norms, dropout, activations and exact linear layers keep less for the backward pass, in place.
 
     Output, gradients and dropout masks are those of the stock model, to rounding: nothing is estimated. Norms keep their
@@ -53,8 +72,8 @@ def lean_(model: nn.Module, *, filter_fn: LeanFilter | None = None) -> LeanConve
     `act(a) * b` keeps a and b.
 
     What a module is is found by what it does: torch's own `nn.LayerNorm`, `nn.Dropout`, `nn.Linear` (and the `Conv1D` of
-    transformers) by class, RMS norms and activations of any library by asking them (see `probes`). All else stays stock,
-    attention and the loss among it.
+    transformers) by class, RMS norms and activations of any library by asking them (see `probes`). All else stays stock;
+    attention and the output layer with its loss do unless they are asked for.
 
     Modules keep their identity, parameters, hooks and state-dict keys, and stay instances of their class. torch's random
     numbers are left alone: under one seed a lean model drops what the stock one drops. The stock path is taken in eval
@@ -66,12 +85,16 @@ def lean_(model: nn.Module, *, filter_fn: LeanFilter | None = None) -> LeanConve
     Args:
         model: any module, wrapped or not as in `approximate_`.
         filter_fn: called with each module that can be converted and its name; False leaves it stock. Default: all.
+        attention: whether models of transformers within keep q, k, v and a bit per probability instead of the
+            probabilities (see `wtacrs.integration.layers.lean.attention`).
+        head: "forward" or "again" for output layers whose logits are never whole in training (see
+            `wtacrs.integration.layers.lean.head`); None for stock ones.
 
     Returns:
         Names of the converted modules; `found` says what they are, `stays` why others stay stock.
 
     Raises:
-        InputError: if nothing can be converted. The model is unchanged.
+        InputError: if nothing can be converted, or on another `head`. The model is unchanged.
 
     >>> model = nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Dropout(0.1), nn.Linear(8, 2), nn.Tanh())
     >>> lean = lean_(model)
@@ -80,6 +103,9 @@ def lean_(model: nn.Module, *, filter_fn: LeanFilter | None = None) -> LeanConve
     >>> lean.stays
     {'4': 'tanh: it keeps its output alone, which the next layer keeps too'}
     """
+    if head is not None:
+        check_mode(head, "head")
+    check_flag(attention, "attention")
     model = unwrapped(model)
     gates = _gating(model.modules())
     found: dict[str, tuple[nn.Module, _Found]] = {}
@@ -100,14 +126,26 @@ def lean_(model: nn.Module, *, filter_fn: LeanFilter | None = None) -> LeanConve
             f"model={type(model).__name__} has no norm, dropout or activation that can keep less"
             + "".join(f"; {name}: {reason}" for name, reason in [*stays.items()][:1])
         )
-    _undo(module for module in model.modules() if module not in {m for m, _ in found.values()})
+    _undo(model.modules())
+    heads = None if head is None else set_lean_head(model, mode=head)
+    parts = _lean_attention(model) if attention else None
+    for name, (module, _) in found.items():
+        if own_class(module) is LeanHead:
+            found[name] = module, _Found(LeanLinear, "output layer, with its loss by pieces of rows")
     for module, what in found.values():
         if isinstance(module, EstimatedWeightGrad):
             module.lean = True
-        else:
+        elif own_class(module) is not LeanHead:
             assert what.mixin is not None
             make_lean(module, what.mixin, what.terms)
-    return LeanConversion({name: what.what for name, (_, what) in found.items()}, stays)
+    names = {name: what.what for name, (_, what) in found.items()}
+    return LeanConversion(names, stays, attention=parts, head=heads)
+
+
+def _lean_attention(model: nn.Module) -> dict[str, str]:
+    from wtacrs.integration.layers.lean.attention import set_lean_attention  # needs transformers
+
+    return set_lean_attention(model)
 
 
 def restore_lean(module: nn.Module) -> bool:

@@ -294,7 +294,7 @@ def linear_cross_entropy(
     Raises:
         InputError: on a mode, reduction or smoothing that is none.
     """
-    _check_mode(mode)
+    check_mode(mode)
     if reduction not in ("mean", "sum", "none"):
         raise InputError(f"reduction={reduction!r} must be mean, sum or none")
     if not 0.0 <= label_smoothing <= 1.0:
@@ -308,9 +308,14 @@ def linear_cross_entropy(
     return loss
 
 
-def _check_mode(mode: object) -> None:
+def check_mode(mode: object, argument: str = "mode") -> None:
+    """Refuse what is no `Mode`.
+
+    Raises:
+        InputError: naming what is accepted.
+    """
     if mode not in ("forward", "again"):
-        raise InputError(f"mode={mode!r} must be forward or again")
+        raise InputError(f"{argument}={mode!r} must be forward or again")
 
 
 class _Source(NamedTuple):
@@ -697,7 +702,7 @@ def set_lean_head(
     Raises:
         InputError: on another mode, or an estimator that draws no rows: what it keeps of X needs dY whole.
     """
-    _check_mode(mode)
+    check_mode(mode)
     design = make(estimator) if isinstance(estimator, str) else estimator
     if design is not None and not isinstance(design, RowEstimator):
         raise InputError(f"estimator={estimator!r}: the output layer is computed by rows; choose a row design")
