@@ -44,11 +44,6 @@ MODELS = {
     "llama": (llama, causal_batch),
     "bert": (tiny_bert, bert_batch),
 }
-    "t5": (t5, t5_batch),
-    "gpt2": (gpt2, causal_batch),
-    "llama": (llama, causal_batch),
-    "bert": (tiny_bert, bert_batch),
-}
 
 
 def step(model: nn.Module, batch: dict[str, Tensor]) -> tuple[float, dict[str, Tensor], int]:
