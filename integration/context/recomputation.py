@@ -36,7 +36,7 @@ class Recomputation:
     @property
     def current(self) -> ForwardPass | None:
         """The forward pass that the backward pass under way in this thread recomputes; None outside of any."""
-        task = _backward_under_way()
+        task = backward_under_way()
         if task is None:
             return None
         if task in self._backwards:
@@ -53,14 +53,14 @@ class Recomputation:
 
     def forget(self) -> None:
         """A new forward pass begins: what an interrupted backward pass of this thread has left is let go."""
-        if self._backwards and _backward_under_way() is None:
+        if self._backwards and backward_under_way() is None:
             mine = threading.get_ident()
             for task, entry in list(self._backwards.items()):
                 if entry.thread == mine:
                     self._backwards.pop(task, None)
 
     def _begin(self, ended: ForwardPass) -> None:
-        task = _backward_under_way()
+        task = backward_under_way()
         if task is None:
             return
         known = self._backwards.get(task)
@@ -76,7 +76,7 @@ class Recomputation:
             entry.recomputes.forget_calls()
 
 
-def _backward_under_way() -> int | None:
+def backward_under_way() -> int | None:
     """Autograd's number for the backward pass that this thread runs."""
     task = torch._C._current_graph_task_id()
     return None if task == -1 else task

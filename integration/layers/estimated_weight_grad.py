@@ -112,18 +112,18 @@ class EstimatedWeightGrad(nn.Module):
         self, current: ForwardPass, input: Float[Tensor, "*batch d"], weight: Float[Tensor, "m d"]
     ) -> Float[Tensor, "*batch m"]:
         """The forward of a layer that knows its forward pass: one sample for all layers that read the input."""
+        x = as_autocast(input)
         sample = self._find_shared(current, input)
         if sample is None:
-            x = as_autocast(input)
             generator = current.generator(self.path, x.device)
-            kept = compressed(self.estimator, x, scores=self._scores(current, input), generator=generator)
+            kept = compressed(self.estimator, x, scores=self._scores(current, x), generator=generator)
             sample = Sample(kept, self.path)
             if self._shares(current):
                 current.shared.add(input, self._terms(input), sample)
         if current.freed is not None and can_share(weight):  # tensors of torch.func have no storage
             current.freed.note(self.path, input, sample.kept, autocast_dtype(input))
         on_grad = self._on_grad(current, sample.leader, input)
-        return sampled_linear(input, weight, self.bias, self.estimator, kept=sample.kept, on_grad=on_grad)
+        return sampled_linear(x, weight, self.bias, self.estimator, kept=sample.kept, on_grad=on_grad)
 
     def takes_recipes(self) -> bool:
         """Whether the ordinary path keeps the recipe of its input where there is one."""

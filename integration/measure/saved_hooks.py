@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from wtacrs.integration.context.recomputation import backward_under_way
 from wtacrs.integration.measure.saved_storages import storages_of
 
 _hooks: Any = torch._C._autograd
@@ -54,7 +55,7 @@ def compiled(model: nn.Module) -> str | None:
 
 def in_a_backward_pass() -> bool:
     """Whether this thread runs one."""
-    return torch._C._current_graph_task_id() != -1
+    return backward_under_way() is not None
 
 
 def references(tensors: Iterable[Tensor]) -> set[StorageWeakRef]:

@@ -52,6 +52,7 @@ from transformers.masking_utils import sdpa_mask
 
 from wtacrs.estimators import WtacrsWarning
 from wtacrs.integration.layers.compression import as_autocast
+from wtacrs.integration.layers.lean.bits import pack, unpack
 from wtacrs.integration.parallel.wrappers import unwrapped
 
 PIECE = 2**21
@@ -192,7 +193,7 @@ class LeanAttention(torch.autograd.Function):
                 dropped, keep = p, None
                 if bits is not None:
                     end = start + _bytes(p.numel())
-                    keep = unpack(bits[start:end], p.shape).view(torch.uint8).to(p.dtype)  # slow from booleans
+                    keep = unpack(bits[start:end], p.shape, p.dtype)
                     start = end
                     do = do * (1.0 / terms.kept)  # fewer numbers than P
                     dropped = p * keep
@@ -331,7 +332,7 @@ class _Draws:
             keep = self._whole[piece.batch, piece.heads, piece.rows].contiguous()
         else:
             keep = torch.empty(shape, dtype=torch.bool, device=self._device).bernoulli_(self._terms.kept)
-        self._packed.append(pack(keep))
+        self._packed.append(pack(keep.view(torch.uint8)))
         return keep
 
     @property
@@ -365,26 +366,6 @@ def quick_keep(shape: torch.Size, dropout: float, device: torch.device) -> Bool[
     words = torch.empty((n + 3) // 4, dtype=torch.int64, device=device).random_(-(2**63), None)
     least = round(dropout * 2**_FOURTH) - 2 ** (_FOURTH - 1)
     return (words.view(torch.int16)[:n] >= least).view(shape)
-
-
-def pack(keep: Bool[Tensor, ...]) -> UInt8[Tensor, " bytes"]:
-    """Eight elements to a byte: bit j of byte i is element i of the j-th eighth."""
-    flat = keep.reshape(-1).view(torch.uint8)
-    if flat.numel() % 8:
-        flat = nn.functional.pad(flat, (0, -flat.numel() % 8))
-    eighths = flat.view(8, -1)
-    packed = eighths[0].clone()
-    for j in range(1, 8):
-        packed |= eighths[j] << j
-    return packed
-
-
-def unpack(packed: UInt8[Tensor, " bytes"], shape: torch.Size) -> Bool[Tensor, ...]:
-    """What `pack` was given."""
-    eighths = torch.empty(8, packed.numel(), dtype=torch.uint8, device=packed.device)
-    for j in range(8):
-        torch.bitwise_and(packed >> j, 1, out=eighths[j])
-    return eighths.view(-1)[: shape.numel()].view(torch.bool).view(shape)
 
 
 def _bytes(n: int) -> int:

@@ -145,7 +145,7 @@ def test_planted_defects_are_found(planted: str, monkeypatch: pytest.MonkeyPatch
     if planted == "rowsum":
         monkeypatch.setattr(torch, "_softmax_backward_data", lambda dp, p, *_: p * dp)
     elif planted == "bits":
-        monkeypatch.setattr(lean, "unpack", lambda bits, shape: torch.ones(shape, dtype=torch.bool))
+        monkeypatch.setattr(lean, "unpack", lambda bits, shape, dtype: torch.ones(shape, dtype=dtype))
     elif planted == "scale":
         backward = LeanAttention.backward
         monkeypatch.setattr(LeanAttention, "backward", lambda ctx, do: _unscaled(backward(ctx, do)))
@@ -197,9 +197,9 @@ def test_pieces_cover_the_scores_once_in_the_order_of_memory(groups: int, elemen
 @pytest.mark.parametrize("size", [(1,), (7,), (8,), (3, 11), (4, 16)])
 def test_bits_come_back(size: tuple[int, ...], generator: torch.Generator) -> None:
     keep = torch.rand(size, generator=generator) > 0.4
-    packed = pack(keep)
+    packed = pack(keep.view(torch.uint8))
     assert packed.numel() == (keep.numel() + 7) // 8
-    assert torch.equal(unpack(packed, keep.shape), keep)
+    assert torch.equal(unpack(packed, keep.shape, torch.bool), keep)
 
 
 def test_the_whole_mask_is_drawn_first_where_torch_draws_parts_otherwise(
