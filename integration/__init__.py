@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from wtacrs.integration.context.sampling_state import load_sampling_state, sampling_state
     from wtacrs.integration.layers.convert import approximate_, restore_
     from wtacrs.integration.layers.lean.convert import lean_
+    from wtacrs.integration.layers.lean.options import LeanOptions
     from wtacrs.integration.layers.linear import ApproxLinear
     from wtacrs.integration.measure.capture import capture
     from wtacrs.integration.measure.track_memory import track_memory
@@ -32,6 +33,7 @@ __all__ = [
     "ApproxLinear",
     "FinetuneConfig",
     "ForwardContext",
+    "LeanOptions",
     "WtacrsCallback",
     "approximate_",
     "capture",
@@ -47,6 +49,7 @@ _MODULES = {
     "ApproxLinear": "layers.linear",
     "FinetuneConfig": "training.config",
     "ForwardContext": "context.forward_context",
+    "LeanOptions": "layers.lean.options",
     "WtacrsCallback": "training.callback",
     "approximate_": "layers.convert",
     "capture": "measure.capture",

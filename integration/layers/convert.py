@@ -27,6 +27,7 @@ from wtacrs.integration.layers.estimated_weight_grad import (
 from wtacrs.integration.layers.lean import __name__ as LEAN
 from wtacrs.integration.layers.lean.convert import LeanConversion, lean_, make_lean_layer, restore_lean
 from wtacrs.integration.layers.lean.head import restore_head
+from wtacrs.integration.layers.lean.options import LeanOptions
 from wtacrs.integration.layers.least_elements import checked_min_elements
 from wtacrs.integration.layers.linear_layers import FilterFn, asked_once, linear_layer_names
 from wtacrs.integration.layers.unused_layers import exact_after_all
@@ -60,7 +61,7 @@ def approximate_(
     seed: int | None = None,
     mask_floor: float = MASK_FLOOR,
     masked_gradient: MaskedGradient | None = None,
-    lean: bool = False,
+    lean: bool | str | LeanOptions = False,
 ) -> Conversion:
     """Turn every linear layer of a model into one with an estimated dW, in place.
 
@@ -111,8 +112,8 @@ def approximate_(
             the mask is right, the second moment grows by at most 1/(1 − δ).
         masked_gradient: what happens where such rows carry gradient: "warn" (the default) stops the use of the mask in
             that layer and says so once, "raise" raises `InputError` in the backward pass, "ignore" does not look.
-        lean: whether the modules around the layers keep less too (see `lean_`, which can also be called before or after);
-            False leaves them as they are.
+        lean: whether the modules around the layers keep less too (see `lean_`, which can also be called before or after),
+            with `LeanOptions` or their words, such as "attention,head"; False leaves them as they are.
 
     Returns:
         Names of the converted layers, in the order of `model.named_modules()`; its attribute `exact` has the reasons of
@@ -140,6 +141,7 @@ def approximate_(
     if masked_gradient is not None:
         check_masked_gradient(masked_gradient)
     check_flag(share_inputs, "share_inputs")
+    options = LeanOptions.of(lean)
     check_callable(filter_fn, "filter_fn", takes="a layer and its name")
     min_elements = checked_min_elements(min_elements)
     _refuse_replicas(model)
@@ -163,7 +165,7 @@ def approximate_(
         if name not in wanted and isinstance(module, EstimatedWeightGrad):
             _make_stock(module)
     _make_unfit_stock(model)
-    neighbours = lean_(model) if lean else None
+    neighbours = None if options is None else lean_(model, **options.arguments())
     if not wanted:
         _remove_unused(model)
         return _conversion(model, wanted, filter_fn, estimator, neighbours)

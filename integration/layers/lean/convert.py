@@ -13,14 +13,14 @@ from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
 from wtacrs.integration.layers.lean.activation import ACTIVATIONS, LeanActivation, Terms
 from wtacrs.integration.layers.lean.classes import LeanModule, make_lean, make_unlean, stock_class
 from wtacrs.integration.layers.lean.dropout import LeanDropout
-from wtacrs.integration.layers.lean.head import LeanHead, Mode, check_mode, set_lean_head
+from wtacrs.integration.layers.lean.head import LeanHead, set_lean_head
 from wtacrs.integration.layers.lean.linear import LeanConv1D, LeanLinear
 from wtacrs.integration.layers.lean.norm import LeanLayerNorm, LeanRMSNorm
+from wtacrs.integration.layers.lean.options import AttentionMode, Bits, DropoutMode, HeadMode, LeanOptions
 from wtacrs.integration.layers.lean.probes import activation_name, rms_terms
 from wtacrs.integration.layers.linear_layers import conv1d_class, is_linear_layer
 from wtacrs.integration.layers.verdicts import unfit
 from wtacrs.integration.parallel.wrappers import unwrapped
-from wtacrs.validation.arguments import check_flag
 
 LeanFilter = Callable[[nn.Module, str], bool]
 """Called with a module and its name; False leaves it as it is."""
@@ -61,8 +61,10 @@ def lean_(
     model: nn.Module,
     *,
     filter_fn: LeanFilter | None = None,
-    attention: bool = False,
-    head: Mode | None = None,
+    attention: AttentionMode | None = None,
+    head: HeadMode | None = None,
+    bits: Bits | None = None,
+    dropout: DropoutMode = "stock",
 ) -> LeanConversion:
     """Make norms, dropout, activations and exact linear layers keep less for the backward pass, in place.
 
@@ -85,16 +87,20 @@ def lean_(
     Args:
         model: any module, wrapped or not as in `approximate_`.
         filter_fn: called with each module that can be converted and its name; False leaves it stock. Default: all.
-        attention: whether models of transformers within keep q, k, v and a bit per probability instead of the
-            probabilities (see `wtacrs.integration.layers.lean.attention`).
+        attention: "keep" for models of transformers within that keep q, k, v and a bit per probability instead of the
+            probabilities, "again" for those that keep what q, k, v are projected from (see
+            `wtacrs.integration.layers.lean.attention`); None for stock ones.
         head: "forward" or "again" for output layers whose logits are never whole in training (see
             `wtacrs.integration.layers.lean.head`); None for stock ones.
+        bits: 8 or 4 for activations that keep unbiased codes of their derivative instead of their input; None keeps it
+            exactly.
+        dropout: "stock" for the masks of the stock model, "quick" for masks of the same law that are cheaper to draw.
 
     Returns:
         Names of the converted modules; `found` says what they are, `stays` why others stay stock.
 
     Raises:
-        InputError: if nothing can be converted, or on another `head`. The model is unchanged.
+        InputError: if nothing can be converted, or on another value of an option. The model is unchanged.
 
     >>> model = nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Dropout(0.1), nn.Linear(8, 2), nn.Tanh())
     >>> lean = lean_(model)
@@ -103,9 +109,7 @@ def lean_(
     >>> lean.stays
     {'4': 'tanh: it keeps its output alone, which the next layer keeps too'}
     """
-    if head is not None:
-        check_mode(head, "head")
-    check_flag(attention, "attention")
+    options = LeanOptions(attention, head, bits, dropout)
     model = unwrapped(model)
     gates = _gating(model.modules())
     found: dict[str, tuple[nn.Module, _Found]] = {}
@@ -128,7 +132,7 @@ def lean_(
         )
     _undo(model.modules())
     heads = None if head is None else set_lean_head(model, mode=head)
-    parts = _lean_attention(model) if attention else None
+    parts = None if attention is None else _lean_attention(model, options)
     for name, (module, _) in found.items():
         if own_class(module) is LeanHead:
             found[name] = module, _Found(LeanLinear, "output layer, with its loss by pieces of rows")
@@ -142,10 +146,10 @@ def lean_(
     return LeanConversion(names, stays, attention=parts, head=heads)
 
 
-def _lean_attention(model: nn.Module) -> dict[str, str]:
+def _lean_attention(model: nn.Module, options: LeanOptions) -> dict[str, str]:
     from wtacrs.integration.layers.lean.attention import set_lean_attention  # needs transformers
 
-    return set_lean_attention(model)
+    return set_lean_attention(model, quick=options.dropout == "quick")
 
 
 def restore_lean(module: nn.Module) -> bool:

@@ -66,7 +66,7 @@ def test_loss_and_gradients_are_those_of_stock_and_less_is_kept(
     model, batch = build(), make_batch()
     keys, classes = list(model.state_dict()), [type(module) for module in model.modules()]
     expected, wanted, before = step(model, batch)
-    lean = lean_(model, attention=True, head=head)
+    lean = lean_(model, attention="keep", head=head)
     assert lean.attention == {}
     assert (lean.head == {}) == (name != "bert")
     loss, found, after = step(model, batch)
@@ -88,7 +88,7 @@ def test_estimated_layers_beside_lean_pieces_leave_all_else_exact(name: str) -> 
     build, make_batch = MODELS[name]
     model, batch = build(), make_batch()
     _, wanted, before = step(model, batch)
-    lean_(model, attention=True, head="again")
+    lean_(model, attention="keep", head="again")
     converted = approximate_(model, "wta_crs(budget=0.3)", min_elements=0)
     _, found, after = step(model, batch)
     weights = {id(model.get_submodule(layer).weight) for layer in converted}
@@ -105,7 +105,7 @@ def test_without_being_asked_for_attention_and_head_stay_stock() -> None:
     lean = lean_(model)
     assert (lean.attention, lean.head) == (None, None)
     assert model.config._attn_implementation == before
-    with pytest.raises(InputError, match="head='whole' must be forward or again"):
+    with pytest.raises(InputError, match="head='whole' must be None, forward or again"):
         lean_(model, head="whole")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="attention"):
         lean_(model, attention="yes")  # type: ignore[arg-type]
