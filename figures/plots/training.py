@@ -70,11 +70,11 @@ def _check(results: Sequence[TrainingResult]) -> None:
     for run in results:
         expect(run, TrainingResult, "one of results")
         if not run.history:
-            raise style.NothingToDraw(f"training of {run.estimator}: history is empty, there is nothing to draw")
+            raise style.NothingToDraw(f"training of {run.method}: history is empty, there is nothing to draw")
         for point in run.history:
             if run.metric not in point.dev:
                 raise InputError(
-                    f"training of {run.estimator}: step {point.step} has no dev metric {run.metric!r}, "
+                    f"training of {run.method}: step {point.step} has no dev metric {run.metric!r}, "
                     f"only {', '.join(point.dev) or 'none'}"
                 )
     for field in ("task", "model", "metric"):
@@ -85,20 +85,20 @@ def _check(results: Sequence[TrainingResult]) -> None:
 
 def _forms(results: Sequence[TrainingResult]) -> list[dict[str, Any]]:
     """Colour, marker, dash and label of every run."""
-    looks = style.looks(run.estimator for run in results)
-    specs = [run.estimator for run in results]
+    looks = style.looks(run.method for run in results)
+    specs = [run.method for run in results]
     seen: dict[str, int] = {}
     forms = []
     for run in results:
-        name = series(run.estimator)
+        name = series(run.method)
         nth = seen[name] = seen.get(name, -1) + 1
-        seed = f", seed {run.stamp.seed}" if specs.count(run.estimator) > 1 else ""
+        seed = f", seed {run.stamp.seed}" if specs.count(run.method) > 1 else ""
         forms.append({
             "color": looks[name].colour,
             "marker": looks[name].marker,
             "markersize": 4.8,
             "linestyle": style.DASHES[nth % len(style.DASHES)],
-            "label": f"{style.shorten(run.estimator, 80)}{seed}: final {run.final:.3f}",
+            "label": f"{style.shorten(run.method, 80)}{seed}: final {run.final:.3f}",
         })  # fmt: skip
     return forms
 

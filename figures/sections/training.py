@@ -28,7 +28,7 @@ def section(results: Sequence[Named[TrainingResult]]) -> Section:
     for _, run in results:
         if run.receipt is not None and run.receipt.layers:
             section.add(
-                Paragraph(f"{run.estimator} on {run.task}, {'; '.join(receipt_lines(run.receipt))}.", soft=True)
+                Paragraph(f"{run.method} on {run.task}, {'; '.join(receipt_lines(run.receipt))}.", soft=True)
             )
     groups: dict[tuple[str, str, str], list[TrainingResult]] = {}
     for _, run in results:
@@ -47,7 +47,7 @@ def _row(run: TrainingResult) -> list[Cell]:
     seconds = f"{run.history[-1].seconds:,.1f}" if run.history else "–"
     seed = "–" if run.stamp.seed is None else str(run.stamp.seed)
     return [
-        run.task, run.model, Code(run.estimator), seed, f"{run.train_size:,}", f"{run.dev_size:,}", run.metric,
+        run.task, run.model, Code(run.method), seed, f"{run.train_size:,}", f"{run.dev_size:,}", run.metric,
         f"{run.majority:.3f}", f"{run.best:.3f}", f"{run.final:.3f}", seconds, f"{run.converted}",
         *("–" if size is None else megabytes(size) for size in (run.kept_bytes, run.exact_bytes)), f"{run.parameters:,}",
     ]  # fmt: skip

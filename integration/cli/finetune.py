@@ -14,6 +14,7 @@ from wtacrs.integration.cli.options import (
     DevLimitOption,
     EstimatorOption,
     LayersOption,
+    LeanOption,
     LearningRateOption,
     LoraFaOption,
     LoraRankOption,
@@ -64,6 +65,7 @@ def finetune(
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps, instead of epochs.")] = None,
     batch_size: BatchSizeOption = 32,
     accumulation: Annotated[int, typer.Option(min=1, help="Forward passes per optimizer step.")] = 1,
+    lean: LeanOption = None,
     layers: LayersOption = None,
     lora_rank: LoraRankOption = None,
     lora_alpha: Annotated[
@@ -120,6 +122,7 @@ def finetune(
         "steps": steps,
         "batch_size": batch_size,
         "accumulation": accumulation,
+        "lean": lean,
         "layers": layers,
         "lora_rank": lora_rank,
         "lora_alpha": lora_alpha,

@@ -13,6 +13,7 @@ from wtacrs.integration.cli.options import (
     DataOption,
     DeviceOption,
     LayersOption,
+    LeansOption,
     LoraFaOption,
     LoraRankOption,
     MaxLengthOption,
@@ -39,6 +40,7 @@ def memory(
     batch_size: BatchSizeOption = 32,
     max_length: MaxLengthOption = 128,
     precision: PrecisionOption = "fp32",
+    lean: LeansOption = None,
     layers: LayersOption = None,
     lora_rank: LoraRankOption = None,
     lora_fa: LoraFaOption = False,
@@ -52,7 +54,7 @@ def memory(
 ) -> None:
     """Measure what one training step keeps for its backward pass, by type of layer.
 
-    Measures exact training, estimators, activation checkpointing, and both together.
+    Measures exact training, estimators, activation checkpointing, and both together; with --lean all of them once more.
     """
     from wtacrs.integration.models.opening import Subject
     from wtacrs.integration.studies.memory import memory_study
@@ -74,6 +76,7 @@ def memory(
             seed=seed,
             report=report,
             owners=owners,
+            lean=lean or (),
         )
     for table in (memory_table(result), *owners_tables(result)):
         console.print(table)

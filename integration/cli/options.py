@@ -42,6 +42,15 @@ EstimatorOption = Annotated[
     str,
     typer.Option(metavar="SPEC", help="Estimator of dW, as in 'crs(budget=0.3)'; 'exact' for ordinary training."),
 ]
+_LEAN_WORDS = (
+    "neighbours (norms, dropout, activations), attention or attention-again, head or head-again, 8-bit or 4-bit, "
+    "quick-dropout, joined by commas."
+)
+LeanOption = Annotated[str | None, typer.Option(metavar="WORDS", help=f"What else is to keep less: {_LEAN_WORDS}")]
+LeansOption = Annotated[
+    list[str] | None,
+    typer.Option("--lean", metavar="WORDS", help=f"Measure with lean neighbours too: {_LEAN_WORDS} Repeatable."),
+]
 BudgetsOption = Annotated[
     list[str] | None,
     typer.Option("--budget", metavar="B", help="0.3 = 30 % of the rows, 32 = 32 rows. Repeatable."),

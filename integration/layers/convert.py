@@ -12,6 +12,7 @@ from torch import nn
 
 from wtacrs.estimators import InputError, WtacrsWarning
 from wtacrs.estimators.core.mask_floor import MASK_FLOOR
+from wtacrs.estimators.rows.row_estimator import RowEstimator
 from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.context.mask_watch import MaskedGradient, check_masked_gradient
 from wtacrs.integration.context.peft_names import reads_rank
@@ -23,10 +24,11 @@ from wtacrs.integration.layers.estimated_weight_grad import (
     MIN_ELEMENTS,
     EstimatedWeightGrad,
     check_mask_floor,
+    make_stock,
 )
 from wtacrs.integration.layers.lean import __name__ as LEAN
 from wtacrs.integration.layers.lean.convert import LeanConversion, lean_, make_lean_layer, restore_lean
-from wtacrs.integration.layers.lean.head import restore_head
+from wtacrs.integration.layers.lean.head import LeanHead, restore_head, takes
 from wtacrs.integration.layers.lean.options import LeanOptions
 from wtacrs.integration.layers.least_elements import checked_min_elements
 from wtacrs.integration.layers.linear_layers import FilterFn, asked_once, linear_layer_names
@@ -37,17 +39,6 @@ from wtacrs.integration.score_memory.gradient_norms import GradientNorms
 from wtacrs.integration.score_memory.kinds import make_gradient_norms
 from wtacrs.validation.arguments import check_callable, check_flag
 from wtacrs.validation.seeds import checked_seed
-
-_ATTRIBUTES = (
-    "estimator",
-    "min_elements",
-    "mask_floor",
-    "context",
-    "usual_stream",
-    "path",
-    "gradient_norms",
-    "share_inputs",
-)
 
 
 def approximate_(
@@ -75,6 +66,9 @@ def approximate_(
 
     torch's random numbers are left alone: dropout is that of the stock model, bit by bit. Layers draw by a seed of their
     own and a count of forward passes (see `sampling_state`, which resumes them).
+
+    An output layer that is lean (see `wtacrs.integration.layers.lean.head`) samples the rows of dW if the estimator draws
+    rows, and stays exact with others.
 
     Left exact are subclasses of the two, whose own `forward` would be lost, lazy layers, complex weights, layers with a
     parametrization (`torch.nn.utils.parametrize`) and matrices that no linear layer holds. What is returned says so of
@@ -166,6 +160,10 @@ def approximate_(
             _make_stock(module)
     _make_unfit_stock(model)
     neighbours = None if options is None else lean_(model, **options.arguments())
+    wanted = {name: found for name, found in wanted.items() if takes(modules[name], found)}
+    for name, module in modules.items():
+        if name not in wanted and isinstance(module, LeanHead):
+            module.estimator = None
     if not wanted:
         _remove_unused(model)
         return _conversion(model, wanted, filter_fn, estimator, neighbours)
@@ -173,6 +171,9 @@ def approximate_(
     context = _context(model, seed, masked_gradient)
     for name, its_own in wanted.items():
         layer = modules[name]
+        if isinstance(layer, LeanHead) and isinstance(its_own, RowEstimator):
+            layer.estimator, layer.min_elements, layer.path, layer.context = its_own, min_elements, name, context
+            continue
         kind = converted_class(layer)
         assert kind is not None
         if own_class(layer) is not kind:
@@ -259,7 +260,7 @@ def _convertible(model: nn.Module, filter_fn: FilterFn | None) -> dict[str, nn.M
     return {
         name: module
         for name, module in model.named_modules()
-        if converted_class(module) is not None
+        if (converted_class(module) is not None or isinstance(module, LeanHead))
         and (not reads_rank(name) if filter_fn is None else filter_fn(module, name))
     }
 
@@ -288,8 +289,12 @@ def _refuse_replaced_forwards(layers: Mapping[str, nn.Module]) -> None:
         )
 
 
-def restore_(model: nn.Module) -> list[str]:
+def restore_(model: nn.Module, *, keep_lean: bool = False) -> list[str]:
     """Turn every module that `approximate_` or `lean_` has converted back into what it was, exactly.
+
+    Args:
+        model: any module, wrapped or not as in `approximate_`.
+        keep_lean: whether to undo `approximate_` alone.
 
     Returns:
         Names of the restored modules; empty if none was converted.
@@ -300,12 +305,17 @@ def restore_(model: nn.Module) -> list[str]:
     restored = []
     for name, module in unwrapped(model).named_modules():
         ForwardContext.leave(module)
-        was_lean = restore_lean(module)
+        was_lean = not keep_lean and restore_lean(module)
         if isinstance(module, EstimatedWeightGrad):
             _make_stock(module)
             restored.append(name)
+        elif keep_lean and isinstance(module, LeanHead) and module.estimator is not None:
+            module.estimator = None
+            restored.append(name)
         elif was_lean:
             restored.append(name)
+    if keep_lean:
+        return restored
     restored += restore_head(model)
     attention = sys.modules.get(f"{LEAN}.attention")  # needs transformers; nothing is lean before it is loaded
     if attention is not None:
@@ -316,9 +326,7 @@ def restore_(model: nn.Module) -> list[str]:
 def _make_stock(layer: EstimatedWeightGrad) -> None:
     """Give up the estimate; a lean layer stays lean."""
     was_lean = restore_lean(layer)
-    for attribute in _ATTRIBUTES:
-        layer.__dict__.pop(attribute, None)
-    set_class(layer, layer.stock)
+    make_stock(layer)
     if was_lean:
         make_lean_layer(layer)
 

@@ -22,6 +22,7 @@ from wtacrs.integration.context.score_memory_protocol import NOT_COMPILED
 from wtacrs.integration.context.shared_inputs import Sample, can_share
 from wtacrs.integration.context.streams import Stream
 from wtacrs.integration.layers.compression import as_autocast, autocast_dtype, compressed
+from wtacrs.integration.layers.dynamic_classes import set_class
 from wtacrs.integration.layers.function import GradRowsHook, refuse_vmap, sampled_linear
 from wtacrs.integration.score_memory.gradient_norms import GradientNorms
 
@@ -38,6 +39,18 @@ def check_mask_floor(value: object) -> None:
         raise InputError(
             f"mask_floor={value!r} must be a float in (0, 1), the share that rows called padding keep"
         )
+
+
+_ATTRIBUTES = (
+    "estimator",
+    "min_elements",
+    "mask_floor",
+    "context",
+    "usual_stream",
+    "path",
+    "gradient_norms",
+    "share_inputs",
+)
 
 
 class EstimatedWeightGrad(nn.Module):
@@ -229,3 +242,10 @@ class EstimatedWeightGrad(nn.Module):
 def _all(hooks: Sequence[GradRowsHook], dy: Tensor) -> None:
     for hook in hooks:
         hook(dy)
+
+
+def make_stock(layer: EstimatedWeightGrad) -> None:
+    """Give up the estimate: the class that the layer was of, without our attributes."""
+    for attribute in _ATTRIBUTES:
+        layer.__dict__.pop(attribute, None)
+    set_class(layer, layer.stock)

@@ -14,6 +14,7 @@ from wtacrs.integration.context.peft_names import reads_rank
 from wtacrs.integration.layers.dynamic_classes import is_parametrized
 from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
 from wtacrs.integration.layers.lean.classes import stock_class
+from wtacrs.integration.layers.lean.head import LeanHead
 from wtacrs.integration.layers.linear import ApproxLinear
 from wtacrs.integration.layers.linear_layers import FilterFn, conv1d_class, is_linear_layer
 
@@ -109,6 +110,10 @@ def layer_verdict(model: nn.Module, name: str, layer: nn.Module, filter_fn: Filt
     if filter_fn is not None and not is_lazy(layer) and not filter_fn(layer, name):
         return Verdict("exact", "left out by the filter", chosen=True)
     reason = unfit(layer)
+    if isinstance(layer, LeanHead) and layer.estimator is not None:
+        return Verdict("estimated", "")
+    if isinstance(layer, LeanHead):
+        return Verdict("exact", "an output layer with its loss by pieces of rows, for row designs alone")
     if reason is None and converted_class(layer) is None:
         reason = _subclass(model, name, layer)
     if reason is not None:

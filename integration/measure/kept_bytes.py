@@ -31,6 +31,8 @@ from wtacrs.integration.context.freed_bytes import StockInput, stock_input
 from wtacrs.integration.context.recomputation import tensors_with_gradient
 from wtacrs.integration.layers.compression import autocast_dtype
 from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
+from wtacrs.integration.layers.lean.convert import LeanConversion
+from wtacrs.integration.layers.lean.head import LeanHead
 from wtacrs.integration.layers.linear_layers import is_linear_layer
 from wtacrs.integration.measure.saved_hooks import (
     compiled,
@@ -82,7 +84,7 @@ class KeptBytes:
 
     Attributes:
         kept: for the backward pass, by all of the model; parameters, buffers and the batch are left out.
-        exact: what the stock model would keep.
+        exact: what the stock model would keep; of a lean model, what stock linear layers would beside its neighbours.
         layers: converted layers that ran and train by estimates.
         samples: that they drew, by estimator, shape and dtype; one for layers that share it.
         inputs: bytes of what they were drawn from, whoever else keeps it; the batch is left out.
@@ -127,13 +129,29 @@ class KeptBytes:
         return self.kept / self.exact if self.exact else 1.0
 
 
+def lean_receipt(receipt: Receipt, lean: str | None, conversion: LeanConversion | None) -> Receipt:
+    """A receipt that says what was to be lean, and which parts stay stock all the same.
+
+    Args:
+        receipt: of `KeptBytes`.
+        lean: what was asked for, in the words of `LeanOptions`; None for nothing.
+        conversion: what `lean_` returned.
+    """
+    stays = {} if conversion is None else conversion.refused
+    return receipt.model_copy(update={"lean": lean, "stays": stays})
+
+
 def training_layers(model: nn.Module) -> list[str]:
     """Names of the converted layers whose dW is estimated: not those with a frozen weight or the estimator `exact`."""
     return [
         name
         for name, layer in model.named_modules()
-        if isinstance(layer, EstimatedWeightGrad) and _trains(layer) and layer.estimator.traits.family != "exact"
+        if isinstance(layer, EstimatedWeightGrad | LeanHead) and _trains(layer) and _is_estimated(layer.estimator)
     ]
+
+
+def _is_estimated(estimator: Estimator | None) -> bool:
+    return estimator is not None and estimator.traits.family != "exact"
 
 
 def _trains(layer: nn.Module) -> bool:

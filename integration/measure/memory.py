@@ -29,6 +29,8 @@ from wtacrs.integration.context.sampling_state import misled_layers
 from wtacrs.integration.layers.choice import made_of_argument
 from wtacrs.integration.layers.convert import approximate_, restore_
 from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS
+from wtacrs.integration.layers.lean.convert import lean_
+from wtacrs.integration.layers.lean.options import LeanOptions
 from wtacrs.integration.layers.least_elements import checked_min_elements
 from wtacrs.integration.layers.linear_layers import filter_of
 from wtacrs.integration.measure.kept_bytes import training_layers
@@ -60,6 +62,7 @@ def step_memory(
     layers: Sequence[str] | None = None,
     min_elements: int = MIN_ELEMENTS,
     owners: bool = False,
+    lean: str | None = None,
 ) -> StepMemory:
     """Take two training steps without an update, one for what is saved and one for the peak.
 
@@ -74,6 +77,7 @@ def step_memory(
         layers: patterns of the names of the layers to convert; None for all.
         min_elements: as in `approximate_`.
         owners: take a third step, for who holds what.
+        lean: what neighbours of linear layers keep less of, in the words of `LeanOptions`; None for stock ones.
 
     Raises:
         InputError: on an unusable argument, where owners cannot be told (see `track_memory`), and if the model cannot
@@ -85,6 +89,7 @@ def step_memory(
     if not batch or not all(isinstance(value, Tensor) for value in batch.values()):
         raise InputError(f"batch={shown(batch)} must hold tensors, and labels among them")
     made_of_argument(estimator)
+    options = None if lean is None else LeanOptions.parse(lean)
     check_flag(checkpointing, "checkpointing")
     check_flag(owners, "owners")
     if precision not in ("fp32", "bf16"):
@@ -97,6 +102,7 @@ def step_memory(
     devices = [device] if device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices), _without_cache(model), _checkpointing(model, checkpointing):
+            neighbours = None if options is None else lean_(model, **options.arguments())
             converted = _convert(model.train(), estimator, layers, min_elements)
             saved = _saved(model, lambda: _loss(model, batch, precision), batch)
             model.zero_grad(set_to_none=True)
@@ -110,6 +116,7 @@ def step_memory(
             parameter.grad = gradient
     return StepMemory(
         estimator=estimator,
+        lean=None if options is None else str(options),
         checkpointing=checkpointing,
         converted=converted,
         saved=saved,
@@ -117,6 +124,7 @@ def step_memory(
         masked_gradient=misled,
         owners=owner_bytes(kept, "pattern"),
         shared=shared_bytes(kept, "pattern"),
+        stays={} if neighbours is None else neighbours.refused,
     )
 
 

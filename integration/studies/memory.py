@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from wtacrs.estimators import InputError, make
 from wtacrs.figures.plots import memory as memory_figure
+from wtacrs.integration.layers.lean.options import LeanOptions
 from wtacrs.integration.measure.memory import can_checkpoint, step_memory
 from wtacrs.integration.models.loading import is_text_to_text, model_name
 from wtacrs.integration.models.lora import add_lora
@@ -18,7 +19,7 @@ from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.tasks.batches import require_examples, task_batches
 from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.validation.files import check_folder
-from wtacrs.validation.records.base import stamp
+from wtacrs.validation.records.base import stamp, with_lean
 from wtacrs.validation.records.memory import MemoryResult
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.runner import Report
@@ -45,6 +46,7 @@ def memory_study(
     seed: int,
     report: Report,
     owners: bool = False,
+    lean: Sequence[str] = (),
 ) -> MemoryResult:
     """Open task and model, and measure; the arguments are those of `measure_memory`.
 
@@ -56,6 +58,8 @@ def memory_study(
         raise InputError(f"--precision {precision!r} must be fp32 or bf16")
     for spec in estimators:
         make(spec)
+    for words in lean:
+        LeanOptions.parse(words)
     FinetuneConfig(lora_rank=lora_rank, lora_fa=lora_fa)
     check_folder("out", out)
     task = subject.load()
@@ -77,6 +81,7 @@ def memory_study(
         seed=seed,
         report=report,
         owners=owners,
+        lean=lean,
     )
 
 
@@ -97,11 +102,13 @@ def measure_memory(
     seed: int = 0,
     report: Report | None = None,
     owners: bool = False,
+    lean: Sequence[str] = (),
 ) -> MemoryResult:
     """Measure one batch of a task in every way, and write `memory.json`.
 
     A model that cannot checkpoint is measured without. With a `lora_rank` the model gets adapters first (`add_lora`), by
     `layers` those of the named layers. With `owners` the exact step and that of the first estimator tell who holds what.
+    Every text of `lean`, in the words of `LeanOptions`, adds all of these steps once more, with such neighbours.
 
     Raises:
         InputError: on an unusable spec or pattern, and on too few examples.
@@ -113,21 +120,20 @@ def measure_memory(
         adapted = add_lora(model, lora_rank, layers=layers, frozen_a=lora_fa, seed=seed)
         model, layers = cast("PreTrainedModel", adapted), None
     specs = list(dict.fromkeys(["exact", *(repr(make(spec)) for spec in estimators)]))
-    ways = [(spec, on) for spec in specs for on in ((False, True) if can_checkpoint(model) else (False,))]
+    neighbours = [None, *dict.fromkeys(str(LeanOptions.parse(words)) for words in lean)]
+    recomputed = (False, True) if can_checkpoint(model) else (False,)
+    ways = [(words, spec, on) for words in neighbours for spec in specs for on in recomputed]
     options = {"batches": 1, "batch_size": batch_size, "max_length": max_length, "seed": seed}
     (batch,) = task_batches(task, tokenizer, text_to_text=text_to_text, **options)
     model.to(device)
     batch = {name: tensor.to(device) for name, tensor in batch.items()}
     steps = []
-    for done, (spec, on) in enumerate(ways):
+    for done, (words, spec, on) in enumerate(ways):
         if report is not None:
-            report(spec, done, len(ways))
+            report(with_lean(spec, words), done, len(ways))
         told = owners and not on and spec in specs[:2]
-        steps.append(
-            step_memory(
-                model, batch, estimator=spec, checkpointing=on, precision=precision, layers=layers, owners=told
-            )
-        )
+        measured = partial(step_memory, model, batch, precision=precision, layers=layers, owners=told)
+        steps.append(measured(estimator=spec, lean=words, checkpointing=on))
     inputs = {"max_length": str(max_length)} | ({"layers": " ".join(layers)} if layers else {})
     result = MemoryResult(
         stamp=stamp(seed=seed, device=device, inputs=inputs),

@@ -29,7 +29,7 @@ def training_table(results: Sequence[TrainingResult]) -> Table:
         table.add_column(column, justify="left" if column in ("estimator", "task", "metric") else "right")
     for run in results:
         table.add_row(
-            run.estimator,
+            run.method,
             _megabytes(run.kept_bytes),
             _megabytes(run.exact_bytes),
             run.task,
@@ -51,11 +51,11 @@ def _nothing_saved(run: TrainingResult) -> str | None:
     if run.estimator == "exact" or run.kept_bytes is None or run.exact_bytes is None:
         return None
     if run.converted == 0:
-        return f"{run.estimator}: no converted layer trains by estimates, nothing is saved"
+        return f"{run.method}: no converted layer trains by estimates, nothing is saved"
     if run.kept_bytes < run.exact_bytes:
         return None
     more = megabytes(run.kept_bytes - run.exact_bytes)
-    return f"{run.estimator}: saves nothing; a step keeps {more} MB more than with stock layers"
+    return f"{run.method}: saves nothing; a step keeps {more} MB more than with stock layers"
 
 
 def _megabytes(size: int | None) -> str:

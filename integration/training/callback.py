@@ -21,7 +21,7 @@ import logging
 import warnings
 from collections.abc import Container, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -43,9 +43,18 @@ from wtacrs.integration.layers.estimated_weight_grad import (
     EstimatedWeightGrad,
     check_mask_floor,
 )
+from wtacrs.integration.layers.lean.convert import LeanConversion, lean_
+from wtacrs.integration.layers.lean.head import LeanHead
+from wtacrs.integration.layers.lean.options import LeanOptions
 from wtacrs.integration.layers.least_elements import checked_min_elements
 from wtacrs.integration.layers.linear_layers import filter_of
-from wtacrs.integration.measure.kept_bytes import KeptBytes, KeptBytesProbe, LayerBytes, training_layers
+from wtacrs.integration.measure.kept_bytes import (
+    KeptBytes,
+    KeptBytesProbe,
+    LayerBytes,
+    lean_receipt,
+    training_layers,
+)
 from wtacrs.integration.score_memory.gradient_norms import GradientNorms, gradient_norms_of
 from wtacrs.validation.arguments import checked_integer
 from wtacrs.validation.patterns import checked_patterns
@@ -90,6 +99,9 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         seed: of the layers' random numbers; None for that of `TrainingArguments`.
         mask_floor: as in `approximate_`.
         masked_gradient: as in `approximate_`.
+        lean: what neighbours of linear layers keep less of, as in `approximate_`, from the beginning of training to its
+            end; Trainer evaluates and saves as with stock ones. False leaves them as they are: a model that `lean_` has
+            converted before stays lean.
 
     Attributes:
         conversion: the converted layers.
@@ -113,6 +125,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         seed: int | None = None,
         mask_floor: float = MASK_FLOOR,
         masked_gradient: MaskedGradient = "warn",
+        lean: bool | str | LeanOptions = False,
     ) -> None:
         if measure_every is not None:
             measure_every = checked_integer(measure_every, "measure_every", least=1, or_none=True)
@@ -126,6 +139,9 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         check_masked_gradient(masked_gradient)
         self.seed = None if seed is None else checked_seed(seed)
         self.mask_floor, self.masked_gradient = mask_floor, masked_gradient
+        options = LeanOptions.of(lean)
+        self.lean: str | Literal[False] = False if options is None else str(options)
+        self._neighbours: LeanConversion | None = None
         self.conversion: dict[str, LayerConversion] = {}
         self.misled: dict[str, float] = {}
         self._sampling: dict[str, Any] | None = None
@@ -147,6 +163,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
             "seed",
             "mask_floor",
             "masked_gradient",
+            "lean",
         )
         conversion = {name: list(entry) for name, entry in self.conversion.items()}
         return {
@@ -167,8 +184,9 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         if state.global_step > 0:
             self._check_resumed(state, model)
         trained = training_layers(model)
-        logger.info("wtacrs: %d layers by %s", len(trained), " and ".join(self._specs()))
-        if not trained:
+        how = " and ".join(self._specs()) or "estimates"
+        logger.info("wtacrs: %d layers by %s%s", len(trained), how, f", lean {self.lean}" if self.lean else "")
+        if not trained and self._neighbours is None:
             logger.warning(
                 "wtacrs: %d layers are converted, and none has a weight that trains by estimates: nothing is saved",
                 len(self.conversion),
@@ -192,7 +210,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
             if probe.found is not None:
                 self.measured, self._to_log = probe.found.layers, _to_log(probe.found)
                 if self.receipt is None:
-                    self.receipt = probe.found.receipt
+                    self.receipt = lean_receipt(probe.found.receipt, self.lean or None, self._neighbours)
                     for line in receipt_lines(self.receipt):
                         logger.info("wtacrs: %s", line)
             elif probe.reason != self._unmeasured:
@@ -233,8 +251,12 @@ class WtacrsCallback(TrainerCallback, ExportableState):
     ) -> None:
         """Give the stock model back."""
         self._restore(kwargs["model"])
+        if self._neighbours is not None:
+            restore_(kwargs["model"])
 
     def _convert_first(self, model: nn.Module, seed: int) -> None:
+        if self.lean:
+            self._neighbours = lean_(model, **LeanOptions.parse(self.lean).arguments())
         if self.estimator is not None:
             approximate_(
                 model,
@@ -247,13 +269,13 @@ class WtacrsCallback(TrainerCallback, ExportableState):
             )
         self._memory = gradient_norms_of(model)
         self.conversion = {
-            name: LayerConversion(repr(layer.estimator), layer.min_elements, layer.mask_floor, layer.share_inputs)
+            name: _conversion_of(layer)
             for name, layer in model.named_modules()
-            if isinstance(layer, EstimatedWeightGrad)
+            if isinstance(layer, EstimatedWeightGrad | LeanHead) and layer.estimator is not None
         }
-        if not self.conversion:
+        if not self.conversion and self._neighbours is None:
             raise InputError(
-                "estimator=None, and no layer of the model is converted: give one, or call approximate_ before"
+                "estimator=None, and no layer of the model is converted: give one or lean, or call approximate_ before"
             )
         # taken off and put on once more, so that the first step runs as every later one
         self._converted = True
@@ -287,7 +309,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
             self._sampling, self.misled = sampling_state(model), misled_layers(model)
         if agree and self._sampling is not None:
             self._sampling = agreed_sampling_state(self._sampling)
-        restore_(model)
+        restore_(model, keep_lean=True)
         self._converted = False
 
     def _check_resumed(self, state: TrainerState, model: nn.Module) -> None:
@@ -298,6 +320,11 @@ class WtacrsCallback(TrainerCallback, ExportableState):
             raise InputError(
                 f"resume_from_checkpoint: the run up to step {state.global_step} was trained without WtacrsCallback; "
                 "load its weights into a new run, or resume without the callback"
+            )
+        if known["args"].get("lean", False) != self.lean:
+            raise InputError(
+                f"resume_from_checkpoint: the run was trained with lean={known['args'].get('lean', False)!r}, "
+                f"and is now to be trained with lean={self.lean!r}"
             )
         self._refuse_other(known["attributes"]["conversion"])
         sampling = known["attributes"].get("_sampling")
@@ -326,6 +353,14 @@ def _to_log(found: KeptBytes) -> dict[str, float]:
         "wtacrs_exact_bytes": found.exact,
         "wtacrs_kept_share": found.share,
     }
+
+
+def _conversion_of(layer: EstimatedWeightGrad | LeanHead) -> LayerConversion:
+    if isinstance(
+        layer, LeanHead
+    ):  # rows without a label count for nothing, whatever a mask says, and share nothing
+        return LayerConversion(repr(layer.estimator), layer.min_elements)
+    return LayerConversion(repr(layer.estimator), layer.min_elements, layer.mask_floor, layer.share_inputs)
 
 
 def _among(names: Container[str], layer: nn.Module, name: str) -> bool:

@@ -12,11 +12,13 @@ from wtacrs.estimators import make
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.estimators.core.mask_floor import MASK_FLOOR
 from wtacrs.integration.context.mask_watch import MaskedGradient
+from wtacrs.integration.layers.lean.options import LeanOptions
 from wtacrs.integration.models.lora import require_peft
 from wtacrs.integration.score_memory.kinds import TRAINING_SCORES, known_training_scores
 from wtacrs.integration.training.defaults import LEARNING_RATE, NEW_MODEL_LEARNING_RATE
 from wtacrs.integration.training.tensorboard import require_tensorboard
 from wtacrs.validation.arguments import shown
+from wtacrs.validation.records.base import with_lean
 from wtacrs.validation.seeds import ACCEPTED_SEEDS, is_seed
 
 Schedule = Literal["linear", "cosine", "constant"]
@@ -47,6 +49,8 @@ class FinetuneConfig(BaseModel):
         scores: what rows are sampled by (see `approximate_`).
         mask_floor: the share of the budget that rows called padding keep (see `approximate_`).
         masked_gradient: what happens where such rows carry gradient: "warn", "raise" or "ignore" (see `approximate_`).
+        lean: what the neighbours of linear layers keep less of, in the words of `LeanOptions`, such as "neighbours" or
+            "attention,head"; None leaves them stock.
         layers: patterns of the names of the layers that are converted (`*`, `?`, `[]`); None for all.
         lora_rank: freeze the model and train adapters of this rank (`wtacrs.integration.models.lora`) on the named
             layers, by the estimator.
@@ -79,6 +83,7 @@ class FinetuneConfig(BaseModel):
     precision: Literal["fp32", "bf16"] = "fp32"
     max_length: int = 128
     estimator: str | None = None
+    lean: str | None = None
     scores: str = "row-norms"
     mask_floor: float = Field(MASK_FLOOR, gt=0, lt=1)
     masked_gradient: MaskedGradient = "warn"
@@ -152,6 +157,11 @@ class FinetuneConfig(BaseModel):
     def _spec(cls, value: str | None) -> str | None:
         return None if value is None else repr(make(value))
 
+    @field_validator("lean")
+    @classmethod
+    def _words(cls, value: str | None) -> str | None:
+        return None if value is None else str(LeanOptions.parse(value))
+
     @field_validator("precision")
     @classmethod
     def _supported(cls, value: str) -> str:
@@ -203,7 +213,7 @@ class FinetuneConfig(BaseModel):
         """How dW is computed, and of what, in a few words."""
         kind = "LoRA-FA" if self.lora_fa else "LoRA"
         adapters = "" if self.lora_rank is None else f"{kind} {self.lora_rank}, "
-        return f"{adapters}{self.estimator or 'exact'}"
+        return f"{adapters}{with_lean(self.estimator or 'exact', self.lean)}"
 
     def but(self, **changes: Any) -> FinetuneConfig:
         """The same with some fields changed, checked anew."""

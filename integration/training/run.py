@@ -21,8 +21,10 @@ from wtacrs.estimators.core.mask_floor import MASK_FLOOR
 from wtacrs.integration.context.sampling_state import load_sampling_state, misled_layers, sampling_state
 from wtacrs.integration.layers.convert import approximate_, restore_
 from wtacrs.integration.layers.dynamic_classes import own_class
+from wtacrs.integration.layers.lean.convert import LeanConversion, lean_
+from wtacrs.integration.layers.lean.options import LeanOptions
 from wtacrs.integration.layers.linear_layers import filter_of
-from wtacrs.integration.measure.kept_bytes import KeptBytesProbe, training_layers
+from wtacrs.integration.measure.kept_bytes import KeptBytesProbe, lean_receipt, training_layers
 from wtacrs.integration.models.loading import is_text_to_text, model_name
 from wtacrs.integration.models.lora import add_lora, merge_lora, stock_model
 from wtacrs.integration.parallel.fsdp import (
@@ -109,12 +111,11 @@ def finetune(
     trained = _prepared(model, config)
     trainable = sum(parameter.numel() for parameter in trained.parameters() if parameter.requires_grad)
     try:
-        if config.estimator is not None:
-            _convert(trained, config.estimator, config)
+        lean = _convert(trained, config)
         converted = len(training_layers(trained))
         first = Processes.here().first
         with progress_display(progress and first, title=f"{task.name} · {config.method}") as show:
-            run = _Run(config, task, trained, tokenizer, show, on_point, observer, on_receipt)
+            run = _Run(config, task, trained, tokenizer, show, on_point, observer, on_receipt, lean)
             try:
                 run.train()
                 misled = run.misled()
@@ -133,6 +134,7 @@ def finetune(
         task=task.name,
         model=model_name(model),
         estimator=config.estimator or "exact",
+        lean=config.lean,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         trainable=trainable,
         converted=converted,
@@ -224,9 +226,11 @@ class _Run(TrainingLoop):
         on_point: Callable[[TrainingPoint], None] | None,
         observer: Observer | None,
         on_receipt: Callable[[Receipt], None] | None,
+        lean: LeanConversion | None,
     ) -> None:
         super().__init__(config, task, model, tokenizer)
         self._show, self._on_point, self._observer, self._on_receipt = show, on_point, observer, on_receipt
+        self._lean = lean
         self.evaluate = Evaluator(
             task, tokenizer, text_to_text=is_text_to_text(stock_model(model)), max_length=config.max_length
         )
@@ -301,7 +305,7 @@ class _Run(TrainingLoop):
             logger.warning("kept bytes are not measured: %s", probe.reason)
         else:
             self.kept_bytes, self.exact_bytes = probe.found.kept, probe.found.exact
-            receipt = probe.found.receipt
+            receipt = lean_receipt(probe.found.receipt, self.config.lean, self._lean)
             self.receipt_fields = receipt.model_dump()
             for line in receipt_lines(receipt):
                 logger.info("%s", line)
@@ -439,7 +443,9 @@ def _identity(config: FinetuneConfig, task: TaskData) -> dict[str, Any]:
 
 
 def _refuse_other(ours: dict[str, Any], theirs: dict[str, Any], folder: Path) -> None:
-    before = {"scores": "row-norms", "lora_fa": False, "mask_floor": MASK_FLOOR, "masked_gradient": "warn"}
+    before = {
+        "scores": "row-norms", "lora_fa": False, "mask_floor": MASK_FLOOR, "masked_gradient": "warn", "lean": None
+    }  # fmt: skip
     for key, value in before.items():  # of a run from before there were others
         theirs["config"].setdefault(key, value)
     theirs["config"]["scores"] = hyphenated(theirs["config"]["scores"])  # of a run from before they had hyphens
@@ -464,22 +470,27 @@ def _prepared(model: PreTrainedModel, config: FinetuneConfig) -> PreTrainedModel
     )
 
 
-def _convert(model: nn.Module, estimator: str, config: FinetuneConfig) -> None:
+def _convert(model: nn.Module, config: FinetuneConfig) -> LeanConversion | None:
+    """Convert as the config says; what is lean then, None if nothing was to be."""
+    if config.estimator is None:
+        return None if config.lean is None else lean_(model, **LeanOptions.parse(config.lean).arguments())
     layers = None if config.lora_rank is not None else config.layers  # those with adapters
-    approximate_(
+    return approximate_(
         model,
-        estimator,
+        config.estimator,
         filter_fn=filter_of(model, layers),
         scores=config.scores,
         seed=config.seed,
         mask_floor=config.mask_floor,
         masked_gradient=config.masked_gradient,
-    )
+        lean=config.lean or False,
+    ).lean
 
 
 def _inputs(config: FinetuneConfig) -> dict[str, str]:
     left_out = [
         ("layers", None),
+        ("lean", None),
         ("scores", "row-norms"),
         ("mask_floor", MASK_FLOOR),
         ("masked_gradient", "warn"),

@@ -31,6 +31,15 @@ ScoreKind = Annotated[Literal["oracle", "row-norms", "stale"], BeforeValidator(h
 """Kinds of row scores that `score_kinds.layer_scores` makes."""
 
 
+def with_lean(estimator: str, lean: str | None) -> str:
+    """How a step is taken, in a few words: by which estimator, and with which lean neighbours.
+
+    >>> with_lean("exact", "attention,head"), with_lean("exact", None)
+    ('exact, lean attention,head', 'exact')
+    """
+    return estimator if lean is None else f"{estimator}, lean {lean}"
+
+
 class Record(BaseModel):
     """Base of all records: immutable, no unknown fields; NaN and infinity are written as such."""
 

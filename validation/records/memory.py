@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from wtacrs.validation.masked_gradient import masked_gradient_sentence
-from wtacrs.validation.records.base import Record, Result, register_result
+from wtacrs.validation.records.base import Record, Result, register_result, with_lean
 from wtacrs.validation.records.owners import OwnerBytes
 from wtacrs.validation.records.units import megabytes as megabytes
 
@@ -35,7 +35,7 @@ class TypeBytes(Record):
 
 
 class StepMemory(Record):
-    """One way to take a training step.
+    """One way to take a training step: by an estimator, `lean` as `LeanOptions` says it (None: stock neighbours).
 
     `saved` is what is alive at the end of the forward pass for the sake of the backward pass, largest first; parameters,
     buffers and the batch are left out. `peak` is the most that is alive at any moment of forward and backward pass beyond
@@ -43,10 +43,12 @@ class StepMemory(Record):
     `max_memory_allocated`. `converted` is the number of converted layers that train. `masked_gradient` names those
     whose rows called padding carried gradient, with their share of ‖dY‖². `owners` are all that hold something, by the
     pattern of their modules' names, largest first. `shared` is what several of them hold, once: Σ alone + shared = total.
-    There are none where nobody asked, and in files from before there were any.
+    There are none where nobody asked, and in files from before there were any. `stays` has the parts that were to be
+    lean and are stock, with the reason.
     """
 
     estimator: str
+    lean: str | None = None
     checkpointing: bool
     converted: int
     saved: Sequence[TypeBytes]
@@ -54,11 +56,13 @@ class StepMemory(Record):
     masked_gradient: dict[str, float] = Field(default_factory=dict)
     owners: Sequence[OwnerBytes] = Field(default_factory=list)
     shared: int = 0
+    stays: dict[str, str] = Field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """As it is shown."""
-        return f"{self.estimator} + checkpointing" if self.checkpointing else self.estimator
+        name = with_lean(self.estimator, self.lean)
+        return f"{name} + checkpointing" if self.checkpointing else name
 
     @property
     def total(self) -> int:
@@ -95,14 +99,18 @@ def memory_sentences(result: MemoryResult) -> Iterator[str]:
     )
     for step in result.steps[1:]:
         if not step.checkpointing:
-            yield f"{step.name}: {_less(step.ours, exact.ours)} in linear layers alone, {_changes(step, exact)}"
+            alone = "" if step.lean else f"{_less(step.ours, exact.ours)} in linear layers alone, "
+            yield f"{step.name}: {alone}{_changes(step, exact)}"
         else:
             yield f"{step.name}: {_changes(step, exact)}"
-    stock = {step.checkpointing: step for step in result.steps if step.estimator == exact.estimator}
+    alike = {(step.checkpointing, step.lean): step for step in result.steps if step.estimator == exact.estimator}
     for step in result.steps:
-        beside = stock.get(step.checkpointing, exact)
+        beside = alike.get((step.checkpointing, step.lean), exact)
         if step.estimator != exact.estimator and step.total >= beside.total:
             yield _saves_nothing(step, beside)
+    stays = {part: why for step in result.steps for part, why in step.stays.items()}
+    for part, reason in stays.items():
+        yield f"not lean: {part}: {reason}"
     misled = {layer: share for step in result.steps for layer, share in step.masked_gradient.items()}
     told = masked_gradient_sentence(misled)
     if told is not None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from wtacrs.validation.records.base import Record, Result, register_result
+from wtacrs.validation.records.base import Record, Result, register_result, with_lean
 from wtacrs.validation.records.receipt import Receipt
 
 
@@ -26,10 +26,12 @@ class TrainingResult(Result):
     """One fine-tuning run; `majority` is what predicting the most frequent training label scores on dev.
 
     `processes` trained together, each on its share of every batch. `converted` layers train by estimates.
+    `lean` is what their neighbours kept less of, in the words of `LeanOptions`; None for stock neighbours.
     `masked_gradient` names the layers that used no mask any more in the end, with the share of ‖dY‖² that had been in
     rows called padding. `kept_bytes` is what the whole model keeps for its backward pass in the first forward pass of the
     training, of the first process; parameters, buffers and the batch are left out. `exact_bytes` is what the stock model
-    would keep there, `receipt` what was promised beside it. They are None where they could not be measured, and in files
+    would keep there, or with lean neighbours what stock linear layers would keep beside them; `receipt` is what was
+    promised beside it. They are None where they could not be measured, and in files
     from before there were any.
     """
 
@@ -37,6 +39,7 @@ class TrainingResult(Result):
     task: str
     model: str
     estimator: str
+    lean: str | None = None
     parameters: int
     trainable: int | None = None
     converted: int
@@ -52,3 +55,8 @@ class TrainingResult(Result):
     kept_bytes: int | None = None
     exact_bytes: int | None = None
     receipt: Receipt | None = None
+
+    @property
+    def method(self) -> str:
+        """Estimator and lean neighbours, as they are shown."""
+        return with_lean(self.estimator, self.lean)

@@ -49,6 +49,16 @@ class LeanConversion(list[str]):
         self.head = None if head is None else dict(head)
         super().__init__(self.found)
 
+    @property
+    def refused(self) -> dict[str, str]:
+        """Parts whose attention or output layer was to be lean and stays stock, with the reason."""
+        parts = {"attention": self.attention or {}, "output layer": self.head or {}}
+        return {
+            f"{what} of {name or 'the model'}": reason
+            for what, found in parts.items()
+            for name, reason in found.items()
+        }
+
 
 class _Found:
     """What a module is to become, or why it stays."""

@@ -52,6 +52,7 @@ from wtacrs.estimators.rows.row_estimator import RowEstimator
 from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.layers.compression import autocast_dtype
 from wtacrs.integration.layers.dynamic_classes import is_parametrized, own_class, set_class
+from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad, make_stock
 from wtacrs.integration.parallel.wrappers import unwrapped
 
 PIECE = 2**24
@@ -622,12 +623,14 @@ class LeanHead(nn.Linear):
     Attributes:
         mode: see `linear_cross_entropy`.
         estimator: of dW, a row design; None for the exact one.
+        min_elements: inputs with fewer numbers than this have an exact dW.
         context: of the model, from which a sampled dW draws; None draws from torch's default generator.
         path: its name in the model.
     """
 
     mode: Mode = "forward"
     estimator: RowEstimator | None = None
+    min_elements: int = 0
     context: ForwardContext | None = None
     path: str = ""
 
@@ -671,6 +674,8 @@ class LeanHead(nn.Linear):
         """How often each row counts in dW; a row without a label is never drawn."""
         if self.estimator is None or not self.weight.requires_grad or not torch.is_grad_enabled():
             return None
+        if x.numel() < self.min_elements:
+            return None
         with torch.no_grad():
             counted = (labels != ignore_index).nonzero().squeeze(1)
             rows = x.detach()[counted]
@@ -694,7 +699,7 @@ def set_lean_head(
     Args:
         model: any module.
         mode: "forward" or "again" (see the module).
-        estimator: a row design for dW, or its spec; None for the exact one.
+        estimator: a row design for dW, or its spec; None for what a layer has, and for the exact one in a stock layer.
 
     Returns:
         Name of an output layer → why it stays stock; of the model itself where there is none. Empty if all are lean.
@@ -716,9 +721,12 @@ def set_lean_head(
         if reason is not None:
             reasons[name] = reason
             continue
+        its_own = design or getattr(head, "estimator", None)
+        if isinstance(head, EstimatedWeightGrad):
+            make_stock(head)
         set_class(head, LeanHead)
         assert isinstance(head, LeanHead)
-        head.mode, head.estimator, head.path = mode, design, name
+        head.mode, head.estimator, head.path = mode, its_own, name
         head.context = ForwardContext.of(model)
     return reasons
 
@@ -732,11 +740,16 @@ def restore_head(model: nn.Module) -> list[str]:
     names = []
     for name, module in unwrapped(model).named_modules():
         if own_class(module) is LeanHead:
-            for attribute in ("mode", "estimator", "context", "path"):
+            for attribute in ("mode", "estimator", "min_elements", "context", "path"):
                 vars(module).pop(attribute, None)
             set_class(module, nn.Linear)
             names.append(name)
     return names
+
+
+def takes(layer: nn.Module, estimator: Estimator) -> bool:
+    """Whether a layer can have its dW by an estimator: a lean output layer by row designs alone."""
+    return not isinstance(layer, LeanHead) or isinstance(estimator, RowEstimator)
 
 
 def _heads(model: nn.Module) -> dict[str, nn.Module]:
@@ -755,6 +768,10 @@ def _reason(head: nn.Module) -> str | None:
     kind = own_class(head)
     if type(head) is not kind:
         return f"{type(head).__name__}: sharded or parametrized"
+    if isinstance(head, EstimatedWeightGrad) and head.stock is nn.Linear:
+        if isinstance(head.estimator, RowEstimator):
+            return None
+        return f"its dW is by {head.estimator!r}, which draws no rows"
     if kind not in (nn.Linear, LeanHead):
         return f"{kind.__name__} is no plain nn.Linear"
     if "forward" in vars(head):

@@ -51,6 +51,7 @@ def test_finetune_trains_refuses_to_overwrite_and_resumes(
         (["finetune", "--resume", "--overwrite"], "contradict"),
         (["finetune", "--model", ".", "--tokenizer", "."], "--tokenizer is for the small new T5"),
         (["finetune", "--estimator", "crs(budget=7.5)"], "budget=7.5 must be"),
+        (["finetune", "--lean", "atention"], "did you mean attention"),
         (["finetune", "--lr", "-1"], "lr=-1.0"),
         (["finetune", "--precision", "fp8"], "precision='fp8'"),
         (["finetune", "--schedule", "steep"], "schedule='steep'"),

@@ -13,6 +13,7 @@ from support.cli import refused
     [
         (["memory", "--precision", "fp8"], "--precision 'fp8' must be fp32 or bf16"),
         (["memory", "--estimator", "wta_csr(budget=0.3)"], "did you mean wta_crs"),
+        (["memory", "--lean", "attention,attention-again"], "asks for two kinds of attention"),
         (["memory", "--out", "{text}"], "is a file"),
         (["memory", "--batch-size", "0"], "--batch-size"),
         (["memory", "--batch-size", "100000"], "batch_size=100000 need 100000 examples"),

@@ -54,6 +54,29 @@ def test_owners_hold_what_is_saved(estimator: str, precision: str) -> None:
     assert not any(p.grad is not None for p in model.parameters())
 
 
+def test_lean_neighbours_keep_less_of_a_step() -> None:
+    """And logits computed again keep least; the model is stock again afterwards."""
+    model = tiny_t5(dropout=0.1)
+    before = [type(module) for module in model.modules()]
+    steps = [
+        step_memory(model, t5_batch(), lean=lean)
+        for lean in (None, "neighbours", "attention", "attention,head-again")
+    ]
+    assert [step.lean for step in steps] == [None, "neighbours", "attention", "attention,head-again"]
+    sizes = [step.total for step in steps]
+    assert sizes == sorted(set(sizes), reverse=True)
+    assert steps[-1].name == "exact, lean attention,head-again"
+    assert [type(module) for module in model.modules()] == before
+    with pytest.raises(InputError, match="lean='heads'"):
+        step_memory(model, t5_batch(), lean="heads")
+
+
+def test_what_is_to_be_lean_and_is_not_is_said() -> None:
+    """A classifier has no output layer over a vocabulary."""
+    step = step_memory(tiny_bert(), bert_batch(), lean="head")
+    assert list(step.stays) == ["output layer of the model"]
+
+
 def small_batch() -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     return {"x": torch.randn(N, D, generator=generator), "labels": torch.randn(N, M, generator=generator)}

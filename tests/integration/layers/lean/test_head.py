@@ -20,8 +20,10 @@ from transformers import Trainer, TrainingArguments
 from tests.support.language_models import MODELS, VOCABULARY, gradients, language_batch, language_model
 from tests.support.saved_sizes import kept_tensors
 from wtacrs.estimators import InputError, make, row_norms
-from wtacrs.integration.layers.convert import approximate_
+from wtacrs.integration.context.forward_context import ForwardContext
+from wtacrs.integration.layers.convert import approximate_, restore_
 from wtacrs.integration.layers.lean import head as lean
+from wtacrs.integration.layers.lean.convert import lean_
 from wtacrs.integration.layers.lean.head import (
     LeanHead,
     LinearCrossEntropy,
@@ -33,6 +35,7 @@ from wtacrs.integration.layers.lean.head import (
     restore_head,
     set_lean_head,
 )
+from wtacrs.integration.measure.kept_bytes import training_layers
 
 N, D, V = 7, 4, 9
 MODES: tuple[Mode, ...] = ("forward", "again")
@@ -599,7 +602,7 @@ def test_restore_leaves_a_stock_model(name: str) -> None:
     assert model.get_output_embeddings() is head
     assert set_lean_head(model) == {}
     assert head.mode == "forward"
-    assert head.estimator is None
+    assert head.estimator == make("crs(budget=0.5)")  # which nobody has taken back
     assert len(restore_head(model)) == 1
     assert type(head) is nn.Linear
     assert not {"mode", "estimator", "context", "path"} & vars(head).keys()
@@ -622,8 +625,55 @@ def test_what_stays_stock_and_why() -> None:
     replaced.forward = lambda x: x
     assert set_lean_head(Model(replaced)) == {"head": "its forward was replaced on the instance"}
     model = language_model("T5", 0.0)
-    approximate_(model, "crs(budget=0.5)")
-    assert set_lean_head(model) == {"lm_head": "ApproxLinear is no plain nn.Linear"}
+    approximate_(model, "gaussian_sketch(budget=0.5)")
+    assert list(set_lean_head(model)) == ["lm_head"]
+    assert "draws no rows" in set_lean_head(model)["lm_head"]
+
+
+def test_an_estimated_output_layer_becomes_lean_and_samples_in_either_order() -> None:
+    """By the estimator that `approximate_` gives it; a sketch, or "exact", leaves its dW exact."""
+    for order in ("together", "lean first", "lean last"):
+        model = language_model("T5", 0.0)
+        if order == "lean first":
+            lean_(model, head="again")
+        found = approximate_(
+            model, "crs(budget=0.5)", min_elements=7, lean="head-again" if order == "together" else False
+        )
+        if order == "lean last":
+            lean_(model, head="again")
+        head = model.get_output_embeddings()
+        assert "lm_head" in found
+        assert "lm_head" not in found.exact
+        assert (type(head), head.mode, head.estimator) == (LeanHead, "again", make("crs(budget=0.5)"))
+        assert head.context is ForwardContext.of(model)
+        assert order == "lean last" or head.min_elements == 7
+        assert "lm_head" in training_layers(model)
+        for other in ("gaussian_sketch(budget=0.5)", {"encoder.*": "crs(budget=0.5)"}):
+            assert "lm_head" in approximate_(model, other).exact
+            assert head.estimator is None
+            assert "lm_head" not in training_layers(model)
+        assert "lm_head" in restore_(model)
+        assert type(head) is nn.Linear
+
+
+def test_restoring_the_estimates_alone_leaves_an_exact_lean_output_layer() -> None:
+    model = language_model("T5", 0.0)
+    approximate_(model, "crs(budget=0.5)", lean="head")
+    assert "lm_head" in restore_(model, keep_lean=True)
+    head = model.get_output_embeddings()
+    assert (type(head), head.estimator) == (LeanHead, None)
+
+
+def test_few_numbers_are_exact() -> None:
+    """As in every layer with an estimated dW, below `min_elements`."""
+    model = language_model("T5", 0.0)
+    _, expected = gradients(model, language_batch("right"))
+    approximate_(model, {"lm_head": "crs(budget=0.1)"}, min_elements=10**9, lean="head")
+    _, found = gradients(model, language_batch("right"))
+    assert all(torch.allclose(found[n], expected[n], atol=1e-5) for n in expected)
+    approximate_(model, {"lm_head": "crs(budget=0.1)"}, min_elements=0)
+    _, found = gradients(model, language_batch("right"))
+    assert not torch.allclose(found["shared.weight"], expected["shared.weight"], atol=1e-5)
 
 
 def test_bad_input() -> None:
