@@ -21,17 +21,11 @@ from tests.support.language_models import MODELS, gradients, language_batch, lan
 from tests.support.saved_sizes import kept_tensors
 from wtacrs.estimators import WtacrsWarning
 from wtacrs.integration.layers.lean import attention as lean
-from wtacrs.integration.layers.lean.attention import (
-    LeanAttention,
-    Terms,
-    lean_attention,
-    pack,
-    pieces,
-    quick_keep,
-    restore_attention,
-    set_lean_attention,
-    unpack,
-)
+from wtacrs.integration.layers.lean import keep_masks, softmax_attention
+from wtacrs.integration.layers.lean.attention import lean_attention, restore_attention, set_lean_attention
+from wtacrs.integration.layers.lean.bits import pack, unpack
+from wtacrs.integration.layers.lean.keep_masks import quick_keep
+from wtacrs.integration.layers.lean.softmax_attention import LeanAttention, Terms, pieces
 
 B, H, S, T, D = 2, 4, 5, 7, 3
 
@@ -42,7 +36,7 @@ PIECES = {"all": 2**21, "example": 8 * H * S * T, "2 heads": 8 * 2 * S * T, "hea
 @pytest.fixture(params=PIECES.values(), ids=PIECES)
 def piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes of a piece, of doubles."""
-    monkeypatch.setattr(lean, "PIECE", request.param)
+    monkeypatch.setattr(softmax_attention, "PIECE", request.param)
 
 
 def tensors(groups: int = H, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
@@ -125,7 +119,7 @@ def test_the_function_is_the_law_with_the_dropout_of_torch(
 @pytest.mark.parametrize("case", [case for case in CASES if case != "closed row, eager"])
 def test_gradcheck(case: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not where stock rounds a score away: there it passes gradients on as if it had not."""
-    monkeypatch.setattr(lean, "PIECE", size)
+    monkeypatch.setattr(softmax_attention, "PIECE", size)
     bias, mask, terms = CASES[case]()
 
     def function(q: Tensor, k: Tensor, v: Tensor, *more: Tensor) -> Tensor:
@@ -145,12 +139,14 @@ def test_planted_defects_are_found(planted: str, monkeypatch: pytest.MonkeyPatch
     if planted == "rowsum":
         monkeypatch.setattr(torch, "_softmax_backward_data", lambda dp, p, *_: p * dp)
     elif planted == "bits":
-        monkeypatch.setattr(lean, "unpack", lambda bits, shape, dtype: torch.ones(shape, dtype=dtype))
+        monkeypatch.setattr(softmax_attention, "unpack", lambda bits, shape, dtype: torch.ones(shape, dtype=dtype))
     elif planted == "scale":
         backward = LeanAttention.backward
         monkeypatch.setattr(LeanAttention, "backward", lambda ctx, do: _unscaled(backward(ctx, do)))
     else:
-        monkeypatch.setattr(lean.Piece, "of", lambda piece, t: t[piece.batch] if t.shape[0] > 1 else t * 1.0)
+        monkeypatch.setattr(
+            softmax_attention.Piece, "of", lambda piece, t: t[piece.batch] if t.shape[0] > 1 else t * 1.0
+        )
     case = "bias and additive"
     expected, found = (outcome(f, H, case, 0.3) for f in (plain, LeanAttention.apply))
     assert not all(torch.allclose(one, other) for one, other in zip(expected, found, strict=True))
@@ -205,7 +201,7 @@ def test_bits_come_back(size: tuple[int, ...], generator: torch.Generator) -> No
 def test_the_whole_mask_is_drawn_first_where_torch_draws_parts_otherwise(
     piece: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lean, "_drawn_in_parts", lambda kind: False)
+    monkeypatch.setattr(keep_masks, "_drawn_in_parts", lambda kind: False)
     expected, found = (outcome(f, 2, "boolean", 0.3) for f in (plain, LeanAttention.apply))
     for one, other in zip(expected, found, strict=True):
         torch.testing.assert_close(other, one, rtol=1e-12, atol=1e-13)

@@ -22,19 +22,17 @@ from tests.support.saved_sizes import kept_tensors
 from wtacrs.estimators import InputError, make, row_norms
 from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.layers.convert import approximate_, restore_
-from wtacrs.integration.layers.lean import head as lean
+from wtacrs.integration.layers.lean import cross_entropy as lean
 from wtacrs.integration.layers.lean.convert import lean_
-from wtacrs.integration.layers.lean.head import (
-    LeanHead,
+from wtacrs.integration.layers.lean.cross_entropy import (
     LinearCrossEntropy,
     LinearCrossEntropyAgain,
     Mode,
     Terms,
-    is_deferred,
     linear_cross_entropy,
-    restore_head,
-    set_lean_head,
 )
+from wtacrs.integration.layers.lean.deferred_logits import Source, is_deferred
+from wtacrs.integration.layers.lean.head import LeanHead, restore_head, set_lean_head
 from wtacrs.integration.measure.kept_bytes import training_layers
 
 N, D, V = 7, 4, 9
@@ -199,9 +197,9 @@ def test_double_precision_to_ten_places(name: str, mode: Mode, spy: list[str]) -
 def spy(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Notes every loss by pieces, and every time that logits become real."""
     seen: list[str] = []
-    loss, compute = LeanHead.loss, lean._Source.compute
+    loss, compute = LeanHead.loss, Source.compute
     monkeypatch.setattr(LeanHead, "loss", lambda *a, **k: (seen.append("pieces"), loss(*a, **k))[1])
-    monkeypatch.setattr(lean._Source, "compute", lambda s: (seen.append("real"), compute(s))[1])
+    monkeypatch.setattr(Source, "compute", lambda s: (seen.append("real"), compute(s))[1])
     return seen
 
 

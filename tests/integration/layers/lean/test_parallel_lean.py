@@ -15,7 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tests.support.language_models import gradients, language_batch, language_model
 from wtacrs.integration.layers.lean.attention import set_lean_attention
-from wtacrs.integration.layers.lean.head import LeanHead, Mode, set_lean_head
+from wtacrs.integration.layers.lean.cross_entropy import Mode
+from wtacrs.integration.layers.lean.head import LeanHead, set_lean_head
 
 
 @pytest.fixture(autouse=True)
