@@ -45,6 +45,7 @@ from torch import Tensor, nn
 from torch._C import _functorch
 from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -346,6 +347,11 @@ def _drawn_in_parts(kind: str) -> bool:
     """Whether this build of torch draws a tensor on such a device as it draws its parts one after the other."""
     if kind != "cpu":
         return False
+    with _disable_current_modes():  # the numbers are asked for, and no bytes of a step
+        return _cpu_draws_in_parts()
+
+
+def _cpu_draws_in_parts() -> bool:
     whole, parts = (torch.empty(4 * 4096, dtype=torch.bool) for _ in range(2))
     one, other = (torch.Generator().manual_seed(1) for _ in range(2))
     whole.bernoulli_(0.5, generator=one)

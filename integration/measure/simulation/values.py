@@ -1,0 +1,107 @@
+"""`NoValues`: tensors of the CPU that have shapes and storages, and no numbers.
+
+The code that runs is the real one, with the operators and the branches of the CPU. Where Python asks for a number, the
+answer is fixed:
+
+- a bool is True, and a number is 1: what is asked is whether values are finite, in range, or without padding;
+- `torch.equal` and `torch.allclose` hold wherever shapes agree;
+- `nonzero` finds every element, the most that it can: every label counts, every row is drawn.
+
+So the bytes are those of a batch without padding whose labels all count. Labels that are ignored make them an upper
+bound. Padding makes some models keep masks which they leave out where all positions are real; those come on top.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
+
+from wtacrs.estimators.core.errors import InputError
+
+_aten = torch.ops.aten
+
+
+class NoValues(FakeTensorMode):
+    """Makes every operator work on shapes alone; what is made under it has no numbers.
+
+    Attributes:
+        answers: tells `has_values` that Python may ask for numbers, and `has_answers` that code for plain tensors runs.
+
+    Raises:
+        InputError: where an operator has a shape or a number that no fixed answer gives.
+
+    >>> with NoValues():
+    ...     x = torch.ones(10**6, 10**6) * 2
+    ...     found = x.shape, bool(x.isfinite().all()), x[0].nonzero().shape
+    >>> found
+    (torch.Size([1000000, 1000000]), True, torch.Size([1000000, 1]))
+    """
+
+    answers = True
+
+    def __init__(self) -> None:
+        super().__init__(allow_fallback_kernels=False)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operator on shapes, and answer where that cannot be done."""
+        try:
+            return super().__torch_dispatch__(func, types, args, kwargs or {})
+        except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException) as error:
+            return _answer(func, args, error)
+
+
+def _answer(func: Any, args: Any, error: Exception) -> Any:
+    if func is _aten._local_scalar_dense.default:
+        kind = args[0].dtype
+        return True if kind == torch.bool else 1.0 if kind.is_floating_point else 1
+    if func in (_aten.equal.default, _aten.allclose.default):
+        return args[0].shape == args[1].shape
+    if func is _aten.nonzero.default:
+        return args[0].new_empty((args[0].numel(), args[0].ndim), dtype=torch.int64)
+    raise InputError(f"{func}: what it returns depends on numbers, which a simulated step does not have") from error
+
+
+@contextlib.contextmanager
+def without_values(mode: NoValues) -> Iterator[None]:
+    """Enter the mode, for models of transformers too: they are told that this is a step, and no trace for a compiler.
+
+    Where a compiler traces, they leave out questions about padding, and keep masks that a real step does not have.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError):
+            import transformers.utils.import_utils as asked
+
+            stack.enter_context(mock.patch.object(asked, "is_fake_tensor", lambda _: False))
+        stack.enter_context(mode)
+        yield
+
+
+def fill_without_values(module: nn.Module) -> None:
+    """Give a module on the meta device tensors of the mode that is active, in the place of its own; ties stay."""
+    known: dict[int, Tensor] = {}
+
+    def filled(tensor: Any) -> Any:
+        if not isinstance(tensor, Tensor) or not tensor.is_meta:
+            return tensor
+        if id(tensor) not in known:
+            new = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+            if isinstance(tensor, nn.Parameter):
+                new = nn.Parameter(new, requires_grad=tensor.requires_grad)
+            known[id(tensor)] = new
+        return known[id(tensor)]
+
+    with torch.no_grad():
+        for part in module.modules():
+            for values in (part._parameters, part._buffers, vars(part)):
+                values.update({name: filled(value) for name, value in values.items() if isinstance(value, Tensor)})
