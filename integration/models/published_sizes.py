@@ -8,6 +8,7 @@ Sizes: T5 (Raffel et al., arXiv 1910.10683, table of sizes; T5 1.1 for `t5-v1_1-
 from __future__ import annotations
 
 import difflib
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,7 +139,7 @@ def model_from(config: PretrainedConfig) -> PreTrainedModel:
     kind = next((kind for kind, fits in kinds.items() if fits), None)
     if kind is None:
         raise InputError(f"model={config.model_type!r}: it neither writes text nor classifies")
-    model: PreTrainedModel = kind.from_config(config)
+    model: PreTrainedModel = kind.from_config(deepcopy(config))  # lean attention is noted in it
     return model.train()
 
 

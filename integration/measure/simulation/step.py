@@ -125,7 +125,8 @@ def simulate_step(
     with torch.device("meta"):
         made = _adapted(model_from(config), how)
     _convert(made, how)
-    with without_values(NoValues()), torch.device("cpu"):
+    shifts = shape.target_length is None and _has_output_embeddings(made)
+    with without_values(NoValues(all_count=not shifts)), torch.device("cpu"):
         fill_without_values(made)
         return _taken(made, example_batch(made, shape), shape, how)
 

@@ -5,7 +5,8 @@ answer is fixed:
 
 - a bool is True, and a number is 1: what is asked is whether values are finite, in range, or without padding;
 - `torch.equal` and `torch.allclose` hold wherever shapes agree;
-- `nonzero` finds every element, the most that it can: every label counts, every row is drawn.
+- `nonzero` finds every element, the most that it can: every label counts, every row is drawn. Where some label never
+  counts, as the last one of a text that a decoder goes on with, it finds every element but one.
 
 So the bytes are those of a batch without padding whose labels all count. Labels that are ignored make them an upper
 bound. Padding makes some models keep masks which they leave out where all positions are real; those come on top.
@@ -35,6 +36,9 @@ _aten = torch.ops.aten
 class NoValues(FakeTensorMode):
     """Makes every operator work on shapes alone; what is made under it has no numbers.
 
+    Args:
+        all_count: whether every label counts.
+
     Attributes:
         answers: tells `has_values` that Python may ask for numbers, and `has_answers` that code for plain tensors runs.
 
@@ -50,26 +54,27 @@ class NoValues(FakeTensorMode):
 
     answers = True
 
-    def __init__(self) -> None:
+    def __init__(self, *, all_count: bool = True) -> None:
         super().__init__(allow_fallback_kernels=False)
+        self.all_count = all_count
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operator on shapes, and answer where that cannot be done."""
         try:
             return super().__torch_dispatch__(func, types, args, kwargs or {})
         except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException) as error:
-            return _answer(func, args, error)
+            return self._answer(func, args, error)
 
-
-def _answer(func: Any, args: Any, error: Exception) -> Any:
-    if func is _aten._local_scalar_dense.default:
-        kind = args[0].dtype
-        return True if kind == torch.bool else 1.0 if kind.is_floating_point else 1
-    if func in (_aten.equal.default, _aten.allclose.default):
-        return args[0].shape == args[1].shape
-    if func is _aten.nonzero.default:
-        return args[0].new_empty((args[0].numel(), args[0].ndim), dtype=torch.int64)
-    raise InputError(f"{func}: what it returns depends on numbers, which a simulated step does not have") from error
+    def _answer(self, func: Any, args: Any, error: Exception) -> Any:
+        if func is _aten._local_scalar_dense.default:
+            kind = args[0].dtype
+            return True if kind == torch.bool else 1.0 if kind.is_floating_point else 1
+        if func in (_aten.equal.default, _aten.allclose.default):
+            return args[0].shape == args[1].shape
+        if func is _aten.nonzero.default:
+            found = args[0].numel() if self.all_count else max(args[0].numel() - 1, 0)
+            return args[0].new_empty((found, args[0].ndim), dtype=torch.int64)
+        raise InputError(f"{func}: what it returns depends on numbers, which a simulated step does not have") from error
 
 
 @contextlib.contextmanager
