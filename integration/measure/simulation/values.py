@@ -27,6 +27,8 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
     UnsupportedOperatorException,
 )
+from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._pytree import tree_map_only
 
 from wtacrs.estimators.core.errors import InputError
 
@@ -60,6 +62,8 @@ class NoValues(FakeTensorMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operator on shapes, and answer where that cannot be done."""
+        if func is _aten._fused_sdp_choice.default:  # of the CPU, which torch would tell of no device
+            return _attention_kernel(args, kwargs or {})
         try:
             return super().__torch_dispatch__(func, types, args, kwargs or {})
         except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException) as error:
@@ -75,6 +79,22 @@ class NoValues(FakeTensorMode):
             found = args[0].numel() if self.all_count else max(args[0].numel() - 1, 0)
             return args[0].new_empty((found, args[0].ndim), dtype=torch.int64)
         raise InputError(f"{func}: what it returns depends on numbers, which a simulated step does not have") from error
+
+
+def _attention_kernel(args: Any, kwargs: Any) -> int:
+    """The kernel that attention takes on the CPU, asked with small tensors of the same kind."""
+    with _disable_current_modes():
+        given = [_small(tensor, (-3, -1)) for tensor in args[:3]]
+        others, kwargs = tree_map_only(Tensor, lambda mask: _small(mask, (-3,)), (args[3:], kwargs))
+        return int(_aten._fused_sdp_choice.default(*given, *others, **kwargs))
+
+
+def _small(tensor: Tensor, whole: tuple[int, ...]) -> Tensor:
+    """A tensor with numbers and of size 2 at most, but for the axes that stay `whole`."""
+    sizes = [n if axis in whole else min(n, 2) for axis, n in enumerate(tensor.shape, -tensor.ndim)]
+    made = torch.zeros(sizes, dtype=tensor.dtype)
+    made = made if tensor.ndim < 2 or tensor.stride(-1) == 1 else made.mT.contiguous().mT
+    return made.requires_grad_(tensor.requires_grad)
 
 
 @contextlib.contextmanager
