@@ -87,8 +87,18 @@ def floored_scores(
 
 
 def has_values(tensor: Tensor) -> bool:
-    """Whether Python may look at the values for free: on the CPU, outside FakeTensorMode and torch.compile."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling() and not is_fake(tensor)
+    """Whether Python may look at the values for free: on the CPU, outside FakeTensorMode and torch.compile.
+
+    A simulated step has no values either, and answers in their place (see `has_answers`).
+    """
+    if tensor.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    return not is_fake(tensor) or has_answers(tensor)
+
+
+def has_answers(tensor: Tensor) -> bool:
+    """Whether a tensor stands for one of the CPU: its FakeTensorMode answers in the place of values."""
+    return bool(getattr(getattr(tensor, "fake_mode", None), "answers", False))
 
 
 def require(condition: Bool[Tensor, ""], message: str) -> None:

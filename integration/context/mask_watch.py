@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch._subclasses.fake_tensor import is_fake
 
 from wtacrs.estimators.core.errors import InputError, WtacrsWarning
 from wtacrs.validation.arguments import is_number, shown
@@ -138,6 +139,8 @@ class MaskWatch:
         concluded, self._seen = self._seen, {}
         layers = list(concluded)
         shares = torch.stack([seen.padding / seen.all for seen in concluded.values()]).clamp(max=1.0)
+        if is_fake(shares):  # of a step without numbers
+            return
         for layer, wrong in zip(layers, (shares > TOLERANCE).unbind(), strict=True):
             before = self._misled.get(layer)
             self._misled[layer] = wrong if before is None else before.to(wrong.device) | wrong

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import TensorWeakRef
 
+from wtacrs.estimators.core.scores import has_answers
+
 
 class Sample(NamedTuple):
     """What an estimator kept of an input, and the name of the layer that it was drawn for."""
@@ -64,7 +66,7 @@ class SharedInputs:
 def can_share(x: Tensor) -> bool:
     """Whether the identity of a tensor says what it holds: not for wrappers of `torch.func` and of other libraries."""
     return (
-        type(x) in (Tensor, torch.nn.Parameter)
+        (type(x) in (Tensor, torch.nn.Parameter) or has_answers(x))
         and not x.is_inference()
         and not torch._C._functorch.is_functorch_wrapped_tensor(x)
     )

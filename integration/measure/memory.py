@@ -101,13 +101,13 @@ def step_memory(
     device = next(model.parameters()).device
     devices = [device] if device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices), _without_cache(model), _checkpointing(model, checkpointing):
+        with torch.random.fork_rng(devices), without_cache(model), checkpointed(model, checkpointing):
             neighbours = None if options is None else lean_(model, **options.arguments())
             converted = _convert(model.train(), estimator, layers, min_elements)
-            saved = _saved(model, lambda: _loss(model, batch, precision), batch)
+            saved = _saved(model, lambda: loss_of(model, batch, precision), batch)
             model.zero_grad(set_to_none=True)
-            peak = _peak(model, lambda: _loss(model, batch, precision).backward())
-            kept = _kept(model, lambda: _loss(model, batch, precision).backward()) if owners else []
+            peak = _peak(model, lambda: loss_of(model, batch, precision).backward())
+            kept = _kept(model, lambda: loss_of(model, batch, precision).backward()) if owners else []
             misled = misled_layers(model)
     finally:
         restore_(model)
@@ -135,7 +135,12 @@ def _convert(model: nn.Module, estimator: str, layers: Sequence[str] | None, min
     return len(training_layers(model))
 
 
-def _loss(model: nn.Module, batch: Batch, precision: str) -> Tensor:
+def loss_of(model: nn.Module, batch: Batch, precision: str) -> Tensor:
+    """The loss of a forward pass, under autocast where `precision` is "bf16".
+
+    Raises:
+        InputError: if there is none.
+    """
     device = next(iter(batch.values())).device.type
     with torch.enable_grad(), torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
         loss = getattr(model(**batch), "loss", None)
@@ -237,11 +242,14 @@ class LiveBytes(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         for storage in _storages(result):
             if storage not in self._known:
-                self._known[storage] = None
-                self.now += storage.nbytes()
-                weakref.finalize(storage, self._free, storage.nbytes()).atexit = False
+                self._new(storage)
         self.peak = max(self.peak, self.now)
         return result
+
+    def _new(self, storage: torch.UntypedStorage) -> None:
+        self._known[storage] = None
+        self.now += storage.nbytes()
+        weakref.finalize(storage, self._free, storage.nbytes()).atexit = False
 
     def _free(self, size: int) -> None:
         self.now -= size
@@ -252,7 +260,7 @@ def _storages(values: Any) -> Iterator[torch.UntypedStorage]:
 
 
 @contextlib.contextmanager
-def _without_cache(model: nn.Module) -> Iterator[None]:
+def without_cache(model: nn.Module) -> Iterator[None]:
     """Keys and values for generation are of no use in training, and checkpointing cannot keep them."""
     found = {id(c): c for m in model.modules() if (c := getattr(m, "config", None)) is not None}
     before = [(config, config.use_cache) for config in found.values() if hasattr(config, "use_cache")]
@@ -266,7 +274,12 @@ def _without_cache(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _checkpointing(model: nn.Module, on: bool) -> Iterator[None]:
+def checkpointed(model: nn.Module, on: bool) -> Iterator[None]:
+    """Recompute activations block by block within the block, if it is on.
+
+    Raises:
+        InputError: if the model cannot.
+    """
     if not on:
         yield
         return

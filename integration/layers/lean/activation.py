@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from wtacrs.estimators.core.scores import has_answers
 from wtacrs.integration.context.shared_inputs import can_share
 from wtacrs.integration.layers.lean.bits import pack, unpack
 from wtacrs.integration.layers.lean.classes import LeanModule
@@ -178,7 +180,16 @@ _PRODUCTS = (torch.mul, torch.multiply, Tensor.mul, Tensor.multiply, Tensor.__mu
 def awaiting_product(y: Tensor) -> Tensor:
     """A view of an activation's output that keeps less when it is multiplied."""
     with torch._C.DisableTorchFunctionSubclass():
-        return y.as_subclass(AwaitingProduct)
+        if type(y) is Tensor or not has_answers(y):
+            return y.as_subclass(AwaitingProduct)
+        view = y.view_as(y)  # of a simulated step, where it has a class that it must keep
+        view.__class__ = _class_of(type(view))
+        return view
+
+
+@cache
+def _class_of(kind: type[Tensor]) -> type[Tensor]:
+    return type(AwaitingProduct.__name__, (AwaitingProduct, kind), {})
 
 
 def _product(one: Any, other: Any) -> Tensor | None:

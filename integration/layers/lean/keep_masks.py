@@ -13,6 +13,7 @@ from functools import cache
 import torch
 from jaxtyping import Bool, UInt8
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from wtacrs.integration.layers.lean.bits import pack
 
@@ -56,6 +57,11 @@ def _drawn_in_parts(kind: str) -> bool:
     """Whether this build of torch draws a tensor on such a device as it draws its parts one after the other."""
     if kind != "cpu":
         return False
+    with _disable_current_modes():  # the numbers are asked for, and no bytes of a step
+        return _cpu_draws_in_parts()
+
+
+def _cpu_draws_in_parts() -> bool:
     whole, parts = (torch.empty(4 * 4096, dtype=torch.bool) for _ in range(2))
     one, other = (torch.Generator().manual_seed(1) for _ in range(2))
     whole.bernoulli_(0.5, generator=one)

@@ -1,0 +1,1 @@
+"""A training step without its numbers: the bytes of any model, from its config alone."""
