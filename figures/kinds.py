@@ -15,6 +15,7 @@ from wtacrs.figures import sections
 from wtacrs.figures.plots import (
     budgets,
     experiment,
+    front,
     layer_tests,
     masks,
     memory,
@@ -22,6 +23,7 @@ from wtacrs.figures.plots import (
     norms,
     oracle_ratio,
     pretrain,
+    saving,
     theory,
     training,
     transfer,
@@ -118,6 +120,11 @@ def _sweep(result: Any) -> Sequence[Drawing]:
     ]
 
 
+def _front(result: Any) -> Sequence[Drawing]:
+    drawings = [Drawing("front", partial(front.build, result))]
+    return [*drawings, Drawing("saving", partial(saving.build, result))] if result.parts else drawings
+
+
 def _theory(result: TheoryResult) -> Sequence[Drawing]:
     return [Drawing(f"theory_{claim.name}", partial(theory.build, claim)) for claim in result.claims]
 
@@ -140,6 +147,7 @@ register_view(
     View(sections.check.section, no_figure="verdicts are words: the table shows all of them", expected=True),
 )
 register_view("masks", View(sections.masks.section, _one("masks", masks.build)))
+register_view("front", View(sections.front.section, _front))
 register_view("memory", View(sections.memory.section, _one("memory", memory.build)))
 register_view(
     "tracked memory",

@@ -10,6 +10,7 @@ from wtacrs.integration.cli import (  # noqa: F401
     draw,
     experiment,
     finetune,
+    front,
     layer_tests,
     layers,
     masks,

@@ -104,7 +104,7 @@ def step_memory(
         with torch.random.fork_rng(devices), without_cache(model), checkpointed(model, checkpointing):
             neighbours = None if options is None else lean_(model, **options.arguments())
             converted = _convert(model.train(), estimator, layers, min_elements)
-            saved = _saved(model, lambda: loss_of(model, batch, precision), batch)
+            saved = saved_by_type(model, lambda: loss_of(model, batch, precision), batch)
             model.zero_grad(set_to_none=True)
             peak = _peak(model, lambda: loss_of(model, batch, precision).backward())
             kept = _kept(model, lambda: loss_of(model, batch, precision).backward()) if owners else []
@@ -153,7 +153,14 @@ Keeper = tuple[nn.Module | None, str]
 """A module, and what is told of it."""
 
 
-def _saved(model: nn.Module, forward: Callable[[], Tensor], batch: Batch) -> list[TypeBytes]:
+def saved_by_type(model: nn.Module, forward: Callable[[], Tensor], batch: Batch) -> list[TypeBytes]:
+    """What one forward pass keeps for its backward pass, by type of module, largest first.
+
+    Args:
+        model: converted or not.
+        forward: runs it, and returns the loss.
+        batch: what is not counted, besides parameters and buffers.
+    """
     running: list[nn.Module] = []
 
     def keeper(tensor: Tensor) -> Keeper:

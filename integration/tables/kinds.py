@@ -12,6 +12,7 @@ from wtacrs.integration.tables.budgets import budgets_table
 from wtacrs.integration.tables.check import check_table
 from wtacrs.integration.tables.compare import comparison_table, oracle_ratio_table, ratio_table
 from wtacrs.integration.tables.experiment import experiment_table
+from wtacrs.integration.tables.front import front_table
 from wtacrs.integration.tables.layer_tests import layer_test_tables
 from wtacrs.integration.tables.masks import masks_table
 from wtacrs.integration.tables.memory import memory_table, owners_tables
@@ -66,6 +67,7 @@ register_table("budgets", lambda result: [budgets_table(result)])
 register_table("check", lambda result: [check_table(result)])
 register_table("comparison", lambda result: list(_comparison(result)))
 register_table("experiment", lambda result: [experiment_table(result)])
+register_table("front", lambda result: [front_table(result)])
 register_table("gradient norms", lambda result: [norms_table(result)])
 register_table("layer tests", layer_test_tables)
 register_table("masks", lambda result: [masks_table(result)])

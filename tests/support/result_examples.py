@@ -8,6 +8,7 @@ from support import figure_examples as examples
 from support.paths import ROOT
 from wtacrs.validation.records.base import Result, stamp
 from wtacrs.validation.records.budgets import BudgetPoint, BudgetsResult, Difference, Scores
+from wtacrs.validation.records.front import FrontResult, FrontRow, SavingPart, Way
 from wtacrs.validation.records.layer_tests import (
     BiasFinding,
     LayerTest,
@@ -102,6 +103,21 @@ def layer_tests() -> LayerTestResult:
     )
 
 
+def front() -> FrontResult:
+    """Stock, a sampled lean way, and one whose peak and noise nobody knows."""
+    ways = [Way(), Way(estimator="crs(budget=0.3)", lean="attention,head"), Way(memory_budget=0.5)]
+    numbers = [(1000, 4000, 1.0, 0.0), (400, 1500, 0.9, 0.25), (500, None, 1.5, None)]
+    rows = [
+        FrontRow(way=way, kept=kept, peak=peak, seconds=2 * ratio, ratio=ratio, noise=noise)
+        for way, (kept, peak, ratio, noise) in zip(ways, numbers, strict=True)
+    ]
+    parts = [SavingPart(part=part, kept=kept, peak=2 * kept) for part, kept in (("stock", 1000), (NASTY, 400))]
+    return FrontResult(
+        stamp=STAMP, model=NASTY, layers=2, batch_size=8, length=128, target_length=None, dropout=0.1, rounds=3,
+        batches=4, draws=2, rows=rows, parts=parts,
+    )  # fmt: skip
+
+
 def masks() -> MasksResult:
     """A right mask, a wrong one, and a loss that is none."""
     common = {"architecture": NASTY, "model": "Bert"}
@@ -194,6 +210,6 @@ def every_kind() -> dict[str, Result]:
         examples.check(), examples.training("crs(budget=0.3)"),
         theory(["take-all", "topk"], seed=0),
         load_result(ROOT / "integration" / "experiments" / "t5-sst2.json"),
-        norms(), budgets(), transfer(), layer_tests(), masks(), memory(), tracked_memory(), pretraining(), scale(),
+        norms(), budgets(), transfer(), layer_tests(), front(), masks(), memory(), tracked_memory(), pretraining(), scale(),
     ]  # fmt: skip
     return {result.kind: result for result in results}

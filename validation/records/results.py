@@ -18,6 +18,7 @@ from wtacrs.validation.records import (  # noqa: F401
     check,
     compare,
     experiment,
+    front,
     layer_tests,
     masks,
     memory,
