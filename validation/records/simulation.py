@@ -15,7 +15,15 @@ Phase = Literal["forward", "backward", "update"]
 StepPrecision = Literal["fp32", "bf16", "bf16-weights"]
 """Single precision; autocast to bfloat16; weights, gradients and states in bfloat16."""
 
-PARTS = ("parameters", "buffers", "batch", "optimizer states", "gradients", "kept for the backward pass", "at work")
+PARTS = (
+    "parameters",
+    "buffers",
+    "batch",
+    "optimizer states",
+    "gradients",
+    "kept for the backward pass",
+    "at work",
+)
 """What is alive at the peak, by kind, in the order in which it is shown."""
 
 

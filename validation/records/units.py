@@ -23,7 +23,12 @@ def gigabytes(size: int) -> str:
     return f"{value:,.{digits}f}"
 
 
-_UNITS = {"": 1, "B": 1, **{f"{p}B": 1000**n for n, p in enumerate("KMGT", 1)}, **{f"{p}IB": 1024**n for n, p in enumerate("KMGT", 1)}}
+_UNITS = {
+    "": 1,
+    "B": 1,
+    **{f"{p}B": 1000**n for n, p in enumerate("KMGT", 1)},
+    **{f"{p}IB": 1024**n for n, p in enumerate("KMGT", 1)},
+}
 
 
 def bytes_of_text(text: str, argument: str) -> int:

@@ -253,7 +253,9 @@ def _checked_shape(config: PretrainedConfig, batch_size: int, length: int, targe
         target_length = checked_integer(target_length, "target_length", least=1, or_none=True)
     writes = bool(getattr(config, "is_encoder_decoder", False))
     if target_length is not None and not writes:
-        raise InputError(f"target_length={target_length}: {config.model_type} has no decoder of its own; leave it out")
+        raise InputError(
+            f"target_length={target_length}: {config.model_type} has no decoder of its own; leave it out"
+        )
     positions = getattr(config, "max_position_embeddings", None)
     if isinstance(positions, int) and length > positions:
         raise InputError(f"length={length}: {config.model_type} of this config has {positions} positions")

@@ -78,7 +78,9 @@ class NoValues(FakeTensorMode):
         if func is _aten.nonzero.default:
             found = args[0].numel() if self.all_count else max(args[0].numel() - 1, 0)
             return args[0].new_empty((found, args[0].ndim), dtype=torch.int64)
-        raise InputError(f"{func}: what it returns depends on numbers, which a simulated step does not have") from error
+        raise InputError(
+            f"{func}: what it returns depends on numbers, which a simulated step does not have"
+        ) from error
 
 
 def _attention_kernel(args: Any, kwargs: Any) -> int:
