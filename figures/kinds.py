@@ -24,6 +24,7 @@ from wtacrs.figures.plots import (
     oracle_ratio,
     pretrain,
     saving,
+    simulation,
     theory,
     training,
     transfer,
@@ -149,6 +150,7 @@ register_view(
 register_view("masks", View(sections.masks.section, _one("masks", masks.build)))
 register_view("front", View(sections.front.section, _front))
 register_view("memory", View(sections.memory.section, _one("memory", memory.build)))
+register_view("simulation", View(sections.simulation.section, _one("simulation", simulation.build)))
 register_view(
     "tracked memory",
     View(sections.track_memory.section, no_figure="names of owners and their bytes: the table shows them"),

@@ -35,18 +35,18 @@ def build(result: FrontResult) -> Figure:
     if not result.rows:
         raise style.NothingToDraw("the result holds no way to take a step")
     best = pareto(result.rows)
-    noises = [row.noise for row in result.rows if row.noise]
+    noises: list[float] = [row.noise for row in result.rows if row.noise]
     norm = LogNorm(min(noises, default=1e-3) / 1.2, max(noises, default=1.0) * 1.2)
     with style.figure(11.5, 1.6 + max(4.6, 0.27 * len(result.rows))) as fig:
         axes, legend = fig.subplots(1, 2, width_ratios=(1.5, 1.0))
         colours = mpl.colormaps["viridis_r"]
         first = result.rows[0]
         for number, row in enumerate(result.rows, start=1):
-            colour = _UNKNOWN if row.noise is None else colours(norm(row.noise)) if row.noise else _EXACT
+            colour = colours(norm(row.noise)) if row.noise else _UNKNOWN if row.noise is None else _EXACT
             ring = 2.6 if row in best else 0.9
             place = row.kept / first.kept, row.ratio
             axes.scatter(*place, s=190, color=[colour], edgecolor=style.INK, linewidth=ring, zorder=3)
-            dark = bool(row.noise) and norm(row.noise) > 0.5
+            dark = bool(row.noise and norm(row.noise) > 0.5)
             axes.annotate(
                 str(number), place, ha="center", va="center", fontsize=7, color="white" if dark else style.INK, zorder=4
             )  # fmt: skip
@@ -54,14 +54,8 @@ def build(result: FrontResult) -> Figure:
         _legend(legend, result.rows)
         mappable = mpl.cm.ScalarMappable(norm, colours)
         if noises:
-            fig.colorbar(
-                mappable,
-                ax=axes,
-                location="bottom",
-                shrink=0.7,
-                aspect=40,
-                label="added noise / minibatch's; white: exact",
-            )
+            label = "added noise / minibatch's; white: exact"
+            fig.colorbar(mappable, ax=axes, location="bottom", shrink=0.7, aspect=40, label=label)
         tokens = (
             f"{result.length}" if result.target_length is None else f"{result.length} / {result.target_length}"
         )

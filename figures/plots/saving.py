@@ -40,9 +40,8 @@ def build(result: FrontResult) -> Figure:
                 color="#e69f00" if saved >= 0 else "#d55e00",
             )  # fmt: skip
             told = f"{entry.kept / stock:.2f}" + (f"  ({-saved / stock:+.2f})".replace("-", "−") if y else "")
-            axes.annotate(
-                told, (max(before, entry.kept) / 1e6, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8
-            )  # fmt: skip
+            place = max(before, entry.kept) / 1e6, y
+            axes.annotate(told, place, xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
             before = entry.kept
         names = [entry.part if not y else f"+ {entry.part}" for y, entry in enumerate(result.parts)]
         axes.set_yticks(range(len(names)), names)
@@ -54,8 +53,8 @@ def build(result: FrontResult) -> Figure:
             f"{result.length}" if result.target_length is None else f"{result.length} / {result.target_length}"
         )
         fig.suptitle(
-            f"{style.shorten(result.model, 40)}, {result.layers} layers, {result.batch_size} × {tokens} tokens: what saves how "
-            "much, one part after another",
+            f"{style.shorten(result.model, 40)}, {result.layers} layers, {result.batch_size} × {tokens} tokens: "
+            "what saves how much, one part after another",
             x=0.01,
             ha="left",
         )

@@ -18,6 +18,7 @@ from wtacrs.integration.cli import (  # noqa: F401
     noise,
     norms,
     pretrain,
+    simulate,
     study,
     sweep,
     theory,

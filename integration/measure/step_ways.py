@@ -71,8 +71,19 @@ class Subjects:
         if way.lora_rank is None:
             return self._stock
         if way.lora_rank not in self._adapted:
-            self._adapted[way.lora_rank] = add_lora(copy.deepcopy(self._stock), way.lora_rank, seed=self._seed)
+            adapted = add_lora(copy.deepcopy(self._stock), way.lora_rank, seed=self._seed)
+            self._adapted[way.lora_rank] = _with_trained_b(adapted, self._seed)
         return self._adapted[way.lora_rank]
+
+
+def _with_trained_b(model: nn.Module, seed: int) -> nn.Module:
+    """Adapters as after some training: B is zero at first, and A has no gradient then, nor any noise."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        if parameter.requires_grad and not bool(parameter.detach().any()):
+            drawn = torch.randn(parameter.shape, generator=generator) * parameter.shape[-1] ** -0.5
+            parameter.data.copy_(drawn)
+    return model
 
 
 def _convert(model: nn.Module, way: Way, seed: int) -> None:

@@ -20,6 +20,7 @@ from wtacrs.integration.tables.noise import noise_table
 from wtacrs.integration.tables.norms import norms_table
 from wtacrs.integration.tables.pretrain import pretraining_table
 from wtacrs.integration.tables.scale import scale_table
+from wtacrs.integration.tables.simulation import simulation_tables
 from wtacrs.integration.tables.sweep import sweep_table
 from wtacrs.integration.tables.theory import theory_table
 from wtacrs.integration.tables.track_memory import track_memory_tables
@@ -75,6 +76,7 @@ register_table("memory", lambda result: [memory_table(result), *owners_tables(re
 register_table("noise", lambda result: [noise_table(result)])
 register_table("pretraining", lambda result: [pretraining_table(result)])
 register_table("scale", lambda result: [scale_table(result)])
+register_table("simulation", lambda result: list(simulation_tables(result)))
 register_table("sweep", lambda result: [sweep_table(result)])
 register_table("theory", lambda result: [theory_table(result)])
 register_table("tracked memory", lambda result: list(track_memory_tables(result)))

@@ -23,6 +23,7 @@ from wtacrs.validation.records.owners import KeptStorage, Owner
 from wtacrs.validation.records.pretrain import PretrainingPoint, PretrainingResult
 from wtacrs.validation.records.results import load_result
 from wtacrs.validation.records.scale import ScaleResult, ScaleRow
+from wtacrs.validation.records.simulation import AliveBytes, Largest, SimulatedStep, SimulationResult, StepChoice
 from wtacrs.validation.records.track_memory import TrackedMemoryResult
 from wtacrs.validation.records.transfer import Standing, TransferPair, TransferResult
 from wtacrs.validation.theory.claims import theory
@@ -174,6 +175,29 @@ def tracked_memory() -> TrackedMemoryResult:
     )  # fmt: skip
 
 
+def simulation() -> SimulationResult:
+    """The stock step and one that is offloaded, with the largest batch of each."""
+    kept = {"kind": "kept for the backward pass", "modules": NASTY, "operation": "addmm"}
+    stock = SimulatedStep(
+        choice=StepChoice(), batch_size=8, length=16, target_length=None, converted=0, parameters=1_000_000, buffers=0,
+        batch=4_000, states=2_000_000, gradients=1_000_000, kept=5_000_000, host=0, peak=9_004_000, phase="backward",
+        phases={"forward": 8_004_000, "backward": 9_004_000, "update": 4_004_000},
+        alive=[AliveBytes(**kept, bytes=5_000_000),
+               AliveBytes(kind="optimizer states", modules="", operation="", bytes=2_000_000),
+               AliveBytes(kind="parameters", modules="", operation="", bytes=1_000_000),
+               AliveBytes(kind="at work", modules="", operation="mm", bytes=1_000_000),
+               AliveBytes(kind="batch", modules="", operation="", bytes=4_000)],
+    )  # fmt: skip
+    offloaded = stock.model_copy(
+        update={"choice": StepChoice(estimator="crs(budget=0.3)", offload=True), "host": 2_000_000}
+    )
+    largest = [
+        Largest(budget=10_000_000, batch_size=8, fixed=4_000_000, each=700_000),
+        Largest(budget=10_000_000, batch_size=0, fixed=12_000_000, each=700_000),
+    ]
+    return SimulationResult(stamp=STAMP, model=NASTY, steps=[stock, offloaded], largest=largest)
+
+
 def pretraining() -> PretrainingResult:
     """A short run."""
     history = [PretrainingPoint(step=step, train_loss=9.0 - step / 10) for step in range(10, 60, 10)]
@@ -210,6 +234,7 @@ def every_kind() -> dict[str, Result]:
         examples.check(), examples.training("crs(budget=0.3)"),
         theory(["take-all", "topk"], seed=0),
         load_result(ROOT / "integration" / "experiments" / "t5-sst2.json"),
-        norms(), budgets(), transfer(), layer_tests(), front(), masks(), memory(), tracked_memory(), pretraining(), scale(),
+        norms(), budgets(), transfer(), layer_tests(), front(), masks(), memory(), tracked_memory(), pretraining(),
+        scale(), simulation(),
     ]  # fmt: skip
     return {result.kind: result for result in results}

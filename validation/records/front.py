@@ -39,8 +39,8 @@ class FrontRow(Record):
     Attributes:
         way: how.
         kept: bytes for the backward pass; parameters, buffers and the batch are left out.
-        peak: the most that is alive at any moment of forward and backward pass beyond them, gradients included; None where
-            the compiler hides it.
+        peak: the most that is alive at any moment of forward and backward pass beyond them, gradients included; None
+            where the compiler hides it.
         seconds: median of forward and backward pass.
         ratio: median over the rounds of the time over that of the first way in the same round.
         noise: E‖Ĝ − G‖² over draws, over the variance of the gradient between batches of this size; 0 for exact ways.
@@ -66,7 +66,7 @@ class SavingPart(Record):
 class FrontResult(Result):
     """Ways to take a step of one model; the first is what the others are compared with.
 
-    `parts` decomposes the saving: every entry has all parts before it too, so that what a part saves depends on its place.
+    `parts` decomposes the saving: every entry has all parts before it too; what a part saves depends on its place.
     `batches` and `draws` say what the noise is a mean over.
     """
 
@@ -98,7 +98,7 @@ def front_sentences(result: FrontResult) -> Iterator[str]:
 
 
 def pareto(rows: Sequence[FrontRow]) -> list[FrontRow]:
-    """Rows that no other row beats: one that keeps as little, takes no longer and adds no more noise, and is not equal."""
+    """Rows that no other row beats: keeps as little, takes no longer and adds no more noise, and is not equal."""
     return [row for row in rows if not any(_beats(other, row) for other in rows)]
 
 
