@@ -46,7 +46,7 @@ def build(result: FrontResult) -> Figure:
         names = [entry.part if not y else f"+ {entry.part}" for y, entry in enumerate(result.parts)]
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.set_xlim(0.0, 1.16 * stock / 1e6)
+        axes.set_xlim(0.0, 1.18 * max(entry.kept for entry in result.parts) / 1e6)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("MB (10⁶ bytes) kept for the backward pass; in orange what the part has saved")
         tokens = (

@@ -52,7 +52,7 @@ class Subjects:
     def taken(self, way: Way) -> Iterator[nn.Module]:
         """The model, ready for steps of this way; stock again afterwards."""
         model = self._model(way)
-        self._stock.config._attn_implementation = way.attention
+        _set_attention(model, way.attention)
         with without_cache(model), checkpointed(model, way.checkpointing), _budget(way.memory_budget):
             try:
                 _convert(model, way, self._seed)
@@ -74,6 +74,14 @@ class Subjects:
             adapted = add_lora(copy.deepcopy(self._stock), way.lora_rank, seed=self._seed)
             self._adapted[way.lora_rank] = _with_trained_b(adapted, self._seed)
         return self._adapted[way.lora_rank]
+
+
+def _set_attention(model: nn.Module, implementation: str) -> None:
+    from transformers import PreTrainedModel
+
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):  # encoder and decoder may have configs of their own
+            module.set_attn_implementation(implementation)
 
 
 def _with_trained_b(model: nn.Module, seed: int) -> nn.Module:

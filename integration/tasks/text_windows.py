@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.integration.models.loading import task_tokenizer
+from wtacrs.integration.models.loading import DEMO_VOCAB_SIZE, task_tokenizer
 from wtacrs.integration.tasks.base import TaskData
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def text_windows(
     that is trained on the texts.
 
     Args:
-        model: whose vocabulary is large enough.
+        model: whose vocabulary bounds the one that is trained.
         task: with enough texts.
         batches: how many.
         batch_size: windows of each.
@@ -38,14 +38,10 @@ def text_windows(
         target_length: tokens of an answer; None for a model that has none.
 
     Raises:
-        InputError: if the texts are too short, or the vocabulary of the model is smaller than that of the texts.
+        InputError: if the texts are too short.
     """
-    tokenizer = task_tokenizer(task)
-    vocabulary = model.config.get_text_config().vocab_size
-    if len(tokenizer) > vocabulary:
-        raise InputError(
-            f"model: its vocabulary of {vocabulary} is smaller than that of the texts, {len(tokenizer)}"
-        )
+    vocabulary = min(model.config.get_text_config().vocab_size, DEMO_VOCAB_SIZE)
+    tokenizer = task_tokenizer(task, vocabulary)
     stream = [token for example in task.train for token in tokenizer(example.text)["input_ids"]]
     width, count = length + (target_length or 0), batches * batch_size
     if len(stream) < count * width:
