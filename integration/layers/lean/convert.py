@@ -32,7 +32,7 @@ class LeanConversion(list[str]):
     Attributes:
         found: name → what the module was found to be.
         stays: name of a module without children that stays stock → why.
-        attention: part of the model whose attention stays stock → why; None if none was to be lean.
+        attention: model within, or attention layer, whose attention stays stock → why; None if none was to be lean.
         head: output layer that stays stock → why; None if none was to be lean.
     """
 
@@ -86,7 +86,8 @@ def lean_(
 
     Args:
         model: any module, wrapped or not as in `approximate_`.
-        filter_fn: called with each module that can be converted and its name; False leaves it stock. Default: all.
+        filter_fn: called with each module that can be converted and its name, attention layers among them if `attention`
+            is asked for; False leaves it stock. Default: all.
         attention: "keep" for models of transformers within that keep q, k, v and a bit per probability instead of the
             probabilities, "again" for those that keep what q, k, v are projected from (see
             `wtacrs.integration.layers.lean.attention`); None for stock ones.
@@ -118,7 +119,7 @@ def lean_(
         is_asked = not module._modules or is_linear_layer(module)
         if not is_asked:
             continue
-        what = _found(module, gates)
+        what = _found(module, gates, options)
         if what.mixin is None:
             stays[name] = what.what
         elif filter_fn is not None and not filter_fn(module, name):
@@ -132,7 +133,7 @@ def lean_(
         )
     _undo(model.modules())
     heads = None if head is None else set_lean_head(model, mode=head)
-    parts = None if attention is None else _lean_attention(model, options)
+    parts = None if attention is None else _lean_attention(model, options, filter_fn)
     for name, (module, _) in found.items():
         if own_class(module) is LeanHead:
             found[name] = module, _Found(LeanLinear, "output layer, with its loss by pieces of rows")
@@ -146,10 +147,12 @@ def lean_(
     return LeanConversion(names, stays, attention=parts, head=heads)
 
 
-def _lean_attention(model: nn.Module, options: LeanOptions) -> dict[str, str]:
+def _lean_attention(model: nn.Module, options: LeanOptions, filter_fn: LeanFilter | None) -> dict[str, str]:
     from wtacrs.integration.layers.lean.attention import set_lean_attention  # needs transformers
 
-    return set_lean_attention(model, quick=options.dropout == "quick")
+    assert options.attention is not None
+    quick = options.dropout == "quick"
+    return set_lean_attention(model, mode=options.attention, quick=quick, filter_fn=filter_fn)
 
 
 def restore_lean(module: nn.Module) -> bool:
@@ -170,7 +173,7 @@ def _undo(modules: Iterable[nn.Module]) -> None:
         restore_lean(module)
 
 
-def _found(module: nn.Module, gates: set[nn.Module]) -> _Found:
+def _found(module: nn.Module, gates: set[nn.Module], options: LeanOptions) -> _Found:
     if "forward" in vars(module):
         return _Found(None, "its forward is replaced on the instance")
     if is_parametrized(module):
@@ -183,7 +186,8 @@ def _found(module: nn.Module, gates: set[nn.Module]) -> _Found:
     if kind is nn.Dropout:
         if vars(module).get("inplace"):
             return _Found(None, "dropout in place")
-        return _Found(LeanDropout, "dropout")
+        what = "dropout, quick masks" if options.dropout == "quick" else "dropout"
+        return _Found(LeanDropout, what, options.dropout)
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
         return _Found(None, "a look-up: it keeps ids")
     if module._parameters:

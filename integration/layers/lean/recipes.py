@@ -13,8 +13,14 @@ of ours keep what they keep.
 **Leaves are held weakly.** A recipe is worth something only while its leaves are kept anyway, and may not keep them
 alive itself: the output of a checkpointed block lives on, the tensors inside are to be freed. So a recipe knows the
 storage of a leaf, and has lapsed once that is gone. What a recipe owns itself, such as a copy of a norm's weight, is
-small. (The weight itself may not be a leaf: `fully_shard` frees the weights of a block after use, and optimizers may
-step within the backward pass. A linear layer that keeps the norm's output is not touched by either.)
+small. (A norm's weight itself is no leaf: `fully_shard` frees the weights of a block after use, and optimizers may step
+within the backward pass. A linear layer that keeps the norm's output is not touched by either.)
+
+**Products.** The output of a linear layer, q, k or v, is a product of its input and its weight. The weight is too large
+to copy, and is the leaf: it goes through `save_for_backward`, as a linear layer itself saves it, so that a step of the
+optimizer before the backward pass is refused. Under `fully_shard` it is there again when the backward pass of its own
+group runs; a layer that is a group by itself gives no recipe, and a leaf without memory is refused. A product is followed
+once: what it is made of are leaves and cheap recipes.
 
 **None within a checkpointed block.** There torch counts what is saved, and the recomputation must save the same; but
 which leaves live differs between the two. Nothing is kept of such a block anyway; while it is recomputed its linear
@@ -26,7 +32,7 @@ version counter says that neither it nor a leaf has been changed in place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -34,6 +40,8 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils import checkpoint
 from torch.utils.weak import TensorWeakRef, WeakIdKeyDictionary
+
+from wtacrs.estimators.core.errors import InputError
 
 Kind = Literal["cheap", "product"]
 """`cheap`: element by element, or row by row. `product`: a matrix product (q, k, v from what they are projected from)."""
@@ -127,16 +135,19 @@ def register(output: Tensor, run: Callable[..., Tensor], *inputs: Any, kind: Kin
     Nothing is remembered of what needs no gradient (then nothing is kept) or does not lie in one piece.
 
     Args:
-        output: plain tensor, as the operation returned it.
+        output: plain tensor, as the operation returned it, or a view of all of one.
         run: must not draw random numbers, nor change its inputs.
         *inputs: tensors that something keeps anyway for the backward pass, or that have recipes; `Owned`; constants.
         kind: what it costs.
     """
-    if not output.requires_grad or not output.is_contiguous() or output.storage_offset() or _checkpointed():
+    base = output._base if output._is_view() else output
+    if base is None or base.numel() != output.numel() or not base.is_contiguous() or base.storage_offset():
+        return
+    if not output.requires_grad or not output.is_contiguous() or _checkpointed():
         return
     found = tuple(_input(value) for value in inputs)
     autocast = _Autocast.now(output.device.type)
-    _known[output] = Recipe(run, found, kind, output._version, autocast)
+    _known[base] = Recipe(run, found, kind, output._version, autocast)
 
 
 def _checkpointed() -> bool:
@@ -155,11 +166,18 @@ def _input(value: Any) -> Any:
     return recipe if whole else _Leaf(value, owned=False)
 
 
-def recipe_of(tensor: Tensor) -> Recipe | None:
-    """The recipe of a tensor, or of the one that it is a view of; None if there is none, or the tensor was changed."""
+def recipe_of(tensor: Tensor, *, products: bool = False) -> Recipe | None:
+    """The recipe of a tensor, or of the one that it is a view of; None if there is none, or the tensor was changed.
+
+    Args:
+        tensor: any tensor.
+        products: whether a recipe of kind "product" counts.
+    """
     base = tensor._base if tensor._is_view() else tensor
     recipe = None if base is None else _known.get(base)
-    return recipe if recipe is not None and recipe.version == tensor._version else None
+    if recipe is None or recipe.version != tensor._version or (recipe.kind == "product" and not products):
+        return None
+    return recipe
 
 
 class Packed(NamedTuple):
@@ -190,12 +208,90 @@ class Plan(NamedTuple):
     step: _Step
     layout: _Layout
 
-    def make(self, leaves: tuple[Tensor, ...]) -> Tensor:
-        """The tensor again, without a graph."""
+    def make(self, leaves: tuple[Tensor, ...], made: dict[int, Tensor] | None = None) -> Tensor:
+        """The tensor again, without a graph.
+
+        Args:
+            leaves: as they were kept.
+            made: what several plans share; it is added to.
+        """
         with torch.no_grad():
-            whole = _made(self.step, leaves).contiguous()
+            whole = _made(self.step, leaves, {} if made is None else made).contiguous()
         size, stride, offset = self.layout
         return whole if _Layout.of(whole) == self.layout else whole.as_strided(size, stride, offset)
+
+
+class Together(NamedTuple):
+    """Several tensors as leaves.
+
+    Attributes:
+        plans: of the tensors in turn.
+        leaves: for `save_for_backward`, every one once.
+    """
+
+    plans: Plans
+    leaves: tuple[Tensor, ...]
+
+    @staticmethod
+    def of(*tensors: Tensor) -> Together:
+        """Tensors that are all kept themselves."""
+        return Together(Plans(tuple(_Place(number) for number in range(len(tensors)))), tensors)
+
+
+class Plans(NamedTuple):
+    """How several tensors are made again of leaves that they share."""
+
+    plans: tuple[Plan | _Place, ...]
+
+    def make(self, leaves: tuple[Tensor, ...]) -> list[Tensor]:
+        """The tensors again, without a graph; what several of them are made of is made once."""
+        made: dict[int, Tensor] = {}
+        return [
+            leaves[plan.number] if isinstance(plan, _Place) else plan.make(leaves, made) for plan in self.plans
+        ]
+
+
+class _Planning:
+    """Recipes turned into steps, and their leaves into places, each once."""
+
+    def __init__(self) -> None:
+        self._places: dict[Hashable, tuple[int, Tensor]] = {}
+        self._steps: dict[int, _Step] = {}
+
+    @property
+    def leaves(self) -> tuple[Tensor, ...]:
+        return tuple(leaf for _, leaf in self._places.values())
+
+    def step(self, recipe: Recipe) -> _Step | None:
+        """None, and nothing is planned, where a leaf is gone or was changed."""
+        before = dict(self._places), dict(self._steps)
+        step = self._step(recipe)
+        if step is None:
+            self._places, self._steps = before
+        return step
+
+    def _step(self, recipe: Recipe) -> _Step | None:
+        if id(recipe) in self._steps:
+            return self._steps[id(recipe)]
+        inputs: list[Any] = []
+        for value in recipe.inputs:
+            found = value
+            if isinstance(value, Recipe):
+                found = self._step(value)
+            elif isinstance(value, _Leaf):
+                tensor = value.get()
+                found = None if tensor is None else self.place(value.key, tensor)
+            if found is None and value is not None:
+                return None
+            inputs.append(found)
+        step = _Step(recipe.run, tuple(inputs), recipe.autocast)
+        self._steps[id(recipe)] = step
+        return step
+
+    def place(self, key: Hashable, tensor: Tensor) -> _Place:
+        if key not in self._places:
+            self._places[key] = len(self._places), tensor
+        return _Place(self._places[key][0])
 
 
 def packed(tensor: Tensor, *, products: bool = False) -> Packed | None:
@@ -205,48 +301,49 @@ def packed(tensor: Tensor, *, products: bool = False) -> Packed | None:
         tensor: a plain tensor, or a view of one, that a recipe may be known of.
         products: whether recipes of kind "product" are followed too.
     """
-    recipe = None if _checkpointed() else recipe_of(tensor)
+    recipe = None if _checkpointed() else recipe_of(tensor, products=products)
     if recipe is None:
         return None
-    places: dict[Hashable, tuple[int, Tensor]] = {}
-    step = _planned(recipe, products, places)
-    if step is None:
-        return None
-    return Packed(Plan(step, _Layout.of(tensor)), tuple(leaf for _, leaf in places.values()))
+    planning = _Planning()
+    step = planning.step(recipe)
+    return None if step is None else Packed(Plan(step, _Layout.of(tensor)), planning.leaves)
 
 
-def _planned(recipe: Recipe, products: bool, places: dict[Hashable, tuple[int, Tensor]]) -> _Step | None:
-    if recipe.kind == "product" and not products:
-        return None
-    inputs: list[Any] = []
-    for value in recipe.inputs:
-        found = value
-        if isinstance(value, Recipe):
-            found = _planned(value, products, places)
-        elif isinstance(value, _Leaf):
-            found = _placed(value, places)
-        if found is None and value is not None:
-            return None
-        inputs.append(found)
-    return _Step(recipe.run, tuple(inputs), recipe.autocast)
+def packed_together(tensors: Sequence[Tensor], *, products: bool = False) -> Together:
+    """What a Function keeps in place of several tensors: of those without a recipe, themselves.
+
+    Args:
+        tensors: plain tensors or views.
+        products: as in `packed`.
+    """
+    planning = _Planning()
+    plans: list[Plan | _Place] = []
+    for tensor in tensors:
+        recipe = None if _checkpointed() else recipe_of(tensor, products=products)
+        step = None if recipe is None else planning.step(recipe)
+        if step is None:
+            plans.append(planning.place(_Leaf(tensor, owned=False).key, tensor))
+        else:
+            plans.append(Plan(step, _Layout.of(tensor)))
+    return Together(Plans(tuple(plans)), planning.leaves)
 
 
-def _placed(leaf: _Leaf, places: dict[Hashable, tuple[int, Tensor]]) -> _Place | None:
-    if leaf.key not in places:
-        tensor = leaf.get()
-        if tensor is None:
-            return None
-        places[leaf.key] = len(places), tensor
-    return _Place(places[leaf.key][0])
+def _made(step: _Step | _Place, leaves: tuple[Tensor, ...], made: dict[int, Tensor]) -> Tensor:
+    if isinstance(step, _Place):
+        return _living(leaves[step.number])
+    if id(step) not in made:
+        values = [
+            _made(value, leaves, made) if isinstance(value, (_Place, _Step)) else value for value in step.inputs
+        ]
+        with step.autocast():
+            made[id(step)] = step.run(*values)
+    return made[id(step)]
 
 
-def _made(step: _Step, leaves: tuple[Tensor, ...]) -> Tensor:
-    values = []
-    for value in step.inputs:
-        if isinstance(value, _Place):
-            value = leaves[value.number]
-        elif isinstance(value, _Step):
-            value = _made(value, leaves)
-        values.append(value)
-    with step.autocast():
-        return step.run(*values)
+def _living(leaf: Tensor) -> Tensor:
+    if leaf.numel() and not leaf.untyped_storage().nbytes():
+        raise InputError(
+            f"a tensor {list(leaf.shape)} that something is made again from in the backward pass has no memory by then; "
+            "let fully_shard take attention and its projections as one group, or keep q, k, v (attention='keep')"
+        )
+    return leaf
