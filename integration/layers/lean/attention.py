@@ -32,7 +32,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache, partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 from jaxtyping import Float
@@ -274,8 +274,7 @@ def set_lean_attention(
         stock = _stock_of(part)
         reason = _reason(part, stock)
         if reason is None:
-            assert stock in get_args(Stock)
-            part.config._attn_implementation_internal = _Way(stock, mode, quick).name
+            part.config._attn_implementation_internal = _Way(cast(Stock, stock), mode, quick).name
             lean.add(id(part.config))
         else:
             reasons[name] = reason

@@ -13,7 +13,8 @@ from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
 from wtacrs.integration.layers.lean.activation import ACTIVATIONS, LeanActivation, Terms
 from wtacrs.integration.layers.lean.classes import LeanModule, make_lean, make_unlean, stock_class
 from wtacrs.integration.layers.lean.dropout import LeanDropout
-from wtacrs.integration.layers.lean.head import LeanHead, set_lean_head
+from wtacrs.integration.layers.lean.embedding import LeanEmbedding, unfit_embedding
+from wtacrs.integration.layers.lean.head import LeanHead, output_layers, set_lean_head, stays_stock
 from wtacrs.integration.layers.lean.linear import LeanConv1D, LeanLinear
 from wtacrs.integration.layers.lean.norm import LeanLayerNorm, LeanRMSNorm
 from wtacrs.integration.layers.lean.options import AttentionMode, Bits, DropoutMode, HeadMode, LeanOptions
@@ -75,7 +76,8 @@ def lean_(
 
     What a module is is found by what it does: torch's own `nn.LayerNorm`, `nn.Dropout`, `nn.Linear` (and the `Conv1D` of
     transformers) by class, RMS norms and activations of any library by asking them (see `probes`). All else stays stock;
-    attention and the output layer with its loss do unless they are asked for.
+    attention and the output layer with its loss do unless they are asked for. An embedding that is tied to a lean output
+    layer adds its gradient to that layer's (see `wtacrs.integration.layers.lean.embedding`).
 
     Modules keep their identity, parameters, hooks and state-dict keys, and stay instances of their class. torch's random
     numbers are left alone: under one seed a lean model drops what the stock one drops. The stock path is taken in eval
@@ -112,21 +114,21 @@ def lean_(
     """
     options = LeanOptions(attention, head, bits, dropout)
     model = unwrapped(model)
-    gates = _gating(model.modules())
+    gates, tied = _gating(model.modules()), _output_weights(model, options)
     found: dict[str, tuple[nn.Module, _Found]] = {}
     stays: dict[str, str] = {}
     for name, module in model.named_modules():
         is_asked = not module._modules or is_linear_layer(module)
         if not is_asked:
             continue
-        what = _found(module, gates, options)
+        what = _found(module, gates, tied, options)
         if what.mixin is None:
             stays[name] = what.what
         elif filter_fn is not None and not filter_fn(module, name):
             stays[name] = "left out by the filter"
         else:
             found[name] = module, what
-    if not any(not is_linear_layer(module) for module, _ in found.values()):
+    if not any(not is_linear_layer(module) and what.mixin is not LeanEmbedding for module, what in found.values()):
         raise InputError(
             f"model={type(model).__name__} has no norm, dropout or activation that can keep less"
             + "".join(f"; {name}: {reason}" for name, reason in [*stays.items()][:1])
@@ -173,7 +175,7 @@ def _undo(modules: Iterable[nn.Module]) -> None:
         restore_lean(module)
 
 
-def _found(module: nn.Module, gates: set[nn.Module], options: LeanOptions) -> _Found:
+def _found(module: nn.Module, gates: set[nn.Module], tied: set[int], options: LeanOptions) -> _Found:
     if "forward" in vars(module):
         return _Found(None, "its forward is replaced on the instance")
     if is_parametrized(module):
@@ -188,6 +190,8 @@ def _found(module: nn.Module, gates: set[nn.Module], options: LeanOptions) -> _F
             return _Found(None, "dropout in place")
         what = "dropout, quick masks" if options.dropout == "quick" else "dropout"
         return _Found(LeanDropout, what, options.dropout)
+    if kind is nn.Embedding and id(module._parameters["weight"]) in tied and not unfit_embedding(module):
+        return _Found(LeanEmbedding, "look-up, tied to the output layer")
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
         return _Found(None, "a look-up: it keeps ids")
     if module._parameters:
@@ -202,6 +206,15 @@ def _found(module: nn.Module, gates: set[nn.Module], options: LeanOptions) -> _F
         return _Found(None, reason)
     terms = Terms(name, module in gates and ACTIVATIONS[name].keeps_input)
     return _Found(LeanActivation, terms.describe(), terms)
+
+
+def _output_weights(model: nn.Module, options: LeanOptions) -> set[int]:
+    """Identities of the weights of output layers that are to be lean."""
+    if options.head is None:
+        return set()
+    heads = output_layers(model).values()
+    found = [head for head in heads if stays_stock(head) is None or isinstance(head, LeanLinear)]
+    return {id(head._parameters["weight"]) for head in found}
 
 
 def _linear(module: nn.Module) -> _Found:

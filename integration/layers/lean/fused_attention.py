@@ -62,18 +62,16 @@ class FusedAgain(torch.autograd.Function):
         """dQ, dK, dV and the gradient of what is added to the scores."""
         mask, *leaves = ctx.saved_tensors
         needs = ctx.needs_input_grad[:4]
-        inputs = [
-            None if t is None else t.detach().requires_grad_(needed)
-            for t, needed in zip((*ctx.plans.make(tuple(leaves)), mask), needs, strict=True)
-        ]
-        q, k, v, mask = inputs
-        assert q is not None
+        made = ctx.plans.make(tuple(leaves))
+        q, k, v = (t.detach().requires_grad_(needed) for t, needed in zip(made, needs, strict=False))
+        mask = None if mask is None else mask.detach().requires_grad_(needs[3])
         devices = [q.device] if q.device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.enable_grad(), torch.autocast(q.device.type, enabled=False):
             if ctx.state is not None:
                 _restore(ctx.state, q.device)
             out = fused(q, k, v, mask, ctx.terms)
-        found = iter(torch.autograd.grad(out, [t for t in inputs if t is not None and t.requires_grad], dout))
+        asked = [t for t in (q, k, v, mask) if t is not None and t.requires_grad]
+        found = iter(torch.autograd.grad(out, asked, dout))
         return *(next(found) if needed else None for needed in needs), None
 
 
