@@ -7,10 +7,12 @@ Intel processors with MKL), the whole mask of one layer is drawn first, a byte p
 law only, at a quarter of the time. On CUDA, where no fused kernel applies, the mask is drawn by the kernel of stock
 dropout.
 
-**Again.** With mode "again", q, k, v that come straight from a lean linear layer are not kept: its input, often what the
+**Again.** With mode "again", q, k, v that come from lean linear layers are not kept: the layer's input, often what the
 norm before it keeps, and its weight are kept in their place, and the backward pass makes them again, for one more product
 each. What the layers share, such as the norm's output or GPT-2's fused product, is made once. Between layer and attention
-there may be views, transposes and splits.
+may be views, transposes, splits, rotary embeddings, a scaling, the sum of LoRA, and an empty cache (see `products`). What
+is made otherwise is kept; so is all in non-reentrant checkpointing, and what comes from an input that neither the layer
+nor a recipe keeps.
 
 **Masks.** Boolean (True takes part), additive (with its gradient, if it asks for one) or causal. A row to which nothing
 is allowed is uniform in place of "eager" and 0 in place of "sdpa", as it was.

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from wtacrs.integration.layers.lean.derivatives import first_derivative_only
-from wtacrs.integration.layers.lean.recipes import packed_together
+from wtacrs.integration.layers.lean.products import packed_together
 from wtacrs.integration.layers.lean.softmax_attention import Terms
 
 
@@ -51,7 +51,7 @@ class FusedAgain(torch.autograd.Function):
         """The output, and the generator's state where there is dropout."""
         ctx.terms = terms
         ctx.state = _state(q.device) if terms.dropout else None
-        kept = packed_together((q, k, v), products=True)
+        kept = packed_together((q, k, v))
         ctx.plans = kept.plans
         ctx.save_for_backward(mask, *kept.leaves)
         return fused(q, k, v, mask, terms)

@@ -32,7 +32,7 @@ version counter says that neither it nor a leaf has been changed in place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -57,7 +57,10 @@ class _Layout(NamedTuple):
         return _Layout(tensor.size(), tensor.stride(), int(tensor.storage_offset()))
 
 
-class _Leaf:
+layout_of = _Layout.of
+
+
+class Leaf:
     """A tensor that something else keeps, or that the recipe owns."""
 
     def __init__(self, tensor: Tensor, *, owned: bool) -> None:
@@ -70,6 +73,7 @@ class _Leaf:
 
     @property
     def key(self) -> Hashable:
+        """What leaves have in common that are kept once."""
         return self._storage, self._layout, self._like[0]
 
     def get(self) -> Tensor | None:
@@ -87,7 +91,7 @@ class _Leaf:
         return torch.empty(0, dtype=dtype, device=device).set_(storage, offset, size, stride)
 
 
-class _Autocast(NamedTuple):
+class Autocast(NamedTuple):
     """State of autocast, under which a recipe runs as its operation did."""
 
     kind: str
@@ -95,10 +99,12 @@ class _Autocast(NamedTuple):
     dtype: torch.dtype
 
     @staticmethod
-    def now(kind: str) -> _Autocast:
-        return _Autocast(kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
+    def now(kind: str) -> Autocast:
+        """Of a type of device."""
+        return Autocast(kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
 
     def __call__(self) -> torch.autocast:
+        """The state again."""
         return torch.autocast(self.kind, self.dtype, self.enabled, cache_enabled=False)
 
 
@@ -117,7 +123,7 @@ class Recipe(NamedTuple):
     inputs: tuple[Any, ...]
     kind: Kind
     version: int
-    autocast: _Autocast
+    autocast: Autocast
 
 
 class Owned(NamedTuple):
@@ -143,14 +149,45 @@ def register(output: Tensor, run: Callable[..., Tensor], *inputs: Any, kind: Kin
     base = output._base if output._is_view() else output
     if base is None or base.numel() != output.numel() or not base.is_contiguous() or base.storage_offset():
         return
-    if not output.requires_grad or not output.is_contiguous() or _checkpointed():
+    if not output.requires_grad or not output.is_contiguous() or is_checkpointed():
         return
     found = tuple(_input(value) for value in inputs)
-    autocast = _Autocast.now(output.device.type)
-    _known[base] = Recipe(run, found, kind, output._version, autocast)
+    autocast = Autocast.now(output.device.type)
+    recipe = Recipe(run, found, kind, output._version, autocast)
+    _known[base] = recipe
+    node: Any = output.grad_fn
+    if kind == "product" and node is not None:
+        node.metadata[_PRODUCT] = Product(recipe, _version_of(output))
 
 
-def _checkpointed() -> bool:
+class Product(NamedTuple):
+    """A recipe as the node of autograd's graph that returned a tensor knows it.
+
+    Attributes:
+        recipe: of the tensor.
+        version: tells by its `_version` of changes in place of the tensor; has no memory.
+    """
+
+    recipe: Recipe
+    version: Tensor
+
+    @staticmethod
+    def of(node: Any) -> Recipe | None:
+        """The recipe of what a node returned; None if there is none, or what it returned was changed."""
+        found = node.metadata.get(_PRODUCT)
+        return None if found is None or found.version._version != found.recipe.version else found.recipe
+
+
+_PRODUCT = f"{__name__}.product"
+
+
+def _version_of(tensor: Tensor) -> Tensor:
+    alias = tensor.detach()
+    alias.data = tensor.new_empty(0)  # which leaves the counter of versions shared
+    return alias
+
+
+def is_checkpointed() -> bool:
     """Whether non-reentrant checkpointing runs a block, for the first time or again."""
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
     return hooks is not None and getattr(hooks[0], "__module__", None) == checkpoint.__name__
@@ -158,12 +195,12 @@ def _checkpointed() -> bool:
 
 def _input(value: Any) -> Any:
     if isinstance(value, Owned):
-        return _Leaf(value.tensor, owned=True)
+        return Leaf(value.tensor, owned=True)
     if not isinstance(value, Tensor):
         return value
     recipe = recipe_of(value)
     whole = recipe is not None and not value._is_view()
-    return recipe if whole else _Leaf(value, owned=False)
+    return recipe if whole else Leaf(value, owned=False)
 
 
 def recipe_of(tensor: Tensor, *, products: bool = False) -> Recipe | None:
@@ -195,18 +232,25 @@ class Packed(NamedTuple):
 class _Step(NamedTuple):
     run: Callable[..., Tensor]
     inputs: tuple[Any, ...]
-    autocast: _Autocast
+    autocast: Autocast
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
+    """Of a leaf among leaves."""
+
     number: int
 
 
 class Plan(NamedTuple):
-    """How a tensor is made again of leaves."""
+    """How a tensor is made again of leaves.
+
+    Attributes:
+        step: that makes it, or what it is a view of.
+        layout: in the memory of what the step makes; None if that is the tensor.
+    """
 
     step: _Step
-    layout: _Layout
+    layout: _Layout | None
 
     def make(self, leaves: tuple[Tensor, ...], made: dict[int, Tensor] | None = None) -> Tensor:
         """The tensor again, without a graph.
@@ -216,50 +260,24 @@ class Plan(NamedTuple):
             made: what several plans share; it is added to.
         """
         with torch.no_grad():
-            whole = _made(self.step, leaves, {} if made is None else made).contiguous()
+            whole = _made(self.step, leaves, {} if made is None else made)
+        if self.layout is None:
+            return whole
+        whole = whole.contiguous()
         size, stride, offset = self.layout
         return whole if _Layout.of(whole) == self.layout else whole.as_strided(size, stride, offset)
 
 
-class Together(NamedTuple):
-    """Several tensors as leaves.
-
-    Attributes:
-        plans: of the tensors in turn.
-        leaves: for `save_for_backward`, every one once.
-    """
-
-    plans: Plans
-    leaves: tuple[Tensor, ...]
-
-    @staticmethod
-    def of(*tensors: Tensor) -> Together:
-        """Tensors that are all kept themselves."""
-        return Together(Plans(tuple(_Place(number) for number in range(len(tensors)))), tensors)
-
-
-class Plans(NamedTuple):
-    """How several tensors are made again of leaves that they share."""
-
-    plans: tuple[Plan | _Place, ...]
-
-    def make(self, leaves: tuple[Tensor, ...]) -> list[Tensor]:
-        """The tensors again, without a graph; what several of them are made of is made once."""
-        made: dict[int, Tensor] = {}
-        return [
-            leaves[plan.number] if isinstance(plan, _Place) else plan.make(leaves, made) for plan in self.plans
-        ]
-
-
-class _Planning:
+class Planning:
     """Recipes turned into steps, and their leaves into places, each once."""
 
     def __init__(self) -> None:
         self._places: dict[Hashable, tuple[int, Tensor]] = {}
-        self._steps: dict[int, _Step] = {}
+        self._steps: dict[int, tuple[Recipe, _Step]] = {}  # a recipe that is gone would leave its id to another
 
     @property
     def leaves(self) -> tuple[Tensor, ...]:
+        """Every one once, in the order of places."""
         return tuple(leaf for _, leaf in self._places.values())
 
     def step(self, recipe: Recipe) -> _Step | None:
@@ -272,26 +290,27 @@ class _Planning:
 
     def _step(self, recipe: Recipe) -> _Step | None:
         if id(recipe) in self._steps:
-            return self._steps[id(recipe)]
+            return self._steps[id(recipe)][1]
         inputs: list[Any] = []
         for value in recipe.inputs:
             found = value
             if isinstance(value, Recipe):
                 found = self._step(value)
-            elif isinstance(value, _Leaf):
+            elif isinstance(value, Leaf):
                 tensor = value.get()
                 found = None if tensor is None else self.place(value.key, tensor)
             if found is None and value is not None:
                 return None
             inputs.append(found)
         step = _Step(recipe.run, tuple(inputs), recipe.autocast)
-        self._steps[id(recipe)] = step
+        self._steps[id(recipe)] = recipe, step
         return step
 
-    def place(self, key: Hashable, tensor: Tensor) -> _Place:
+    def place(self, key: Hashable, tensor: Tensor) -> Place:
+        """Of a leaf."""
         if key not in self._places:
             self._places[key] = len(self._places), tensor
-        return _Place(self._places[key][0])
+        return Place(self._places[key][0])
 
 
 def packed(tensor: Tensor, *, products: bool = False) -> Packed | None:
@@ -301,39 +320,20 @@ def packed(tensor: Tensor, *, products: bool = False) -> Packed | None:
         tensor: a plain tensor, or a view of one, that a recipe may be known of.
         products: whether recipes of kind "product" are followed too.
     """
-    recipe = None if _checkpointed() else recipe_of(tensor, products=products)
+    recipe = None if is_checkpointed() else recipe_of(tensor, products=products)
     if recipe is None:
         return None
-    planning = _Planning()
+    planning = Planning()
     step = planning.step(recipe)
     return None if step is None else Packed(Plan(step, _Layout.of(tensor)), planning.leaves)
 
 
-def packed_together(tensors: Sequence[Tensor], *, products: bool = False) -> Together:
-    """What a Function keeps in place of several tensors: of those without a recipe, themselves.
-
-    Args:
-        tensors: plain tensors or views.
-        products: as in `packed`.
-    """
-    planning = _Planning()
-    plans: list[Plan | _Place] = []
-    for tensor in tensors:
-        recipe = None if _checkpointed() else recipe_of(tensor, products=products)
-        step = None if recipe is None else planning.step(recipe)
-        if step is None:
-            plans.append(planning.place(_Leaf(tensor, owned=False).key, tensor))
-        else:
-            plans.append(Plan(step, _Layout.of(tensor)))
-    return Together(Plans(tuple(plans)), planning.leaves)
-
-
-def _made(step: _Step | _Place, leaves: tuple[Tensor, ...], made: dict[int, Tensor]) -> Tensor:
-    if isinstance(step, _Place):
+def _made(step: _Step | Place, leaves: tuple[Tensor, ...], made: dict[int, Tensor]) -> Tensor:
+    if isinstance(step, Place):
         return _living(leaves[step.number])
     if id(step) not in made:
         values = [
-            _made(value, leaves, made) if isinstance(value, (_Place, _Step)) else value for value in step.inputs
+            _made(value, leaves, made) if isinstance(value, (Place, _Step)) else value for value in step.inputs
         ]
         with step.autocast():
             made[id(step)] = step.run(*values)

@@ -28,7 +28,7 @@ from torch import Tensor
 from wtacrs.integration.layers.lean.bits import unpack
 from wtacrs.integration.layers.lean.derivatives import first_derivative_only
 from wtacrs.integration.layers.lean.keep_masks import Draws, kept_probability
-from wtacrs.integration.layers.lean.recipes import Together, packed_together
+from wtacrs.integration.layers.lean.products import Together, packed_together
 
 PIECE = 2**21
 """Bytes of scores that are computed at a time on a CPU; 64 times as many on other devices, whose kernels are launched."""
@@ -194,7 +194,7 @@ def _draws(q: Tensor, k: Tensor, terms: Terms) -> Draws:
 
 
 def _kept(q: Tensor, k: Tensor, v: Tensor, *, again: bool) -> Together:
-    return packed_together((q, k, v), products=True) if again else Together.of(q, k, v)
+    return packed_together((q, k, v)) if again else Together.of(q, k, v)
 
 
 class _Sums:

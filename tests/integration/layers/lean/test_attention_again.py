@@ -25,7 +25,8 @@ from wtacrs.integration.layers import conv1d
 from wtacrs.integration.layers.lean import fused_attention, norm, softmax_attention
 from wtacrs.integration.layers.lean.attention import is_attention, set_lean_attention
 from wtacrs.integration.layers.lean.fused_attention import FusedAgain, fused
-from wtacrs.integration.layers.lean.recipes import Together, packed_together, register
+from wtacrs.integration.layers.lean.products import Together, packed_together
+from wtacrs.integration.layers.lean.recipes import register
 from wtacrs.integration.layers.lean.softmax_attention import LeanAttention, Terms
 
 HIDDEN = 3 * 10 * 32 * 4
@@ -45,8 +46,8 @@ def remade(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which of q, k, v each attention has a recipe of, call by call."""
     seen: list[str] = []
 
-    def noted(tensors: Any, *, products: bool) -> Together:
-        found = packed_together(tensors, products=products)
+    def noted(tensors: Any) -> Together:
+        found = packed_together(tensors)
         plans = zip("qkv", found.plans.plans, strict=True)
         seen.append("".join(name for name, plan in plans if hasattr(plan, "make")))
         return found
@@ -56,8 +57,8 @@ def remade(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-MADE = {"T5": ["qkv"] * 6, "BERT": ["qkv"] * 2, "GPT-2": ["qkv"] * 2, "Llama": ["v"] * 2, "OPT": ["kv"] * 2}
-"""Rotary embeddings (Llama) and a scaling of q (OPT) lie between projection and attention."""
+MADE = {"T5": 6, "BERT": 2, "GPT-2": 2, "Llama": 2, "OPT": 2}
+"""Attentions. Rotary embeddings (Llama) and a scaling of q (OPT) lie between projection and attention."""
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
@@ -68,7 +69,7 @@ def test_models_have_the_loss_and_gradients_of_stock(name: str, dropout: float, 
     loss, expected = gradients(model, batch)
     assert lean_(model, attention="again").attention == {}
     found_loss, found = gradients(model, batch)
-    assert remade == MADE[name]
+    assert remade == ["qkv"] * MADE[name]
     # Llama's norms compute in single precision
     tolerance = {"rtol": 1e-4, "atol": 1e-6} if name in ("Llama", "T5") else {"rtol": 1e-9, "atol": 1e-11}
     torch.testing.assert_close(found_loss, loss, **tolerance)
@@ -93,6 +94,19 @@ def test_dropout_and_gradients_are_those_of_keep(name: str) -> None:
         torch.testing.assert_close(found[parameter], gradient, rtol=1e-6, atol=1e-8)
 
 
+def test_a_cache_does_not_hide_what_keys_are_made_of(remade: list[str]) -> None:
+    """A model with `use_cache` joins keys and values with those of an empty cache, in training too."""
+    model = language_model("T5", 0.2)
+    model.decoder.config.use_cache = True
+    batch = language_batch("right")
+    _, expected = gradients(model, batch)
+    lean_(model, attention="again")
+    _, found = gradients(model, batch)
+    assert remade == ["qkv"] * 6
+    for parameter, gradient in expected.items():
+        torch.testing.assert_close(found[parameter], gradient, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("spec", [None, "wta_crs(budget=0.3)"])
 @pytest.mark.parametrize("name", MODELS)
 def test_what_is_made_again_is_not_kept(name: str, spec: str | None) -> None:
@@ -105,7 +119,7 @@ def test_what_is_made_again_is_not_kept(name: str, spec: str | None) -> None:
             approximate_(model, spec, min_elements=0)
         kept.append(sum(size for _, size in kept_tensors(model, batch)))
         restore_(model)
-    made = sum(map(len, MADE[name])) * HIDDEN // (2 if name == "Llama" else 1)
+    made = MADE[name] * (2 if name == "Llama" else 3) * HIDDEN  # whose keys are half as wide
     # what keeps the last norm of T5's encoder is kept by its dropout and by no attention in "keep"; biases are parameters
     assert kept[0] - kept[1] >= made - 2 * HIDDEN
     assert kept[0] - kept[1] > made // 2
@@ -284,8 +298,8 @@ def _shapes() -> Iterator[list[tuple[int, ...]]]:
 
 @pytest.mark.parametrize("planted", ["layout", "places"])
 def test_planted_defects_are_found(planted: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(tensors: Any, *, products: bool) -> Together:
-        found = packed_together(tensors, products=products)
+    def wrong(tensors: Any) -> Together:
+        found = packed_together(tensors)
         plans = list(found.plans.plans)
         if planted == "places":
             plans[1], plans[2] = plans[2], plans[1]
@@ -304,7 +318,7 @@ def test_planted_defects_are_found(planted: str, monkeypatch: pytest.MonkeyPatch
     assert not all(torch.allclose(one, other) for one, other in zip(found, expected, strict=True))
 
 
-def test_lora_keeps_what_is_a_sum_and_makes_the_frozen_projection_again(remade: list[str]) -> None:
+def test_lora_makes_sums_of_frozen_projections_and_adapters_again(remade: list[str]) -> None:
     peft = pytest.importorskip("peft")
     config = peft.LoraConfig(r=4, target_modules=["query", "value"], lora_dropout=0.1)
     model = peft.get_peft_model(model_of("BERT", 0.2), config).train()
@@ -312,7 +326,7 @@ def test_lora_keeps_what_is_a_sum_and_makes_the_frozen_projection_again(remade: 
     _, expected = gradients(model, batch)
     lean_(model, attention="again")
     _, found = gradients(model, batch)
-    assert remade == ["", "k"]  # the first layer reads frozen embeddings, for which nothing is kept
+    assert remade == ["", "qkv"]  # the first layer reads frozen embeddings, for which nothing is kept
     for parameter, gradient in expected.items():
         torch.testing.assert_close(found[parameter], gradient, rtol=1e-4, atol=1e-6)
 
