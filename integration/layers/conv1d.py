@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from wtacrs.estimators import Estimator, make
 from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
-from wtacrs.integration.layers.lean.linear import lean_linear
+from wtacrs.integration.layers.lean.linear import lean_linear, note_product, transposed_linear
 from wtacrs.integration.layers.least_elements import checked_min_elements
 
 
@@ -46,8 +46,13 @@ class ApproxConv1D(EstimatedWeightGrad, Conv1D):
         self.note_call()
         if not self.samples(x):
             y = lean_linear(x, self.weight.t(), self.bias) if self.takes_recipes() else None
-            return Conv1D.forward(self, x) if y is None else y
-        return self.forward_sampled(x, self.weight.t())
+            y = Conv1D.forward(self, x) if y is None else y
+            kept = self.weight.requires_grad
+        else:
+            y, kept = self.forward_sampled(x, self.weight.t()), False
+        if self.takes_recipes():
+            note_product(self, y, x, kept=kept, run=transposed_linear)
+        return y
 
     def __repr__(self) -> str:
         return f"ApproxConv1D(nf={self.nf}, nx={self.nx}, estimator={self.estimator!r})"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from wtacrs.estimators import Estimator
 from wtacrs.integration.layers.choice import made_of_argument
 from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
-from wtacrs.integration.layers.lean.linear import lean_linear
+from wtacrs.integration.layers.lean.linear import lean_linear, note_product
 from wtacrs.integration.layers.least_elements import checked_min_elements
 
 
@@ -59,8 +59,13 @@ class ApproxLinear(EstimatedWeightGrad, nn.Linear):
         self.note_call()
         if not self.samples(input):
             y = lean_linear(input, self.weight, self.bias) if self.takes_recipes() else None
-            return F.linear(input, self.weight, self.bias) if y is None else y
-        return self.forward_sampled(input, self.weight)
+            y = F.linear(input, self.weight, self.bias) if y is None else y
+            kept = self.weight.requires_grad
+        else:
+            y, kept = self.forward_sampled(input, self.weight), False
+        if self.takes_recipes():
+            note_product(self, y, input, kept=kept)
+        return y
 
     def extra_repr(self) -> str:
         """The layer's own description and the spec of its estimator."""

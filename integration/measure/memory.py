@@ -263,7 +263,11 @@ class LiveBytes(TorchDispatchMode):
 
 
 def _storages(values: Any) -> Iterator[torch.UntypedStorage]:
-    return (leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
+    for leaf in tree_leaves(values):
+        if isinstance(leaf, Tensor) and leaf.layout is torch.sparse_coo:
+            yield from _storages((leaf._indices(), leaf._values()))
+        elif isinstance(leaf, Tensor):
+            yield leaf.untyped_storage()
 
 
 @contextlib.contextmanager

@@ -7,6 +7,13 @@ Intel processors with MKL), the whole mask of one layer is drawn first, a byte p
 law only, at a quarter of the time. On CUDA, where no fused kernel applies, the mask is drawn by the kernel of stock
 dropout.
 
+**Again.** With mode "again", q, k, v that come from lean linear layers are not kept: the layer's input, often what the
+norm before it keeps, and its weight are kept in their place, and the backward pass makes them again, for one more product
+each. What the layers share, such as the norm's output or GPT-2's fused product, is made once. Between layer and attention
+may be views, transposes, splits, rotary embeddings, a scaling, the sum of LoRA, and an empty cache (see `products`). What
+is made otherwise is kept; so is all in non-reentrant checkpointing, and what comes from an input that neither the layer
+nor a recipe keeps.
+
 **Masks.** Boolean (True takes part), additive (with its gradient, if it asks for one) or causal. A row to which nothing
 is allowed is uniform in place of "eager" and 0 in place of "sdpa", as it was.
 
@@ -22,11 +29,12 @@ Function: the kernels would be given bias and mask as one tensor of the size of 
 
 from __future__ import annotations
 
+import itertools
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache, partial
-from typing import Any
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 from jaxtyping import Float
@@ -38,18 +46,34 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from wtacrs.estimators import WtacrsWarning
+from wtacrs.estimators import InputError, WtacrsWarning
 from wtacrs.integration.layers.compression import as_autocast
+from wtacrs.integration.layers.lean.fused_attention import FusedAgain, fused
+from wtacrs.integration.layers.lean.options import AttentionMode
 from wtacrs.integration.layers.lean.softmax_attention import LeanAttention, Stock, Terms
 from wtacrs.integration.parallel.wrappers import unwrapped
 
-_NAMES: dict[tuple[Stock, bool], str] = {
-    ("eager", False): "wtacrs_lean_eager",
-    ("sdpa", False): "wtacrs_lean_sdpa",
-    ("eager", True): "wtacrs_lean_eager_quick",
-    ("sdpa", True): "wtacrs_lean_sdpa_quick",
+LayerMode = AttentionMode | Literal["stock"]
+"""Of one attention layer."""
+
+
+class _Way(NamedTuple):
+    """What the name of an attention function in a config stands for."""
+
+    stock: Stock
+    mode: AttentionMode
+    quick: bool
+
+    @property
+    def name(self) -> str:
+        return "_".join(["wtacrs_lean", self.stock, self.mode, *(["quick"] if self.quick else [])])
+
+
+_WAYS = {
+    way.name: way
+    for way in itertools.starmap(_Way, itertools.product(get_args(Stock), get_args(AttentionMode), (False, True)))
 }
-_STOCK = {name: stock for (stock, _), name in _NAMES.items()}
+_MODE = "lean_attention"
 _REFUSED = {"softcap": "a softcap", "s_aux": "attention sinks", "cache": "a paged cache"}
 
 
@@ -61,6 +85,7 @@ def lean_attention(
     attention_mask: Tensor | None,
     *,
     stock: Stock = "sdpa",
+    mode: AttentionMode = "keep",
     quick: bool = False,
     dropout: float = 0.0,
     scaling: float | None = None,
@@ -71,12 +96,13 @@ def lean_attention(
     """What `AttentionInterface` calls.
 
     Args:
-        module: the attention layer.
+        module: the attention layer; its attribute `lean_attention`, a `LayerMode`, goes before `mode`.
         query: q.
         key: k, of as many heads as the queries, or a divisor of it.
         value: v, likewise.
         attention_mask: boolean (True takes part) or additive, broadcast to the scores, or None.
         stock: what it stands for, and what runs instead where it cannot.
+        mode: "keep" or "again" (see the module).
         quick: see `Terms`.
         dropout: as the module asks for in this mode.
         scaling: of the scores; None for d^(-1/2).
@@ -95,7 +121,10 @@ def lean_attention(
         stock, module, query, key, value, attention_mask,
         dropout=dropout, scaling=scaling, is_causal=is_causal, position_bias=position_bias, **kwargs,
     )  # fmt: skip
-    if not module.training or not torch.is_grad_enabled() or torch.compiler.is_compiling() or _within_functorch():
+    chosen: LayerMode = vars(module).get(_MODE, mode)
+    if chosen == "stock" or not module.training or not torch.is_grad_enabled():
+        return run_stock()
+    if torch.compiler.is_compiling() or _within_functorch():
         return run_stock()
     reason = _refusal(query, key, attention_mask, dropout, kwargs)
     if reason is not None:
@@ -104,11 +133,13 @@ def lean_attention(
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
     causal = causal and attention_mask is None and query.shape[2] > 1
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    terms = Terms(float(scale), float(dropout), causal, stock, quick)
+    again = chosen == "again"
+    terms = Terms(float(scale), float(dropout), causal, stock, quick, again)
     q, k, v = as_autocast(query), as_autocast(key), as_autocast(value)
     mask = _four(attention_mask)
     if position_bias is None and _has_fused_kernel(q, k, v, mask, terms):
-        return _fused(q, k, v, mask, terms), None
+        added = _additive(mask, q.dtype)
+        return (FusedAgain.apply(q, k, v, added, terms) if again else fused(q, k, v, added, terms)), None
     return LeanAttention.apply(q, k, v, _four(position_bias), mask, terms), None
 
 
@@ -153,14 +184,6 @@ def _has_fused_kernel(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, term
         return False
     closes = mask is not None and mask.dtype == torch.bool and terms.stock == "eager"
     return not closes or bool(mask.any(-1).all())  # type: ignore[union-attr]
-
-
-def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, terms: Terms) -> Float[Tensor, "b s h e"]:
-    out = nn.functional.scaled_dot_product_attention(
-        q, k, v, _additive(mask, q.dtype), terms.dropout, terms.causal,
-        scale=terms.scale, enable_gqa=q.shape[1] != k.shape[1],
-    )  # fmt: skip
-    return out.transpose(1, 2).contiguous()
 
 
 _additive_of: WeakIdKeyDictionary = WeakIdKeyDictionary()
@@ -213,37 +236,59 @@ def _eager_of(kind: type) -> Callable[..., Any] | None:
     return None
 
 
-for (_stock, _quick), _name in _NAMES.items():
-    AttentionInterface.register(_name, partial(lean_attention, stock=_stock, quick=_quick))
+for _name, _way in _WAYS.items():
+    AttentionInterface.register(_name, partial(lean_attention, **_way._asdict()))
     AttentionMaskInterface.register(_name, sdpa_mask)
 
 
-def set_lean_attention(model: nn.Module, *, quick: bool = False) -> dict[str, str]:
+def set_lean_attention(
+    model: nn.Module,
+    *,
+    mode: AttentionMode = "keep",
+    quick: bool = False,
+    filter_fn: Callable[[nn.Module, str], bool] | None = None,
+) -> dict[str, str]:
     """Let every model of transformers within a model use lean attention, in place.
 
-    Only the configs change, `config._attn_implementation`, which is not saved with a model.
+    Only the configs change, `config._attn_implementation`, which is not saved with a model, and `lean_attention` of its
+    attention layers, the modules with `is_causal`. That attribute is read at every call: setting it to "keep", "again" or
+    "stock" chooses for one layer.
 
     Args:
         model: any module; what it holds of transformers' models is asked one by one.
+        mode: "keep" or "again" (see the module), of all layers.
         quick: whether dropout masks may be equal in law only, at a quarter of the time.
+        filter_fn: called with each attention layer and its name; False leaves its attention stock. Default: all.
 
     Returns:
-        Name of a model within → why its attention stays stock; the empty name is the model itself. Empty if all of
-        them are lean.
+        Name of a model within, or of an attention layer, → why its attention stays stock; the empty name is the model
+        itself. Empty if all of them are lean.
+
+    Raises:
+        InputError: on another mode.
     """
+    if mode not in get_args(AttentionMode):
+        raise InputError(f"mode={mode!r} must be {' or '.join(get_args(AttentionMode))}")
+    model = unwrapped(model)
     reasons = {}
-    for name, part in _models(unwrapped(model)):
-        stock = _STOCK.get(part.config._attn_implementation, part.config._attn_implementation)
+    lean = set()
+    for name, part in _models(model):
+        stock = _stock_of(part)
         reason = _reason(part, stock)
         if reason is None:
-            part.config._attn_implementation_internal = _NAMES[stock, quick]
+            part.config._attn_implementation_internal = _Way(cast(Stock, stock), mode, quick).name
+            lean.add(id(part.config))
         else:
             reasons[name] = reason
-    known = {id(part.config) for _, part in _models(unwrapped(model))}
-    for name, module in unwrapped(model).named_modules():
+    known = {id(part.config) for _, part in _models(model)}
+    for name, module in model.named_modules():
         config = getattr(module, "config", None)
         if hasattr(config, "_attn_implementation") and id(config) not in known:
             reasons[name] = f"the config of this {type(module).__name__} belongs to no model of transformers"
+        if id(config) in lean and is_attention(module):
+            left_out = filter_fn is not None and not filter_fn(module, name)
+            module.__dict__[_MODE] = "stock" if left_out else mode
+            reasons |= {name: "left out by the filter"} if left_out else {}
     return reasons
 
 
@@ -254,12 +299,26 @@ def restore_attention(model: nn.Module) -> list[str]:
         Names of the models within that are stock again.
     """
     names = []
+    for module in unwrapped(model).modules():
+        module.__dict__.pop(_MODE, None)
     for name, part in _models(unwrapped(model)):
-        stock = _STOCK.get(part.config._attn_implementation)
-        if stock is not None:
-            part.config._attn_implementation_internal = stock
+        way = _WAYS.get(part.config._attn_implementation)
+        if way is not None:
+            part.config._attn_implementation_internal = way.stock
             names.append(name)
     return names
+
+
+def is_attention(module: nn.Module) -> bool:
+    """Whether a module is an attention layer by what `AttentionInterface` reads of one."""
+    return hasattr(module, "is_causal") and not isinstance(module, PreTrainedModel)
+
+
+def _stock_of(model: PreTrainedModel) -> str | None:
+    """The implementation of a model without lean attention."""
+    found: str | None = model.config._attn_implementation
+    way = _WAYS.get(str(found))
+    return found if way is None else way.stock
 
 
 def _models(model: nn.Module) -> Iterator[tuple[str, PreTrainedModel]]:

@@ -13,7 +13,8 @@ from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
 from wtacrs.integration.layers.lean.activation import ACTIVATIONS, LeanActivation, Terms
 from wtacrs.integration.layers.lean.classes import LeanModule, make_lean, make_unlean, stock_class
 from wtacrs.integration.layers.lean.dropout import LeanDropout
-from wtacrs.integration.layers.lean.head import LeanHead, set_lean_head
+from wtacrs.integration.layers.lean.embedding import LeanEmbedding, unfit_embedding
+from wtacrs.integration.layers.lean.head import LeanHead, output_layers, set_lean_head, stays_stock
 from wtacrs.integration.layers.lean.linear import LeanConv1D, LeanLinear
 from wtacrs.integration.layers.lean.norm import LeanLayerNorm, LeanRMSNorm
 from wtacrs.integration.layers.lean.options import AttentionMode, Bits, DropoutMode, HeadMode, LeanOptions
@@ -32,7 +33,7 @@ class LeanConversion(list[str]):
     Attributes:
         found: name → what the module was found to be.
         stays: name of a module without children that stays stock → why.
-        attention: part of the model whose attention stays stock → why; None if none was to be lean.
+        attention: model within, or attention layer, whose attention stays stock → why; None if none was to be lean.
         head: output layer that stays stock → why; None if none was to be lean.
     """
 
@@ -85,7 +86,8 @@ def lean_(
 
     What a module is is found by what it does: torch's own `nn.LayerNorm`, `nn.Dropout`, `nn.Linear` (and the `Conv1D` of
     transformers) by class, RMS norms and activations of any library by asking them (see `probes`). All else stays stock;
-    attention and the output layer with its loss do unless they are asked for.
+    attention and the output layer with its loss do unless they are asked for. An embedding that is tied to a lean output
+    layer adds its gradient to that layer's (see `wtacrs.integration.layers.lean.embedding`).
 
     Modules keep their identity, parameters, hooks and state-dict keys, and stay instances of their class. torch's random
     numbers are left alone: under one seed a lean model drops what the stock one drops. The stock path is taken in eval
@@ -96,7 +98,8 @@ def lean_(
 
     Args:
         model: any module, wrapped or not as in `approximate_`.
-        filter_fn: called with each module that can be converted and its name; False leaves it stock. Default: all.
+        filter_fn: called with each module that can be converted and its name, attention layers among them if `attention`
+            is asked for; False leaves it stock. Default: all.
         attention: "keep" for models of transformers within that keep q, k, v and a bit per probability instead of the
             probabilities, "again" for those that keep what q, k, v are projected from (see
             `wtacrs.integration.layers.lean.attention`); None for stock ones.
@@ -121,28 +124,28 @@ def lean_(
     """
     options = LeanOptions(attention, head, bits, dropout)
     model = unwrapped(model)
-    gates = _gating(model.modules())
+    gates, tied = _gating(model.modules()), _output_weights(model, options)
     found: dict[str, tuple[nn.Module, _Found]] = {}
     stays: dict[str, str] = {}
     for name, module in model.named_modules():
         is_asked = not module._modules or is_linear_layer(module)
         if not is_asked:
             continue
-        what = _found(module, gates)
+        what = _found(module, gates, tied, options)
         if what.mixin is None:
             stays[name] = what.what
         elif filter_fn is not None and not filter_fn(module, name):
             stays[name] = "left out by the filter"
         else:
             found[name] = module, what
-    if not any(not is_linear_layer(module) for module, _ in found.values()):
+    if not any(not is_linear_layer(module) and what.mixin is not LeanEmbedding for module, what in found.values()):
         raise InputError(
             f"model={type(model).__name__} has no norm, dropout or activation that can keep less"
             + "".join(f"; {name}: {reason}" for name, reason in [*stays.items()][:1])
         )
     _undo(model.modules())
     heads = None if head is None else set_lean_head(model, mode=head)
-    parts = None if attention is None else _lean_attention(model, options)
+    parts = None if attention is None else _lean_attention(model, options, filter_fn)
     for name, (module, _) in found.items():
         if own_class(module) is LeanHead:
             found[name] = module, _Found(LeanLinear, "output layer, with its loss by pieces of rows")
@@ -156,10 +159,12 @@ def lean_(
     return LeanConversion(names, stays, attention=parts, head=heads)
 
 
-def _lean_attention(model: nn.Module, options: LeanOptions) -> dict[str, str]:
+def _lean_attention(model: nn.Module, options: LeanOptions, filter_fn: LeanFilter | None) -> dict[str, str]:
     from wtacrs.integration.layers.lean.attention import set_lean_attention  # needs transformers
 
-    return set_lean_attention(model, quick=options.dropout == "quick")
+    assert options.attention is not None
+    quick = options.dropout == "quick"
+    return set_lean_attention(model, mode=options.attention, quick=quick, filter_fn=filter_fn)
 
 
 def restore_lean(module: nn.Module) -> bool:
@@ -180,7 +185,7 @@ def _undo(modules: Iterable[nn.Module]) -> None:
         restore_lean(module)
 
 
-def _found(module: nn.Module, gates: set[nn.Module]) -> _Found:
+def _found(module: nn.Module, gates: set[nn.Module], tied: set[int], options: LeanOptions) -> _Found:
     if "forward" in vars(module):
         return _Found(None, "its forward is replaced on the instance")
     if is_parametrized(module):
@@ -193,7 +198,10 @@ def _found(module: nn.Module, gates: set[nn.Module]) -> _Found:
     if kind is nn.Dropout:
         if vars(module).get("inplace"):
             return _Found(None, "dropout in place")
-        return _Found(LeanDropout, "dropout")
+        what = "dropout, quick masks" if options.dropout == "quick" else "dropout"
+        return _Found(LeanDropout, what, options.dropout)
+    if kind is nn.Embedding and id(module._parameters["weight"]) in tied and not unfit_embedding(module):
+        return _Found(LeanEmbedding, "look-up, tied to the output layer")
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
         return _Found(None, "a look-up: it keeps ids")
     if module._parameters:
@@ -208,6 +216,15 @@ def _found(module: nn.Module, gates: set[nn.Module]) -> _Found:
         return _Found(None, reason)
     terms = Terms(name, module in gates and ACTIVATIONS[name].keeps_input)
     return _Found(LeanActivation, terms.describe(), terms)
+
+
+def _output_weights(model: nn.Module, options: LeanOptions) -> set[int]:
+    """Identities of the weights of output layers that are to be lean."""
+    if options.head is None:
+        return set()
+    heads = output_layers(model).values()
+    found = [head for head in heads if stays_stock(head) is None or isinstance(head, LeanLinear)]
+    return {id(head._parameters["weight"]) for head in found}
 
 
 def _linear(module: nn.Module) -> _Found:

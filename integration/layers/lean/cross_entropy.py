@@ -31,6 +31,7 @@ from torch.autograd.function import once_differentiable
 
 from wtacrs.estimators import InputError
 from wtacrs.integration.layers.compression import autocast_dtype
+from wtacrs.integration.layers.lean.embedding import note_dense_gradient
 
 PIECE = 2**24
 """Bytes of logits that are computed at a time."""
@@ -198,6 +199,8 @@ class LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, dloss: Float[Tensor, ""]) -> tuple[Tensor | None, ...]:
         """What was saved, times the gradient of the loss."""
         *found, scale = ctx.saved_tensors
+        if found[1] is not None:
+            note_dense_gradient(ctx, 1)
         factor = dloss if scale is None else dloss * scale
         if factor.device.type != "cpu" or float(factor) != 1.0:
             keep = torch._C._autograd._get_current_graph_task_keep_graph()
@@ -239,6 +242,8 @@ class LinearCrossEntropyAgain(torch.autograd.Function):
             dloss = dloss / (head.labels != terms.ignore_index).sum()
         with torch.autocast(head.x.device.type, enabled=False):
             _, found = _losses_and_gradients(head, terms, dloss, ctx.needs_input_grad)
+        if found.dw is not None:
+            note_dense_gradient(ctx, 1)
         return *found, None, None, None
 
 

@@ -125,12 +125,12 @@ def set_lean_head(
     if design is not None and not isinstance(design, RowEstimator):
         raise InputError(f"estimator={estimator!r}: the output layer is computed by rows; choose a row design")
     model = unwrapped(model)
-    heads = _heads(model)
+    heads = output_layers(model)
     if not heads:
         return {"": f"{type(model).__name__} has no output layer by get_output_embeddings"}
     reasons = {}
     for name, head in heads.items():
-        reason = _reason(head)
+        reason = stays_stock(head)
         if reason is not None:
             reasons[name] = reason
             continue
@@ -165,8 +165,8 @@ def takes(layer: nn.Module, estimator: Estimator) -> bool:
     return not isinstance(layer, LeanHead) or isinstance(estimator, RowEstimator)
 
 
-def _heads(model: nn.Module) -> dict[str, nn.Module]:
-    """Output layers by name."""
+def output_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Output layers of a model by name, those that `get_output_embeddings` names."""
     names = {module: name for name, module in model.named_modules()}
     found = {}
     for module in model.modules():
@@ -177,7 +177,8 @@ def _heads(model: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
-def _reason(head: nn.Module) -> str | None:
+def stays_stock(head: nn.Module) -> str | None:
+    """Why an output layer cannot be lean; None if it can."""
     kind = own_class(head)
     if type(head) is not kind:
         return f"{type(head).__name__}: sharded or parametrized"

@@ -22,7 +22,12 @@ _FOURTH = 16  # random bits of an element in a quick draw
 
 def kept_probability(dropout: float, *, quick: bool) -> float:
     """Probability that an element is kept, as it is drawn."""
-    return 1.0 - round(dropout * 2**_FOURTH) / 2**_FOURTH if quick else 1.0 - dropout
+    return 1.0 - _dropped_codes(dropout) / 2**_FOURTH if quick else 1.0 - dropout
+
+
+def _dropped_codes(dropout: float) -> int:
+    """Of the 65,536 codes of 16 bits those that drop an element; never all of them, since what is kept is divided by."""
+    return min(round(dropout * 2**_FOURTH), 2**_FOURTH - 1)
 
 
 class Draws:
@@ -80,5 +85,5 @@ def quick_keep(shape: torch.Size, dropout: float, device: torch.device) -> Bool[
     """True with the probability that `kept_probability` says, from 16 random bits each."""
     n = shape.numel()
     words = torch.empty((n + 3) // 4, dtype=torch.int64, device=device).random_(-(2**63), None)
-    least = round(dropout * 2**_FOURTH) - 2 ** (_FOURTH - 1)
+    least = _dropped_codes(dropout) - 2 ** (_FOURTH - 1)
     return (words.view(torch.int16)[:n] >= least).view(shape)

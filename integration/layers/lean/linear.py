@@ -1,19 +1,21 @@
-"""Exact linear layers that keep the recipe of their input, where it has one."""
+"""Exact linear layers that keep the recipe of their input, where it has one, and the recipe of their output."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from wtacrs.integration.context.shared_inputs import can_share
 from wtacrs.integration.layers.compression import as_autocast, autocast_dtype
+from wtacrs.integration.layers.dynamic_classes import own_class
 from wtacrs.integration.layers.lean.classes import LeanModule
 from wtacrs.integration.layers.lean.derivatives import first_derivative_only
-from wtacrs.integration.layers.lean.recipes import packed
+from wtacrs.integration.layers.lean.recipes import packed, recipe_of, register
 
 
 class LinearOfRecipe(torch.autograd.Function):
@@ -71,6 +73,41 @@ def lean_linear(
     return LinearOfRecipe.apply(as_autocast(x), as_autocast(weight), bias, found.plan, dtype, *found.leaves)
 
 
+def note_product(
+    layer: nn.Module,
+    y: Float[Tensor, "*batch m"],
+    x: Float[Tensor, "*batch d"],
+    *,
+    kept: bool,
+    run: Callable[..., Tensor] = F.linear,
+) -> None:
+    """Remember that `y` is `run(x, weight, bias)`, for attention that makes it again.
+
+    Not where the layer is a group of `fully_shard` by itself: its weight has no memory in the backward pass of attention.
+
+    Args:
+        layer: whose output it is.
+        y: the output.
+        x: the input.
+        kept: whether the layer keeps its input, which is worth nothing as a leaf where nobody does.
+        run: of input, weight and bias.
+    """
+    if torch.compiler.is_compiling() or not y.requires_grad or type(layer) is not own_class(layer):
+        return
+    weight, bias = layer._parameters["weight"], layer._parameters["bias"]
+    if weight is None or not (can_share(x) and can_share(y) and can_share(weight)):
+        return
+    if (kept and x.dtype == y.dtype) or recipe_of(x) is not None:  # autocast keeps the cast of an input
+        register(y, run, x, weight, bias, kind="product")
+
+
+def transposed_linear(
+    x: Float[Tensor, "*batch d"], weight: Float[Tensor, "d m"], bias: Float[Tensor, " m"] | None
+) -> Float[Tensor, "*batch m"]:
+    """The product of a `Conv1D`."""
+    return F.linear(x, weight.t(), bias)
+
+
 class LeanLinear(LeanModule):
     """`nn.Linear`."""
 
@@ -79,8 +116,12 @@ class LeanLinear(LeanModule):
 
     def forward(self, input: Tensor) -> Tensor:
         """As `nn.Linear.forward`."""
-        y = lean_linear(input, self.weight, self.bias) if self.is_lean(input) else None
-        return self.stock.forward(self, input) if y is None else y
+        if not self.is_lean(input):
+            return self.stock.forward(self, input)
+        y = lean_linear(input, self.weight, self.bias)
+        y = self.stock.forward(self, input) if y is None else y
+        note_product(self, y, input, kept=self.weight.requires_grad)
+        return y
 
 
 class LeanConv1D(LeanModule):
@@ -91,5 +132,9 @@ class LeanConv1D(LeanModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """As `Conv1D.forward`."""
-        y = lean_linear(x, self.weight.t(), self.bias) if self.is_lean(x) else None
-        return self.stock.forward(self, x) if y is None else y
+        if not self.is_lean(x):
+            return self.stock.forward(self, x)
+        y = lean_linear(x, self.weight.t(), self.bias)
+        y = self.stock.forward(self, x) if y is None else y
+        note_product(self, y, x, kept=self.weight.requires_grad, run=transposed_linear)
+        return y

@@ -10,6 +10,9 @@ Kept are q, k, v, bias and mask as they are given, and one bit per probability w
 kept: the row sum that flash attention takes from it comes from P, so that the projection after it is its one owner. A
 piece is a part of the batch, of the heads or of the rows whose scores fit a cache (`PIECE`). All of it is exact up to
 rounding.
+
+With `again`, those of q, k, v that have a recipe are not kept either but made again: what they are projected from, often
+the input of the norm before, and the weights of their projections are kept (see `recipes`).
 """
 
 from __future__ import annotations
@@ -21,10 +24,11 @@ from typing import Any, Literal, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from wtacrs.integration.layers.lean.bits import unpack
+from wtacrs.integration.layers.lean.derivatives import first_derivative_only
 from wtacrs.integration.layers.lean.keep_masks import Draws, kept_probability
+from wtacrs.integration.layers.lean.products import Together, packed_together
 
 PIECE = 2**21
 """Bytes of scores that are computed at a time on a CPU; 64 times as many on other devices, whose kernels are launched."""
@@ -41,6 +45,7 @@ class Terms(NamedTuple):
         causal: whether row i sees columns 0 … i alone.
         stock: whose rows without any allowed column these are.
         quick: whether the dropout mask is drawn by 16 bits each.
+        again: whether q, k, v are made again where they have recipes.
     """
 
     scale: float
@@ -48,6 +53,7 @@ class Terms(NamedTuple):
     causal: bool = False
     stock: Stock = "sdpa"
     quick: bool = False
+    again: bool = False
 
     @property
     def kept(self) -> float:
@@ -134,14 +140,17 @@ class LeanAttention(torch.autograd.Function):
                     mixed.mul_(1.0 / terms.kept)
                 out[piece.batch, piece.rows, piece.heads].copy_(mixed.transpose(1, 2))
         ctx.terms = terms
-        ctx.save_for_backward(q, k, v, bias, mask, None if draws is None else draws.bits)
+        kept = _kept(q, k, v, again=terms.again)
+        ctx.plans = kept.plans
+        ctx.save_for_backward(bias, mask, None if draws is None else draws.bits, *kept.leaves)
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, dout: Float[Tensor, "b s h e"]) -> tuple[Tensor | None, ...]:
         """dQ, dK, dV and the gradients of what is added to the scores."""
-        q, k, v, bias, mask, bits = ctx.saved_tensors
+        bias, mask, bits, *leaves = ctx.saved_tensors
+        q, k, v = ctx.plans.make(tuple(leaves))
         terms: Terms = ctx.terms
         cut = _pieces_of(q, k)
         sums = _Sums(q, k, v, split=_share_keys(cut, q, k))
@@ -182,6 +191,10 @@ class LeanAttention(torch.autograd.Function):
 def _draws(q: Tensor, k: Tensor, terms: Terms) -> Draws:
     b, heads, s, _ = q.shape
     return Draws((b, heads, s, k.shape[2]), terms.dropout, q, quick=terms.quick)
+
+
+def _kept(q: Tensor, k: Tensor, v: Tensor, *, again: bool) -> Together:
+    return packed_together((q, k, v)) if again else Together.of(q, k, v)
 
 
 class _Sums:
