@@ -146,7 +146,7 @@ def without_values(mode: NoValues) -> Iterator[None]:
         with contextlib.suppress(ImportError):
             import transformers.utils.import_utils as asked
 
-            stack.enter_context(mock.patch.object(asked, "is_fake_tensor", lambda _: False))
+            stack.enter_context(mock.patch.object(asked, "is_fake_tensor", return_value=False))
         stack.enter_context(mode)
         yield
 
