@@ -70,10 +70,10 @@ class SimulatedStep(Record):
     """The bytes of a training step: forward pass, backward pass and update, with the optimizer's states from before.
 
     `parameters`, `buffers`, `batch`, `states` and `gradients` are whole. `kept` is what the backward pass keeps on the
-    device, `owners` and `shared` as in `StepMemory`; with offloading, which hides owners, there are none, and `kept` is all
-    that is alive at the end of the forward pass. `host` is the most that lies on the host. `peak` is the most that is alive
-    on the device at any moment, all of the above included; `phase` is when, `phases` the most in each, `alive` what it is
-    made of, largest first.
+    device, `owners` and `shared` as in `StepMemory`, and `blocks` what repeated blocks would free by letting go. Offloading
+    hides owners: there are none, and `kept` is all that is alive at the end of the forward pass. `host` is the most that
+    lies on the host. `peak` is the most that is alive on the device at any moment, all of the above included; `phase` is
+    when, `phases` the most in each, `alive` what it is made of, largest first.
     """
 
     choice: StepChoice
@@ -158,6 +158,5 @@ def _when(step: SimulatedStep) -> str:
 def _limits(step: SimulatedStep) -> str:
     parts = sorted(step.parts.items(), key=lambda part: -part[1])[:3]
     told = ", ".join(f"{name} {gigabytes(size)}" for name, size in parts if size)
-    entries = [entry for entry in step.alive if entry.modules][:2]
-    owners = " and ".join(f"{entry.modules} ({entry.operation}, {gigabytes(entry.bytes)})" for entry in entries)
-    return f"{told} GB" + (f"; most is made by {owners}" if owners else "")
+    owners = " and ".join(f"{entry.name} {gigabytes(entry.held)}" for entry in step.owners[:2])
+    return f"{told} GB" + (f"; most is kept by {owners} GB" if owners else "")

@@ -1,5 +1,11 @@
 """Bytes as they are told in sentences and tables."""
 
+from __future__ import annotations
+
+import re
+
+from wtacrs.estimators.core.errors import InputError
+
 
 def megabytes(size: int) -> str:
     """Bytes in units of 10⁶, with three digits where they are few.

@@ -126,7 +126,7 @@ def simulate_step(
         made = _adapted(model_from(config), how)
     _convert(made, how)
     shifts = shape.target_length is None and _has_output_embeddings(made)
-    with without_values(NoValues(all_count=not shifts)), torch.device("cpu"):
+    with without_values(NoValues(all_count=not shifts)):
         fill_without_values(made)
         return _taken(made, example_batch(made, shape), shape, how)
 
