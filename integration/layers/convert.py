@@ -25,7 +25,13 @@ from wtacrs.integration.layers.estimated_weight_grad import (
     check_mask_floor,
 )
 from wtacrs.integration.layers.lean import __name__ as LEAN
-from wtacrs.integration.layers.lean.convert import LeanConversion, lean_, make_lean_layer, restore_lean
+from wtacrs.integration.layers.lean.convert import (
+    LeanConversion,
+    lean_,
+    make_lean_layer,
+    remove_unused_context,
+    restore_lean,
+)
 from wtacrs.integration.layers.lean.head import restore_head
 from wtacrs.integration.layers.lean.options import LeanOptions
 from wtacrs.integration.layers.least_elements import checked_min_elements
@@ -167,7 +173,7 @@ def approximate_(
     _make_unfit_stock(model)
     neighbours = None if options is None else lean_(model, **options.arguments())
     if not wanted:
-        _remove_unused(model)
+        remove_unused_context(model)
         return _conversion(model, wanted, filter_fn, estimator, neighbours)
     inside = [found for module in model.modules() if (found := ForwardContext.of(module)) is not None]
     context = _context(model, seed, masked_gradient)
@@ -329,10 +335,3 @@ def _make_unfit_stock(model: nn.Module) -> None:
         if isinstance(module, EstimatedWeightGrad) and unfit(module) is not None:
             restore_lean(module)
             _make_stock(module)
-
-
-def _remove_unused(model: nn.Module) -> None:
-    """Take the context off a model of which no layer is converted any more."""
-    context = ForwardContext.of(model)
-    if context is not None and not any(isinstance(module, EstimatedWeightGrad) for module in model.modules()):
-        context.remove()

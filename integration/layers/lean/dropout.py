@@ -11,7 +11,7 @@ from torch import Tensor
 from wtacrs.integration.layers.lean.bits import pack, unpack
 from wtacrs.integration.layers.lean.classes import LeanModule
 from wtacrs.integration.layers.lean.derivatives import first_derivative_only
-from wtacrs.integration.layers.lean.recipes import recipe_of, register
+from wtacrs.integration.layers.lean.recipes import recipe_of, register, watch_too
 
 _FUSED = ("cuda", "xpu")
 """Devices where `F.dropout` calls the kernel `native_dropout`; elsewhere it draws by `bernoulli_` and multiplies."""
@@ -63,6 +63,7 @@ def dropout(x: Float[Tensor, "*shape"], p: float) -> Float[Tensor, "*shape"]:
     y, bits = Dropout.apply(x, p)
     if not x._is_view() and recipe_of(x) is not None:  # else the input is kept by nobody
         register(y, dropped, x, bits, p)
+    watch_too(y, x)
     return y
 
 

@@ -132,14 +132,46 @@ def register(output: Tensor, run: Callable[..., Tensor], *inputs: Any, kind: Kin
         *inputs: tensors that something keeps anyway for the backward pass, or that have recipes; `Owned`; constants.
         kind: what it costs.
     """
-    if not output.requires_grad or not output.is_contiguous() or output.storage_offset() or _checkpointed():
+    if not output.requires_grad or not output.is_contiguous() or output.storage_offset() or is_checkpointed():
         return
     found = tuple(_input(value) for value in inputs)
     autocast = _Autocast.now(output.device.type)
     _known[output] = Recipe(run, found, kind, output._version, autocast)
 
 
-def _checkpointed() -> bool:
+class Asked:
+    """Whether anything has asked for the recipe of an output, or of what dropout has made of it.
+
+    Attributes:
+        by_any: whether something has.
+    """
+
+    def __init__(self) -> None:
+        self.by_any = False
+
+
+_watched: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def watch(output: Tensor, asked: Asked) -> None:
+    """Note in `asked`, while `output` lives, that a Function would keep its recipe in its place; it need not have one."""
+    _watched[output] = asked
+
+
+def watch_too(output: Tensor, source: Tensor) -> None:
+    """Watch what was made of a tensor that is watched."""
+    asked = _watch_on(source)
+    if asked is not None:
+        _watched[output] = asked
+
+
+def _watch_on(tensor: Tensor) -> Asked | None:
+    base = tensor._base if tensor._is_view() else tensor
+    found: Asked | None = None if base is None else _watched.get(base)
+    return found
+
+
+def is_checkpointed() -> bool:
     """Whether non-reentrant checkpointing runs a block, for the first time or again."""
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
     return hooks is not None and getattr(hooks[0], "__module__", None) == checkpoint.__name__
@@ -205,7 +237,10 @@ def packed(tensor: Tensor, *, products: bool = False) -> Packed | None:
         tensor: a plain tensor, or a view of one, that a recipe may be known of.
         products: whether recipes of kind "product" are followed too.
     """
-    recipe = None if _checkpointed() else recipe_of(tensor)
+    asked = _watch_on(tensor)
+    if asked is not None:
+        asked.by_any = True
+    recipe = None if is_checkpointed() else recipe_of(tensor)
     if recipe is None:
         return None
     places: dict[Hashable, tuple[int, Tensor]] = {}
