@@ -209,7 +209,7 @@ def _rounded_input(
             mean = moments_of(function, [_to_multiples(values, step)]).mean
             biases.append(float((mean - exact).square().sum()) / unit)
         look = _CODES if label == biased[0] else _OTHER
-        series.append(Series(label=f"{label}: bias²", estimator=look, x=_STEP_SIZES, y=biases))
+        series.append(Series(label=f"{label}: bias²", estimator=look, x=list(_STEP_SIZES), y=biases))
     return Claim(
         name=name,
         title=title,
