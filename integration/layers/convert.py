@@ -172,7 +172,9 @@ def approximate_(
             _make_stock(module)
     _make_unfit_stock(model)
     neighbours = None if options is None else lean_(model, **options.arguments())
-    wanted = {name: found for name, found in wanted.items() if converted_class(modules[name]) is not None}  # no head
+    wanted = {
+        name: found for name, found in wanted.items() if converted_class(modules[name]) is not None
+    }  # no head
     if not wanted:
         remove_unused_context(model)
         return _conversion(model, wanted, filter_fn, estimator, neighbours)
