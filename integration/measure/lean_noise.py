@@ -1,8 +1,8 @@
 """What codes of activations add to the noise of a model's gradient, beside sampling and beside the minibatch's own.
 
 Codes make noise in dX, which reaches all layers below: no captured layer shows it by itself. So whole models run: on
-every batch an exact pass gives G_b, and `draws` passes of each variant, under the same dropout masks, give Ĝ_b. Of unbiased
-variants ‖Ĝ_b − G_b‖² estimates the variance, which is set beside Σ ‖G_b − Ḡ‖² / (B − 1) as in
+every batch an exact pass gives G_b, and `draws` passes of each variant, under the same dropout masks, give Ĝ_b. Of
+unbiased variants ‖Ĝ_b − G_b‖² estimates the variance, which is set beside Σ ‖G_b − Ḡ‖² / (B − 1) as in
 `wtacrs.validation.layers.noise`.
 
 For codes alone the layers that sample are made to return the mean of their estimator, so that activations keep codes just
@@ -15,6 +15,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from statistics import fmean, stdev
 from typing import Any
 
@@ -59,8 +60,9 @@ def lean_noise(
         report: called with how many passes are done, and how many there are.
 
     Returns:
-        Rows for every layer that gets a gradient; `estimator` names a variant: "wta_crs(budget=0.3)", "8-bit", or
-        both, "wta_crs(budget=0.3) + 8-bit".
+        Rows for every layer that gets a gradient of its own, not tied to another module's. `estimator` names a variant:
+        "8-bit", "wta_crs(budget=0.3) + neighbours" (lean without codes, which adds nothing to sampling) or
+        "wta_crs(budget=0.3) + 8-bit".
 
     Raises:
         InputError: on fewer than two batches or draws, options without bits, and biased estimators.
@@ -104,28 +106,25 @@ def lean_noise(
 
 @contextmanager
 def _converted(
-    model: nn.Module, estimator: Estimator, options: LeanOptions | None, seed: int, min_elements: int
+    model: nn.Module, estimator: Estimator, options: LeanOptions, seed: int, min_elements: int
 ) -> Iterator[list[str]]:
     """The model as a variant; that copies may be more than what they free is no matter here."""
-    lean: bool | LeanOptions = False if options is None else options
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", WtacrsWarning)
         try:
-            yield approximate_(model, estimator, lean=lean, seed=seed, min_elements=min_elements)
+            yield approximate_(model, estimator, lean=options, seed=seed, min_elements=min_elements)
         finally:
             restore_(model)
 
 
 def _variants(
     estimators: Sequence[Estimator], lean: Sequence[LeanOptions]
-) -> Iterator[tuple[str, Estimator, LeanOptions | None, Estimator | None]]:
+) -> Iterator[tuple[str, Estimator, LeanOptions, Estimator | None]]:
     """Name, what layers sample by, options, and the estimator whose budget it is."""
-    for estimator in estimators:
-        yield repr(estimator), estimator, None, estimator
     for options in lean:
         yield str(options), MeanOf(estimators[0]), options, None
-    for estimator in estimators:
-        for options in lean:
+    for options in dict.fromkeys([*(replace(options, bits=None) for options in lean), *lean]):
+        for estimator in estimators:
             yield f"{estimator!r} + {options}", estimator, options, estimator
 
 
