@@ -29,6 +29,10 @@ _SCALES = {
     "oracle-ratio": ("linear", "log"),
     "priority": ("linear", "log"),
     "topk": ("log", "log"),
+    "stored-factors": ("log", "log"),
+    "independent-codes": ("log", "log"),
+    "rounded-scores": ("log", "log"),
+    "rounded-norm": ("log", "log"),
 }
 _CLOUDS = {"take-all", "without-replacement", "wta-condition", "mask-cost"}
 _APART = {"without-replacement", "mask-cost"}

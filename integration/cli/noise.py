@@ -12,13 +12,16 @@ from wtacrs.integration.cli.options import (
     AnyScoresOption,
     BudgetsOption,
     CapturesArgument,
+    DataOption,
     DeviceOption,
     EstimatorsOption,
     JobsOption,
     LayersOption,
+    ModelOption,
     OutOption,
     SchedulerOption,
     SeedOption,
+    TokenizerOption,
     budgets_from,
     device_from,
     scores_from,
@@ -35,6 +38,17 @@ def noise(
     draws: Annotated[
         int, typer.Option(min=3, help="Monte Carlo draws per batch where there is no closed form.")
     ] = 64,
+    lean: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WORDS",
+            help="8-bit or 4-bit, repeatable: run the captured model again with codes of activations, alone and beside "
+            "the first unbiased estimator.",
+        ),
+    ] = None,
+    data: DataOption = None,
+    model: ModelOption = None,
+    tokenizer: TokenizerOption = None,
     out: OutOption = Path("runs/noise"),
     seed: SeedOption = 0,
     jobs: JobsOption = 1,
@@ -44,7 +58,9 @@ def noise(
     """Measure what estimators add to the minibatch's own gradient noise; needs several captured batches.
 
     Without --estimator and --budget: topk, crs and wta_crs with both choices of winners, at 0.1, 0.3 and 0.5.
+    --data, --model and --tokenizer say what was captured, as for `wtacrs capture`, and are read with --lean alone.
     """
+    from wtacrs.integration.models.opening import Subject
     from wtacrs.integration.studies.noise import DEFAULT_BUDGETS, DEFAULT_ESTIMATORS, noise_study
     from wtacrs.integration.tables.noise import noise_table
     from wtacrs.validation.files import check_folder
@@ -66,6 +82,8 @@ def noise(
             draws=draws,
             seed=seed,
             device=place,
+            lean=lean or (),
+            subject=Subject(data=data, model=model, tokenizer=tokenizer),
             runner=Runner(jobs, scheduler, out, report, warn_skipped),
         )
     console.print(noise_table(result))

@@ -27,7 +27,13 @@ from wtacrs.integration.layers.estimated_weight_grad import (
     make_stock,
 )
 from wtacrs.integration.layers.lean import __name__ as LEAN
-from wtacrs.integration.layers.lean.convert import LeanConversion, lean_, make_lean_layer, restore_lean
+from wtacrs.integration.layers.lean.convert import (
+    LeanConversion,
+    lean_,
+    make_lean_layer,
+    remove_unused_context,
+    restore_lean,
+)
 from wtacrs.integration.layers.lean.head import LeanHead, restore_head, takes
 from wtacrs.integration.layers.lean.options import LeanOptions
 from wtacrs.integration.layers.least_elements import checked_min_elements
@@ -165,7 +171,7 @@ def approximate_(
         if name not in wanted and isinstance(module, LeanHead):
             module.estimator = None
     if not wanted:
-        _remove_unused(model)
+        remove_unused_context(model)
         return _conversion(model, wanted, filter_fn, estimator, neighbours)
     inside = [found for module in model.modules() if (found := ForwardContext.of(module)) is not None]
     context = _context(model, seed, masked_gradient)
@@ -304,7 +310,8 @@ def restore_(model: nn.Module, *, keep_lean: bool = False) -> list[str]:
     """
     restored = []
     for name, module in unwrapped(model).named_modules():
-        ForwardContext.leave(module)
+        if not keep_lean:
+            ForwardContext.leave(module)
         was_lean = not keep_lean and restore_lean(module)
         if isinstance(module, EstimatedWeightGrad):
             _make_stock(module)
@@ -315,6 +322,8 @@ def restore_(model: nn.Module, *, keep_lean: bool = False) -> list[str]:
         elif was_lean:
             restored.append(name)
     if keep_lean:
+        for module in unwrapped(model).modules():
+            remove_unused_context(module)
         return restored
     restored += restore_head(model)
     attention = sys.modules.get(f"{LEAN}.attention")  # needs transformers; nothing is lean before it is loaded
@@ -337,10 +346,3 @@ def _make_unfit_stock(model: nn.Module) -> None:
         if isinstance(module, EstimatedWeightGrad) and unfit(module) is not None:
             restore_lean(module)
             _make_stock(module)
-
-
-def _remove_unused(model: nn.Module) -> None:
-    """Take the context off a model of which no layer is converted any more."""
-    context = ForwardContext.of(model)
-    if context is not None and not any(isinstance(module, EstimatedWeightGrad) for module in model.modules()):
-        context.remove()

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from wtacrs.estimators import InputError, make
 from wtacrs.figures.plots import noise as noise_figure
+from wtacrs.integration.layers.lean.options import LeanOptions
+from wtacrs.integration.measure.lean_noise import lean_noise
+from wtacrs.integration.models.loading import is_text_to_text, model_name
+from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.studies.layer_choice import chosen_names
 from wtacrs.integration.studies.output import device_name, draw_or_remove, source_of
+from wtacrs.integration.tasks.batches import task_batches
 from wtacrs.validation.layers.candidates import candidates_from
 from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.layers.noise import LEVEL, layer_entries, model_noise, noise_of_layer
@@ -19,9 +26,15 @@ from wtacrs.validation.records.noise import LayerNoise, NoiseResult
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.runner import Runner, Task, file_mark
 from wtacrs.validation.seeds import checked_seed
+from wtacrs.validation.summaries.series import series
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 DEFAULT_ESTIMATORS = ("topk", "crs", "wta_crs", 'wta_crs(winners="optimal")')
 DEFAULT_BUDGETS = (0.1, 0.3, 0.5)
+LEAN_DRAWS = 4
+"""Passes of the whole model on every batch, for each way to train that codes are compared with."""
 
 
 def noise_study(
@@ -36,14 +49,33 @@ def noise_study(
     seed: int = 0,
     device: str = "cpu",
     runner: Runner | None = None,
+    lean: Sequence[str] = (),
+    subject: Subject | None = None,
 ) -> NoiseResult:
     """Variance of every estimator over the minibatch variance: `noise.json` and `noise.png`.
 
     A spec without a budget is taken at every budget, a spec with one as it is. All captured batches are used.
 
+    Args:
+        captures: layers on several batches.
+        specs: estimators.
+        budgets: of those without one.
+        out: folder of the results.
+        layers: patterns of the names of layers; all if None.
+        scores: kinds of scores; those that the captures have if None.
+        draws: Monte Carlo draws per batch where there is no closed form.
+        seed: of the draws.
+        device: where estimators run.
+        runner: of the pieces.
+        lean: words of `LeanOptions` with codes, such as "8-bit": the captured model runs again on the captured batches,
+            with codes alone, with the first unbiased estimator alone at every budget, and with both.
+        subject: task and model of the captures, for `lean`.
+
     Raises:
-        InputError: on an unusable spec, budget or layer, on captures of a single batch, and if no layer has any noise.
+        InputError: on an unusable spec, budget or layer, on captures of a single batch, and if no layer has any noise;
+            with `lean` also if the captures are not of `wtacrs capture`, or of a model that was trained first.
     """
+    options = [LeanOptions.parse(words) for words in lean]
     seed = checked_seed(seed)
     entries = layer_entries(captures)
     batches = {batch for found in entries.values() for batch in found}
@@ -65,17 +97,43 @@ def noise_study(
         )
         for layer in chosen
     ]
+    opened = _opened(captures, subject) if options else None
     rows = runner.run(LayerNoise, tasks)
     if not rows:
         raise InputError(f"captures={captures.path}: no chosen layer has a gradient that differs between batches")
-    inputs = source_of(captures) | {"draws": str(draws)}
+    models = model_noise(rows)
+    if opened is not None:
+        unbiased = [estimator for estimator in estimators if estimator.traits.unbiased]
+        first = [e for e in unbiased if series(repr(e)) == series(repr(unbiased[0]))]
+        found = lean_noise(*opened, options, first, draws=LEAN_DRAWS, seed=seed)
+        found = [row for row in found if row.layer in chosen]
+        rows, models = [*rows, *found], [*models, *model_noise(found)]
+    inputs = (
+        source_of(captures) | {"draws": str(draws)} | ({"lean": " ".join(map(str, options))} if options else {})
+    )
     result = NoiseResult(
         stamp=stamp(seed=seed, device=device_name(device), inputs=inputs),
         level=LEVEL,
-        models=model_noise(rows),
+        models=models,
         layers=rows,
     )
     write_result(out / "noise.json", result)
     runner.forget()
     draw_or_remove(partial(noise_figure.draw, result), out / "noise.png")
     return result
+
+
+def _opened(captures: Captures, subject: Subject | None) -> tuple[PreTrainedModel, list[Any]]:
+    """The model in training mode and the batches that were captured."""
+    told = captures.metadata
+    sizes = {name: told[name] for name in ("batches", "batch_size", "max_length", "seed") if name in told}
+    if len(sizes) < 4 or "step" in told:
+        what = "of a model that was trained first" if "step" in told else "not written by `wtacrs capture`"
+        raise InputError(f"captures={captures.path}: {what}, which cannot run again for lean")
+    subject = Subject(str(told.get("task"))) if subject is None else replace(subject, task=str(told.get("task")))
+    task = subject.load()
+    model, tokenizer = subject.open(task, sizes["seed"])
+    if model_name(model) != told["model"]:
+        raise InputError(f"model={model_name(model)!r}: the captures are of {told['model']!r}")
+    batches = list(task_batches(task, tokenizer, text_to_text=is_text_to_text(model), **sizes))
+    return model.train(), batches

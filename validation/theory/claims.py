@@ -10,7 +10,7 @@ from wtacrs.estimators.core.errors import InputError
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.theory import Claim, TheoryResult
 from wtacrs.validation.seeds import checked_seed
-from wtacrs.validation.theory import counter_examples, theorems
+from wtacrs.validation.theory import counter_examples, stored_factors, theorems
 
 CLAIMS: dict[str, Callable[[torch.Generator], Claim]] = {
     "ipps-optimum": theorems.ipps_optimum,
@@ -23,12 +23,16 @@ CLAIMS: dict[str, Callable[[torch.Generator], Claim]] = {
     "mask-hint": theorems.mask_hint,
     "mask-cost": theorems.mask_cost,
     "oracle-ratio": theorems.oracle_ratio,
+    "stored-factors": stored_factors.stored_factors,
     "poisson": counter_examples.poisson,
     "priority": counter_examples.priority,
     "systematic-order": counter_examples.systematic_order,
     "crs-full": counter_examples.crs_full,
     "topk": counter_examples.topk,
     "plain-floor": counter_examples.plain_floor,
+    "independent-codes": stored_factors.independent_codes,
+    "rounded-scores": stored_factors.rounded_scores,
+    "rounded-norm": stored_factors.rounded_norm,
 }
 
 

@@ -1,10 +1,10 @@
-"""Activations that keep their input once, or bits, and products act(a) · b that keep a and b once."""
+"""Activations that keep their input once, or bits, or codes, and products act(a) · b that keep a and b once, or codes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +15,9 @@ from wtacrs.estimators.core.scores import has_answers
 from wtacrs.integration.context.shared_inputs import can_share
 from wtacrs.integration.layers.lean.bits import pack, unpack
 from wtacrs.integration.layers.lean.classes import LeanModule
+from wtacrs.integration.layers.lean.codes import Codes, activation_with_codes, product_with_codes
 from wtacrs.integration.layers.lean.derivatives import first_derivative_only
-from wtacrs.integration.layers.lean.recipes import packed, recipe_of, register
+from wtacrs.integration.layers.lean.recipes import is_checkpointed, packed, recipe_of, register, watch
 
 _QUICK = 1.702
 
@@ -127,14 +128,17 @@ class Terms(NamedTuple):
     Attributes:
         name: in `ACTIVATIONS`.
         gates: whether a product with its output is expected.
+        codes: None for one that keeps its input.
     """
 
     name: str
     gates: bool
+    codes: Codes | None = None
 
     def describe(self) -> str:
         """In a few words."""
-        return f"{self.name}, gated" if self.gates else self.name
+        gated = ", gated" if self.gates else ""
+        return f"{self.name}{gated}" + (f", {self.codes.bits}-bit codes where they are less" if self.codes else "")
 
 
 class LeanActivation(LeanModule):
@@ -147,11 +151,49 @@ class LeanActivation(LeanModule):
         x = args[0] if len(args) == 1 and not kwargs else None
         if x is None or not self.is_lean(x) or not x.requires_grad:
             return self.stock.forward(self, *args, **kwargs)
-        found = ACTIVATIONS[self.lean_terms.name]
-        y = found.apply(x)
-        if found.keeps_input:
-            register(y, found.value, x)
-        return awaiting_product(y) if self.lean_terms.gates else y
+        name, gates, codes = self.lean_terms
+        if codes is not None and not is_checkpointed():
+            return self._with_codes(x, name, gates, codes)
+        y = _exact(x, name)
+        return awaiting_product(y) if gates else y
+
+    def _with_codes(self, x: Tensor, name: str, gates: bool, codes: Codes) -> Tensor:
+        asked = codes.next_call()
+        y = None
+        if not gates:
+            y = activation_with_codes(x, ACTIVATIONS[name].value, name, codes, asked=asked)
+        if y is None:
+            y = _exact(x, name)
+        watch(y, codes.asked)
+        return awaiting_product(y, Gate(x, x._version, y._version, name, codes, asked)) if gates else y
+
+
+def _exact(x: Tensor, name: str) -> Tensor:
+    found = ACTIVATIONS[name]
+    y = found.apply(x)
+    if found.keeps_input:
+        register(y, found.value, x)
+    return y
+
+
+class Gate(NamedTuple):
+    """What act(a) was made of, for a product that keeps codes.
+
+    Attributes:
+        a: the input.
+        version: of the input.
+        output_version: of act(a).
+        name: of the activation.
+        codes: of the activation.
+        asked: whether an exact layer has asked for the product of the last call.
+    """
+
+    a: Tensor
+    version: int
+    output_version: int
+    name: str
+    codes: Codes
+    asked: bool
 
 
 class AwaitingProduct(Tensor):
@@ -160,6 +202,8 @@ class AwaitingProduct(Tensor):
     A product is no module, and the code around it is somebody else's; so the operand itself says how it is multiplied.
     Whatever else is done with it is done with a plain tensor, and gives plain tensors.
     """
+
+    gate: Gate | None = None
 
     @classmethod
     def __torch_function__(
@@ -177,14 +221,20 @@ class AwaitingProduct(Tensor):
 _PRODUCTS = (torch.mul, torch.multiply, Tensor.mul, Tensor.multiply, Tensor.__mul__, Tensor.__rmul__)
 
 
-def awaiting_product(y: Tensor) -> Tensor:
+def awaiting_product(y: Tensor, gate: Gate | None = None) -> Tensor:
     """A view of an activation's output that keeps less when it is multiplied."""
     with torch._C.DisableTorchFunctionSubclass():
-        if type(y) is Tensor or not has_answers(y):
-            return y.as_subclass(AwaitingProduct)
-        view = y.view_as(y)  # of a simulated step, where it has a class that it must keep
-        view.__class__ = _class_of(type(view))
-        return view
+        found = _awaiting(y)
+        found.gate = gate
+        return found
+
+
+def _awaiting(y: Tensor) -> AwaitingProduct:
+    if type(y) is Tensor or not has_answers(y):
+        return y.as_subclass(AwaitingProduct)
+    view = y.view_as(y)  # of a simulated step, where it has a class that it must keep
+    view.__class__ = _class_of(type(view))
+    return cast("AwaitingProduct", view)
 
 
 @cache
@@ -200,7 +250,26 @@ def _product(one: Any, other: Any) -> Tensor | None:
     fits = gate.shape == act.shape and gate.dtype == act.dtype and gate.device == act.device
     if not fits or not torch.is_grad_enabled() or not (act.requires_grad and gate.requires_grad):
         return None
-    return gated(act.as_subclass(Tensor), gate)
+    found = act.gate if isinstance(act, AwaitingProduct) else None
+    y = None if found is None else _coded(act, gate, found)
+    if y is None:
+        y = gated(act.as_subclass(Tensor), gate)
+    if found is not None:
+        found.codes.asked.by_any = False  # of act(a) by the product itself
+        watch(y, found.codes.asked)
+    return y
+
+
+def _coded(act: Tensor, b: Tensor, found: Gate) -> Tensor | None:
+    """The product that keeps codes; None where they are more, or somebody looks at the gradient by act(a).
+
+    It reads a, and passes act(a) by.
+    """
+    if act._backward_hooks or act.retains_grad or found.a.dtype != b.dtype:
+        return None
+    if (found.a._version, act._version) != (found.version, found.output_version):
+        return None
+    return product_with_codes(found.a, b, act.as_subclass(Tensor), found.name, found.codes, asked=found.asked)
 
 
 class Gated(torch.autograd.Function):

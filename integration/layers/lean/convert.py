@@ -8,10 +8,12 @@ from typing import Any
 from torch import nn
 
 from wtacrs.estimators.core.errors import InputError
+from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.layers.dynamic_classes import is_parametrized, own_class
 from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
 from wtacrs.integration.layers.lean.activation import ACTIVATIONS, LeanActivation, Terms
 from wtacrs.integration.layers.lean.classes import LeanModule, make_lean, make_unlean, stock_class
+from wtacrs.integration.layers.lean.codes import Codes
 from wtacrs.integration.layers.lean.dropout import LeanDropout
 from wtacrs.integration.layers.lean.embedding import LeanEmbedding, unfit_embedding
 from wtacrs.integration.layers.lean.head import LeanHead, output_layers, set_lean_head, stays_stock
@@ -19,6 +21,7 @@ from wtacrs.integration.layers.lean.linear import LeanConv1D, LeanLinear
 from wtacrs.integration.layers.lean.norm import LeanLayerNorm, LeanRMSNorm
 from wtacrs.integration.layers.lean.options import AttentionMode, Bits, DropoutMode, HeadMode, LeanOptions
 from wtacrs.integration.layers.lean.probes import activation_name, rms_terms
+from wtacrs.integration.layers.lean.recipes import Asked
 from wtacrs.integration.layers.linear_layers import conv1d_class, is_linear_layer
 from wtacrs.integration.layers.verdicts import unfit
 from wtacrs.integration.parallel.wrappers import unwrapped
@@ -79,10 +82,10 @@ def lean_(
 ) -> LeanConversion:
     """Make norms, dropout, activations and exact linear layers keep less for the backward pass, in place.
 
-    Output, gradients and dropout masks are those of the stock model, to rounding: nothing is estimated. Norms keep their
-    input and one number per row; dropout and ReLU one bit per element; GELU, SiLU and their like their input. An exact
-    linear layer after one of them keeps what they keep, and makes its own input again (see `recipes`). In a gated block
-    `act(a) * b` keeps a and b.
+    Output, gradients and dropout masks are those of the stock model, to rounding: nothing is estimated, unless `bits`
+    asks for it. Norms keep their input and one number per row; dropout and ReLU one bit per element; GELU, SiLU and their
+    like their input. An exact linear layer after one of them keeps what they keep, and makes its own input again (see
+    `recipes`). In a gated block `act(a) * b` keeps a and b.
 
     What a module is is found by what it does: torch's own `nn.LayerNorm`, `nn.Dropout`, `nn.Linear` (and the `Conv1D` of
     transformers) by class, RMS norms and activations of any library by asking them (see `probes`). All else stays stock;
@@ -105,8 +108,10 @@ def lean_(
             `wtacrs.integration.layers.lean.attention`); None for stock ones.
         head: "forward" or "again" for output layers whose logits are never whole in training (see
             `wtacrs.integration.layers.lean.head`); None for stock ones.
-        bits: 8 or 4 for activations that keep unbiased codes of their derivative instead of their input; None keeps it
-            exactly.
+        bits: 8 or 4 for activations and gated products that keep unbiased codes instead of their inputs, wherever these
+            are fewer bytes (see `wtacrs.integration.layers.lean.codes`): the output stays exact, gradients of the layers
+            below are right on average. None keeps the inputs. Codes are drawn as estimated layers draw (see
+            `sampling_state`), by the context of the model, which gets one if it has none.
         dropout: "stock" for the masks of the stock model, "quick" for masks of the same law that are cheaper to draw.
 
     Returns:
@@ -149,14 +154,45 @@ def lean_(
     for name, (module, _) in found.items():
         if own_class(module) is LeanHead:
             found[name] = module, _Found(LeanLinear, "output layer, with its loss by pieces of rows")
+    if bits is not None:
+        _add_codes(model, found, bits)
     for module, what in found.values():
         if isinstance(module, EstimatedWeightGrad):
             module.lean = True
         elif own_class(module) is not LeanHead:
             assert what.mixin is not None
             make_lean(module, what.mixin, what.terms)
+    remove_unused_context(model)
     names = {name: what.what for name, (_, what) in found.items()}
     return LeanConversion(names, stays, attention=parts, head=heads)
+
+
+def _add_codes(model: nn.Module, found: dict[str, tuple[nn.Module, _Found]], bits: Bits) -> None:
+    """Let activations that keep their input know what they need for codes."""
+    coded = {
+        name: (module, what.terms)
+        for name, (module, what) in found.items()
+        if isinstance(what.terms, Terms) and ACTIVATIONS[what.terms.name].keeps_input
+    }
+    if not coded:
+        return
+    context = ForwardContext.of(model) or ForwardContext(model)
+    for name, (module, terms) in coded.items():
+        terms = terms._replace(codes=Codes(bits, context, name, Asked()))
+        found[name] = module, _Found(LeanActivation, terms.describe(), terms)
+
+
+def remove_unused_context(model: nn.Module) -> None:
+    """Take the context off a model of which no module draws any more."""
+    context = ForwardContext.of(model)
+    if context is not None and not any(_draws(module) for module in model.modules()):
+        context.remove()
+
+
+def _draws(module: nn.Module) -> bool:
+    if isinstance(module, LeanActivation):
+        return module.lean_terms.codes is not None
+    return isinstance(module, EstimatedWeightGrad)
 
 
 def _lean_attention(model: nn.Module, options: LeanOptions, filter_fn: LeanFilter | None) -> dict[str, str]:

@@ -13,7 +13,7 @@ from wtacrs.integration.layers.lean.classes import LeanModule
 from wtacrs.integration.layers.lean.derivatives import first_derivative_only
 from wtacrs.integration.layers.lean.keep_masks import kept_probability, quick_keep
 from wtacrs.integration.layers.lean.options import DropoutMode
-from wtacrs.integration.layers.lean.recipes import recipe_of, register
+from wtacrs.integration.layers.lean.recipes import recipe_of, register, watch_too
 
 _FUSED = ("cuda", "xpu")
 """Devices where `F.dropout` calls the kernel `native_dropout`; elsewhere it draws by `bernoulli_` and multiplies."""
@@ -86,6 +86,7 @@ def dropout(x: Float[Tensor, "*shape"], p: float, *, quick: bool = False) -> Flo
     y, bits = Dropout.apply(x, p, quick)
     if not x._is_view() and recipe_of(x) is not None:  # else the input is kept by nobody
         register(y, dropped, x, bits, kept_of(x, p, quick=quick))
+    watch_too(y, x)
     return y
 
 

@@ -187,6 +187,38 @@ def _version_of(tensor: Tensor) -> Tensor:
     return alias
 
 
+class Asked:
+    """Whether anything has asked for the recipe of an output, or of what dropout has made of it.
+
+    Attributes:
+        by_any: whether something has.
+    """
+
+    def __init__(self) -> None:
+        self.by_any = False
+
+
+_watched: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def watch(output: Tensor, asked: Asked) -> None:
+    """Note in `asked`, while `output` lives, that a Function would keep its recipe in its place; it need not have one."""
+    _watched[output] = asked
+
+
+def watch_too(output: Tensor, source: Tensor) -> None:
+    """Watch what was made of a tensor that is watched."""
+    asked = _watch_on(source)
+    if asked is not None:
+        _watched[output] = asked
+
+
+def _watch_on(tensor: Tensor) -> Asked | None:
+    base = tensor._base if tensor._is_view() else tensor
+    found: Asked | None = None if base is None else _watched.get(base)
+    return found
+
+
 def is_checkpointed() -> bool:
     """Whether non-reentrant checkpointing runs a block, for the first time or again."""
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
@@ -320,6 +352,9 @@ def packed(tensor: Tensor, *, products: bool = False) -> Packed | None:
         tensor: a plain tensor, or a view of one, that a recipe may be known of.
         products: whether recipes of kind "product" are followed too.
     """
+    asked = _watch_on(tensor)
+    if asked is not None:
+        asked.by_any = True
     recipe = None if is_checkpointed() else recipe_of(tensor, products=products)
     if recipe is None:
         return None

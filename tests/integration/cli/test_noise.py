@@ -52,9 +52,26 @@ def test_noise_writes_its_result_figure_and_verdicts(
         (["noise", "{batches}", "--budget", "0.0"], "budget=0.0 must be"),
         (["noise", "{batches}", "--scores", "none"], "must be one of oracle, row-norms, stale, both, all"),
         (["noise", "{batches}", "--out", "{text}/below"], "{text}"),
+        (["noise", "{batches}", "--lean", "9-bit"], "'9-bit' is none of"),
+        (["noise", "{batches}", "--lean", "8-bit"], "not written by `wtacrs capture`"),
     ],
 )
 def test_bad_input_is_one_line(
     arguments: list[str], fragment: str, places: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fragment.format(**places) in refused(capsys, *(text.format(**places) for text in arguments))
+
+
+@pytest.mark.slow
+def test_codes_beside_sampling_in_the_captured_model(tmp_path: Path) -> None:
+    captured, out = tmp_path / "captures.safetensors", tmp_path / "noise"
+    sizes = ["--batches", "2", "--batch-size", "4", "--max-length", "64"]
+    assert main(["capture", "--model", "new:llama", *sizes, "--out", str(captured)]) == 0
+    arguments = ["noise", str(captured), "--model", "new:llama", "--estimator", "wta_crs", "--budget", "0.3"]
+    assert main([*arguments, "--lean", "4-bit", "--out", str(out)]) == 0
+    result = load_result(out / "noise.json")
+    assert isinstance(result, NoiseResult)
+    ratios = {model.estimator: model.ratio.value for model in result.models if model.method == "monte carlo"}
+    spec = 'wta_crs(budget=0.3, winners="paper")'
+    assert ratios.keys() == {"4-bit", f"{spec} + neighbours", f"{spec} + 4-bit"}
+    assert 0 < ratios["4-bit"] < 0.1 * ratios[f"{spec} + neighbours"]

@@ -111,3 +111,16 @@ def test_without_being_asked_for_attention_and_head_stay_stock() -> None:
         lean_(model, attention="yes")  # type: ignore[arg-type]
     assert lean_(model, head="again").head == {}  # called again, with more
     restore_(model)
+
+
+def test_asked_of_approximate_the_head_is_lean_and_its_layer_not_converted() -> None:
+    model, batch = gpt2(), causal_batch()
+    _, wanted, before = step(model, batch)
+    converted = approximate_(model, "wta_crs(budget=0.3)", min_elements=0, lean="attention,head-again,8-bit")
+    assert "lm_head" not in converted
+    assert converted.lean is not None
+    assert converted.lean.head == {}
+    assert converted.lean.found["transformer.h.0.mlp.act"] == "GELU (tanh), 8-bit codes where they are less"
+    _, found, after = step(model, batch)
+    assert found.keys() == wanted.keys()
+    assert after < before
