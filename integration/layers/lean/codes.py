@@ -132,9 +132,9 @@ class CodedActivation(torch.autograd.Function):
         """The exact output."""
         ctx.act, ctx.bits = name, bits
         if is_grouped(name):
-            ctx.save_for_backward(*group_codes(x, bits, generator, of=lambda x: _derivative(name, x)))
+            ctx.save_for_backward(*group_codes(x, bits, generator, of=derivative_of(name)))
         else:
-            codes = encode(x, grid_of(name, bits), generator, of=lambda x: _derivative(name, x))
+            codes = encode(x, grid_of(name, bits), generator, of=derivative_of(name))
             ctx.save_for_backward(codes)
         return value(x)
 
@@ -178,8 +178,16 @@ class CodedProduct(torch.autograd.Function):
         return da, db, None, None, None, None
 
 
-def _derivative(name: str, x: Tensor) -> Tensor:
-    return TIMES_DERIVATIVE[name](torch.ones_like(x), x)
+def derivative_of(name: str) -> Callable[[Tensor], Tensor]:
+    """act' of pieces of which none is longer than the first; the ones that it is multiplied by are made once."""
+    ones: list[Tensor] = []
+
+    def of(x: Tensor) -> Tensor:
+        if not ones:
+            ones.append(torch.ones_like(x))
+        return TIMES_DERIVATIVE[name](ones[0][: len(x)], x)
+
+    return of
 
 
 def activation_with_codes(
