@@ -48,7 +48,7 @@ def simulate_steps(
     config = config_of(model)
     check_folder("out", out)
     specs = ["exact" if spec == "exact" else repr(make(spec)) for spec in estimators]
-    stock = {
+    stock: dict[str, Any] = {
         name: options[name] for name in ("length", "target_length", "precision", "optimizer") if name in options
     }
     ways: list[dict[str, Any]] = [{**stock, "estimator": "exact"}]
