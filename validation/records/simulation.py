@@ -70,9 +70,9 @@ class SimulatedStep(Record):
     """The bytes of a training step: forward pass, backward pass and update, with the optimizer's states from before.
 
     `parameters`, `buffers`, `batch`, `states` and `gradients` are whole. `kept` is what the backward pass keeps on the
-    device, `owners` and `shared` as in `StepMemory`, and `blocks` what repeated blocks would free by letting go. Offloading
-    hides owners: there are none, and `kept` is all that is alive at the end of the forward pass. `host` is the most that
-    lies on the host. `peak` is the most that is alive on the device at any moment, all of the above included; `phase` is
+    device, `owners` and `shared` as in `StepMemory`, and `blocks` what repeated blocks would free by letting go.
+    Offloading hides owners: there are none, and `kept` is all that is alive at the end of the forward pass. `host` is
+    the most that lies on the host. `peak` is the most that is alive on the device at any moment, all of the above included; `phase` is
     when, `phases` the most in each, `alive` what it is made of, largest first.
     """
 
@@ -146,8 +146,8 @@ def largest_sentence(step: SimulatedStep, found: Largest) -> str:
             f"{gigabytes(found.fixed)} GB are needed before the first one"
         )
     return (
-        f"{step.choice.name}: batch {found.batch_size} fits {gigabytes(found.budget)} GB; {gigabytes(found.fixed)} GB are "
-        f"needed before the first example, and {gigabytes(found.each)} GB for each"
+        f"{step.choice.name}: batch {found.batch_size} fits {gigabytes(found.budget)} GB; {gigabytes(found.fixed)} GB "
+        f"are needed before the first example, and {gigabytes(found.each)} GB for each"
     )
 
 

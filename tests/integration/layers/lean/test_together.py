@@ -113,11 +113,11 @@ def test_without_being_asked_for_attention_and_head_stay_stock() -> None:
     restore_(model)
 
 
-def test_asked_of_approximate_the_head_is_lean_and_its_layer_not_converted() -> None:
+def test_asked_of_approximate_the_head_is_lean_and_samples() -> None:
     model, batch = gpt2(), causal_batch()
     _, wanted, before = step(model, batch)
     converted = approximate_(model, "wta_crs(budget=0.3)", min_elements=0, lean="attention,head-again,8-bit")
-    assert "lm_head" not in converted
+    assert "lm_head" in converted
     assert converted.lean is not None
     assert converted.lean.head == {}
     assert converted.lean.found["transformer.h.0.mlp.act"] == "GELU (tanh), 8-bit codes where they are less"

@@ -11,7 +11,7 @@ from wtacrs.integration.models.published_sizes import config_of, model_from
 
 pytest.importorskip("transformers")
 ALLOWED = (0.9, 1.15)
-"""Of what CUDA gives out to what is simulated: blocks are rounded up, and dropout keeps bytes where the CPU keeps floats."""
+"""Ratios of what CUDA gives out to what is simulated: its blocks are rounded up, and its kernels have buffers."""
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device to compare a simulated step with")

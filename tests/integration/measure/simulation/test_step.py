@@ -13,6 +13,7 @@ from wtacrs.integration.measure.simulation.step import Simulation, measure_step,
 from wtacrs.integration.models.published_sizes import config_of, model_from
 
 transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.usefixtures("unchecked_module")  # shapes are what is compared
 
 WTA = "wta_crs(budget=0.3)"
 T5 = {
