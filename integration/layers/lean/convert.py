@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -110,7 +111,55 @@ def lean_(
     {'4': 'tanh: it keeps its output alone, which the next layer keeps too'}
     """
     options = LeanOptions(attention, head, bits, dropout)
+
+    def options_of(module: nn.Module, name: str) -> LeanOptions | None:
+        return options if filter_fn is None or filter_fn(module, name) else None
+
+    return _lean(unwrapped(model), options_of, options)
+
+
+def lean_by_block_(
+    model: nn.Module, options: Mapping[str, LeanOptions], *, head: HeadMode | None = None
+) -> LeanConversion:
+    """`lean_` with options of their own for parts of a model; all other modules stay stock.
+
+    Args:
+        model: as in `lean_`.
+        options: by name of a module, for all within it. Attention and dropout are of the whole model: the same in all.
+        head: as in `lean_`; that of the options does not count.
+
+    Returns:
+        As `lean_`.
+
+    Raises:
+        InputError: as `lean_`, and where options differ in what is of the whole model. The model is unchanged.
+    """
     model = unwrapped(model)
+    of_all = {(given.attention, given.dropout) for given in options.values()}
+    if len(of_all) > 1:
+        told = " and ".join(sorted({repr(str(given)) for given in options.values()}))
+        raise InputError(f"options={told}: attention and dropout are of the whole model, and must not differ")
+    attention, dropout = of_all.pop() if of_all else (None, "stock")
+
+    def options_of(_: nn.Module, name: str) -> LeanOptions | None:
+        parts = name.split(".")
+        return next((found for i in range(len(parts) + 1) if (found := options.get(".".join(parts[:i])))), None)
+
+    whole = LeanOptions(attention, head, None, dropout)
+    if not options:
+        _undo(model.modules())
+        heads = None if head is None else set_lean_head(model, mode=head)
+        return LeanConversion(head=heads)
+    return _lean(model, options_of, whole)
+
+
+def _lean(
+    model: nn.Module,
+    options_of: Callable[[nn.Module, str], LeanOptions | None],
+    whole: LeanOptions,
+) -> LeanConversion:
+    """Convert each module by its own options, of which None leaves it stock, and attention and head by `whole`."""
+    attention, head = whole.attention, whole.head
     gates = _gating(model.modules())
     found: dict[str, tuple[nn.Module, _Found]] = {}
     stays: dict[str, str] = {}
@@ -121,7 +170,7 @@ def lean_(
         what = _found(module, gates)
         if what.mixin is None:
             stays[name] = what.what
-        elif filter_fn is not None and not filter_fn(module, name):
+        elif options_of(module, name) is None:
             stays[name] = "left out by the filter"
         else:
             found[name] = module, what
@@ -132,7 +181,7 @@ def lean_(
         )
     _undo(model.modules())
     heads = None if head is None else set_lean_head(model, mode=head)
-    parts = None if attention is None else _lean_attention(model, options)
+    parts = None if attention is None else _lean_attention(model, whole)
     for name, (module, _) in found.items():
         if own_class(module) is LeanHead:
             found[name] = module, _Found(LeanLinear, "output layer, with its loss by pieces of rows")
@@ -150,6 +199,15 @@ def _lean_attention(model: nn.Module, options: LeanOptions) -> dict[str, str]:
     from wtacrs.integration.layers.lean.attention import set_lean_attention  # needs transformers
 
     return set_lean_attention(model, quick=options.dropout == "quick")
+
+
+def restore_lean_attention(model: nn.Module) -> None:
+    """Make the attention of a model stock, as far as it is lean."""
+    attention = sys.modules.get(
+        f"{__package__}.attention"
+    )  # needs transformers; nothing is lean before it is loaded
+    if attention is not None:
+        attention.restore_attention(model)
 
 
 def restore_lean(module: nn.Module) -> bool:
