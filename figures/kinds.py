@@ -21,6 +21,7 @@ from wtacrs.figures.plots import (
     noise,
     norms,
     oracle_ratio,
+    plan,
     pretrain,
     theory,
     training,
@@ -141,6 +142,7 @@ register_view(
 )
 register_view("masks", View(sections.masks.section, _one("masks", masks.build)))
 register_view("memory", View(sections.memory.section, _one("memory", memory.build)))
+register_view("plan", View(sections.plan.section, _one("plan", plan.build)))
 register_view(
     "tracked memory",
     View(sections.track_memory.section, no_figure="names of owners and their bytes: the table shows them"),

@@ -16,6 +16,7 @@ from wtacrs.integration.cli import (  # noqa: F401
     memory,
     noise,
     norms,
+    plan,
     pretrain,
     study,
     sweep,

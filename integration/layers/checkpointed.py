@@ -32,7 +32,9 @@ class Checkpointed(nn.Module):
         if not (self.training and torch.is_grad_enabled()):
             return super().forward(*args, **kwargs)
         arguments = [_without_cache(value) for value in args]
-        named = {name: False if name == "use_cache" else _without_cache(value) for name, value in kwargs.items()}
+        named: dict[str, Any] = {
+            name: False if name == "use_cache" else _without_cache(value) for name, value in kwargs.items()
+        }
         return checkpoint(super().forward, *arguments, use_reentrant=False, **named)
 
     def __reduce_ex__(self, protocol: Any) -> Any:

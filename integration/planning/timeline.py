@@ -74,7 +74,7 @@ class Reading(NamedTuple):
 
 
 class Span(NamedTuple):
-    """A pass through a block: what was there before and after, the most within, and the most before, since the last span."""
+    """A pass through a block: what there was before and after, the most within, and the most since the span before."""
 
     entry: float
     exit: float
@@ -133,7 +133,7 @@ def _hooks(name: str, block: nn.Module, note: Callable[[Kind, str], None]) -> li
             first.register_hook(lambda _: note("through", name))
         note("in", name)
 
-    def leave(_: nn.Module, args: Any, output: Any) -> None:
+    def leave(_: nn.Module, __: Any, output: Any) -> None:
         first = next(tensors_with_gradient(output), None)
         if first is not None:
             first.register_hook(lambda _: note("back", name))

@@ -49,6 +49,7 @@ from wtacrs.integration.training.loop import TrainingLoop
 from wtacrs.integration.training.tensorboard import FOLDER, EventLog
 from wtacrs.validation.arguments import check_callable, check_flag, check_kind
 from wtacrs.validation.records.base import hyphenated, stamp
+from wtacrs.validation.records.plan import BlockChoices
 from wtacrs.validation.records.receipt import Receipt, receipt_lines
 from wtacrs.validation.records.results import load_result, write_text
 from wtacrs.validation.records.training import TrainingPoint, TrainingResult
@@ -111,6 +112,8 @@ def finetune(
     try:
         if config.estimator is not None:
             _convert(trained, config.estimator, config)
+        elif config.plan is not None:
+            _convert(trained, config.plan, config)
         converted = len(training_layers(trained))
         first = Processes.here().first
         with progress_display(progress and first, title=f"{task.name} · {config.method}") as show:
@@ -132,7 +135,7 @@ def finetune(
         stamp=stamp(seed=config.seed, device=run.accelerator.device.type, inputs=_inputs(config)),
         task=task.name,
         model=model_name(model),
-        estimator=config.estimator or "exact",
+        estimator=config.estimator or str(config.plan or "exact"),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         trainable=trainable,
         converted=converted,
@@ -439,7 +442,13 @@ def _identity(config: FinetuneConfig, task: TaskData) -> dict[str, Any]:
 
 
 def _refuse_other(ours: dict[str, Any], theirs: dict[str, Any], folder: Path) -> None:
-    before = {"scores": "row-norms", "lora_fa": False, "mask_floor": MASK_FLOOR, "masked_gradient": "warn"}
+    before = {
+        "scores": "row-norms",
+        "lora_fa": False,
+        "mask_floor": MASK_FLOOR,
+        "masked_gradient": "warn",
+        "plan": None,
+    }
     for key, value in before.items():  # of a run from before there were others
         theirs["config"].setdefault(key, value)
     theirs["config"]["scores"] = hyphenated(theirs["config"]["scores"])  # of a run from before they had hyphens
@@ -464,7 +473,7 @@ def _prepared(model: PreTrainedModel, config: FinetuneConfig) -> PreTrainedModel
     )
 
 
-def _convert(model: nn.Module, estimator: str, config: FinetuneConfig) -> None:
+def _convert(model: nn.Module, estimator: str | BlockChoices, config: FinetuneConfig) -> None:
     layers = None if config.lora_rank is not None else config.layers  # those with adapters
     approximate_(
         model,
@@ -486,5 +495,7 @@ def _inputs(config: FinetuneConfig) -> dict[str, str]:
         ("lora_rank", None),
         ("lora_alpha", None),
         ("lora_fa", False),
+        ("plan", None),
     ]
-    return {key: str(v) for key, v in config.identity().items() if key != "seed" and (key, v) not in left_out}
+    told = config.identity() | ({} if config.plan is None else {"plan": config.plan.digest})
+    return {key: str(v) for key, v in told.items() if key != "seed" and (key, v) not in left_out}

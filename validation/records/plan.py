@@ -12,7 +12,7 @@ from wtacrs.validation.records.base import Record, Result, register_result
 from wtacrs.validation.records.units import megabytes
 
 NoiseSource = Literal["closed form", "independent rows"]
-"""`closed form`: variances on captured layers. `independent rows`: 1/budget − 1, for rows whose gradients have mean zero."""
+"""`closed form`: variances on captured layers. `independent rows`: 1/budget − 1, for gradients of mean zero."""
 
 CostSource = Literal["measured", "simulated"]
 
