@@ -12,6 +12,7 @@ from wtacrs.integration.layers.checkpointed import restore_checkpointed, set_che
 from wtacrs.integration.layers.lean.convert import (
     LeanConversion,
     lean_by_block_,
+    of_the_whole_model,
     restore_lean,
     restore_lean_attention,
 )
@@ -45,9 +46,11 @@ def check_choices(choices: BlockChoices, model: nn.Module) -> None:
             f"plan: {type(model).__name__} has no block {missing[0]!r}; "
             + (f"its blocks are {first_few(there)}" if there else "it has no blocks")
         )
-    for name, choice in choices.blocks.items():
-        if choice.lean is not None:
-            LeanOptions.parse(choice.lean, f"plan: {name}: lean")
+    of_the_whole_model(
+        LeanOptions.parse(choice.lean, f"plan: {name}: lean")
+        for name, choice in choices.blocks.items()
+        if choice.lean is not None
+    )
 
 
 def estimators_of(choices: BlockChoices) -> dict[str, str]:

@@ -167,6 +167,15 @@ def stock_solution(table: CostTable) -> Solution:
     return _Program(table).solution([0] * len(table.blocks), 0)
 
 
+def check_ceilings(noise_ceiling: float | None, time_ceiling: float | None) -> None:
+    """Refuse ceilings that `Front` would refuse.
+
+    Raises:
+        InputError: unless one is given, and is a number from 0.
+    """
+    _goal(noise_ceiling, time_ceiling)
+
+
 def _goal(noise_ceiling: float | None, time_ceiling: float | None) -> tuple[Objective, float]:
     if (noise_ceiling is None) == (time_ceiling is None):
         raise InputError(

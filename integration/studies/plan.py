@@ -18,7 +18,7 @@ from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.planning.choices import ESTIMATORS, LEAN, choices_of
 from wtacrs.integration.planning.costs import Head, measured_costs
 from wtacrs.integration.planning.noise import captured_noise, independent_rows_noise
-from wtacrs.integration.planning.solver import Front, Solution, stock_solution
+from wtacrs.integration.planning.solver import Front, Solution, check_ceilings, stock_solution
 from wtacrs.integration.studies.output import device_name, draw_or_remove
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.tasks.batches import require_examples, task_batches
@@ -77,6 +77,7 @@ def plan_study(
     """
     seed = checked_seed(seed)
     choices = choices_of(estimators, lean)
+    check_ceilings(limits.noise_ceiling, limits.time_ceiling)
     check_folder("out", out)
     if captured == 1 or captured < 0:
         raise InputError(f"captured={captured} must be 0 or at least 2: noise is told from that between batches")

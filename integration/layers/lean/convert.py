@@ -135,11 +135,7 @@ def lean_by_block_(
         InputError: as `lean_`, and where options differ in what is of the whole model. The model is unchanged.
     """
     model = unwrapped(model)
-    of_all = {(given.attention, given.dropout) for given in options.values()}
-    if len(of_all) > 1:
-        told = " and ".join(sorted({repr(str(given)) for given in options.values()}))
-        raise InputError(f"options={told}: attention and dropout are of the whole model, and must not differ")
-    attention, dropout = of_all.pop() if of_all else (None, "stock")
+    attention, dropout = of_the_whole_model(options.values())
 
     def options_of(_: nn.Module, name: str) -> LeanOptions | None:
         parts = name.split(".")
@@ -151,6 +147,20 @@ def lean_by_block_(
         heads = None if head is None else set_lean_head(model, mode=head)
         return LeanConversion(head=heads)
     return _lean(model, options_of, whole)
+
+
+def of_the_whole_model(options: Iterable[LeanOptions]) -> tuple[AttentionMode | None, DropoutMode]:
+    """Attention and dropout of options for parts of a model.
+
+    Raises:
+        InputError: if they differ.
+    """
+    given = list(options)
+    found = {(one.attention, one.dropout) for one in given}
+    if len(found) > 1:
+        told = " and ".join(sorted({repr(str(one)) for one in given}))
+        raise InputError(f"options={told}: attention and dropout are of the whole model, and must not differ")
+    return found.pop() if found else (None, "stock")
 
 
 def _lean(

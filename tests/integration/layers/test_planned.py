@@ -22,7 +22,12 @@ from wtacrs.integration.layers.lean.options import LeanOptions
 from wtacrs.validation.records.plan import BlockChoices, Choice, Plan, PlannedBlock
 from wtacrs.validation.records.results import write_result
 
-EXACT = (Choice(lean="neighbours"), Choice(checkpointed=True), Choice(lean="neighbours", checkpointed=True), Choice())
+EXACT = (
+    Choice(lean="neighbours"),
+    Choice(checkpointed=True),
+    Choice(lean="neighbours", checkpointed=True),
+    Choice(),
+)
 SAMPLED = Choice(estimator="wta_crs(budget=0.5)", lean="neighbours")
 
 

@@ -124,7 +124,9 @@ def test_monotone_however_bad_the_plans_are(pairs: list[tuple[int, int]]) -> Non
 def test_without_that_choice_it_is_not_monotone() -> None:
     """Planted: two plans that are alike, of which the larger limit is given the lower peak."""
     plain = stock_solution(table([option("exact", 0, 1.0)]))
-    found = [(limit, solver.Solution(plain.options, plain.rest, p, "", 1.0, 0.0)) for limit, p in ((50, 50), (60, 40))]
+    found = [
+        (limit, solver.Solution(plain.options, plain.rest, p, "", 1.0, 0.0)) for limit, p in ((50, 50), (60, 40))
+    ]
     assert [plan.peak for _, plan in found] == [50, 40]
     assert [plan.peak for _, plan in _chosen(found)] == [40, 40]
 
@@ -154,7 +156,9 @@ def test_large_sums_are_rounded_up() -> None:
 
 def test_no_plan() -> None:
     made = table(THREE, fixed=1000)
-    with pytest.raises(InputError, match=r"no plan needs less than 0\.001 MB, in the .* pass of b0; 0\.001 MB are"):
+    with pytest.raises(
+        InputError, match=r"no plan needs less than 0\.001 MB, in the .* pass of b0; 0\.001 MB are"
+    ):
         solve(made, 1009, noise_ceiling=10.0)
     with pytest.raises(InputError, match=r"with noise_ceiling=2 no plan needs less than .* without it"):
         solve(made, 1049, noise_ceiling=2.0)
