@@ -15,7 +15,8 @@ def blocks_of(model: nn.Module) -> dict[str, nn.Module]:
     one class, and holds a linear layer without being one. A list of one module counts where its class repeats elsewhere.
     Blocks within blocks, such as experts, belong to the outer one.
 
-    >>> list(blocks_of(nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2), 2)))
+    >>> layer = nn.TransformerEncoderLayer(8, 2, batch_first=True)
+    >>> list(blocks_of(nn.TransformerEncoder(layer, 2)))
     ['layers.0', 'layers.1']
     """
     lists = {

@@ -174,8 +174,9 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         if state.global_step > 0:
             self._check_resumed(state, model)
         trained = training_layers(model)
-        logger.info("wtacrs: %d layers by %s", len(trained), " and ".join(self._specs()))
-        if not trained:
+        by = self._specs() if self.plan is None else [str(self.plan)]
+        logger.info("wtacrs: %d layers by %s", len(trained), " and ".join(by))
+        if not trained and self.plan is None:
             logger.warning(
                 "wtacrs: %d layers are converted, and none has a weight that trains by estimates: nothing is saved",
                 len(self.conversion),

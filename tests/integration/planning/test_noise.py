@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,40 +14,42 @@ from torch import nn
 from wtacrs.estimators import InputError, make, row_norms
 from wtacrs.integration.planning import noise as module
 from wtacrs.integration.planning.noise import captured_noise, independent_rows_noise, noise_of_captures
-from wtacrs.validation.layers.captures import load_captures, write_captures
+from wtacrs.validation.layers.captures import LayerCapture, load_captures, write_captures
 from wtacrs.validation.records.plan import STOCK, Choice
 
 SPECS = [repr(make(f"crs(budget={budget})")) for budget in (0.5, 0.25)]
 LAYERS = ("a.0.up", "a.0.down", "a.1.up", "head")
 
 
-def by_hand(entries: dict[str, torch.Tensor], layer: str, spec: str) -> float:
+def by_hand(entries: dict[str, LayerCapture], layer: str, spec: str) -> float:
     """The mean over batches of the variance of one layer, by the estimator's own closed form."""
     found = []
     for batch in range(3):
         c = entries[f"{layer}#{batch}"]
-        scores = torch.where(c.mask, row_norms(c.x), 0.0)  # type: ignore[attr-defined]
-        found.append(float(make(spec).variance(c.x, c.dy, scores=scores)))  # type: ignore[attr-defined]
+        scores = torch.where(c.mask, row_norms(c.x), 0.0)
+        found.append(float(make(spec).variance(c.x, c.dy, scores=scores)))
     return sum(found) / 3
 
 
 @pytest.fixture
-def entries() -> dict[str, torch.Tensor]:
-    found = {
-        f"{layer}#{batch}": capture(10 * i + batch, 16, 5, 4)
-        for i, layer in enumerate(LAYERS)
-        for batch in range(3)
-    }
-    return found  # type: ignore[return-value]
+def entries() -> dict[str, LayerCapture]:
+    """Three batches, whose padding carries no gradient."""
+    found = {}
+    for place, layer in enumerate(LAYERS):
+        for batch in range(3):
+            made = capture(10 * place + batch, 16, 5, 4)
+            found[f"{layer}#{batch}"] = replace(made, dy=made.dy * made.mask[:, None])
+    return found
 
 
-def test_by_hand(entries: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_by_hand(entries: dict[str, LayerCapture], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MIN_ELEMENTS", 0)
-    path = write_captures(tmp_path / "c.safetensors", entries, {})  # type: ignore[arg-type]
+    path = write_captures(tmp_path / "c.safetensors", entries, {})
     noise = noise_of_captures(load_captures(path), ["a.0", "a.1"], SPECS)
     unit = 0.0
     for layer in LAYERS:
-        gradients = [c.dy.double().T @ c.x.double() for b in range(3) for c in [entries[f"{layer}#{b}"]]]  # type: ignore[attr-defined]
+        calls = [entries[f"{layer}#{batch}"] for batch in range(3)]
+        gradients = [call.dy.double().T @ call.x.double() for call in calls]
         mean = sum(gradients) / 3
         unit += sum(float((g - mean).square().sum()) for g in gradients) / 2
     for spec in SPECS:
@@ -58,8 +61,8 @@ def test_by_hand(entries: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: 
     assert noise("a.0", STOCK) == 0.0
 
 
-def test_inputs_too_small_to_be_sampled_have_none(entries: dict[str, torch.Tensor], tmp_path: Path) -> None:
-    path = write_captures(tmp_path / "c.safetensors", entries, {})  # type: ignore[arg-type]
+def test_inputs_too_small_to_be_sampled_have_none(entries: dict[str, LayerCapture], tmp_path: Path) -> None:
+    path = write_captures(tmp_path / "c.safetensors", entries, {})
     noise = noise_of_captures(load_captures(path), ["a.0", "a.1"], SPECS)
     assert noise("a.0", Choice(estimator=SPECS[0])) == 0.0
 
