@@ -49,6 +49,15 @@ def test_a_mixed_plan_by_hand() -> None:
     assert (found.peak, found.seconds) == (110, 2.4)
 
 
+def test_a_program_that_forgets_the_backward_pass_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: without those moments both blocks are checkpointed, whose second runs need more than is told."""
+    choices = [option("exact", 100, 1.0), option("again", 10, 1.4, backward=95)]
+    made = table(choices, choices)
+    assert least_memory(made).peak == min(peak for peak, _, _ in every_plan(made)) == 110
+    monkeypatch.setattr(solver, "moments_of", lambda made: list(moments_of(made))[:5])
+    assert least_memory(made).peak == 115
+
+
 def test_moments_in_the_order_of_time() -> None:
     """A table of two blocks, summed by hand."""
     first = [OptionCosts(choice=Choice(), kept=7, forward=11, backward=13, seconds=0, noise=0)]
