@@ -22,6 +22,7 @@ from wtacrs.figures.plots import (
     noise,
     norms,
     oracle_ratio,
+    plan,
     pretrain,
     saving,
     simulation,
@@ -151,6 +152,7 @@ register_view("masks", View(sections.masks.section, _one("masks", masks.build)))
 register_view("front", View(sections.front.section, _front))
 register_view("memory", View(sections.memory.section, _one("memory", memory.build)))
 register_view("simulation", View(sections.simulation.section, _one("simulation", simulation.build)))
+register_view("plan", View(sections.plan.section, _one("plan", plan.build)))
 register_view(
     "tracked memory",
     View(sections.track_memory.section, no_figure="names of owners and their bytes: the table shows them"),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from wtacrs.integration.layers.lean.convert import lean_
     from wtacrs.integration.layers.lean.options import LeanOptions
     from wtacrs.integration.layers.linear import ApproxLinear
+    from wtacrs.integration.layers.planned import load_plan
     from wtacrs.integration.measure.capture import capture
     from wtacrs.integration.measure.track_memory import track_memory
     from wtacrs.integration.training.callback import WtacrsCallback
@@ -39,6 +40,7 @@ __all__ = [
     "capture",
     "finetune",
     "lean_",
+    "load_plan",
     "load_sampling_state",
     "restore_",
     "sampling_state",
@@ -55,6 +57,7 @@ _MODULES = {
     "capture": "measure.capture",
     "finetune": "training.run",
     "lean_": "layers.lean.convert",
+    "load_plan": "layers.planned",
     "load_sampling_state": "context.sampling_state",
     "restore_": "layers.convert",
     "sampling_state": "context.sampling_state",

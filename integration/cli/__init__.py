@@ -17,6 +17,7 @@ from wtacrs.integration.cli import (  # noqa: F401
     memory,
     noise,
     norms,
+    plan,
     pretrain,
     simulate,
     study,

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 @app.command()
 def finetune(
     estimator: EstimatorOption = "wta_crs(budget=0.3)",
+    plan: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A plan of `wtacrs plan`, in place of one estimator for all layers."),
+    ] = None,
     scores: Annotated[
         str,
         typer.Option(
@@ -106,6 +110,7 @@ def finetune(
     Under torchrun or accelerate launch (torchrun --nproc-per-node 2 -m wtacrs.integration.cli finetune …) several
     processes share every batch of --batch-size examples.
     """
+    from wtacrs.integration.layers.planned import load_plan
     from wtacrs.integration.models.opening import Subject
     from wtacrs.integration.parallel.processes import is_main_process
     from wtacrs.integration.studies.finetune import finetune_study
@@ -114,7 +119,8 @@ def finetune(
     from wtacrs.validation.masked_gradient import masked_gradient_sentence
 
     options: dict[str, Any] = {
-        "estimator": spec_from(estimator),
+        "estimator": None if plan is not None else spec_from(estimator),
+        "plan": None if plan is None else load_plan(plan).does,
         "scores": scores,
         "mask_floor": mask_floor,
         "masked_gradient": masked_gradient,

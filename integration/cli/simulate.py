@@ -57,9 +57,9 @@ def simulate(
     from wtacrs.integration.studies.simulate import simulate_steps
     from wtacrs.integration.tables.simulation import simulation_tables
     from wtacrs.validation.records.simulation import simulation_sentences
-    from wtacrs.validation.records.units import bytes_of_text
+    from wtacrs.validation.records.units import bytes_from
 
-    budget = None if max_batch is None else bytes_of_text(max_batch, "--max-batch")
+    budget = None if max_batch is None else bytes_from(max_batch, "--max-batch")
     with progress_bar("simulate") as report:
         result = simulate_steps(
             model,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
@@ -17,6 +16,7 @@ from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.context.mask_watch import MaskedGradient, check_masked_gradient
 from wtacrs.integration.context.peft_names import reads_rank
 from wtacrs.integration.context.streams import usual_stream
+from wtacrs.integration.layers.checkpointed import restore_checkpointed
 from wtacrs.integration.layers.choice import EstimatorChoice, estimator_by_layer, left_out
 from wtacrs.integration.layers.conversion import Conversion, Part, parts_of, reasons_of, warning_of
 from wtacrs.integration.layers.dynamic_classes import own_class, set_class
@@ -26,30 +26,32 @@ from wtacrs.integration.layers.estimated_weight_grad import (
     check_mask_floor,
     make_stock,
 )
-from wtacrs.integration.layers.lean import __name__ as LEAN
 from wtacrs.integration.layers.lean.convert import (
     LeanConversion,
     lean_,
     make_lean_layer,
     remove_unused_context,
     restore_lean,
+    restore_lean_attention,
 )
 from wtacrs.integration.layers.lean.head import LeanHead, restore_head, takes
 from wtacrs.integration.layers.lean.options import LeanOptions
 from wtacrs.integration.layers.least_elements import checked_min_elements
 from wtacrs.integration.layers.linear_layers import FilterFn, asked_once, linear_layer_names
+from wtacrs.integration.layers.planned import check_choices, checkpoint_planned_, estimators_of, lean_planned_
 from wtacrs.integration.layers.unused_layers import exact_after_all
 from wtacrs.integration.layers.verdicts import converted_class, unfit
 from wtacrs.integration.parallel.wrappers import replicated, unwrapped
 from wtacrs.integration.score_memory.gradient_norms import GradientNorms
 from wtacrs.integration.score_memory.kinds import make_gradient_norms
 from wtacrs.validation.arguments import check_callable, check_flag
+from wtacrs.validation.records.plan import BlockChoices, Plan
 from wtacrs.validation.seeds import checked_seed
 
 
 def approximate_(
     model: nn.Module,
-    estimator: EstimatorChoice,
+    estimator: EstimatorChoice | Plan | BlockChoices,
     *,
     filter_fn: FilterFn | None = None,
     min_elements: int = MIN_ELEMENTS,
@@ -146,6 +148,12 @@ def approximate_(
     min_elements = checked_min_elements(min_elements)
     _refuse_replicas(model)
     model = unwrapped(model)
+    planned: BlockChoices | None = None
+    if isinstance(estimator, (Plan, BlockChoices)):
+        planned = estimator.does if isinstance(estimator, Plan) else estimator
+        _check_alone(filter_fn, lean)
+        check_choices(planned, model)
+        estimator = estimators_of(planned)
     filter_fn = None if filter_fn is None else asked_once(filter_fn)
     modules = _convertible(model, filter_fn)
     others = [name for name in linear_layer_names(model) if name not in modules]
@@ -165,7 +173,11 @@ def approximate_(
         if name not in wanted and isinstance(module, EstimatedWeightGrad):
             _make_stock(module)
     _make_unfit_stock(model)
-    neighbours = None if options is None else lean_(model, **options.arguments())
+    if planned is not None:
+        neighbours = lean_planned_(model, planned)
+        checkpoint_planned_(model, planned)
+    else:
+        neighbours = None if options is None else lean_(model, **options.arguments())
     wanted = {name: found for name, found in wanted.items() if takes(modules[name], found)}
     for name, module in modules.items():
         if name not in wanted and isinstance(module, LeanHead):
@@ -201,6 +213,13 @@ def approximate_(
     if conversion.warning is not None:
         warnings.warn(conversion.warning, WtacrsWarning, stacklevel=2)
     return conversion
+
+
+def _check_alone(filter_fn: FilterFn | None, lean: bool | str | LeanOptions) -> None:
+    """Refuse what a plan says already."""
+    for name, value, default in (("filter_fn", filter_fn, None), ("lean", lean, False)):
+        if value is not default:
+            raise InputError(f"{name}={value!r}: a plan says it of every block; leave it out")
 
 
 def conversion_ahead(model: nn.Module, filter_fn: FilterFn | None = None) -> Conversion:
@@ -296,7 +315,7 @@ def _refuse_replaced_forwards(layers: Mapping[str, nn.Module]) -> None:
 
 
 def restore_(model: nn.Module, *, keep_lean: bool = False) -> list[str]:
-    """Turn every module that `approximate_` or `lean_` has converted back into what it was, exactly.
+    """Turn every module that `approximate_`, a plan or `lean_` has converted back into what it was, exactly.
 
     Args:
         model: any module, wrapped or not as in `approximate_`.
@@ -313,22 +332,21 @@ def restore_(model: nn.Module, *, keep_lean: bool = False) -> list[str]:
         if not keep_lean:
             ForwardContext.leave(module)
         was_lean = not keep_lean and restore_lean(module)
+        was_checkpointed = not keep_lean and restore_checkpointed(module)
         if isinstance(module, EstimatedWeightGrad):
             _make_stock(module)
             restored.append(name)
         elif keep_lean and isinstance(module, LeanHead) and module.estimator is not None:
             module.estimator = None
             restored.append(name)
-        elif was_lean:
+        elif was_lean or was_checkpointed:
             restored.append(name)
     if keep_lean:
         for module in unwrapped(model).modules():
             remove_unused_context(module)
         return restored
     restored += restore_head(model)
-    attention = sys.modules.get(f"{LEAN}.attention")  # needs transformers; nothing is lean before it is loaded
-    if attention is not None:
-        attention.restore_attention(model)
+    restore_lean_attention(model)
     return restored
 
 

@@ -13,10 +13,10 @@ from wtacrs.estimators import InputError
 from wtacrs.figures.plots import front as front_figure
 from wtacrs.figures.plots import saving as saving_figure
 from wtacrs.integration.measure.step_ways import Subjects, gradient_noise, saving_parts, step_bytes, step_seconds
+from wtacrs.integration.measure.text_windows import text_windows
 from wtacrs.integration.models.published_sizes import config_of, model_from
 from wtacrs.integration.studies.output import draw_or_remove
 from wtacrs.integration.tasks.loading import load_task
-from wtacrs.integration.tasks.text_windows import text_windows
 from wtacrs.validation.arguments import checked_integer
 from wtacrs.validation.files import check_folder
 from wtacrs.validation.records.base import stamp

@@ -18,6 +18,7 @@ from wtacrs.integration.tables.masks import masks_table
 from wtacrs.integration.tables.memory import memory_table, owners_tables
 from wtacrs.integration.tables.noise import noise_table
 from wtacrs.integration.tables.norms import norms_table
+from wtacrs.integration.tables.plan import plan_table
 from wtacrs.integration.tables.pretrain import pretraining_table
 from wtacrs.integration.tables.scale import scale_table
 from wtacrs.integration.tables.simulation import simulation_tables
@@ -74,6 +75,7 @@ register_table("layer tests", layer_test_tables)
 register_table("masks", lambda result: [masks_table(result)])
 register_table("memory", lambda result: [memory_table(result), *owners_tables(result)])
 register_table("noise", lambda result: [noise_table(result)])
+register_table("plan", lambda result: [plan_table(result)])
 register_table("pretraining", lambda result: [pretraining_table(result)])
 register_table("scale", lambda result: [scale_table(result)])
 register_table("simulation", lambda result: list(simulation_tables(result)))

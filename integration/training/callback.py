@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -58,6 +58,7 @@ from wtacrs.integration.measure.kept_bytes import (
 from wtacrs.integration.score_memory.gradient_norms import GradientNorms, gradient_norms_of
 from wtacrs.validation.arguments import checked_integer
 from wtacrs.validation.patterns import checked_patterns
+from wtacrs.validation.records.plan import BlockChoices, Plan
 from wtacrs.validation.records.receipt import Receipt, receipt_lines
 from wtacrs.validation.seeds import checked_seed
 
@@ -102,6 +103,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         lean: what neighbours of linear layers keep less of, as in `approximate_`, from the beginning of training to its
             end; Trainer evaluates and saves as with stock ones. False leaves them as they are: a model that `lean_` has
             converted before stays lean.
+        plan: a `Plan`, or `BlockChoices`, in place of an estimator: what is done with every block.
 
     Attributes:
         conversion: the converted layers.
@@ -117,7 +119,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
 
     def __init__(
         self,
-        estimator: str | Estimator | None,
+        estimator: str | Estimator | None = None,
         *,
         layers: Sequence[str] | None = None,
         min_elements: int = MIN_ELEMENTS,
@@ -126,7 +128,11 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         mask_floor: float = MASK_FLOOR,
         masked_gradient: MaskedGradient = "warn",
         lean: bool | str | LeanOptions = False,
+        plan: Plan | BlockChoices | Mapping[str, Any] | None = None,
     ) -> None:
+        self.plan = _choices(plan)
+        if self.plan is not None and (estimator is not None or layers is not None):
+            raise InputError("plan: with it estimator and layers must be None, since it says them of every block")
         if measure_every is not None:
             measure_every = checked_integer(measure_every, "measure_every", least=1, or_none=True)
         if estimator is None and layers is not None:
@@ -167,7 +173,8 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         )
         conversion = {name: list(entry) for name, entry in self.conversion.items()}
         return {
-            "args": {name: getattr(self, name) for name in arguments},
+            "args": {name: getattr(self, name) for name in arguments}
+            | {"plan": None if self.plan is None else self.plan.model_dump(mode="json")},
             "attributes": {"conversion": conversion, "_sampling": self._sampling},
         }
 
@@ -184,9 +191,10 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         if state.global_step > 0:
             self._check_resumed(state, model)
         trained = training_layers(model)
-        how = " and ".join(self._specs()) or "estimates"
+        by = self._specs() if self.plan is None else [str(self.plan)]
+        how = " and ".join(by) or "estimates"
         logger.info("wtacrs: %d layers by %s%s", len(trained), how, f", lean {self.lean}" if self.lean else "")
-        if not trained and self._neighbours is None:
+        if not trained and self._neighbours is None and self.plan is None:
             logger.warning(
                 "wtacrs: %d layers are converted, and none has a weight that trains by estimates: nothing is saved",
                 len(self.conversion),
@@ -257,7 +265,9 @@ class WtacrsCallback(TrainerCallback, ExportableState):
     def _convert_first(self, model: nn.Module, seed: int) -> None:
         if self.lean:
             self._neighbours = lean_(model, **LeanOptions.parse(self.lean).arguments())
-        if self.estimator is not None:
+        if self.plan is not None:
+            self._convert_planned(model, self.plan, seed)
+        elif self.estimator is not None:
             approximate_(
                 model,
                 self.estimator,
@@ -273,7 +283,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
             for name, layer in model.named_modules()
             if isinstance(layer, EstimatedWeightGrad | LeanHead) and layer.estimator is not None
         }
-        if not self.conversion and self._neighbours is None:
+        if not self.conversion and self._neighbours is None and self.plan is None:
             raise InputError(
                 "estimator=None, and no layer of the model is converted: give one or lean, or call approximate_ before"
             )
@@ -285,7 +295,11 @@ class WtacrsCallback(TrainerCallback, ExportableState):
     def _convert(self, model: nn.Module) -> None:
         if self._converted:
             return
-        for kind in dict.fromkeys(self.conversion.values()):
+        if self.plan is not None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", WtacrsWarning)  # of the first conversion, said then
+                self._convert_planned(model, self.plan, None)
+        for kind in [] if self.plan is not None else dict.fromkeys(self.conversion.values()):
             wanted = {name for name, entry in self.conversion.items() if entry == kind}
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", WtacrsWarning)  # of the first conversion, said then
@@ -302,6 +316,16 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         if self._sampling is not None:
             load_sampling_state(model, self._sampling)
         self._converted = True
+
+    def _convert_planned(self, model: nn.Module, plan: BlockChoices, seed: int | None) -> None:
+        approximate_(
+            model,
+            plan,
+            min_elements=self.min_elements,
+            seed=seed,
+            mask_floor=self.mask_floor,
+            masked_gradient=self.masked_gradient,
+        )
 
     def _restore(self, model: nn.Module, *, agree: bool = False) -> None:
         """Stock classes; what the draws depend on is kept, the same in all processes for a checkpoint that they share."""
@@ -344,6 +368,13 @@ class WtacrsCallback(TrainerCallback, ExportableState):
 
     def _specs(self) -> list[str]:
         return list(dict.fromkeys(entry.spec for entry in self.conversion.values()))
+
+
+def _choices(plan: Plan | BlockChoices | Mapping[str, Any] | None) -> BlockChoices | None:
+    """What is done, also as a checkpoint of Trainer keeps it."""
+    if isinstance(plan, Mapping):
+        return BlockChoices.model_validate(plan)
+    return plan.does if isinstance(plan, Plan) else plan
 
 
 def _to_log(found: KeptBytes) -> dict[str, float]:

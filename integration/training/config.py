@@ -19,6 +19,7 @@ from wtacrs.integration.training.defaults import LEARNING_RATE, NEW_MODEL_LEARNI
 from wtacrs.integration.training.tensorboard import require_tensorboard
 from wtacrs.validation.arguments import shown
 from wtacrs.validation.records.base import with_lean
+from wtacrs.validation.records.plan import BlockChoices
 from wtacrs.validation.seeds import ACCEPTED_SEEDS, is_seed
 
 Schedule = Literal["linear", "cosine", "constant"]
@@ -46,6 +47,7 @@ class FinetuneConfig(BaseModel):
         precision: "bf16" runs the model under autocast; parameters stay fp32.
         max_length: longest input, in tokens.
         estimator: spec for the linear layers, such as "wta_crs(budget=0.3)"; None for exact training.
+        plan: what is done with every block, in place of an estimator for all layers (`load_plan(path).does`).
         scores: what rows are sampled by (see `approximate_`).
         mask_floor: the share of the budget that rows called padding keep (see `approximate_`).
         masked_gradient: what happens where such rows carry gradient: "warn", "raise" or "ignore" (see `approximate_`).
@@ -84,6 +86,7 @@ class FinetuneConfig(BaseModel):
     max_length: int = 128
     estimator: str | None = None
     lean: str | None = None
+    plan: BlockChoices | None = None
     scores: str = "row-norms"
     mask_floor: float = Field(MASK_FLOOR, gt=0, lt=1)
     masked_gradient: MaskedGradient = "warn"
@@ -178,10 +181,18 @@ class FinetuneConfig(BaseModel):
 
     @model_validator(mode="after")
     def _scores_need_an_estimator(self) -> FinetuneConfig:
-        if self.scores != "row-norms" and self.estimator is None:
+        if self.scores != "row-norms" and self.estimator is None and self.plan is None:
             raise ValueError(
                 f"scores={self.scores!r} need an estimator that samples by them; exact training has none"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _plan_alone(self) -> FinetuneConfig:
+        others = ("estimator", "layers", "lora_rank")
+        given = [name for name in others if getattr(self, name) is not None]
+        if self.plan is not None and given:
+            raise ValueError(f"plan with {given[0]}={getattr(self, given[0])!r}: a plan says it of every block")
         return self
 
     @model_validator(mode="after")
@@ -213,7 +224,7 @@ class FinetuneConfig(BaseModel):
         """How dW is computed, and of what, in a few words."""
         kind = "LoRA-FA" if self.lora_fa else "LoRA"
         adapters = "" if self.lora_rank is None else f"{kind} {self.lora_rank}, "
-        return f"{adapters}{with_lean(self.estimator or 'exact', self.lean)}"
+        return f"{adapters}{with_lean(str(self.estimator or self.plan or 'exact'), self.lean)}"
 
     def but(self, **changes: Any) -> FinetuneConfig:
         """The same with some fields changed, checked anew."""

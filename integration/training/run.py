@@ -133,7 +133,7 @@ def finetune(
         stamp=stamp(seed=config.seed, device=run.accelerator.device.type, inputs=_inputs(config)),
         task=task.name,
         model=model_name(model),
-        estimator=config.estimator or "exact",
+        estimator=config.estimator or str(config.plan or "exact"),
         lean=config.lean,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         trainable=trainable,
@@ -444,8 +444,13 @@ def _identity(config: FinetuneConfig, task: TaskData) -> dict[str, Any]:
 
 def _refuse_other(ours: dict[str, Any], theirs: dict[str, Any], folder: Path) -> None:
     before = {
-        "scores": "row-norms", "lora_fa": False, "mask_floor": MASK_FLOOR, "masked_gradient": "warn", "lean": None
-    }  # fmt: skip
+        "scores": "row-norms",
+        "lora_fa": False,
+        "mask_floor": MASK_FLOOR,
+        "masked_gradient": "warn",
+        "lean": None,
+        "plan": None,
+    }
     for key, value in before.items():  # of a run from before there were others
         theirs["config"].setdefault(key, value)
     theirs["config"]["scores"] = hyphenated(theirs["config"]["scores"])  # of a run from before they had hyphens
@@ -472,12 +477,13 @@ def _prepared(model: PreTrainedModel, config: FinetuneConfig) -> PreTrainedModel
 
 def _convert(model: nn.Module, config: FinetuneConfig) -> LeanConversion | None:
     """Convert as the config says; what is lean then, None if nothing was to be."""
-    if config.estimator is None:
+    estimator = config.estimator if config.plan is None else config.plan
+    if estimator is None:
         return None if config.lean is None else lean_(model, **LeanOptions.parse(config.lean).arguments())
     layers = None if config.lora_rank is not None else config.layers  # those with adapters
     return approximate_(
         model,
-        config.estimator,
+        estimator,
         filter_fn=filter_of(model, layers),
         scores=config.scores,
         seed=config.seed,
@@ -497,5 +503,7 @@ def _inputs(config: FinetuneConfig) -> dict[str, str]:
         ("lora_rank", None),
         ("lora_alpha", None),
         ("lora_fa", False),
+        ("plan", None),
     ]
-    return {key: str(v) for key, v in config.identity().items() if key != "seed" and (key, v) not in left_out}
+    told = config.identity() | ({} if config.plan is None else {"plan": config.plan.digest})
+    return {key: str(v) for key, v in told.items() if key != "seed" and (key, v) not in left_out}

@@ -20,6 +20,7 @@ from wtacrs.validation.records.masks import MaskRow, MasksResult
 from wtacrs.validation.records.memory import MemoryResult, StepMemory, TypeBytes
 from wtacrs.validation.records.norms import NormPoint, NormsResult
 from wtacrs.validation.records.owners import KeptStorage, Owner
+from wtacrs.validation.records.plan import Choice, FrontPoint, Plan, PlannedBlock
 from wtacrs.validation.records.pretrain import PretrainingPoint, PretrainingResult
 from wtacrs.validation.records.results import load_result
 from wtacrs.validation.records.scale import ScaleResult, ScaleRow
@@ -198,6 +199,24 @@ def simulation() -> SimulationResult:
     return SimulationResult(stamp=STAMP, model=NASTY, steps=[stock, offloaded], largest=largest)
 
 
+def plan() -> Plan:
+    """Two blocks, one of them checkpointed, and two amounts of memory."""
+    choices = [Choice(checkpointed=True), Choice(estimator="crs(budget=0.3)", lean="neighbours")]
+    blocks = [
+        PlannedBlock(name=f"{NASTY}.{i}", choice=choice, kept=10**6 * i, seconds=0.1, noise=0.2 * i)
+        for i, choice in enumerate(choices)
+    ]
+    return Plan(
+        stamp=STAMP, model=NASTY, task="planes", batch_size=8, tokens=16, memory=9_000_000, noise_ceiling=0.5,
+        time_ceiling=None, head=None, blocks=blocks, peak=8_000_000, seconds=0.3, noise=0.2, stock_peak=20_000_000,
+        stock_seconds=0.25, limit="the output layer and the loss",
+        front=[
+            FrontPoint(memory=7_000_000, peak=6_900_000, seconds=0.4, noise=0.1),
+            FrontPoint(memory=9_000_000, peak=8_000_000, seconds=0.3, noise=0.2),
+        ],
+    )  # fmt: skip
+
+
 def pretraining() -> PretrainingResult:
     """A short run."""
     history = [PretrainingPoint(step=step, train_loss=9.0 - step / 10) for step in range(10, 60, 10)]
@@ -235,6 +254,6 @@ def every_kind() -> dict[str, Result]:
         theory(["take-all", "topk"], seed=0),
         load_result(ROOT / "integration" / "experiments" / "t5-sst2.json"),
         norms(), budgets(), transfer(), layer_tests(), front(), masks(), memory(), tracked_memory(), pretraining(),
-        scale(), simulation(),
+        scale(), simulation(), plan(),
     ]  # fmt: skip
     return {result.kind: result for result in results}

@@ -24,6 +24,7 @@ from wtacrs.validation.records import (  # noqa: F401
     memory,
     noise,
     norms,
+    plan,
     pretrain,
     scale,
     sweep,

@@ -1,10 +1,12 @@
-"""Bytes as they are told in sentences and tables."""
+"""Bytes as they are told in sentences and tables, and as they are asked for."""
 
 from __future__ import annotations
 
 import re
 
 from wtacrs.estimators.core.errors import InputError
+
+_PREFIXES = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
 def megabytes(size: int) -> str:
@@ -29,29 +31,24 @@ def gigabytes(size: int) -> str:
     return f"{value:,.{digits}f}"
 
 
-_UNITS = {
-    "": 1,
-    "B": 1,
-    **{f"{p}B": 1000**n for n, p in enumerate("KMGT", 1)},
-    **{f"{p}IB": 1024**n for n, p in enumerate("KMGT", 1)},
-}
-
-
-def bytes_of_text(text: str, argument: str) -> int:
-    """Bytes that a text such as "24GB" (10⁹) or "80GiB" (2³⁰) names.
+def bytes_from(text: str, argument: str = "memory") -> int:
+    """A number of bytes: kB, MB, GB and TB are powers of 1,000, KiB, MiB, GiB and TiB powers of 1,024.
 
     Args:
-        text: a number and a unit: B, kB, MB, GB, TB, KiB, MiB, GiB or TiB.
-        argument: what an error names.
+        text: such as "8GB", "7.5 GiB" or "900000000".
+        argument: that an error names.
 
     Raises:
-        InputError: on anything else, and on less than one byte.
+        InputError: on another unit, and on what is no positive number.
 
-    >>> bytes_of_text("24GB", "budget"), bytes_of_text("1.5 GiB", "budget")
-    (24000000000, 1610612736)
+    >>> bytes_from("8GB"), bytes_from("1.5 GiB"), bytes_from("4096")
+    (8000000000, 1610612736, 4096)
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
-    unit = None if found is None else _UNITS.get(found[2].upper())
-    if found is None or unit is None or float(found[1]) * unit < 1:
-        raise InputError(f"{argument}={text!r} must be a number of bytes such as 24GB (10⁹) or 80GiB (2³⁰)")
-    return int(float(found[1]) * unit)
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([kKMGT]?)(i?)B)?\s*", text)
+    power = None if found is None else _PREFIXES[(found[2] or "").upper()]
+    if found is None or power is None or (found[3] and not power):
+        raise InputError(f"{argument}={text!r} must be a number of bytes, as in 8GB (10⁹), 7.5GiB (2³⁰) or 900MB")
+    size = int(float(found[1]) * (1024 if found[3] else 1000) ** power)
+    if size < 1:
+        raise InputError(f"{argument}={text!r} must be at least one byte")
+    return size

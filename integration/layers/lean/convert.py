@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -28,6 +30,9 @@ from wtacrs.integration.parallel.wrappers import unwrapped
 
 LeanFilter = Callable[[nn.Module, str], bool]
 """Called with a module and its name; False leaves it as it is."""
+
+
+_OptionsOf = Callable[[nn.Module, str], LeanOptions | None]
 
 
 class LeanConversion(list[str]):
@@ -128,21 +133,85 @@ def lean_(
     {'4': 'tanh: it keeps its output alone, which the next layer keeps too'}
     """
     options = LeanOptions(attention, head, bits, dropout)
+
+    def options_of(module: nn.Module, name: str) -> LeanOptions | None:
+        return options if filter_fn is None or filter_fn(module, name) else None
+
+    return _lean(unwrapped(model), options_of, options)
+
+
+def lean_by_block_(
+    model: nn.Module, options: Mapping[str, LeanOptions], *, head: HeadMode | None = None
+) -> LeanConversion:
+    """`lean_` with options of their own for parts of a model; all other modules stay stock.
+
+    Args:
+        model: as in `lean_`.
+        options: by name of a module, for all within it. Dropout must be the same in all.
+        head: as in `lean_`; that of the options does not count.
+
+    Returns:
+        As `lean_`.
+
+    Raises:
+        InputError: as `lean_`, and where options differ in dropout. The model is unchanged.
+    """
     model = unwrapped(model)
-    gates, tied = _gating(model.modules()), _output_weights(model, options)
+    given = list(options.values())
+    whole = LeanOptions(None, head, None, common_dropout(given))
+
+    def options_of(module: nn.Module, name: str) -> LeanOptions | None:
+        parts = name.split(".")
+        found = next((found for i in range(len(parts) + 1) if (found := options.get(".".join(parts[:i])))), None)
+        of_head = head is not None and isinstance(
+            module, nn.Embedding
+        )  # tied to the output layer, if it is found lean
+        return whole if found is None and of_head else found
+
+    if not given:
+        _undo(model.modules())
+        heads = None if head is None else set_lean_head(model, mode=head)
+        return LeanConversion(head=heads)
+    attention = next((one.attention for one in given if one.attention is not None), None)
+    return _lean(model, options_of, replace(whole, attention=attention))
+
+
+def common_dropout(options: Iterable[LeanOptions]) -> DropoutMode:
+    """Dropout of options for parts of a model, "stock" if there are none.
+
+    Raises:
+        InputError: if they differ: it is of the whole model.
+    """
+    found = {one.dropout for one in options}
+    if len(found) > 1:
+        raise InputError("options: dropout is of the whole model, and must not differ between its parts")
+    return found.pop() if found else "stock"
+
+
+def _lean(
+    model: nn.Module,
+    options_of: _OptionsOf,
+    whole: LeanOptions,
+) -> LeanConversion:
+    """Convert each module by its own options, of which None leaves it stock, and the head by `whole`."""
+    attention, head = whole.attention, whole.head
+    gates, tied = _gating(model.modules()), _output_weights(model, whole)
     found: dict[str, tuple[nn.Module, _Found]] = {}
     stays: dict[str, str] = {}
+    bits: dict[str, Bits | None] = {}
     for name, module in model.named_modules():
         is_asked = not module._modules or is_linear_layer(module)
         if not is_asked:
             continue
-        what = _found(module, gates, tied, options)
+        what = _found(module, gates, tied, whole)
+        its_own = None if what.mixin is None else options_of(module, name)
         if what.mixin is None:
             stays[name] = what.what
-        elif filter_fn is not None and not filter_fn(module, name):
+        elif its_own is None:
             stays[name] = "left out by the filter"
         else:
             found[name] = module, what
+            bits[name] = its_own.bits
     if not any(not is_linear_layer(module) and what.mixin is not LeanEmbedding for module, what in found.values()):
         raise InputError(
             f"model={type(model).__name__} has no norm, dropout or activation that can keep less"
@@ -150,12 +219,11 @@ def lean_(
         )
     _undo(model.modules())
     heads = None if head is None else set_lean_head(model, mode=head)
-    parts = None if attention is None else _lean_attention(model, options, filter_fn)
+    parts = None if attention is None else _lean_attention(model, whole, options_of)
     for name, (module, _) in found.items():
         if own_class(module) is LeanHead:
             found[name] = module, _Found(LeanLinear, "output layer, with its loss by pieces of rows")
-    if bits is not None:
-        _add_codes(model, found, bits)
+    _add_codes(model, found, bits)
     for module, what in found.values():
         if isinstance(module, EstimatedWeightGrad):
             module.lean = True
@@ -167,18 +235,20 @@ def lean_(
     return LeanConversion(names, stays, attention=parts, head=heads)
 
 
-def _add_codes(model: nn.Module, found: dict[str, tuple[nn.Module, _Found]], bits: Bits) -> None:
-    """Let activations that keep their input know what they need for codes."""
+def _add_codes(
+    model: nn.Module, found: dict[str, tuple[nn.Module, _Found]], bits: Mapping[str, Bits | None]
+) -> None:
+    """Let activations that keep their input know what they need for codes, those that are to have any."""
     coded = {
-        name: (module, what.terms)
+        name: (module, what.terms, its_bits)
         for name, (module, what) in found.items()
-        if isinstance(what.terms, Terms) and ACTIVATIONS[what.terms.name].keeps_input
+        if isinstance(what.terms, Terms) and ACTIVATIONS[what.terms.name].keeps_input and (its_bits := bits[name])
     }
     if not coded:
         return
     context = ForwardContext.of(model) or ForwardContext(model)
-    for name, (module, terms) in coded.items():
-        terms = terms._replace(codes=Codes(bits, context, name, Asked()))
+    for name, (module, terms, its_bits) in coded.items():
+        terms = terms._replace(codes=Codes(its_bits, context, name, Asked()))
         found[name] = module, _Found(LeanActivation, terms.describe(), terms)
 
 
@@ -195,12 +265,33 @@ def _draws(module: nn.Module) -> bool:
     return isinstance(module, EstimatedWeightGrad)
 
 
-def _lean_attention(model: nn.Module, options: LeanOptions, filter_fn: LeanFilter | None) -> dict[str, str]:
-    from wtacrs.integration.layers.lean.attention import set_lean_attention  # needs transformers
+def _lean_attention(model: nn.Module, whole: LeanOptions, options_of: _OptionsOf) -> dict[str, str]:
+    from wtacrs.integration.layers.lean.attention import is_attention, set_lean_attention  # needs transformers
 
-    assert options.attention is not None
-    quick = options.dropout == "quick"
-    return set_lean_attention(model, mode=options.attention, quick=quick, filter_fn=filter_fn)
+    def mode_of(module: nn.Module, name: str) -> AttentionMode | None:
+        its_own = options_of(module, name)
+        return None if its_own is None else its_own.attention
+
+    assert whole.attention is not None
+    reasons = set_lean_attention(
+        model,
+        mode=whole.attention,
+        quick=whole.dropout == "quick",
+        filter_fn=lambda module, name: mode_of(module, name) is not None,
+    )
+    for name, module in model.named_modules():
+        if is_attention(module) and (mode := mode_of(module, name)) is not None and name not in reasons:
+            module.lean_attention = mode
+    return reasons
+
+
+def restore_lean_attention(model: nn.Module) -> None:
+    """Make the attention of a model stock, as far as it is lean."""
+    attention = sys.modules.get(
+        f"{__package__}.attention"
+    )  # needs transformers; nothing is lean before it is loaded
+    if attention is not None:
+        attention.restore_attention(model)
 
 
 def restore_lean(module: nn.Module) -> bool:

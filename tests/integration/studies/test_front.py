@@ -15,13 +15,13 @@ from transformers import BertConfig, GPT2Config, T5Config
 
 from wtacrs.estimators import InputError
 from wtacrs.integration.cli import main
+from wtacrs.integration.measure import text_windows as text_windows_module
 from wtacrs.integration.measure.memory import step_memory
 from wtacrs.integration.measure.step_ways import Subjects, gradient_noise, saving_parts, step_bytes, step_seconds
+from wtacrs.integration.measure.text_windows import text_windows
 from wtacrs.integration.models.published_sizes import model_from
 from wtacrs.integration.studies.front import default_ways, front_study
-from wtacrs.integration.tasks import text_windows as text_windows_module
 from wtacrs.integration.tasks.loading import load_task
-from wtacrs.integration.tasks.text_windows import text_windows
 from wtacrs.validation.records.front import FrontResult, FrontRow, Way, front_sentences, pareto
 from wtacrs.validation.records.results import load_result
 

@@ -1,0 +1,56 @@
+"""The choices that a plan picks from: every estimator and checkpointing, with every way to be lean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wtacrs.estimators import make
+from wtacrs.estimators.core.errors import InputError
+from wtacrs.integration.layers.lean.options import LeanOptions
+from wtacrs.validation.records.plan import STOCK, Choice
+
+BUDGETS: tuple[float, ...] = (0.7, 0.5, 0.3, 0.2, 0.1, 0.05)
+ESTIMATORS: tuple[str, ...] = tuple(f"wta_crs(budget={budget})" for budget in BUDGETS)
+"""From many rows to few."""
+LEAN: tuple[str, ...] = ("neighbours", "attention", "attention-again")
+"""Words of `LeanOptions`."""
+
+
+def choices_of(estimators: Sequence[str] = ESTIMATORS, lean: Sequence[str] = LEAN) -> list[Choice]:
+    """All choices for one block, the stock one first.
+
+    Checkpointed blocks have exact gradients: of what they compute twice nothing is kept that an estimator could spare.
+
+    Args:
+        estimators: specs.
+        lean: words of `LeanOptions` for one block; stock neighbours are always among the choices.
+
+    Raises:
+        InputError: on an unusable spec or word, and on a way to be lean that is of the output layer.
+
+    >>> [str(choice) for choice in choices_of(["crs(budget=0.5)"], [])]
+    ['exact', 'crs(budget=0.5)', 'exact, checkpointed']
+    """
+    specs = [None, *(repr(make(spec)) for spec in estimators)]
+    words: list[str | None] = [None]
+    for text in lean:
+        options = LeanOptions.parse(text)
+        if options.head is not None:
+            raise InputError(f"lean={text!r}: the output layer is no block; heads are chosen by themselves")
+        words.append(str(options))
+    found = [
+        choice
+        for word in words
+        for choice in [
+            *(Choice(estimator=spec, lean=word) for spec in specs),
+            Choice(lean=word, checkpointed=True),
+        ]
+    ]
+    assert found[0] == STOCK
+    return list(dict.fromkeys(found))
+
+
+def group_of(choice: Choice) -> str:
+    """What a choice has in common with those of other blocks: dropout is of the whole model."""
+    options = LeanOptions() if choice.lean is None else LeanOptions.parse(choice.lean)
+    return str(LeanOptions(dropout=options.dropout))

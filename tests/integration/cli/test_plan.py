@@ -1,0 +1,96 @@
+"""`wtacrs plan`, and training by what it writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.cli import refused
+
+from wtacrs.integration.cli import main
+from wtacrs.integration.layers.planned import load_plan
+
+SMALL = ("--max-length", "16", "--batch-size", "4", "--captured", "2", "--estimator", "wta_crs(budget=0.3)")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("plan")
+    arguments = [
+        "plan",
+        "--memory",
+        "1GB",
+        "--lean",
+        "neighbours",
+        *SMALL,
+        "--model",
+        "new:bert",
+        "--out",
+        str(out),
+    ]
+    assert main(arguments) == 0
+    return out
+
+
+def test_it_writes_a_plan_and_its_front(folder: Path) -> None:
+    plan = load_plan(folder / "plan.json")
+    assert (folder / "plan.png").exists()
+    assert [block.name for block in plan.blocks] == ["bert.encoder.layer.0", "bert.encoder.layer.1"]
+    assert plan.peak <= plan.memory == 10**9
+    assert plan.noise_ceiling == 1.0
+    assert plan.costs is not None
+    assert len(plan.costs.blocks[0].options) == 6
+    assert [point.memory for point in plan.front] == sorted(point.memory for point in plan.front)
+
+
+def test_its_costs_are_used_again(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = load_plan(folder / "plan.json")
+    least = first.front[0].memory
+    told = ["plan", "--costs", str(folder / "plan.json"), "--memory", f"{least}B", "--out", str(tmp_path)]
+    assert main([*told, "--noise-ceiling", "1.0"]) == 0
+    assert load_plan(tmp_path / "plan.json").peak <= least
+    printed = capsys.readouterr().out
+    assert "the peak is reached in" in printed
+    assert "whole step" in printed
+    message = refused(
+        capsys, "plan", "--costs", str(folder / "plan.json"), "--memory", "1MB", "--out", str(tmp_path)
+    )
+    assert "no plan needs less than" in message
+
+
+def test_finetune_trains_by_it(folder: Path, tmp_path: Path) -> None:
+    run = [
+        "finetune",
+        "--plan",
+        str(folder / "plan.json"),
+        "--model",
+        "new:bert",
+        "--steps",
+        "1",
+        "--train-limit",
+        "8",
+    ]
+    sizes = ["--dev-limit", "4", "--max-length", "16", "--batch-size", "4", "--out", str(tmp_path / "run")]
+    assert main([*run, *sizes]) == 0
+    told = (tmp_path / "run" / "result.json").read_text()
+    assert load_plan(folder / "plan.json").does.digest in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        (["plan"], "--memory"),
+        (["plan", "--memory", "8 apples"], "--memory='8 apples' must be a number of bytes"),
+        (["plan", "--memory", "1GB", "--estimator", "wta_csr(budget=0.3)"], "did you mean wta_crs"),
+        (["plan", "--memory", "1GB", "--lean", "head"], "the output layer is no block"),
+        (["plan", "--memory", "1GB", "--captured", "1"], "captured=1 must be 0 or at least 2"),
+        (["plan", "--memory", "1GB", "--noise-ceiling", "1", "--time-ceiling", "1"], "one of them must be given"),
+        (["plan", "--memory", "1GB", "--out", "{text}"], "is a file"),
+        (["plan", "--memory", "1GB", "--costs", "nowhere.json"], "result file nowhere.json: No such file"),
+        (["finetune", "--plan", "nowhere.json"], "result file nowhere.json: No such file"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str], fragment: str, places: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fragment in refused(capsys, *(text.format(**places) for text in arguments))

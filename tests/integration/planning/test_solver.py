@@ -1,0 +1,201 @@
+"""The integer program beside a list of all plans, its limits, and what it says where there is no plan."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.cost_tables import every_plan, tables
+
+from wtacrs.estimators import InputError
+from wtacrs.integration.planning import solver
+from wtacrs.integration.planning.moments import moments_of, peak_of
+from wtacrs.integration.planning.solver import GAP, STEPS, Front, _chosen, least_memory, solve, stock_solution
+from wtacrs.validation.records.plan import BlockCosts, Choice, CostTable, OptionCosts, RestCosts
+
+_PRICE = 20 * 1e-4  # of memory, in the seconds or the noise of the largest plan of these tables
+
+
+def option(name: str, kept: int, seconds: float, noise: float = 0.0, backward: int = 0) -> OptionCosts:
+    return OptionCosts(
+        choice=Choice(estimator=name), kept=kept, forward=kept, backward=backward, seconds=seconds, noise=noise
+    )
+
+
+def table(*blocks: list[OptionCosts], gradients: int = 0, fixed: int = 0) -> CostTable:
+    count = len(blocks)
+    nothing = RestCosts(
+        forward=[0] * count, between=[0] * (count + 1), backward=[0] * count, until=[0] * count, seconds=0.0
+    )
+    made = [BlockCosts(name=f"b{i}", gradients=gradients, options=found) for i, found in enumerate(blocks)]
+    return CostTable(fixed={"parameters": fixed}, blocks=made, rest=[nothing])
+
+
+THREE = [option("exact", 100, 1.0), option("half", 50, 1.2, 1.0), option("few", 10, 1.1, 9.0)]
+
+
+def test_one_block_by_hand() -> None:
+    assert solve(table(THREE), 100, noise_ceiling=10.0).options[0].choice.estimator == "exact"
+    assert solve(table(THREE), 99, noise_ceiling=10.0).options[0].choice.estimator == "few"
+    assert solve(table(THREE), 99, noise_ceiling=2.0).options[0].choice.estimator == "half"
+    assert solve(table(THREE), 99, time_ceiling=1.15).options[0].choice.estimator == "few"
+
+
+def test_a_mixed_plan_by_hand() -> None:
+    """Of two equal blocks one is checkpointed and the other exact: its backward pass needs what it computes again."""
+    choices = [option("exact", 100, 1.0), option("again", 10, 1.4, backward=95)]
+    found = solve(table(choices, choices), 115, noise_ceiling=0.0)
+    assert sorted(str(o.choice.estimator) for o in found.options) == ["again", "exact"]
+    assert (found.peak, found.seconds) == (110, 2.4)
+
+
+def test_a_program_that_forgets_the_backward_pass_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: without those moments both blocks are checkpointed, whose second runs need more than is told."""
+    choices = [option("exact", 100, 1.0), option("again", 10, 1.4, backward=95)]
+    made = table(choices, choices)
+    assert least_memory(made).peak == min(peak for peak, _, _ in every_plan(made)) == 110
+    monkeypatch.setattr(solver, "moments_of", lambda made: list(moments_of(made))[:5])
+    assert least_memory(made).peak == 115
+
+
+def test_moments_in_the_order_of_time() -> None:
+    """A table of two blocks, summed by hand."""
+    first = [OptionCosts(choice=Choice(), kept=7, forward=11, backward=13, seconds=0, noise=0)]
+    second = [OptionCosts(choice=Choice(), kept=17, forward=19, backward=23, seconds=0, noise=0)]
+    rest = RestCosts(forward=[1, 2], between=[3, 4, 5], backward=[6, 8], until=[9, 10], seconds=0)
+    blocks = [BlockCosts(name=n, gradients=g, options=o) for n, g, o in (("a", 100, first), ("b", 200, second))]
+    made = CostTable(fixed={"parameters": 1000, "batch": 500}, blocks=blocks, rest=[rest])
+    alive = [solver.peak_of(made, [first[0], second[0]], 0)]
+    assert [moment.name for moment in moments_of(made)] == [
+        "the forward pass before a", "the forward pass of a", "the forward pass before b", "the forward pass of b",
+        "the output layer and the loss", "the backward pass of b", "the backward pass after b",
+        "the backward pass of a", "the end of the backward pass",
+    ]  # fmt: skip
+    # 3 | 1 + 11 | 7 + 4 | 7 + 2 + 19 | 24 + 5 | 24 + 8 + 23 | 7 + 200 + 10 | 7 + 200 + 6 + 13 | 300 + 9
+    assert alive == [(1500 + 309, "the end of the backward pass")]
+    assert peak_of(made.model_copy(update={"blocks": [b.model_copy(update={"gradients": 0}) for b in blocks]}),
+                   [first[0], second[0]], 0) == (1500 + 55, "the backward pass of b")  # fmt: skip
+
+
+@settings(max_examples=25, deadline=None)
+@given(tables(), st.integers(0, 40))
+def test_as_good_as_the_best_of_all_plans(made: CostTable, ceiling: int) -> None:
+    front = Front(made, noise_ceiling=float(ceiling))
+    plans = [(peak, seconds) for peak, seconds, noise in every_plan(made) if noise <= ceiling]
+    assert least_memory(made, noise_ceiling=float(ceiling)).peak <= 1.005 * min(peak for peak, _ in plans)
+    for limit, found in front.points:
+        best = min((seconds for peak, seconds in plans if peak <= limit), default=None)
+        assert found.peak <= limit
+        assert found.noise <= ceiling
+        assert (found.peak, found.seconds) in plans
+        assert best is not None
+        assert found.seconds <= (1 + GAP) * best + _PRICE
+
+
+@settings(max_examples=15, deadline=None)
+@given(tables(), st.floats(1.0, 2.0))
+def test_least_noise_under_a_ceiling_of_time(made: CostTable, factor: float) -> None:
+    ceiling = factor * stock_solution(made).seconds
+    plans = [(peak, noise) for peak, seconds, noise in every_plan(made) if seconds <= ceiling]
+    for limit, found in Front(made, time_ceiling=ceiling).points:
+        best = min(noise for peak, noise in plans if peak <= limit)
+        assert found.seconds <= ceiling
+        assert found.noise <= (1 + GAP) * best + _PRICE * 3
+
+
+@settings(max_examples=25, deadline=None)
+@given(tables(), st.integers(0, 40), st.lists(st.integers(1, 500), min_size=2, max_size=12))
+def test_less_memory_never_asks_for_a_higher_peak(made: CostTable, ceiling: int, asked: list[int]) -> None:
+    front = Front(made, noise_ceiling=float(ceiling))
+    lowest = front.points[0][0]
+    peaks = [front.at(memory).peak for memory in sorted(asked) if memory >= lowest]
+    assert peaks == sorted(peaks)
+    for memory in asked:
+        if memory < lowest:
+            with pytest.raises(InputError, match="no plan needs less than"):
+                front.at(memory)
+
+
+@given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99)), min_size=1, max_size=12))
+def test_monotone_however_bad_the_plans_are(pairs: list[tuple[int, int]]) -> None:
+    """Plans of any peak below their limit: what is found for each limit alone does rise and fall."""
+    limits = sorted({limit for limit, _ in pairs})
+    plain = stock_solution(table([option("exact", 0, 1.0)]))
+    found = [
+        (limit, solver.Solution(plain.options, plain.rest, min(peak, limit), "", 1.0, 0.0))
+        for limit, (_, peak) in zip(limits, pairs, strict=False)
+    ]
+    chosen = [plan.peak for _, plan in _chosen(found)]
+    assert chosen == sorted(chosen)
+    assert all(peak <= limit for peak, limit in zip(chosen, limits, strict=True))
+
+
+def test_without_that_choice_it_is_not_monotone() -> None:
+    """Planted: two plans that are alike, of which the larger limit is given the lower peak."""
+    plain = stock_solution(table([option("exact", 0, 1.0)]))
+    found = [
+        (limit, solver.Solution(plain.options, plain.rest, p, "", 1.0, 0.0)) for limit, p in ((50, 50), (60, 40))
+    ]
+    assert [plan.peak for _, plan in found] == [50, 40]
+    assert [plan.peak for _, plan in _chosen(found)] == [40, 40]
+
+
+def test_groups_are_of_the_whole_model() -> None:
+    one = [option("exact", 100, 1.0), option("x", 10, 1.0).model_copy(update={"group": "a"})]
+    other = [option("exact", 100, 1.0), option("y", 10, 1.0).model_copy(update={"group": "b"})]
+    assert least_memory(table(one, other)).peak == 110
+    assert least_memory(table(one, one)).peak == 20
+
+
+def test_choices_that_are_beaten_in_everything_are_left_out() -> None:
+    worse = option("worse", 60, 1.3, 1.0)
+    kept = solver._without_dominated(table([*THREE, worse])).blocks[0].options
+    assert list(kept) == THREE
+
+
+def test_large_sums_are_rounded_up() -> None:
+    """A unit is a millionth of the sum; the peak that is told is never below the real one."""
+    sizes = [option("exact", 3_333_333_333, 1.0), option("half", 1_666_666_667, 1.2, 1.0)]
+    made = table(sizes, sizes, gradients=777_777, fixed=1_234_567_891)
+    found = stock_solution(made)
+    real = peak_of(made, found.options, 0)[0]
+    assert real <= found.peak <= 1.00001 * real
+    assert solve(made, found.peak - 1, noise_ceiling=9.0).peak < real
+
+
+def test_no_plan() -> None:
+    made = table(THREE, fixed=1000)
+    with pytest.raises(
+        InputError, match=r"no plan needs less than 0\.001 MB, in the .* pass of b0; 0\.001 MB are"
+    ):
+        solve(made, 1009, noise_ceiling=10.0)
+    with pytest.raises(InputError, match=r"with noise_ceiling=2 no plan needs less than .* without it"):
+        solve(made, 1049, noise_ceiling=2.0)
+    with pytest.raises(InputError, match=r"time_ceiling=0\.5 s: no plan is under it"):
+        solve(made, 5000, time_ceiling=0.5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        ({}, "one of them must be given"),
+        ({"noise_ceiling": 1.0, "time_ceiling": 1.0}, "one of them must be given"),
+        ({"noise_ceiling": -1.0}, "noise_ceiling=-1.0 must be"),
+        ({"time_ceiling": float("nan")}, "time_ceiling=nan must be"),
+    ],
+)
+def test_unusable_ceilings(arguments: dict[str, float], fragment: str) -> None:
+    with pytest.raises(InputError, match=fragment):
+        solve(table(THREE), 100, **arguments)
+
+
+@pytest.mark.parametrize("memory", [0, -1, True])
+def test_unusable_memory(memory: int) -> None:
+    with pytest.raises(InputError, match="must be a positive number of bytes"):
+        solve(table(THREE), memory, noise_ceiling=1.0)
+
+
+def test_progress_is_told() -> None:
+    told: list[tuple[int, int]] = []
+    Front(table(THREE), noise_ceiling=10.0, progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (STEPS - 1, STEPS)
