@@ -87,7 +87,6 @@ def test_bytes_are_those_of_step_memory_and_the_model_is_stock_again() -> None:
             estimator=way.estimator,
             lean=way.lean,
             checkpointing=way.checkpointing,
-            min_elements=8192,
         )
         model.train()
         found = step_bytes(subjects, way, batch)
