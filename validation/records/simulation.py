@@ -71,9 +71,9 @@ class SimulatedStep(Record):
 
     `parameters`, `buffers`, `batch`, `states` and `gradients` are whole. `kept` is what the backward pass keeps on the
     device, `owners` and `shared` as in `StepMemory`, and `blocks` what repeated blocks would free by letting go.
-    Offloading hides owners: there are none, and `kept` is all that is alive at the end of the forward pass. `host` is
-    the most that lies on the host. `peak` is the most that is alive on the device at any moment, all of the above
-    included; `phase` is when, `phases` the most in each, `alive` what it is made of, largest first.
+    Offloading hides owners: there are none, and `kept` is all that is alive at the end of the forward pass. `host` is the
+    most that lies on the host. `peak` is the most that is alive on the device at any moment, all of the above included;
+    `phase` is when, `phases` the most in each, `alive` what it is made of, largest first.
     """
 
     choice: StepChoice

