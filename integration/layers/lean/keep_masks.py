@@ -40,8 +40,14 @@ class Draws:
             self._whole = _stock_keep(shape, dropout, like)
         self._packed: list[Tensor] = []
 
-    def next(self, shape: torch.Size, where: tuple[slice, ...]) -> Bool[Tensor, "*part"]:
-        """True where an element of the next part is kept; the bits of it are noted."""
+    def next(self, shape: torch.Size, where: tuple[slice, ...], *, times: int = 1) -> Bool[Tensor, "*part"]:
+        """True where an element of the next part is kept; the bits of it are noted.
+
+        Args:
+            shape: of the part.
+            where: it is in the whole.
+            times: for how many parts it stands, in a simulated step.
+        """
         if self._quick:
             keep = quick_keep(shape, self._dropout, self._device)
         elif self._whole is not None:
@@ -49,6 +55,7 @@ class Draws:
         else:
             keep = torch.empty(shape, dtype=torch.bool, device=self._device).bernoulli_(1.0 - self._dropout)
         self._packed.append(pack(keep.view(torch.uint8)))
+        self._packed += [torch.empty_like(self._packed[-1]) for _ in range(times - 1)]
         return keep
 
     @property

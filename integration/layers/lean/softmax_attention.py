@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from wtacrs.estimators.core.scores import has_answers
 from wtacrs.integration.layers.lean.bits import unpack
 from wtacrs.integration.layers.lean.derivatives import first_derivative_only
 from wtacrs.integration.layers.lean.keep_masks import Draws, kept_probability
@@ -129,12 +130,11 @@ class LeanAttention(torch.autograd.Function):
         out = q.new_empty(b, s, heads, v.shape[-1], dtype=v.dtype)
         draws = _draws(q, k, terms) if terms.dropout else None
         with torch.autocast(q.device.type, enabled=False):
-            for piece in _pieces_of(q, k):
+            for piece, times in _told(_pieces_of(q, k), q):
                 p = _probabilities(q, k, bias, mask, terms, piece)
                 if draws is not None:
-                    p.mul_(
-                        draws.next(p.shape, (piece.batch, piece.heads, piece.rows)).view(torch.uint8).to(p.dtype)
-                    )
+                    where = piece.batch, piece.heads, piece.rows
+                    p.mul_(draws.next(p.shape, where, times=times).view(torch.uint8).to(p.dtype))
                 mixed = torch.bmm(_folded(p, piece).to(v.dtype), _keys(v, piece)).view(*p.shape[:3], -1)
                 if draws is not None:
                     mixed.mul_(1.0 / terms.kept)
@@ -160,14 +160,14 @@ class LeanAttention(torch.autograd.Function):
         ]
         start = 0
         with torch.autocast(q.device.type, enabled=False):
-            for piece in cut:
+            for piece, times in _told(cut, q):
                 p = _probabilities(q, k, bias, mask, terms, piece)
                 do = _folded(dout[piece.batch, piece.rows, piece.heads].transpose(1, 2), piece).to(v.dtype)
                 dropped, keep = p, None
                 if bits is not None:
-                    end = start + _bytes(p.numel())
-                    keep = unpack(bits[start:end], p.shape, p.dtype)
-                    start = end
+                    size = _bytes(p.numel())
+                    keep = unpack(bits[start : start + size], p.shape, p.dtype)
+                    start += times * size
                     do = do * (1.0 / terms.kept)  # fewer numbers than P
                     dropped = p * keep
                 dp = torch.bmm(do, _keys(v, piece).transpose(1, 2)).view(p.shape).to(p.dtype)
@@ -232,6 +232,27 @@ def _pieces_of(q: Tensor, k: Tensor) -> list[Piece]:
     size = _working(q.dtype).itemsize
     limit = PIECE if q.device.type == "cpu" else 64 * PIECE
     return list(pieces(b, heads, k.shape[1], s, k.shape[2], limit // size))
+
+
+_ALIKE = 3
+
+
+def _told(cut: list[Piece], q: Tensor) -> list[tuple[Piece, int]]:
+    """Pieces, and for how many each stands: for itself, but in a simulated step.
+
+    There pieces of one shape need the same bytes, and the third one as many as all later ones: those before it are let go
+    one iteration late.
+    """
+    if not has_answers(q):
+        return [(piece, 1) for piece in cut]
+    alike: dict[tuple[int, ...], list[Piece]] = {}
+    for piece in cut:
+        alike.setdefault(tuple(part.stop - part.start for part in piece), []).append(piece)
+    return [
+        (piece, len(found) - _ALIKE + 1 if place == _ALIKE - 1 else 1)
+        for found in alike.values()
+        for place, piece in enumerate(found[:_ALIKE])
+    ]
 
 
 def _share_keys(cut: list[Piece], q: Tensor, k: Tensor) -> bool:

@@ -38,6 +38,7 @@ from wtacrs.estimators.core.errors import InputError
 
 _aten = torch.ops.aten
 _CPU = torch.device("cpu")
+_ADDITIONS = (_aten.add.Tensor, _aten.add_.Tensor)
 
 
 class NoValues(FakeTensorMode):
@@ -70,6 +71,8 @@ class NoValues(FakeTensorMode):
         """Run an operator on shapes, and answer where that cannot be done."""
         if func is _aten._fused_sdp_choice.default:  # of the CPU, which torch would tell of no device
             return _attention_kernel(args, kwargs or {})
+        if func in _ADDITIONS and _is_sparse(args[1]) and not _is_sparse(args[0]):
+            return args[0] if func is _aten.add_.Tensor else torch.empty_like(args[0])  # no rule for shapes is there
         if _is_plain(func) and self._takes(args):
             return self._on_shapes(func, args, kwargs or {})
         try:
@@ -105,6 +108,10 @@ class NoValues(FakeTensorMode):
         raise InputError(
             f"{func}: what it returns depends on numbers, which a simulated step does not have"
         ) from error
+
+
+def _is_sparse(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout is torch.sparse_coo
 
 
 @cache
