@@ -83,10 +83,14 @@ def backward_under_way() -> int | None:
 
 
 def tensors_with_gradient(output: Any) -> Iterator[Tensor]:
-    """The tensors of a model's output that a backward pass can start from."""
+    """The tensors of a model's output that a backward pass starts from, or goes through on its way into the model."""
     if isinstance(output, Tensor):
-        if output.grad_fn is not None:  # a leaf outlives the step, and with it every hook
-            yield output
+        stands_for = getattr(
+            type(output), "gradient_passes", None
+        )  # of what is computed when its numbers are needed
+        tensor = output if stands_for is None else stands_for(output)
+        if tensor.grad_fn is not None:  # a leaf outlives the step, and with it every hook
+            yield tensor
     elif isinstance(output, dict):
         for value in output.values():
             yield from tensors_with_gradient(value)

@@ -264,6 +264,8 @@ class LiveBytes(TorchDispatchMode):
 
 def _storages(values: Any) -> Iterator[torch.UntypedStorage]:
     for leaf in tree_leaves(values):
+        if isinstance(leaf, Tensor) and leaf.device.type == "meta":
+            continue  # a shape without memory
         if isinstance(leaf, Tensor) and leaf.layout is torch.sparse_coo:
             yield from _storages((leaf._indices(), leaf._values()))
         elif isinstance(leaf, Tensor):

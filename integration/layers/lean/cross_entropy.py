@@ -30,6 +30,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from wtacrs.estimators import InputError
+from wtacrs.estimators.core.scores import has_answers
 from wtacrs.integration.layers.compression import autocast_dtype
 from wtacrs.integration.layers.lean.embedding import note_dense_gradient
 
@@ -48,12 +49,14 @@ class Terms(NamedTuple):
         ignore_index: label of rows that do not count.
         smoothing: ε.
         reduction: of the losses of rows; "mean" is over those that count.
+        drawn: how many rows have a weight, where numbers do not tell it (in a simulated step).
     """
 
     dtype: torch.dtype
     ignore_index: int = -100
     smoothing: float = 0.0
     reduction: Reduction = "mean"
+    drawn: int = 0
 
 
 class _Head(NamedTuple):
@@ -160,6 +163,9 @@ def _pieces(head: _Head, terms: Terms, classes: int) -> Iterator[tuple[Rows, boo
     else:
         drawn = head.row_weights != 0
         groups = [((counted & drawn).nonzero().squeeze(1), True), ((counted & ~drawn).nonzero().squeeze(1), False)]
+        if has_answers(drawn):
+            found = counted.nonzero().squeeze(1)
+            groups = [(found[: terms.drawn], True), (found[terms.drawn :], False)]
     for rows, of_dw in groups:
         yield from ((rows[i : i + step], of_dw) for i in range(0, len(rows), step))
 
@@ -258,6 +264,7 @@ def linear_cross_entropy(
     reduction: Reduction = "mean",
     mode: Mode = "forward",
     row_weights: Float[Tensor, " n"] | None = None,
+    drawn: int = 0,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
     """`F.cross_entropy(F.linear(x, weight, bias), labels, …)`, in single precision at least, of which no logits are kept.
@@ -272,6 +279,7 @@ def linear_cross_entropy(
         reduction: as there; "none" is computed "again", since its gradient is not known before.
         mode: "forward" computes the gradients in the forward pass, "again" the logits twice.
         row_weights: how often a row counts in dW, 0 for not at all; None for once.
+        drawn: how many rows have a weight; asked where there are no numbers, in a simulated step.
         dtype: to compute logits and products in; None for what `F.linear` would under autocast.
 
     Raises:
@@ -282,7 +290,7 @@ def linear_cross_entropy(
         raise InputError(f"reduction={reduction!r} must be mean, sum or none")
     if not 0.0 <= label_smoothing <= 1.0:
         raise InputError(f"label_smoothing={label_smoothing!r} must be in [0, 1]")
-    terms = Terms(dtype or autocast_dtype(x), ignore_index, float(label_smoothing), reduction)
+    terms = Terms(dtype or autocast_dtype(x), ignore_index, float(label_smoothing), reduction, drawn)
     if not torch.is_grad_enabled():
         with torch.autocast(x.device.type, enabled=False):
             return _reduced(_losses(_Head(x, weight, bias, labels, row_weights), terms), labels, terms)

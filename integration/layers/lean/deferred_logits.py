@@ -158,6 +158,11 @@ class DeferredLogits(Tensor):
         args, kwargs = tree_map_only(DeferredLogits, lambda t: t._deferred.materialised(), (args, kwargs))
         return func(*args, **kwargs)
 
+    def gradient_passes(self) -> Tensor:
+        """What the gradient passes on its way into the model: the real logits, or what they would be computed from."""
+        deferred = self._deferred
+        return deferred.source.x if deferred.real is None else deferred.real
+
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         """Real numbers for what got past Python."""

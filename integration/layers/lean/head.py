@@ -75,31 +75,32 @@ class LeanHead(nn.Linear):
         """Cross-entropy of deferred logits `[n, V]`, in the dtype that the stock function would return."""
         source = logits._deferred.source
         source.check()
-        row_weights = self._row_weights(source.x, labels, options["ignore_index"])
+        row_weights, drawn = self._row_weights(source.x, labels, options["ignore_index"])
         loss = linear_cross_entropy(
             source.x, source.weight, source.bias, labels,
-            mode=self.mode, row_weights=row_weights, dtype=source.dtype, **options,
+            mode=self.mode, row_weights=row_weights, drawn=drawn, dtype=source.dtype, **options,
         )  # fmt: skip
         kind = source.x.device.type
         return loss.to(working_dtype(logits.dtype) if torch.is_autocast_enabled(kind) else logits.dtype)
 
-    def _row_weights(self, x: Tensor, labels: Tensor, ignore_index: int) -> Float[Tensor, " n"] | None:
-        """How often each row counts in dW; a row without a label is never drawn."""
+    def _row_weights(self, x: Tensor, labels: Tensor, ignore_index: int) -> tuple[Float[Tensor, " n"] | None, int]:
+        """How often each row counts in dW, and how many were drawn; a row without a label is never drawn."""
         if self.estimator is None or not self.weight.requires_grad or not torch.is_grad_enabled():
-            return None
+            return None, 0
         if x.numel() < self.min_elements:
-            return None
+            return None, 0
         with torch.no_grad():
             counted = (labels != ignore_index).nonzero().squeeze(1)
             rows = x.detach()[counted]
             scores = row_norms(rows)
             if not len(rows) or not bool(torch.isfinite(scores).all()):
-                return None  # exact: NaN goes where it goes in the stock layer
+                return None, 0  # exact: NaN goes where it goes in the stock layer
             current = None if self.context is None else self.context.current
             generator = None if current is None else current.generator(self.path, x.device)
             saved = self.estimator.compress(rows, scores=scores, generator=generator)
             weights = torch.zeros(len(x), dtype=working_dtype(x.dtype), device=x.device)
-            return weights.index_add_(0, counted[saved.indices.long()], saved.weights.to(weights.dtype))
+            weights.index_add_(0, counted[saved.indices.long()], saved.weights.to(weights.dtype))
+            return weights, len(saved.indices)
 
 
 def set_lean_head(

@@ -72,7 +72,9 @@ class NoValues(FakeTensorMode):
         if func is _aten._fused_sdp_choice.default:  # of the CPU, which torch would tell of no device
             return _attention_kernel(args, kwargs or {})
         if func in _ADDITIONS and _is_sparse(args[1]) and not _is_sparse(args[0]):
-            return args[0] if func is _aten.add_.Tensor else torch.empty_like(args[0])  # no rule for shapes is there
+            return (
+                args[0] if func is _aten.add_.Tensor else torch.empty_like(args[0])
+            )  # no rule for shapes is there
         if _is_plain(func) and self._takes(args):
             return self._on_shapes(func, args, kwargs or {})
         try:

@@ -33,7 +33,8 @@ from wtacrs.integration.layers.lean.cross_entropy import (
 )
 from wtacrs.integration.layers.lean.deferred_logits import Source, is_deferred
 from wtacrs.integration.layers.lean.head import LeanHead, restore_head, set_lean_head
-from wtacrs.integration.measure.kept_bytes import training_layers
+from wtacrs.integration.measure.kept_bytes import KeptBytesProbe, training_layers
+from wtacrs.integration.measure.track_memory import track_memory
 
 N, D, V = 7, 4, 9
 MODES: tuple[Mode, ...] = ("forward", "again")
@@ -652,6 +653,37 @@ def test_an_estimated_output_layer_becomes_lean_and_samples_in_either_order() ->
             assert "lm_head" not in training_layers(model)
         assert "lm_head" in restore_(model)
         assert type(head) is nn.Linear
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_nothing_that_watches_a_model_computes_the_logits(name: str) -> None:
+    """Neither the context of estimated layers nor what measures kept bytes and owners."""
+    model, batch = language_model(name, 0.0), language_batch("right")
+    approximate_(model, "crs(budget=0.5)", min_elements=0, lean="head")
+    probe = KeptBytesProbe(model)
+    output = model(**batch)
+    assert is_deferred(output.logits)
+    output.loss.backward()
+    assert probe.found is not None
+    with track_memory(model) as tracked:
+        output = model(**batch)
+        assert is_deferred(output.logits)
+        output.loss.backward()
+    assert tracked.kept > 0
+
+
+def test_a_loss_of_ones_own_is_noticed_without_the_logits() -> None:
+    """The backward pass is told when it enters the model, though nothing goes through the logits."""
+    model = language_model("GPT-2", 0.0)
+    batch = language_batch("right")
+    labels = batch["labels"].flatten()
+    approximate_(model, "crs(budget=0.5)", min_elements=0, lean="head")
+    probe = KeptBytesProbe(model)
+    ids = {name: tensor for name, tensor in batch.items() if name != "labels" and "decoder" not in name}
+    logits = model(**ids).logits
+    F.cross_entropy(logits.flatten(0, 1), labels[: logits.shape[0] * logits.shape[1]]).backward()
+    assert is_deferred(logits)
+    assert probe.found is not None
 
 
 def test_restoring_the_estimates_alone_leaves_an_exact_lean_output_layer() -> None:
