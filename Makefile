@@ -6,9 +6,10 @@ INSTALLED := $(VENV)/.installed
 RUN ?= runs/demo
 THEORY ?= runs/theory
 NUMBERS ?= runs/numbers
+MEMORY ?= runs/memory
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo theory test test-slow lint format gallery numbers check-numbers clean
+.PHONY: help setup demo theory memory test test-slow lint format gallery numbers check-numbers clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -52,6 +53,15 @@ gallery: demo theory  ## refresh the README's figures from the demo's run and th
 	mkdir -p figures/gallery
 	cp $(RUN)/training_curves.png $(RUN)/variance_budget.png $(RUN)/winner_sweep.png figures/gallery/
 	cp $(THEORY)/theory_without-replacement.png $(THEORY)/theory_poisson.png $(THEORY)/theory_topk.png figures/gallery/
+
+memory: $(INSTALLED)  ## memory, time and noise of a step, measured and simulated: runs/memory (an hour or two)
+	$(BIN)/wtacrs study front --compiled --out $(MEMORY)/8x128
+	$(BIN)/wtacrs study front --layers 1 --batch-size 64 --rounds 2 --out $(MEMORY)/64x128
+	$(BIN)/wtacrs simulate --model t5-base --batch-size 64 --all-ways --out $(MEMORY)/t5-base
+	$(BIN)/wtacrs simulate --model t5-base --batch-size 64 --target-length 8 --all-ways --out $(MEMORY)/t5-base-8
+	$(BIN)/wtacrs simulate --model t5-base --batch-size 64 --precision bf16 --all-ways --out $(MEMORY)/t5-base-bf16
+	$(BIN)/wtacrs simulate --model t5-large --batch-size 64 --all-ways --out $(MEMORY)/t5-large
+	$(BIN)/wtacrs simulate --model t5-3b --batch-size 64 --all-ways --out $(MEMORY)/t5-3b
 
 numbers: $(INSTALLED)  ## measure every number of the README's tables anew and write them there (an hour on one thread)
 	PYTHONPATH=tests $(BIN)/python -m readme_numbers.measure --demo $(RUN) --out $(NUMBERS)

@@ -44,6 +44,10 @@ def simulate(
     offload: Annotated[
         bool, typer.Option("--offload", help="Keep what is saved for the backward pass on the host.")
     ] = False,
+    all_ways: Annotated[
+        bool,
+        typer.Option("--all-ways", help="Simulate what `wtacrs study front` compares, in place of these options."),
+    ] = False,
     max_batch: Annotated[
         str | None,
         typer.Option(metavar="BYTES", help="Find the largest batch that fits, as in 24GB (10⁹) or 80GiB (2³⁰)."),
@@ -66,6 +70,7 @@ def simulate(
             estimator or ["exact"],
             out,
             batch_size=batch_size,
+            all_ways=all_ways,
             budget=budget,
             report=report,
             length=length,

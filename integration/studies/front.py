@@ -16,6 +16,7 @@ from wtacrs.integration.measure.step_ways import Subjects, gradient_noise, savin
 from wtacrs.integration.measure.text_windows import text_windows
 from wtacrs.integration.models.published_sizes import config_of, model_from
 from wtacrs.integration.studies.output import draw_or_remove
+from wtacrs.integration.studies.step_ways import FEW_ROWS, default_ways
 from wtacrs.integration.tasks.loading import load_task
 from wtacrs.validation.arguments import checked_integer
 from wtacrs.validation.files import check_folder
@@ -24,28 +25,6 @@ from wtacrs.validation.records.front import FrontResult, FrontRow, SavingPart, W
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.runner import Report
 from wtacrs.validation.seeds import checked_seed
-
-LORA_RANK = 8
-_SAMPLED = ("wta_crs(budget=0.3)", "wta_crs(budget=0.1)")
-_LEAN = ("neighbours", "attention,head")
-_AGAIN = "attention-again,head-again"
-
-
-def default_ways() -> list[Way]:
-    """What is compared: stock, adapters, checkpointing, a compiler's budget, sampling, lean neighbours, and both."""
-    stock = [Way(), Way(attention="sdpa"), Way(checkpointing=True)]
-    adapters = [
-        Way(lora_rank=LORA_RANK),
-        Way(lora_rank=LORA_RANK, checkpointing=True),
-        Way(lora_rank=LORA_RANK, lean="attention,head"),
-        *(Way(lora_rank=LORA_RANK, lean=lean, estimator=_SAMPLED[1]) for lean in ("attention,head", _AGAIN)),
-    ]
-    sampled = [Way(estimator=spec) for spec in _SAMPLED]
-    lean = [Way(lean=words) for words in (*_LEAN, _AGAIN)]
-    both = [Way(lean=words, estimator=spec) for words in ("attention,head", _AGAIN) for spec in _SAMPLED]
-    quick = [Way(lean=f"{_AGAIN},quick-dropout", estimator=_SAMPLED[1])]
-    recomputed = [Way(lean="head-again", checkpointing=True)]
-    return [*stock, *sampled, *lean, *both, *quick, *recomputed, *adapters]
 
 
 def front_study(
@@ -126,7 +105,7 @@ def front_study(
             sizes.append(step_bytes(subjects, way, given[0]))
         seconds = step_seconds(subjects, chosen, given[0], rounds=rounds, report=report)
         noises = gradient_noise(subjects, chosen, given, draws=draws, seed=seed, report=report)
-        pieces = saving_parts(subjects, _SAMPLED[1], given[0]) if parts else []
+        pieces = saving_parts(subjects, FEW_ROWS, given[0]) if parts else []
     rows = [
         FrontRow(
             way=way,

@@ -14,8 +14,10 @@ from wtacrs.integration.measure.simulation.step import simulate_step
 from wtacrs.integration.models.loading import without_place
 from wtacrs.integration.models.published_sizes import config_of
 from wtacrs.integration.studies.output import draw_or_remove
+from wtacrs.integration.studies.step_ways import simulated_ways
 from wtacrs.validation.files import check_folder
-from wtacrs.validation.records.base import stamp
+from wtacrs.validation.records.base import stamp, with_lean
+from wtacrs.validation.records.front import Way
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.records.simulation import Largest, SimulatedStep, SimulationResult
 from wtacrs.validation.runner import Report
@@ -27,6 +29,7 @@ def simulate_steps(
     out: Path,
     *,
     batch_size: int,
+    all_ways: bool = False,
     budget: int | None = None,
     report: Report | None = None,
     **options: Any,
@@ -38,6 +41,7 @@ def simulate_steps(
         estimators: specs; "exact" for stock layers.
         out: folder.
         batch_size: examples; with a budget the largest batch takes its place.
+        all_ways: whether all of `simulated_ways` are simulated, instead of what estimators and options say.
         budget: bytes of a device that the batch is to fill.
         report: called with every step.
         **options: of `simulate_step`; the stock step has those that say what is computed (lengths, precision, optimizer).
@@ -54,11 +58,13 @@ def simulate_steps(
     ways: list[dict[str, Any]] = [{**stock, "estimator": "exact"}]
     ways += [way for spec in dict.fromkeys(specs) if (way := {**options, "estimator": spec}) not in ways]
     ways = [way for place, way in enumerate(ways) if place == 0 or _differs(way, ways[0])]
+    if all_ways:
+        ways = [{**stock, **_options(way)} for way in simulated_ways()]
     steps: list[SimulatedStep] = []
     found: list[Largest] = []
     for done, way in enumerate(ways):
         if report is not None:
-            report(way["estimator"], done, len(ways))
+            report(with_lean(way["estimator"], way.get("lean") or None), done, len(ways))
         if budget is None:
             steps.append(simulate_step(config, batch_size=batch_size, **way).step)
             continue
@@ -72,6 +78,12 @@ def simulate_steps(
     write_result(out / "simulation.json", result)
     draw_or_remove(partial(simulation_figure.draw, result), out / "simulation.png")
     return result
+
+
+def _options(way: Way) -> dict[str, Any]:
+    """Of `simulate_step`, without what all ways have in common."""
+    found = way.model_dump(include={"estimator", "lean", "lora_rank", "checkpointing", "offload"})
+    return {**found, "lean": found["lean"] or False}
 
 
 def _step(config: Any, way: dict[str, Any], batch_size: int) -> SimulatedStep:

@@ -20,7 +20,8 @@ from wtacrs.integration.measure.memory import step_memory
 from wtacrs.integration.measure.step_ways import Subjects, gradient_noise, saving_parts, step_bytes, step_seconds
 from wtacrs.integration.measure.text_windows import text_windows
 from wtacrs.integration.models.published_sizes import model_from
-from wtacrs.integration.studies.front import default_ways, front_study
+from wtacrs.integration.studies.front import front_study
+from wtacrs.integration.studies.step_ways import default_ways
 from wtacrs.integration.tasks.loading import load_task
 from wtacrs.validation.records.front import FrontResult, FrontRow, Way, front_sentences, pareto
 from wtacrs.validation.records.results import load_result
