@@ -12,11 +12,14 @@ from wtacrs.validation.benchmarks.timing import SHAPES, SPECS, time_ratios
 from wtacrs.validation.layers.candidates import RECOMMENDED
 from wtacrs.validation.layers.equal_bytes import ByteRatio, byte_ratios
 from wtacrs.validation.records.compare import ComparisonResult
+from wtacrs.validation.records.front import FrontResult, FrontRow
 from wtacrs.validation.records.masks import CONDITIONS, SIDES, Condition, MaskRow, MasksResult
 from wtacrs.validation.records.noise import NoiseResult, in_percent
 from wtacrs.validation.records.scale import ScaleResult
+from wtacrs.validation.records.simulation import SimulationResult
 from wtacrs.validation.records.sweep import SweepResult
 from wtacrs.validation.records.training import TrainingResult
+from wtacrs.validation.records.units import gigabytes, megabytes
 from wtacrs.validation.summaries.compare import oracle_ratios
 from wtacrs.validation.summaries.series import series
 from wtacrs.validation.summaries.sweep import choice_summaries
@@ -216,3 +219,49 @@ def _ratio(value: float) -> str:
 
 def _code(text: str) -> str:
     return f"`{text.replace('|', chr(92) + '|')}`"
+
+
+def front_numbers(result: FrontResult) -> NumberTable:
+    """A row for each way to take a step: what it keeps, its peak and its time over those of the first, added noise."""
+    first = result.rows[0]
+
+    def row(one: FrontRow) -> list[str]:
+        peak = "–" if one.peak is None or first.peak is None else f"{one.peak / first.peak:.2f}"
+        noise = "–" if one.noise is None else "0" if one.noise == 0 else f"{one.noise:.2g}"
+        return [
+            one.way.name,
+            megabytes(one.kept),
+            f"{one.kept / first.kept:.2f}",
+            peak,
+            f"{one.ratio:.2f}",
+            noise,
+        ]
+
+    return NumberTable(
+        name="front",
+        commands=["make memory"],
+        head=["", "kept, MB", "kept", "peak", "time", "added noise / minibatch's"],
+        rows=[row(one) for one in result.rows],
+    )
+
+
+def simulation_numbers(results: Sequence[SimulationResult]) -> NumberTable:
+    """A row for each way, a column for each result: the peak in GB, and how many times smaller it is than the first's."""
+    names = list(dict.fromkeys(step.choice.name for result in results for step in result.steps))
+    peaks = [{step.choice.name: step.peak for step in result.steps} for result in results]
+    short = [name.removesuffix(" + bf16") for name in names]
+    rows = []
+    for name in dict.fromkeys(short):
+        cells = []
+        for found in peaks:
+            peak = found.get(name, found.get(f"{name} + bf16"))
+            first = next(iter(found.values()))
+            cells.append("–" if peak is None else f"{gigabytes(peak)} ({first / peak:.1f}×)")
+        rows.append([name, *cells])
+    return NumberTable(name="simulation", commands=["make memory"], head=["", *map(_shape, results)], rows=rows)
+
+
+def _shape(result: SimulationResult) -> str:
+    step = result.steps[0]
+    tokens = f"{step.length}" if step.target_length is None else f"{step.length} / {step.target_length}"
+    return f"{result.model}, {step.batch_size} × {tokens}, {step.choice.precision}"
