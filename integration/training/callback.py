@@ -131,8 +131,10 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         plan: Plan | BlockChoices | Mapping[str, Any] | None = None,
     ) -> None:
         self.plan = _choices(plan)
-        if self.plan is not None and (estimator is not None or layers is not None):
-            raise InputError("plan: with it estimator and layers must be None, since it says them of every block")
+        if self.plan is not None and (estimator is not None or layers is not None or lean is not False):
+            raise InputError(
+                "plan: with it estimator, layers and lean must be left out: it says them of every block"
+            )
         if measure_every is not None:
             measure_every = checked_integer(measure_every, "measure_every", least=1, or_none=True)
         if estimator is None and layers is not None:
@@ -333,7 +335,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
             self._sampling, self.misled = sampling_state(model), misled_layers(model)
         if agree and self._sampling is not None:
             self._sampling = agreed_sampling_state(self._sampling)
-        restore_(model, keep_lean=True)
+        restore_(model, keep_lean=self.plan is None)
         self._converted = False
 
     def _check_resumed(self, state: TrainerState, model: nn.Module) -> None:

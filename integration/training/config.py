@@ -189,7 +189,7 @@ class FinetuneConfig(BaseModel):
 
     @model_validator(mode="after")
     def _plan_alone(self) -> FinetuneConfig:
-        others = ("estimator", "layers", "lora_rank")
+        others = ("estimator", "lean", "layers", "lora_rank")
         given = [name for name in others if getattr(self, name) is not None]
         if self.plan is not None and given:
             raise ValueError(f"plan with {given[0]}={getattr(self, given[0])!r}: a plan says it of every block")

@@ -112,5 +112,5 @@ def test_the_callback_comes_back_from_its_state() -> None:
     callback = WtacrsCallback(plan=PLAN)
     again = WtacrsCallback(**callback.state()["args"])
     assert again.plan == PLAN
-    with pytest.raises(InputError, match="plan: with it estimator and layers must be None"):
+    with pytest.raises(InputError, match="plan: with it estimator, layers and lean must be left out"):
         WtacrsCallback("crs(budget=0.5)", plan=PLAN)
