@@ -97,9 +97,7 @@ def committed_tables(root: Path = Path()) -> list[NumberTable]:
         experiment_numbers(committed(root / FOLDER)),
         masks_numbers(cast(MasksResult, load_result(root / MASKS))),
         front_numbers(cast(FrontResult, load_result(root / FRONT))),
-        simulation_numbers(
-            [cast(SimulationResult, load_result(path)) for path in sorted((root / GALLERY).glob(SIMULATED))]
-        ),
+        simulation_numbers([cast(SimulationResult, result) for result in simulated]),
     ]
 
 

@@ -64,7 +64,7 @@ class Leaf:
     """A tensor that something else keeps, or that the recipe owns."""
 
     def __init__(self, tensor: Tensor, *, owned: bool) -> None:
-        tensor = tensor.detach() if owned else tensor
+        tensor = tensor.detach() if owned and tensor.requires_grad else tensor
         self.owned = tensor if owned else None
         self._tensor = TensorWeakRef(tensor)
         self._version = tensor._version
