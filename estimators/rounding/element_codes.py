@@ -40,6 +40,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -357,7 +358,8 @@ def numbers_of_pieces(count: int, device: torch.device, generator: torch.Generat
     first = dither(min(count, size), device, generator)
     if count <= size:
         return lambda asked: first[:asked]
-    moves = iter([0, *dither(-(-count // size) - 1, device, generator).tolist()])
+    others = dither(-(-count // size) - 1, device, generator)
+    moves = chain([first.new_zeros(1)], others.split(1))  # tensors, for those without values
     return lambda asked: first[:asked] + next(moves)
 
 

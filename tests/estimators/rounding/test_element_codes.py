@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from wtacrs.estimators import InputError
 from wtacrs.estimators.rounding import element_codes
@@ -249,6 +250,18 @@ def test_numbers_of_pieces_are_moved_around_the_circle(
     moves = [(other.int() - first[: len(other)].int()) % 2**16 for other in others]
     assert all(len(move.unique()) == 1 for move in moves)
     assert len({int(move[0]) for move in moves}) == 3
+
+
+@BITS
+def test_tensors_without_values_of_several_pieces_have_codes(bits: int) -> None:
+    grid = derivative_grid(0.0, 1.0, bits)
+    elements = 3 * element_codes._PIECE + 7
+    with FakeTensorMode():
+        x = torch.empty(elements)
+        assert encode(x, grid, None).shape == (code_bytes(elements, bits),)
+        kept = group_codes(x, bits, None)
+        assert sum(t.numel() * t.element_size() for t in kept) == code_bytes(elements, bits, grouped=True)
+        assert group_values(kept, bits, x).shape == x.shape
 
 
 def test_bad_input_is_refused(unchecked: None) -> None:
