@@ -18,14 +18,20 @@ and for a linear layer below, dW = dXᵀ X with rows x_i, `E‖dW − E dW‖² 
 
 **Levels.** For f' between known bounds the grid is fixed (`DerivativeGrid`), with no scale to store. 0 and 1 are
 levels: elements that are saturated or pass have no variance. The 2^bits − 1 steps are shared between [0, 1] and the
-two tails in proportion to their lengths, tails rounded up. For GELU of normal numbers with standard deviation 0.5, 1, 2
-and 4, four bits then have 1.10, 0.94, 0.69 and 0.36 times the variance of an even grid between the bounds; the best 16
-levels for each of these laws (dynamic programming) have 0.98, 0.93, 0.67 and 0.35. Other values have a step and a zero
-per group of 64 (`group_codes`), the step in bf16, rounded up.
+two tails in proportion to their lengths, tails rounded up. Where the steps then differ by less than a tenth, as in
+eight bits, all are as long as the inner ones, and a level is one sum and one product. For GELU of normal numbers with
+standard deviation 0.5, 1, 2 and 4, four bits then have 1.10, 0.94, 0.69 and 0.36 times the variance of an even grid
+between the bounds; the best 16 levels for each of these laws (dynamic programming) have 0.98, 0.93, 0.67 and 0.35.
+Other values have a step and a zero per group of 64 (`group_codes`), the step in bf16, rounded up.
 
-**Randomness.** An element is rounded up where its fraction is above a 16-bit number of the generator, so that the mean
-is the value to 2⁻¹⁶ of a step, less than fp32 resolves of a number around 1 in eight bits. Dither of 64-bit words costs a
-third of uniform floats. Source of the idea for activations: ActNN (Chen et al., ICML 2021, arXiv 2104.14129).
+**Randomness.** An element is rounded up where its fraction is above a 16-bit number of the generator, so that the
+mean is the value to 2⁻¹⁶ of a step, less than fp32 resolves of a number around 1 in eight bits. On a CPU elements
+come in pieces: element j of piece i has the number `u_ij = c_j + r_i` mod 2¹⁶, with c and r independent and uniform,
+r_0 = 0. **Any two elements then have independent numbers**, each uniform: those of one piece are c_j and c_k, each
+moved by the same r_i; those of two pieces i < l are c_j + r_i and c_k + r_l, and as r_l is uniform and independent of
+c_j, c_k and r_i, the second is uniform whatever the first is. Mean and variance of every linear function of the
+codes, so all formulas above, need no more than that; only moments beyond the second know of it. Source of the idea
+for activations: ActNN (Chen et al., ICML 2021, arXiv 2104.14129).
 
 **Bytes.** n · bits/8; in groups 3/64 more per number.
 """
@@ -34,6 +40,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -50,7 +57,9 @@ CODE_BITS = (8, 4)
 GROUP = 64
 """Numbers that share a step."""
 _DITHER = 2.0**-16
-_PIECE = 2**17
+_PIECE = 2**16
+_EVEN = 0.9
+"""Tails with steps that are longer than this share of the inner steps get these."""
 
 ElementWise = Callable[..., Tensor]
 Dither = Callable[[int], Int16[Tensor, " count"]]
@@ -75,14 +84,30 @@ class DerivativeGrid(NamedTuple):
 
     def places(self, values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Where values lie among the levels 0, 1, 2, …, as a new tensor: v = level(⌊p⌋) + frac(p) · step."""
+        return self.moved_places(values, 0.0)
+
+    def moved_places(self, values: Float[Tensor, "*shape"], by: float) -> Float[Tensor, "*shape"]:
+        """`places + by`."""
+        first = torch.scalar_tensor(self.below + by, dtype=values.dtype, device=values.device)
+        if self.is_even:
+            return torch.add(first, values, alpha=self.inside)
         inner = values.clamp(0.0, 1.0)
-        return values.sub(inner).mul_(1.0 / self.tail).add_(inner, alpha=self.inside).add_(self.below)
+        outer = values - inner
+        return torch.add(first, inner, alpha=self.inside, out=inner).add_(outer, alpha=1.0 / self.tail)
 
     def values(self, codes: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """The levels of codes, which are overwritten."""
         codes.sub_(self.below)
+        if self.is_even:
+            return codes.div_(self.inside)
         inner = codes.clamp(0.0, self.inside)
-        return codes.sub_(inner).mul_(self.tail).add_(inner, alpha=1.0 / self.inside)
+        codes.sub_(inner)
+        return inner.div_(self.inside).add_(codes, alpha=self.tail)
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all steps are equal."""
+        return self.tail == 1.0 / self.inside
 
     @property
     def levels(self) -> Float64[Tensor, " levels"]:
@@ -112,8 +137,9 @@ def derivative_grid(low: float, high: float, bits: int) -> DerivativeGrid:
     inside = top - below - above
     if inside < 1:
         raise InputError(f"low={low!r}, high={high!r}: {bits} bits leave no step between 0 and 1")
-    tail = max((length / steps for length, steps in ((-low, below), (high - 1.0, above)) if steps), default=1.0)
-    return DerivativeGrid(bits, below, inside, above, tail)
+    step = 1.0 / inside
+    tail = max((length / steps for length, steps in ((-low, below), (high - 1.0, above)) if steps), default=step)
+    return DerivativeGrid(bits, below, inside, above, step if _EVEN * step < tail <= step else tail)
 
 
 def encode(
@@ -139,18 +165,21 @@ def encode(
     >>> decode(encode(x, grid, torch.Generator()), grid, x)
     tensor([0., 1., 1.])
     """
-    return encode_dithered(x, grid, lambda count: dither(count, x.device, generator), of=of)
+    return encode_dithered(x, grid, numbers_of_pieces(x.numel(), x.device, generator), of=of)
 
 
 def encode_dithered(
     x: Float[Tensor, "*shape"], grid: DerivativeGrid, numbers: Dither, *, of: ElementWise | None = None
 ) -> UInt8[Tensor, " bytes"]:
-    """`encode` by given numbers: `numbers(count)` are the next ones, each uniform over all that 16 bits can say."""
+    """`encode` by given numbers: `numbers(count)` are the next ones, each uniform over all that 16 bits can say.
+
+    They are asked for piece by piece, and not written to.
+    """
     flat = x.reshape(-1)
     codes = torch.empty(code_bytes(flat.numel(), grid.bits), dtype=torch.uint8, device=x.device)
     for first, last in _pieces(flat):
         values = flat[first:last].to(working_dtype(x.dtype))
-        places = grid.places(values if of is None else of(values))
+        places = grid.moved_places(values if of is None else of(values), _middle(grid.bits))
         _write(codes, first, _dithered(places, numbers(last - first), grid.bits), grid.bits)
     return codes
 
@@ -169,9 +198,8 @@ def decode(
     flat = like.reshape(-1)
     found = torch.empty_like(flat)
     for first, last in _pieces(flat):
-        piece = _read(codes, first, found[first:last], grid.bits)
-        levels = grid.values(piece)
-        found[first:last] = levels.mul_(flat[first:last]) if times else levels
+        levels = grid.values(_read(codes, first, found[first:last], grid.bits))
+        _put(found[first:last], levels, flat[first:last] if times else None)
     return found.view(like.shape)
 
 
@@ -245,7 +273,9 @@ def group_codes(
     Raises:
         InputError: on other bits.
     """
-    return group_codes_dithered(x, bits, lambda count: dither(count, x.device, generator), of=of, beside=beside)
+    whole = -(-x.numel() // GROUP) * GROUP
+    numbers = numbers_of_pieces(whole, x.device, generator)
+    return group_codes_dithered(x, bits, numbers, of=of, beside=beside)
 
 
 def group_codes_dithered(
@@ -269,8 +299,7 @@ def group_codes_dithered(
         if of is not None:
             values = of(values) if others is None else of(values, others[first:last].to(dtype))
         values, step, zero = _grouped(values, bits, steps.dtype)
-        divisor = torch.where(step > 0, step.to(dtype), 1.0)[:, None]
-        places = values.div(divisor).add_(zero[:, None]).view(-1)
+        places = values.div(step.to(dtype)[:, None]).add_((zero + _middle(bits))[:, None]).view(-1)
         _write(codes, first, _dithered(places, numbers(len(places)), bits), bits)
         at = slice(first // GROUP, first // GROUP + len(step))
         steps[at], zeros[at] = step, zero
@@ -289,8 +318,7 @@ def group_values(
         whole = torch.empty(len(steps) * GROUP, dtype=like.dtype, device=like.device)
         values = _read(kept.codes, first, whole, bits).view(-1, GROUP)
         values.sub_(zeros.to(values.dtype)[:, None]).mul_(steps.to(values.dtype)[:, None])
-        levels = values.view(-1)[: last - first]
-        found[first:last] = levels.mul_(flat[first:last]) if times else levels
+        _put(found[first:last], values.view(-1)[: last - first], flat[first:last] if times else None)
     return found.view(like.shape)
 
 
@@ -300,7 +328,7 @@ def group_variance(values: Float[Tensor, "*shape"], bits: int) -> Float64[Tensor
     wide = values.reshape(-1).to(working_dtype(values.dtype))
     groups, steps, _ = _grouped(wide, bits, torch.float64 if precise else torch.bfloat16)
     step = steps.double()[:, None]
-    place = groups.double() / torch.where(step > 0, step, 1.0)
+    place = groups.double() / step
     fraction = place - place.floor()
     found = step.square() * fraction * (1.0 - fraction)
     return found.view(-1)[: values.numel()].view(values.shape)
@@ -324,6 +352,17 @@ def dither(count: int, device: torch.device, generator: torch.Generator | None) 
     return words.random_(-(2**63), None, generator=generator).view(torch.int16)[:count]
 
 
+def numbers_of_pieces(count: int, device: torch.device, generator: torch.Generator | None) -> Dither:
+    """The numbers of pieces of so many elements, one after the other: any two are independent."""
+    size = _PIECE if device.type == "cpu" else max(count, 1)
+    first = dither(min(count, size), device, generator)
+    if count <= size:
+        return lambda asked: first[:asked]
+    others = dither(-(-count // size) - 1, device, generator)
+    moves = chain([first.new_zeros(1)], others.split(1))  # tensors, for those without values
+    return lambda asked: first[:asked] + next(moves)
+
+
 def _check_bits(bits: object) -> None:
     if isinstance(bits, bool) or not isinstance(bits, int) or bits not in CODE_BITS:
         raise InputError(f"bits={bits!r} must be {' or '.join(map(str, CODE_BITS))}")
@@ -337,17 +376,24 @@ def _pieces(flat: Float[Tensor, " n"]) -> Iterator[tuple[int, int]]:
         yield first, min(first + size, count)
 
 
-def _dithered(places: Float[Tensor, " n"], numbers: Int16[Tensor, " n"], bits: int) -> Float[Tensor, " n"]:
-    """⌊p + u⌋ for u = (number + 2¹⁵) / 2¹⁶, in place.
+def _middle(bits: int) -> float:
+    """What makes a number of 16 bits, divided by 2¹⁶, one of [0, 1).
 
     In four bits half a number more makes the mean of u exactly ½. Numbers above 127 have no place for that in fp32.
     """
-    middle = 0.5 + (0.5 * _DITHER if bits < 8 else 0.0)
-    places.add_(numbers.to(places.dtype), alpha=_DITHER).add_(middle)
-    return places.clamp_(0.0, 2**bits - 1).floor_()
+    return 0.5 + (0.5 * _DITHER if bits < 8 else 0.0)
 
 
-def _write(codes: UInt8[Tensor, " bytes"], first: int, piece: Float[Tensor, " n"], bits: int) -> None:
+def _dithered(places: Float[Tensor, " n"], numbers: Int16[Tensor, " n"], bits: int) -> UInt8[Tensor, " n"]:
+    """⌊p + u⌋ for u = number / 2¹⁶ + middle, given p + middle, which is overwritten.
+
+    By way of int16, which a CPU converts to and from five times as fast as to bytes.
+    """
+    places.add_(numbers.to(places.dtype), alpha=_DITHER)
+    return places.to(torch.int16).clamp_(0, 2**bits - 1).to(torch.uint8)
+
+
+def _write(codes: UInt8[Tensor, " bytes"], first: int, piece: UInt8[Tensor, " n"], bits: int) -> None:
     """Put the codes of a piece in their place; in four bits its halves share bytes."""
     if bits == 4:
         half = (len(piece) + 1) // 2
@@ -355,6 +401,16 @@ def _write(codes: UInt8[Tensor, " bytes"], first: int, piece: Float[Tensor, " n"
         piece[: len(upper)].add_(upper, alpha=16)
     start = first * bits // 8
     codes[start : start + len(piece)] = piece
+
+
+def _put(found: Float[Tensor, " n"], levels: Float[Tensor, " n"], factors: Float[Tensor, " n"] | None) -> None:
+    """Write levels, or their products with factors of the dtype of `found`."""
+    if factors is None:
+        found.copy_(levels)
+    elif found.dtype == levels.dtype:
+        torch.mul(levels, factors, out=found)
+    else:
+        found.copy_(levels.mul_(factors))
 
 
 def _read(codes: UInt8[Tensor, " bytes"], first: int, like: Float[Tensor, " n"], bits: int) -> Float[Tensor, " n"]:
@@ -377,9 +433,7 @@ def _grouped(
 ) -> tuple[Float[Tensor, "groups 64"], Float[Tensor, " groups"], Float[Tensor, " groups"]]:
     """Values in groups, zeros at the end of the last one, the step of each in a dtype, and the place of 0."""
     groups = torch.nn.functional.pad(values, (0, -values.numel() % GROUP)).view(-1, GROUP)
-    least, largest = groups.aminmax(dim=1)
-    least, largest = least.clamp(max=0.0), largest.clamp(min=0.0)
-    steps = (largest - least) / (2**bits - 2)
+    least, largest = groups.amin(1).clamp_(max=0.0), groups.amax(1).clamp_(min=0.0)  # faster than aminmax
+    steps = largest.sub_(least).div_(2**bits - 2).clamp_(min=torch.finfo(dtype).tiny)  # of zeros, not 0
     steps = steps if dtype == torch.float64 else round_up(steps)
-    wide = steps.to(least.dtype)
-    return groups, steps, torch.where(wide > 0, -least / wide, 0.0).ceil()
+    return groups, steps, least.neg_().div_(steps.to(least.dtype)).ceil_()

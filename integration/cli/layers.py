@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from wtacrs.estimators import InputError
 from wtacrs.integration.cli.app import app, console
 from wtacrs.integration.cli.options import (
     BatchSizeOption,
@@ -31,19 +32,36 @@ def layers(
         int | None, typer.Option(help="With adapters of this rank (LoRA), as `wtacrs finetune` trains them.")
     ] = None,
     only: LayersOption = None,
+    lean: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORDS",
+            help="Show instead what `lean_` makes of every module with these options, what stays stock, and why: "
+            "neighbours, attention, head and so on, as for `wtacrs finetune`.",
+        ),
+    ] = None,
     task: TaskOption = "docstrings",
     data: DataOption = None,
     batch_size: BatchSizeOption = 32,
     max_length: MaxLengthOption = 128,
     seed: SeedOption = 0,
 ) -> None:
-    """Show which layers of a model are estimated, which stay exact, and why.
+    """Show which layers of a model are estimated, which stay exact, and why; or, with --lean, what keeps less.
 
-    Runs one batch through the model, to find layers that are never called or get few numbers.
+    Runs one batch through the model, to find layers that are never called or get few numbers; with --lean none.
     """
-    from wtacrs.integration.studies.layers import coverage_study
+    from wtacrs.integration.studies.layers import coverage_study, lean_study
     from wtacrs.integration.tables.layers import coverage_table
+    from wtacrs.integration.tables.lean_layers import lean_table
 
+    if lean is not None:
+        if only:
+            raise InputError("--layers chooses layers that are estimated; --lean looks at all modules")
+        for name, parts in lean_study(
+            model or [], lean, task, data, lora=lora_rank, batch_size=batch_size, max_length=max_length, seed=seed
+        ):
+            console.print(lean_table(name, parts))
+        return
     for title, found in coverage_study(
         model or [],
         task,

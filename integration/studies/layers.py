@@ -1,4 +1,4 @@
-"""Models opened by name and looked at: which of their layers are estimated."""
+"""Models opened by name and looked at: which of their layers are estimated, and what `lean_` makes of them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import warnings
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor, nn
 
 from wtacrs.estimators import InputError, WtacrsWarning
 from wtacrs.integration.layers.convert import conversion_ahead
+from wtacrs.integration.layers.lean.options import LeanOptions
 from wtacrs.integration.layers.linear_layers import filter_of
 from wtacrs.integration.measure.coverage import Coverage, coverage
+from wtacrs.integration.measure.lean_coverage import LeanCoverage, lean_coverage
 from wtacrs.integration.models.loading import is_text_to_text, model_name, task_tokenizer
 from wtacrs.integration.models.lora import add_lora, require_peft
 from wtacrs.integration.models.opening import check_model, open_model
@@ -18,6 +23,20 @@ from wtacrs.integration.models.small_models import NEW_MODELS
 from wtacrs.integration.tasks.batches import require_examples, task_batches
 from wtacrs.integration.tasks.loading import load_task
 from wtacrs.validation.seeds import checked_seed
+
+
+class Opened(NamedTuple):
+    """A model and one batch of a task.
+
+    Attributes:
+        title: its name.
+        model: itself, with adapters if they were asked for.
+        batch: keyword arguments of a forward pass.
+    """
+
+    title: str
+    model: nn.Module
+    batch: dict[str, Tensor]
 
 
 def coverage_study(
@@ -46,6 +65,59 @@ def coverage_study(
     Raises:
         InputError: on anything that cannot be loaded or used.
     """
+    for title, model, batch in _opened(
+        models, task_name, data, lora=lora, batch_size=batch_size, max_length=max_length, seed=seed
+    ):
+        chosen = filter_of(model, layers)
+        warning = conversion_ahead(model, chosen).warning
+        if warning is not None:
+            warnings.warn(f"{title}: {warning}", WtacrsWarning, stacklevel=2)
+        yield title, coverage(model, batch, filter_fn=chosen)
+
+
+def lean_study(
+    models: Sequence[str],
+    lean: str,
+    task_name: str,
+    data: Path | None,
+    *,
+    lora: int | None,
+    batch_size: int,
+    max_length: int,
+    seed: int,
+) -> Iterator[tuple[str, list[LeanCoverage]]]:
+    """A model's name and what `lean_` would do with it, one model after the other.
+
+    Args:
+        models: as in `coverage_study`, as all others below.
+        lean: words of `LeanOptions`.
+        task_name: decides the heads.
+        data: as in `load_task`.
+        lora: rank of adapters.
+        batch_size: examples.
+        max_length: tokens of the longest input.
+        seed: of weights.
+
+    Raises:
+        InputError: as `coverage_study`, and on unknown words.
+    """
+    options = LeanOptions.parse(lean, "--lean")
+    for title, model, _ in _opened(
+        models, task_name, data, lora=lora, batch_size=batch_size, max_length=max_length, seed=seed
+    ):
+        yield title, lean_coverage(model, options)
+
+
+def _opened(
+    models: Sequence[str],
+    task_name: str,
+    data: Path | None,
+    *,
+    lora: int | None,
+    batch_size: int,
+    max_length: int,
+    seed: int,
+) -> Iterator[Opened]:
     seed = checked_seed(seed)
     chosen: list[str | None] = list(models) if models else [None, *NEW_MODELS]
     for name in chosen:
@@ -64,9 +136,4 @@ def coverage_study(
         title = model_name(model)
         options = {"batches": 1, "batch_size": batch_size, "max_length": max_length, "seed": seed}
         (batch,) = task_batches(task, tokenizer, text_to_text=is_text_to_text(model), **options)
-        adapted = model if lora is None else add_lora(model, lora, seed=seed)
-        chosen_layers = filter_of(adapted, layers)
-        warning = conversion_ahead(adapted, chosen_layers).warning
-        if warning is not None:
-            warnings.warn(f"{title}: {warning}", WtacrsWarning, stacklevel=2)
-        yield title, coverage(adapted, batch, filter_fn=chosen_layers)
+        yield Opened(title, model if lora is None else add_lora(model, lora, seed=seed), batch)

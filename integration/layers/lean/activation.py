@@ -135,10 +135,12 @@ class Terms(NamedTuple):
     gates: bool
     codes: Codes | None = None
 
-    def describe(self) -> str:
-        """In a few words."""
+    def describe(self, bits: int | None = None) -> str:
+        """In a few words; `bits` are those of codes that it does not have yet."""
+        bits = self.codes.bits if self.codes else bits
+        coded = bits is not None and ACTIVATIONS[self.name].keeps_input
         gated = ", gated" if self.gates else ""
-        return f"{self.name}{gated}" + (f", {self.codes.bits}-bit codes where they are less" if self.codes else "")
+        return f"{self.name}{gated}" + (f", {bits}-bit codes where they are less" if coded else "")
 
 
 class LeanActivation(LeanModule):

@@ -270,26 +270,40 @@ def set_lean_attention(
     if mode not in get_args(AttentionMode):
         raise InputError(f"mode={mode!r} must be {' or '.join(get_args(AttentionMode))}")
     model = unwrapped(model)
-    reasons = {}
-    lean = set()
-    for name, part in _models(model):
-        stock = _stock_of(part)
-        reason = _reason(part, stock)
-        if reason is None:
-            part.config._attn_implementation_internal = _Way(cast(Stock, stock), mode, quick).name
-            lean.add(id(part.config))
-        else:
-            reasons[name] = reason
-    known = {id(part.config) for _, part in _models(model)}
+    lean, reasons = attention_ahead(model)
+    for part in lean.values():
+        stock = cast(Stock, _stock_of(part))
+        part.config._attn_implementation_internal = _Way(stock, mode, quick).name
+    configs = {id(part.config) for part in lean.values()}
     for name, module in model.named_modules():
-        config = getattr(module, "config", None)
-        if hasattr(config, "_attn_implementation") and id(config) not in known:
-            reasons[name] = f"the config of this {type(module).__name__} belongs to no model of transformers"
-        if id(config) in lean and is_attention(module):
+        if id(getattr(module, "config", None)) in configs and is_attention(module):
             left_out = filter_fn is not None and not filter_fn(module, name)
             module.__dict__[_MODE] = "stock" if left_out else mode
             reasons |= {name: "left out by the filter"} if left_out else {}
     return reasons
+
+
+def attention_ahead(model: nn.Module) -> tuple[dict[str, PreTrainedModel], dict[str, str]]:
+    """What `set_lean_attention` would do without a filter; nothing is changed.
+
+    Returns:
+        Models within whose attention can be lean, by name, and the name of all others, or of an attention layer → why it
+        stays stock.
+    """
+    model = unwrapped(model)
+    lean, reasons, known = {}, {}, set()
+    for name, part in _models(model):
+        known.add(id(part.config))
+        reason = _reason(part, _stock_of(part))
+        if reason is None:
+            lean[name] = part
+        else:
+            reasons[name] = reason
+    for name, module in model.named_modules():
+        config = getattr(module, "config", None)
+        if hasattr(config, "_attn_implementation") and id(config) not in known:
+            reasons[name] = f"the config of this {type(module).__name__} belongs to no model of transformers"
+    return lean, reasons
 
 
 def restore_attention(model: nn.Module) -> list[str]:

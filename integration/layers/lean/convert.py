@@ -18,7 +18,7 @@ from wtacrs.integration.layers.lean.classes import LeanModule, make_lean, make_u
 from wtacrs.integration.layers.lean.codes import Codes
 from wtacrs.integration.layers.lean.dropout import LeanDropout
 from wtacrs.integration.layers.lean.embedding import LeanEmbedding, unfit_embedding
-from wtacrs.integration.layers.lean.head import LeanHead, output_layers, set_lean_head, stays_stock
+from wtacrs.integration.layers.lean.head import LeanHead, heads_ahead, output_layers, set_lean_head, stays_stock
 from wtacrs.integration.layers.lean.linear import LeanConv1D, LeanLinear
 from wtacrs.integration.layers.lean.norm import LeanLayerNorm, LeanRMSNorm
 from wtacrs.integration.layers.lean.options import AttentionMode, Bits, DropoutMode, HeadMode, LeanOptions
@@ -32,6 +32,7 @@ LeanFilter = Callable[[nn.Module, str], bool]
 """Called with a module and its name; False leaves it as it is."""
 
 
+_OUTPUT_LAYER = "output layer, with its loss by pieces of rows"
 _OptionsOf = Callable[[nn.Module, str], LeanOptions | None]
 
 
@@ -195,6 +196,34 @@ def _lean(
 ) -> LeanConversion:
     """Convert each module by its own options, of which None leaves it stock, and the head by `whole`."""
     attention, head = whole.attention, whole.head
+    found, stays, bits = _asked(model, options_of, whole)
+    if not any(not is_linear_layer(module) and what.mixin is not LeanEmbedding for module, what in found.values()):
+        raise InputError(
+            f"model={type(model).__name__} has no norm, dropout or activation that can keep less"
+            + "".join(f"; {name}: {reason}" for name, reason in [*stays.items()][:1])
+        )
+    _undo(model.modules())
+    heads = None if head is None else set_lean_head(model, mode=head)
+    parts = None if attention is None else _lean_attention(model, whole, options_of)
+    for name, (module, _) in found.items():
+        if own_class(module) is LeanHead:
+            found[name] = module, _Found(LeanLinear, _OUTPUT_LAYER)
+    _add_codes(model, found, bits)
+    for module, what in found.values():
+        if isinstance(module, EstimatedWeightGrad):
+            module.lean = True
+        elif own_class(module) is not LeanHead:
+            assert what.mixin is not None
+            make_lean(module, what.mixin, what.terms)
+    remove_unused_context(model)
+    names = {name: what.what for name, (_, what) in found.items()}
+    return LeanConversion(names, stays, attention=parts, head=heads)
+
+
+def _asked(
+    model: nn.Module, options_of: _OptionsOf, whole: LeanOptions
+) -> tuple[dict[str, tuple[nn.Module, _Found]], dict[str, str], dict[str, Bits | None]]:
+    """What can be lean, what stays stock and why, and the bits of what can; nothing is changed."""
     gates, tied = _gating(model.modules()), _output_weights(model, whole)
     found: dict[str, tuple[nn.Module, _Found]] = {}
     stays: dict[str, str] = {}
@@ -212,27 +241,37 @@ def _lean(
         else:
             found[name] = module, what
             bits[name] = its_own.bits
-    if not any(not is_linear_layer(module) and what.mixin is not LeanEmbedding for module, what in found.values()):
-        raise InputError(
-            f"model={type(model).__name__} has no norm, dropout or activation that can keep less"
-            + "".join(f"; {name}: {reason}" for name, reason in [*stays.items()][:1])
-        )
-    _undo(model.modules())
-    heads = None if head is None else set_lean_head(model, mode=head)
-    parts = None if attention is None else _lean_attention(model, whole, options_of)
-    for name, (module, _) in found.items():
-        if own_class(module) is LeanHead:
-            found[name] = module, _Found(LeanLinear, "output layer, with its loss by pieces of rows")
-    _add_codes(model, found, bits)
-    for module, what in found.values():
-        if isinstance(module, EstimatedWeightGrad):
-            module.lean = True
-        elif own_class(module) is not LeanHead:
-            assert what.mixin is not None
-            make_lean(module, what.mixin, what.terms)
-    remove_unused_context(model)
-    names = {name: what.what for name, (_, what) in found.items()}
-    return LeanConversion(names, stays, attention=parts, head=heads)
+    return found, stays, bits
+
+
+def lean_ahead(model: nn.Module, options: LeanOptions) -> LeanConversion:
+    """What `lean_` would do with these options, and would leave as it is; nothing is changed.
+
+    Args:
+        model: as in `lean_`, lean or not.
+        options: of `lean_`.
+
+    Returns:
+        What `lean_` returns; empty for a model in which it finds nothing.
+    """
+
+    def options_of(_module: nn.Module, _name: str) -> LeanOptions:
+        return options
+
+    model = unwrapped(model)
+    found, stays, _ = _asked(model, options_of, options)
+    heads, stock_heads = heads_ahead(model, undone=True)
+    names = {}
+    for name, (module, what) in found.items():
+        described = what.terms.describe(options.bits) if isinstance(what.terms, Terms) else what.what
+        is_head = own_class(module) is LeanHead or (options.head is not None and name in heads)
+        names[name] = _OUTPUT_LAYER if is_head else described
+    parts = None
+    if options.attention is not None:
+        from wtacrs.integration.layers.lean.attention import attention_ahead  # needs transformers
+
+        parts = attention_ahead(model)[1]
+    return LeanConversion(names, stays, attention=parts, head=None if options.head is None else stock_heads)
 
 
 def _add_codes(
@@ -360,7 +399,7 @@ def _linear(module: nn.Module) -> _Found:
         return (
             _Found(None, reason) if reason else _Found(LeanLinear, "linear layer, exact where it does not sample")
         )
-    kind = stock_class(module)
+    kind = nn.Linear if own_class(module) is LeanHead else stock_class(module)
     if kind not in (nn.Linear, conv1d_class()):
         return _Found(None, "a subclass of a linear layer, whose own forward would be lost")
     if reason:

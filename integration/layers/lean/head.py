@@ -27,6 +27,7 @@ from wtacrs.integration.layers.dynamic_classes import is_parametrized, own_class
 from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad, make_stock
 from wtacrs.integration.layers.lean.cross_entropy import Mode, check_mode, linear_cross_entropy, working_dtype
 from wtacrs.integration.layers.lean.deferred_logits import Defer, Deferred, DeferredLogits, Source, versions_of
+from wtacrs.integration.layers.lean.linear import LeanLinear
 from wtacrs.integration.parallel.wrappers import unwrapped
 
 
@@ -126,15 +127,8 @@ def set_lean_head(
     if design is not None and not isinstance(design, RowEstimator):
         raise InputError(f"estimator={estimator!r}: the output layer is computed by rows; choose a row design")
     model = unwrapped(model)
-    heads = output_layers(model)
-    if not heads:
-        return {"": f"{type(model).__name__} has no output layer by get_output_embeddings"}
-    reasons = {}
+    heads, reasons = heads_ahead(model)
     for name, head in heads.items():
-        reason = stays_stock(head)
-        if reason is not None:
-            reasons[name] = reason
-            continue
         its_own = design or getattr(head, "estimator", None)
         if isinstance(head, EstimatedWeightGrad):
             make_stock(head)
@@ -176,6 +170,24 @@ def output_layers(model: nn.Module) -> dict[str, nn.Module]:
         if isinstance(head, nn.Module) and head in names:
             found[names[head]] = head
     return found
+
+
+def heads_ahead(model: nn.Module, *, undone: bool = False) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """What `set_lean_head` would do; nothing is changed.
+
+    Args:
+        model: as there.
+        undone: whether other lean classes of linear layers are to be taken away before.
+
+    Returns:
+        Output layers that can be lean, by name, and the name of all others → why they stay stock.
+    """
+    heads = output_layers(model)
+    if not heads:
+        return {}, {"": f"{type(model).__name__} has no output layer by get_output_embeddings"}
+    asked = {name: head for name, head in heads.items() if not (undone and isinstance(head, LeanLinear))}
+    reasons = {name: reason for name, head in asked.items() if (reason := stays_stock(head)) is not None}
+    return {name: head for name, head in heads.items() if name not in reasons}, reasons
 
 
 def stays_stock(head: nn.Module) -> str | None:

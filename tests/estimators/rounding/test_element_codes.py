@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import product
 
 import pytest
 import torch
@@ -11,12 +12,14 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from wtacrs.estimators import InputError
 from wtacrs.estimators.rounding import element_codes
 from wtacrs.estimators.rounding.derivative_bounds import DERIVATIVE_BOUNDS
 from wtacrs.estimators.rounding.element_codes import (
     GROUP,
+    DerivativeGrid,
     GroupCodes,
     code_bytes,
     decode,
@@ -28,6 +31,7 @@ from wtacrs.estimators.rounding.element_codes import (
     group_codes_dithered,
     group_values,
     group_variance,
+    numbers_of_pieces,
     variance,
     variance_of_dw_below,
     variance_of_dx,
@@ -78,6 +82,12 @@ def test_levels_reach_from_bound_to_bound_and_hold_0_and_1(name: str, bits: int)
     assert float(levels[0]) <= low + 1e-15
     assert float(levels[-1]) >= high - 1e-15
     assert {0.0, 1.0} <= {float(level) for level in levels}
+
+
+def test_eight_bits_have_even_steps_and_four_have_not() -> None:
+    for bounds in (DERIVATIVE_BOUNDS["GELU"], DERIVATIVE_BOUNDS["SiLU"]):
+        assert derivative_grid(*bounds, 8).is_even
+        assert not derivative_grid(*bounds, 4).is_even
 
 
 @BITS
@@ -194,6 +204,64 @@ def test_dither_is_the_generators_and_fits(generator: torch.Generator) -> None:
     assert numbers.shape == (10_001,)
     assert abs(float(numbers.double().mean())) < 2**15 * 8 / math.sqrt(3 * 10_001)
     assert not torch.equal(numbers, dither(10_001, torch.device("cpu"), generator))
+
+
+def of_coarse_numbers(
+    grid: DerivativeGrid, dy: Tensor, moved: list[int], monkeypatch: pytest.MonkeyPatch
+) -> Tensor:
+    """Σ dY q of two pieces of two elements, for every outcome of numbers that are multiples of 2¹²: a subgroup."""
+    monkeypatch.setattr(element_codes, "_PIECE", 2)
+    steps = torch.tensor([3.25, 7.5, 3.25, 9.8125], dtype=torch.float64)
+    values = grid.levels[steps.long()] + (steps % 1.0) * float(grid.levels[4] - grid.levels[3])
+    found = []
+    for one, other, move in product(range(16), range(16), moved):
+        parts = iter([[one, other], [move]])
+        monkeypatch.setattr(
+            element_codes,
+            "dither",
+            lambda *_, parts=parts: ((torch.tensor(next(parts)) - 8) * 2**12).to(torch.int16),
+        )
+        found.append((dy * decode(encode(values, grid, None), grid, values)).sum())
+    draws = torch.stack(found)
+    exact = float((dy * values).sum())
+    law = float(variance_of_dx(dy, values, grid))
+    return torch.stack([draws.mean() - exact, draws.var(correction=0) - law]) / law
+
+
+@BITS
+def test_elements_of_different_pieces_have_the_variance_of_independent_ones(
+    bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = derivative_grid(0.0, 1.0, bits)
+    dy = torch.tensor([1.0, -2.0, 3.0, 0.5], dtype=torch.float64)
+    off = of_coarse_numbers(grid, dy, list(range(16)), monkeypatch)
+    assert float(off.abs().max()) <= 1e-9
+    broken = of_coarse_numbers(grid, dy, [8], monkeypatch)  # numbers of the first piece used again as they are
+    assert float(broken[0].abs()) <= 1e-9
+    assert float(broken[1].abs()) > 0.1
+
+
+def test_numbers_of_pieces_are_moved_around_the_circle(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(element_codes, "_PIECE", 64)
+    numbers = numbers_of_pieces(64 * 3 + 5, torch.device("cpu"), generator)
+    first, *others = [numbers(count) for count in (64, 64, 64, 5)]
+    moves = [(other.int() - first[: len(other)].int()) % 2**16 for other in others]
+    assert all(len(move.unique()) == 1 for move in moves)
+    assert len({int(move[0]) for move in moves}) == 3
+
+
+@BITS
+def test_tensors_without_values_of_several_pieces_have_codes(bits: int) -> None:
+    grid = derivative_grid(0.0, 1.0, bits)
+    elements = 3 * element_codes._PIECE + 7
+    with FakeTensorMode():
+        x = torch.empty(elements)
+        assert encode(x, grid, None).shape == (code_bytes(elements, bits),)
+        kept = group_codes(x, bits, None)
+        assert sum(t.numel() * t.element_size() for t in kept) == code_bytes(elements, bits, grouped=True)
+        assert group_values(kept, bits, x).shape == x.shape
 
 
 def test_bad_input_is_refused(unchecked: None) -> None:
