@@ -50,7 +50,9 @@ def choices_of(estimators: Sequence[str] = ESTIMATORS, lean: Sequence[str] = LEA
     return list(dict.fromkeys(found))
 
 
-def group_of(choice: Choice) -> str:
-    """What a choice has in common with those of other blocks: dropout is of the whole model."""
-    options = LeanOptions() if choice.lean is None else LeanOptions.parse(choice.lean)
-    return str(LeanOptions(dropout=options.dropout))
+def group_of(choice: Choice) -> str | None:
+    """What a choice must have in common with those of other blocks: their dropout, of all that are lean.
+
+    Attention and bits are chosen block by block. Stock neighbours, None, go with any.
+    """
+    return None if choice.lean is None else str(LeanOptions(dropout=LeanOptions.parse(choice.lean).dropout))

@@ -333,7 +333,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
             self._sampling, self.misled = sampling_state(model), misled_layers(model)
         if agree and self._sampling is not None:
             self._sampling = agreed_sampling_state(self._sampling)
-        restore_(model, keep_lean=True)
+        restore_(model, keep_lean=self.plan is None)
         self._converted = False
 
     def _check_resumed(self, state: TrainerState, model: nn.Module) -> None:
