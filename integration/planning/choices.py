@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
+
+from torch import nn
 
 from wtacrs.estimators import make
 from wtacrs.estimators.core.errors import InputError
+from wtacrs.integration.layers.lean.head import restore_head, set_lean_head
 from wtacrs.integration.layers.lean.options import LeanOptions
 from wtacrs.validation.records.plan import STOCK, Choice
 
+Head = Literal["forward", "again"] | None
+"""How the output layer is lean; None for the stock one."""
 BUDGETS: tuple[float, ...] = (0.7, 0.5, 0.3, 0.2, 0.1, 0.05)
 ESTIMATORS: tuple[str, ...] = tuple(f"wta_crs(budget={budget})" for budget in BUDGETS)
 """From many rows to few."""
@@ -56,3 +62,10 @@ def group_of(choice: Choice) -> str | None:
     Attention and bits are chosen block by block. Stock neighbours, None, go with any.
     """
     return None if choice.lean is None else str(LeanOptions(dropout=LeanOptions.parse(choice.lean).dropout))
+
+
+def heads_of(model: nn.Module) -> tuple[Head, ...]:
+    """The choices of the output layer: lean ones where it can be. The model is left as it was, if its head is stock."""
+    reasons = set_lean_head(model)
+    restore_head(model)
+    return (None,) if reasons else (None, "forward", "again")

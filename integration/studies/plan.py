@@ -7,16 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from wtacrs.estimators import InputError
 from wtacrs.figures.plots import plan as plan_figure
-from wtacrs.integration.layers.lean.head import restore_head, set_lean_head
 from wtacrs.integration.layers.planned import load_plan
 from wtacrs.integration.models.loading import is_text_to_text, model_name
 from wtacrs.integration.models.opening import Subject
-from wtacrs.integration.planning.choices import ESTIMATORS, LEAN, choices_of
-from wtacrs.integration.planning.costs import Head, measured_costs
+from wtacrs.integration.planning.choices import ESTIMATORS, LEAN, choices_of, heads_of
+from wtacrs.integration.planning.costs import measured_costs
 from wtacrs.integration.planning.noise import captured_noise, independent_rows_noise
 from wtacrs.integration.planning.solver import Front, Solution, check_ceilings, stock_solution
 from wtacrs.integration.studies.output import device_name, draw_or_remove
@@ -97,7 +96,7 @@ def plan_study(
         choices,
         noise=noise,
         noise_by="closed form" if captured else "independent rows",
-        heads=_heads(model),
+        heads=heads_of(model),
         progress=partial(report, "steps"),
     )
     plan = make_plan(
@@ -202,13 +201,6 @@ def _batches(
     options = {"batches": batches, "batch_size": batch_size, "max_length": max_length, "seed": seed}
     found = task_batches(task, tokenizer, text_to_text=is_text_to_text(model), **options)
     return [{name: tensor.to(device) for name, tensor in batch.items()} for batch in found]
-
-
-def _heads(model: nn.Module) -> tuple[Head, ...]:
-    """The choices of the output layer: lean ones where it can be."""
-    reasons = set_lean_head(model)
-    restore_head(model)
-    return (None,) if reasons else (None, "forward", "again")
 
 
 def _written(plan: Plan, out: Path) -> Plan:
