@@ -18,6 +18,8 @@ Head = Literal["forward", "again"] | None
 BUDGETS: tuple[float, ...] = (0.7, 0.5, 0.3, 0.2, 0.1, 0.05)
 ESTIMATORS: tuple[str, ...] = tuple(f"wta_crs(budget={budget})" for budget in BUDGETS)
 """From many rows to few."""
+FEW_ESTIMATORS: tuple[str, ...] = tuple(f"wta_crs(budget={budget})" for budget in (0.5, 0.3, 0.1))
+"""For simulated costs: lean attention runs hundreds of operators a layer, in as many simulated steps as there are."""
 LEAN: tuple[str, ...] = ("neighbours", "attention", "attention-again")
 """Words of `LeanOptions`."""
 

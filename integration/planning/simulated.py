@@ -155,7 +155,6 @@ def _step(model: nn.Module, shape: Shape, precision: str, rates: Rates) -> _Step
     with without_values(NoValues(all_count=not shifts)), without_cache(model):
         fill_without_values(model)
         batch = example_batch(model, shape)
-        loss_of(model, batch, precision)  # lean modules know from then on who asks them for what
         with ModelledWork(rates) as work:
             timelines = record(
                 blocks_of(model), partial(loss_of, model, batch, precision), LiveMeter(work), ModelledClock(work)

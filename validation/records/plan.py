@@ -197,6 +197,8 @@ class Plan(Result):
         task: whose batches it is made for.
         batch_size: examples of a batch.
         tokens: longest input of the batch.
+        precision: "fp32", or "bf16" for autocast.
+        lora_rank: of adapters that train in place of all weights; None for all weights.
         memory: bytes asked for.
         noise_ceiling: the most noise, over the minibatch's; None where seconds are limited instead.
         time_ceiling: the most seconds, over those of the stock step; None where noise is.
@@ -217,6 +219,8 @@ class Plan(Result):
     task: str
     batch_size: int
     tokens: int
+    precision: Literal["fp32", "bf16"] = "fp32"
+    lora_rank: int | None = None
     memory: int
     noise_ceiling: float | None
     time_ceiling: float | None
