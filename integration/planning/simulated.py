@@ -80,8 +80,8 @@ def simulated_costs(
         noise: from the model, without values, to the noise of a block with a choice.
         noise_by: where it comes from.
         heads: choices of the output layer, the stock one first; None for all that the model can have.
-        precision: "fp32", or "bf16" for autocast.
-        lora_rank: of adapters that train in place of all weights; None for all weights.
+        precision: "fp32"; autocast is refused as yet.
+        lora_rank: None; adapters are refused as yet.
         optimizer_bytes: as in `measured_costs`.
         every_block: simulate all blocks of a stack.
         progress: called with how many steps are done, and how many there are.
@@ -91,6 +91,10 @@ def simulated_costs(
     """
     if precision not in PRECISIONS:
         raise InputError(f"precision={precision!r} must be {' or '.join(map(repr, PRECISIONS))}")
+    if precision != "fp32" or lora_rank is not None:
+        raise InputError(
+            f"precision={precision!r}, lora_rank={lora_rank}: simulated costs are for 'fp32' and all weights"
+        )
     config = config_of(model)
     shape = checked_shape(config, batch_size, length, target_length)
     with torch.device("meta"):

@@ -94,6 +94,11 @@ def plan_study(
     check_folder("out", out)
     if captured == 1 or captured < 0:
         raise InputError(f"captured={captured} must be 0 or at least 2: noise is told from that between batches")
+    if captured and lora_rank is not None:
+        raise InputError(
+            f"captured={captured} with lora_rank={lora_rank} must be 0: adapters begin at zero, "
+            "and half of them have no gradient"
+        )
     if costs is not None:
         return _written(_planned_again(load_plan(costs), limits, report), out)
     precision = _checked_precision(precision)
