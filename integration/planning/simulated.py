@@ -25,12 +25,10 @@ from wtacrs.integration.measure.memory import loss_of, without_cache
 from wtacrs.integration.measure.simulation.step import Shape, checked_shape, example_batch, has_output_embeddings
 from wtacrs.integration.measure.simulation.values import NoValues, fill_without_values, without_values
 from wtacrs.integration.measure.track_memory import bytes_of as bytes_of_tensors
-from wtacrs.integration.models.lora import add_lora
 from wtacrs.integration.models.published_sizes import config_of, model_from
-from wtacrs.integration.planning.choices import heads_of
+from wtacrs.integration.planning.choices import Head, heads_of
 from wtacrs.integration.planning.costs import (
     PRECISIONS,
-    Head,
     Noise,
     Way,
     convert_,
@@ -99,8 +97,6 @@ def simulated_costs(
     shape = checked_shape(config, batch_size, length, target_length)
     with torch.device("meta"):
         made: nn.Module = model_from(config)
-        if lora_rank is not None:
-            made = add_lora(made, lora_rank)  # type: ignore[arg-type]
     blocks = blocks_of(made)
     if not blocks:
         raise InputError(f"model={config.model_type!r} has no repeated blocks, which a plan chooses for")
@@ -160,10 +156,10 @@ def _step(model: nn.Module, shape: Shape, precision: str, rates: Rates) -> _Step
         fill_without_values(model)
         batch = example_batch(model, shape)
         with ModelledWork(rates) as work:
-            timelines = record(
+            sizes, seconds = record(
                 blocks_of(model), partial(loss_of, model, batch, precision), LiveMeter(work), ModelledClock(work)
             )
-        return _Step(*timelines, bytes_of_tensors(batch.values()))
+        return _Step(sizes, seconds, bytes_of_tensors(batch.values()))
 
 
 def _shorten(model: nn.Module, blocks: Mapping[str, nn.Module]) -> dict[str, list[str]]:
