@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from wtacrs.estimators import InputError
 from wtacrs.integration.cli.app import app, console, progress_bar, wrote
 from wtacrs.integration.cli.options import (
     BatchSizeOption,
     DataOption,
     DeviceOption,
+    LoraRankOption,
     MaxLengthOption,
     ModelOption,
     OutOption,
+    PrecisionOption,
     SeedOption,
     TaskOption,
     TokenizerOption,
     device_from,
 )
+
+if TYPE_CHECKING:
+    from wtacrs.validation.records.plan import Rates
 
 
 @app.command()
@@ -41,14 +48,15 @@ def plan(
     estimator: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="SPEC", help="Estimators that blocks may have. Repeatable; default wta_crs at 6 budgets."
+            metavar="SPEC",
+            help="Estimators that blocks may have. Repeatable; default wta_crs at 6 budgets, 3 with --simulate.",
         ),
     ] = None,
     lean: Annotated[
         list[str] | None,
         typer.Option(
             metavar="WORDS",
-            help="How blocks may be lean, as in 'attention'. Repeatable; default neighbours, attention.",
+            help="How blocks may be lean, as in 'attention'. Repeatable; default neighbours, attention, attention-again.",
         ),
     ] = None,
     captured: Annotated[
@@ -58,6 +66,39 @@ def plan(
         Path | None,
         typer.Option(metavar="FILE", help="An earlier plan, whose costs are used again; nothing is measured."),
     ] = None,
+    simulate: Annotated[
+        bool,
+        typer.Option(
+            "--simulate",
+            help="Take no step: bytes from the model's config alone (as `wtacrs simulate`), times from a model of time.",
+        ),
+    ] = False,
+    length: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --simulate: tokens of an input. Default: --max-length."),
+    ] = None,
+    target_length: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="With --simulate: tokens of an answer of an encoder–decoder. Default: as the input."
+        ),
+    ] = None,
+    flops_per_second: Annotated[
+        float | None,
+        typer.Option(
+            help="With --simulate: of matrix products, as in 1e12. Default: as measured on this machine."
+        ),
+    ] = None,
+    bytes_per_second: Annotated[
+        float | None,
+        typer.Option(help="With --simulate: of all other operations. Default: as measured on this machine."),
+    ] = None,
+    captures: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With --simulate: captured layers of the model, for the noise."),
+    ] = None,
+    precision: PrecisionOption = "fp32",
+    lora_rank: LoraRankOption = None,
     task: TaskOption = "docstrings",
     data: DataOption = None,
     model: ModelOption = None,
@@ -70,32 +111,83 @@ def plan(
 ) -> None:
     """Choose for every block whether to sample it, make it lean or checkpoint it, within an amount of memory.
 
-    Measures every choice on a batch of the task, and solves an integer program. `wtacrs finetune --plan` trains by it.
+    Measures every choice on a batch of the task, or simulates it, and solves an integer program. `wtacrs finetune --plan`
+    trains by it.
     """
     from wtacrs.integration.models.opening import Subject
-    from wtacrs.integration.planning.choices import ESTIMATORS, LEAN
-    from wtacrs.integration.studies.plan import Limits, plan_study
+    from wtacrs.integration.planning.choices import ESTIMATORS, FEW_ESTIMATORS, LEAN
+    from wtacrs.integration.studies.plan import Limits, plan_study, simulated_plan_study
     from wtacrs.integration.tables.plan import plan_table
     from wtacrs.validation.records.plan import plan_sentences
     from wtacrs.validation.records.units import bytes_from
 
     ceiling = 1.0 if noise_ceiling is None and time_ceiling is None else noise_ceiling
+    limits = Limits(bytes_from(memory, "--memory"), ceiling, time_ceiling)
+    ways: dict[str, Any] = {
+        "batch_size": batch_size,
+        "estimators": estimator or (FEW_ESTIMATORS if simulate else ESTIMATORS),
+        "lean": lean or LEAN,
+        "precision": precision,
+        "lora_rank": lora_rank,
+    }
+    apart = {
+        "--length": length,
+        "--target-length": target_length,
+        "--flops-per-second": flops_per_second,
+        "--bytes-per-second": bytes_per_second,
+        "--captures": captures,
+    }
+    _check_source(simulate, costs, model, {name: value for name, value in apart.items() if value is not None})
     with progress_bar("plan") as report:
-        result = plan_study(
-            Subject(task, data, model, tokenizer),
-            Limits(bytes_from(memory, "--memory"), ceiling, time_ceiling),
-            out,
-            batch_size=batch_size,
-            max_length=max_length,
-            estimators=estimator or ESTIMATORS,
-            lean=lean or LEAN,
-            captured=captured,
-            costs=costs,
-            device=device_from(device),
-            seed=seed,
-            report=report,
-        )
+        if simulate:
+            assert model is not None
+            result = simulated_plan_study(
+                model,
+                limits,
+                out,
+                length=max_length if length is None else length,
+                target_length=target_length,
+                rates=_rates(flops_per_second, bytes_per_second),
+                captures=captures,
+                report=report,
+                **ways,
+            )
+        else:
+            result = plan_study(
+                Subject(task, data, model, tokenizer),
+                limits,
+                out,
+                max_length=max_length,
+                captured=captured,
+                costs=costs,
+                device=device_from(device),
+                seed=seed,
+                report=report,
+                **ways,
+            )
     console.print(plan_table(result))
     for sentence in plan_sentences(result):
         console.print(sentence, highlight=False, markup=False)
     wrote(out / "plan.json", out / "plan.png")
+
+
+def _check_source(simulate: bool, costs: Path | None, model: str | None, apart: dict[str, object]) -> None:
+    if not simulate and apart:
+        raise InputError(f"{next(iter(apart))} is for --simulate alone")
+    if simulate and costs is not None:
+        raise InputError("--simulate, --costs: one of them says where costs come from")
+    if simulate and model is None:
+        raise InputError("--simulate needs --model: a published size (t5-base …), a folder or a config.json")
+
+
+def _rates(flops: float | None, moved: float | None) -> Rates | None:
+    from wtacrs.validation.records.plan import Rates
+
+    if flops is None and moved is None:
+        return None
+    if flops is None or moved is None:
+        raise InputError("--flops-per-second, --bytes-per-second: give both, or none to measure them")
+    for name, value in (("--flops-per-second", flops), ("--bytes-per-second", moved)):
+        if not 0 < value < math.inf:
+            raise InputError(f"{name}={value} must be a positive number")
+    return Rates(flops=flops, bytes=moved, by="given")

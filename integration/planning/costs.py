@@ -10,9 +10,10 @@ A block may cost otherwise beside others: what several of them read is counted f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from statistics import fmean, median
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +22,8 @@ from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.layers.blocks import blocks_of
 from wtacrs.integration.layers.checkpointed import unchecked_class
 from wtacrs.integration.layers.convert import approximate_, restore_
-from wtacrs.integration.measure.memory import LiveBytes
-from wtacrs.integration.planning.choices import group_of
+from wtacrs.integration.measure.memory import LiveBytes, loss_of, without_cache
+from wtacrs.integration.planning.choices import Head, group_of
 from wtacrs.integration.planning.timeline import Clock, DeviceMeter, LiveMeter, Timeline, record
 from wtacrs.validation.arguments import check_batch
 from wtacrs.validation.records.plan import (
@@ -36,17 +37,17 @@ from wtacrs.validation.records.plan import (
     RestCosts,
 )
 
-Head = Literal["forward", "again"] | None
 Noise = Callable[[str, Choice], float]
 """Of a block with a choice, over the minibatch's variance."""
 Batch = Mapping[str, Tensor]
+PRECISIONS = ("fp32", "bf16")
 
 
-class _Way(NamedTuple):
-    """One step to measure: all blocks with one choice, and the output layer with one."""
+class Way(NamedTuple):
+    """One step to take: all blocks with one choice, and the output layer with one."""
 
     choice: Choice
-    head: Head
+    head: Head = None
 
 
 def measured_costs(
@@ -58,6 +59,7 @@ def measured_costs(
     noise_by: NoiseSource,
     heads: Sequence[Head] = (None,),
     optimizer_bytes: int = 8,
+    precision: str = "fp32",
     rounds: int = 3,
     progress: Callable[[int, int], None] | None = None,
 ) -> CostTable:
@@ -71,6 +73,7 @@ def measured_costs(
         noise_by: where it comes from.
         heads: choices of the output layer, the stock one first.
         optimizer_bytes: of the optimizer's states per number that trains; 8 for Adam in single precision.
+        precision: "fp32", or "bf16" for autocast.
         rounds: timed steps, ≥ 1.
         progress: called with how many steps are done, and how many there are.
 
@@ -78,61 +81,98 @@ def measured_costs(
         InputError: if the model has no blocks that are called once each, or gives no loss.
     """
     check_batch(batch, "batch")
+    if precision not in PRECISIONS:
+        raise InputError(f"precision={precision!r} must be {' or '.join(map(repr, PRECISIONS))}")
     blocks = blocks_of(model)
     if not blocks:
         raise InputError(f"model={type(model).__name__} has no repeated blocks, which a plan chooses for")
-    ways = [*(_Way(choice, None) for choice in choices), *(_Way(STOCK, head) for head in heads[1:])]
-    if ways[0].choice != STOCK or heads[0] is not None:
-        raise InputError("choices: the stock one must be the first, and so must that of heads")
-    sessions = _Sessions(model, blocks, batch)
-    bytes_of, seconds_of = sessions.run(ways, rounds, progress)
-    order = bytes_of[ways[0]].order
-    gradients = [_gradient_bytes(blocks[name]) for name in order]
-    kinds = [_kind(blocks[name]) for name in order]
-    options = {way: _options(bytes_of[way], seconds_of[way], kinds) for way in ways}
+    ways = ways_of(choices, heads)
+    bytes_of, seconds_of = _Sessions(model, blocks, batch, precision).run(ways, rounds, progress)
+    blocks_by_place = {name: blocks[name] for name in bytes_of[ways[0]].order}
+    fixed = fixed_bytes(model, batch, optimizer_bytes)
+    costs = table_entries(blocks_by_place, choices, heads, bytes_of, seconds_of, noise)
+    return CostTable(noise_by=noise_by, fixed=fixed, blocks=costs[0], rest=costs[1])
+
+
+def table_entries(
+    blocks: Mapping[str, nn.Module],
+    choices: Sequence[Choice],
+    heads: Sequence[Head],
+    bytes_of: Mapping[Way, Timeline],
+    seconds_of: Mapping[Way, Sequence[Timeline]],
+    noise: Noise,
+) -> tuple[list[BlockCosts], list[RestCosts]]:
+    """Costs of blocks and of the rest from the timelines of all ways.
+
+    Args:
+        blocks: by name, in the order of the forward pass.
+        choices: for every block, the stock one first.
+        heads: of the output layer, the stock one first.
+        bytes_of: alive, by way.
+        seconds_of: of one or more steps, by way.
+        noise: of a block with a choice.
+    """
+    gradients = [_gradient_bytes(block) for block in blocks.values()]
+    kinds = [kind_of(block) for block in blocks.values()]
+    options = {choice: _options(bytes_of[Way(choice)], seconds_of[Way(choice)], kinds) for choice in choices}
     table = [
         BlockCosts(
             name=name,
             gradients=gradients[place],
             options=[
                 OptionCosts(
-                    choice=choice,
-                    noise=noise(name, choice),
-                    group=group_of(choice),
-                    **options[_Way(choice, None)][place],
+                    choice=choice, noise=noise(name, choice), group=group_of(choice), **options[choice][place]
                 )
                 for choice in choices
             ],
         )
-        for place, name in enumerate(order)
+        for place, name in enumerate(blocks)
     ]
-    rest = [_rest(head, bytes_of[_Way(STOCK, head)], seconds_of[_Way(STOCK, head)], gradients) for head in heads]
-    return CostTable(noise_by=noise_by, fixed=_fixed(model, batch, optimizer_bytes), blocks=table, rest=rest)
+    stock = [Way(STOCK, head) for head in heads]
+    return table, [_rest(way.head, bytes_of[way], seconds_of[way], gradients) for way in stock]
+
+
+def convert_(model: nn.Module, blocks: Iterable[str], way: Way) -> None:
+    """Make a model of any state go a way."""
+    restore_(model)
+    if way != Way(STOCK):
+        approximate_(model, BlockChoices(blocks=dict.fromkeys(blocks, way.choice), head=way.head), seed=0)
+
+
+def ways_of(choices: Sequence[Choice], heads: Sequence[Head]) -> list[Way]:
+    """What a table needs: every choice beside the stock output layer, and all others beside stock blocks.
+
+    Raises:
+        InputError: unless the stock choices are the first ones.
+    """
+    if choices[0] != STOCK or heads[0] is not None:
+        raise InputError("choices: the stock one must be the first, and so must that of heads")
+    return [*(Way(choice) for choice in choices), *(Way(STOCK, head) for head in heads[1:])]
 
 
 class _Sessions:
     """Steps of one model, converted in every way, on one batch."""
 
-    def __init__(self, model: nn.Module, blocks: Mapping[str, nn.Module], batch: Batch) -> None:
-        self._model, self._blocks, self._batch = model, blocks, batch
+    def __init__(self, model: nn.Module, blocks: Mapping[str, nn.Module], batch: Batch, precision: str) -> None:
+        self._model, self._blocks, self._batch, self._precision = model, blocks, batch, precision
         self._device = next(model.parameters()).device
 
     def run(
-        self, ways: Sequence[_Way], rounds: int, progress: Callable[[int, int], None] | None
-    ) -> tuple[dict[_Way, Timeline], dict[_Way, list[Timeline]]]:
+        self, ways: Sequence[Way], rounds: int, progress: Callable[[int, int], None] | None
+    ) -> tuple[dict[Way, Timeline], dict[Way, list[Timeline]]]:
         """Bytes of one step and seconds of others, by way."""
         model, mode = self._model, self._model.training
         gradients = {parameter: parameter.grad for parameter in model.parameters()}
         total, done = len(ways) * (1 + rounds), 0
-        sizes: dict[_Way, Timeline] = {}
-        seconds: dict[_Way, list[Timeline]] = {way: [] for way in ways}
+        sizes: dict[Way, Timeline] = {}
+        seconds: dict[Way, list[Timeline]] = {way: [] for way in ways}
         devices = [self._device] if self._device.type == "cuda" else []
         try:
-            with torch.random.fork_rng(devices):
+            with torch.random.fork_rng(devices), without_cache(model):
                 model.train()
                 for turn in range(1 + rounds):
                     for way in ways:
-                        self._convert(way)
+                        convert_(self._model, self._blocks, way)
                         if turn == 0:
                             self._step(Clock(self._device))  # warms up
                             sizes[way] = self._measured_bytes()
@@ -148,12 +188,6 @@ class _Sessions:
                 parameter.grad = gradient
         return sizes, seconds
 
-    def _convert(self, way: _Way) -> None:
-        restore_(self._model)
-        if way.choice != STOCK or way.head is not None:
-            choices = dict.fromkeys(self._blocks, way.choice)
-            approximate_(self._model, BlockChoices(blocks=choices, head=way.head), seed=0)
-
     def _measured_bytes(self) -> Timeline:
         self._model.zero_grad(set_to_none=True)
         if self._device.type == "cuda":
@@ -163,16 +197,10 @@ class _Sessions:
 
     def _step(self, meter: Any) -> Timeline:
         self._model.zero_grad(set_to_none=True)
-        found = record(self._blocks, self._loss, meter)
+        step = partial(loss_of, self._model, self._batch, self._precision)
+        (found,) = record(self._blocks, step, meter)
         self._model.zero_grad(set_to_none=True)
         return found
-
-    def _loss(self) -> Tensor:
-        with torch.enable_grad():
-            loss = getattr(self._model(**self._batch), "loss", None)
-        if not isinstance(loss, Tensor):
-            raise InputError(f"batch: {type(self._model).__name__} gives no loss for it; labels are needed")
-        return loss
 
 
 def _options(sizes: Timeline, seconds: Sequence[Timeline], kinds: Sequence[Any]) -> list[dict[str, Any]]:
@@ -220,7 +248,7 @@ def _rest_seconds(timeline: Timeline) -> float:
     return max(whole - sum(_block_seconds(timeline, place) for place in range(len(timeline.order))), 0.0)
 
 
-def _kind(block: nn.Module) -> tuple[Any, ...]:
+def kind_of(block: nn.Module) -> tuple[Any, ...]:
     """Blocks of one kind are of one class, with parameters of the same names and shapes."""
     return unchecked_class(block), tuple((name, tuple(p.shape)) for name, p in block.named_parameters())
 
@@ -229,7 +257,7 @@ def _gradient_bytes(module: nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
 
 
-def _fixed(model: nn.Module, batch: Batch, optimizer_bytes: int) -> dict[str, int]:
+def fixed_bytes(model: nn.Module, batch: Batch, optimizer_bytes: int) -> dict[str, int]:
     """Bytes that are there all the time."""
     return {
         "parameters": sum(p.numel() * p.element_size() for p in model.parameters()),

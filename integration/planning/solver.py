@@ -5,13 +5,18 @@ every moment of the step (`moments_of`) are linear in x too, a row of the progra
 minimised under a ceiling of the other, to within `GAP`, which is less than a measurement tells; a small price of memory
 decides between plans that are alike in it.
 
-The limit is one of m_0 < … < m_J, at equal distances from the lowest peak of all plans to that of the best plan without
-a limit. With s_i the plan that is found for m_i, memory M with m_j ≤ M < m_(j+1) is given s_i of the largest i ≥ j whose
-peak is at most m_j. Less memory never asks for a higher peak, however well the programs are solved.
+Limits m_0 < … < m_J lie at equal distances from the lowest peak of all plans to that of the best plan without a limit.
+With s_i the plan that is found for m_i, the limit m_j is given s_i of the largest i ≥ j whose peak is at most m_j. Less
+memory never asks for a higher peak, however well the programs are solved.
 
 *Proof.* Let j < k, with i and l chosen for them. If s_l has a peak of at most m_j, then i ≥ l ≥ k, since l was to be
 had for j; the peak of s_i is at most m_j < m_k, so that l ≥ i: both are one plan. Else the peak of s_l is above m_j,
 which that of s_i is not. ∎
+
+Memory between two limits is bisected, until a step is below `STEP` of it: the limit in the middle is given the plan that
+is found for it, if its peak lies from that of the lower limit's plan to that of the upper one's and it is better than
+the lower one's, or else the lower one's. The peaks of all limits found so far never fall, by induction, and which limits
+there are does not depend on what is asked. So neither do peaks of any two amounts of memory.
 
 Bytes are integers in the program, of a unit that is a millionth of the largest sum, or one byte; seconds and noise have a
 ten-millionth of theirs. All are rounded up, so that no limit is passed, and the peak that is told is that of the program.
@@ -44,6 +49,8 @@ GAP = 0.01
 """How far above the least time, or noise, a plan may be, relatively."""
 STEPS = 16
 """J, the limits that plans are found for, less one."""
+STEP = 1e-3
+"""How far below the memory that is asked for the limit of its plan may be, relatively."""
 _PEAK_GAP = 5e-3
 _PRICE = 1e-4  # of the largest peak, in parts of the largest time or noise
 
@@ -94,6 +101,7 @@ class Front:
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         objective, ceiling = _goal(noise_ceiling, time_ceiling)
+        self._objective: Objective = objective
         self._ceilings: dict[Objective, float] = {"noise" if objective == "seconds" else "seconds": ceiling}
         self._program = _Program(table)
         lowest = self._program.lowest(self._ceilings)
@@ -109,6 +117,7 @@ class Front:
                 progress(done, STEPS)
         found.append((max(free.peak, lowest.peak), free if free.peak > lowest.peak else lowest))
         self.points = _chosen(found)
+        self._between: dict[int, Solution] = {}
 
     def at(self, memory: int) -> Solution:
         """The plan for an amount of memory, in bytes, with all that is always there.
@@ -118,10 +127,32 @@ class Front:
         """
         if isinstance(memory, bool) or not isinstance(memory, int) or memory <= 0:
             raise InputError(f"memory={shown(memory)} must be a positive number of bytes")
-        fitting = [plan for limit, plan in self.points if limit <= memory]
-        if not fitting:
+        place = sum(limit <= memory for limit, _ in self.points) - 1
+        if place < 0:
             raise InputError(_infeasible(self._program, memory, self._ceilings, self._lowest))
-        return fitting[-1]
+        if place == len(self.points) - 1:
+            return self.points[-1][1]
+        low, high = self.points[place], self.points[place + 1]
+        while high[0] - low[0] > max(STEP * low[0], 1) and high[1] is not low[1]:
+            middle = self._middle(low, high)
+            low, high = (middle, high) if middle[0] <= memory else (low, middle)
+        return high[1] if high[1].peak <= memory else low[1]
+
+    def _middle(self, low: tuple[int, Solution], high: tuple[int, Solution]) -> tuple[int, Solution]:
+        """The limit between two, with a plan whose peak lies between theirs."""
+        limit = (low[0] + high[0]) // 2
+        if limit not in self._between:
+            self._between[limit] = self._plan_between(limit, low[1], high[1])
+        return limit, self._between[limit]
+
+    def _plan_between(self, limit: int, low: Solution, high: Solution) -> Solution:
+        if high.peak <= limit:
+            return high
+        found = self._program.best(self._objective, limit, self._ceilings)
+        if found is None or not low.peak <= found.peak <= high.peak:
+            return low
+        better = getattr(found, self._objective) < getattr(low, self._objective)
+        return found if better else low
 
 
 def _chosen(found: Sequence[tuple[int, Solution]]) -> list[tuple[int, Solution]]:

@@ -98,21 +98,25 @@ class Timeline(NamedTuple):
     end: Reading
 
 
-def record(blocks: Mapping[str, nn.Module], step: Callable[[], Tensor], meter: Meter) -> Timeline:
-    """Read a meter at every moment of a step.
+def record(blocks: Mapping[str, nn.Module], step: Callable[[], Tensor], *meters: Meter) -> list[Timeline]:
+    """Read meters at every moment of a step.
 
     Args:
         blocks: by name; each must be called once.
         step: the forward pass, to the loss.
-        meter: what is read.
+        meters: what is read.
+
+    Returns:
+        A timeline for every meter.
 
     Raises:
         InputError: if a block is not called once, or if backward passes do not go the other way round.
     """
-    readings: list[Reading] = []
+    readings: list[list[Reading]] = [[] for _ in meters]
 
     def note(kind: Kind, block: str) -> None:
-        readings.append(Reading(kind, block, *meter.read()))
+        for meter, known in zip(meters, readings, strict=True):
+            known.append(Reading(kind, block, *meter.read()))
 
     handles = [handle for name, block in blocks.items() for handle in _hooks(name, block, note)]
     try:
@@ -123,7 +127,7 @@ def record(blocks: Mapping[str, nn.Module], step: Callable[[], Tensor], meter: M
     loss.backward()
     del loss
     note("end", "")
-    return _timeline(readings, blocks)
+    return [_timeline(known, blocks) for known in readings]
 
 
 def _hooks(name: str, block: nn.Module, note: Callable[[Kind, str], None]) -> list[Any]:

@@ -5,32 +5,41 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 from torch import Tensor, nn
 
 from wtacrs.estimators import InputError
 from wtacrs.figures.plots import plan as plan_figure
-from wtacrs.integration.layers.lean.head import restore_head, set_lean_head
+from wtacrs.integration.layers.blocks import blocks_of
 from wtacrs.integration.layers.planned import load_plan
-from wtacrs.integration.models.loading import is_text_to_text, model_name
+from wtacrs.integration.models.loading import is_text_to_text, model_name, without_place
+from wtacrs.integration.models.lora import add_lora
 from wtacrs.integration.models.opening import Subject
-from wtacrs.integration.planning.choices import ESTIMATORS, LEAN, choices_of
-from wtacrs.integration.planning.costs import Head, measured_costs
-from wtacrs.integration.planning.noise import captured_noise, independent_rows_noise
+from wtacrs.integration.planning.choices import ESTIMATORS, FEW_ESTIMATORS, LEAN, choices_of, heads_of
+from wtacrs.integration.planning.costs import PRECISIONS, Noise, measured_costs
+from wtacrs.integration.planning.modelled_time import measured_rates
+from wtacrs.integration.planning.noise import captured_noise, independent_rows_noise, noise_of_captures
+from wtacrs.integration.planning.simulated import simulated_costs
 from wtacrs.integration.planning.solver import Front, Solution, check_ceilings, stock_solution
 from wtacrs.integration.studies.output import device_name, draw_or_remove
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.tasks.batches import require_examples, task_batches
+from wtacrs.validation.arguments import checked_integer
 from wtacrs.validation.files import check_folder
+from wtacrs.validation.layers.captures import load_captures
+from wtacrs.validation.layers.noise import layer_entries
 from wtacrs.validation.records.base import stamp
-from wtacrs.validation.records.plan import CostTable, FrontPoint, Plan, PlannedBlock
+from wtacrs.validation.records.plan import Choice, CostTable, FrontPoint, Plan, PlannedBlock, Rates
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.runner import Report
 from wtacrs.validation.seeds import checked_seed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+Precision = Literal["fp32", "bf16"]
 
 
 class Limits(NamedTuple):
@@ -52,6 +61,8 @@ def plan_study(
     lean: Sequence[str] = LEAN,
     captured: int = 4,
     costs: Path | None = None,
+    precision: str = "fp32",
+    lora_rank: int | None = None,
     device: str = "cpu",
     seed: int = 0,
     report: Report,
@@ -68,6 +79,8 @@ def plan_study(
         lean: words of `LeanOptions` that blocks may have.
         captured: batches that the noise is found on, ≥ 2; 0 for a general law.
         costs: an earlier plan whose costs are used in place of measured ones; no model is opened then.
+        precision: "fp32", or "bf16" for autocast.
+        lora_rank: of adapters that train in place of all weights; None for all weights.
         device: where it is measured.
         seed: of new weights and batches.
         report: called with what is measured.
@@ -81,37 +94,132 @@ def plan_study(
     check_folder("out", out)
     if captured == 1 or captured < 0:
         raise InputError(f"captured={captured} must be 0 or at least 2: noise is told from that between batches")
+    if captured and lora_rank is not None:
+        raise InputError(
+            f"captured={captured} with lora_rank={lora_rank} must be 0: adapters begin at zero, "
+            "and half of them have no gradient"
+        )
     if costs is not None:
         return _written(_planned_again(load_plan(costs), limits, report), out)
+    precision = _checked_precision(precision)
     task = subject.load()
     require_examples(task, max(captured, 1), batch_size)
     model, tokenizer = subject.open(task, seed)
     batches = _batches(task, model, tokenizer, max(captured, 1), batch_size, max_length, seed, device)
-    model.to(device).config.use_cache = False
+    name, trained = model_name(model), _adapted(model, lora_rank)
+    trained.to(device)
     report("noise", 0, 1)
     specs = list(dict.fromkeys(choice.estimator for choice in choices if choice.estimator is not None))
-    noise = captured_noise(model, batches, specs) if captured else independent_rows_noise(model)
+    noise = captured_noise(trained, batches, specs) if captured else independent_rows_noise(trained)
     table = measured_costs(
-        model,
+        trained,
         batches[0],
         choices,
         noise=noise,
         noise_by="closed form" if captured else "independent rows",
-        heads=_heads(model),
+        heads=heads_of(trained),
+        precision=precision,
         progress=partial(report, "steps"),
     )
     plan = make_plan(
         table,
         limits,
-        model=model_name(model),
+        model=name,
         task=task.name,
         batch_size=batch_size,
         tokens=batches[0]["input_ids"].shape[1],
+        precision=precision,
+        lora_rank=lora_rank,
         seed=seed,
         device=device,
         report=report,
     )
     return _written(plan, out)
+
+
+def simulated_plan_study(
+    model: str,
+    limits: Limits,
+    out: Path,
+    *,
+    batch_size: int,
+    length: int,
+    target_length: int | None = None,
+    estimators: Sequence[str] = FEW_ESTIMATORS,
+    lean: Sequence[str] = LEAN,
+    captures: Path | None = None,
+    rates: Rates | None = None,
+    precision: str = "fp32",
+    lora_rank: int | None = None,
+    report: Report,
+) -> Plan:
+    """Simulate what choices cost from a model's config, and write the best plan to `plan.json`.
+
+    Args:
+        model: as in `simulate_step`.
+        limits: of the plan.
+        out: folder for the plan and its figure.
+        batch_size: examples of a batch.
+        length: tokens of an input.
+        target_length: tokens of an answer of an encoder–decoder; None for `length`.
+        estimators: specs that blocks may have.
+        lean: words of `LeanOptions` that blocks may have.
+        captures: layers of the model that `wtacrs capture` has captured, for the noise; None for a general law.
+        rates: of the machine that the plan is for; None to measure those of this one.
+        precision: "fp32", or "bf16" for autocast.
+        lora_rank: of adapters that train in place of all weights; None for all weights.
+        report: called with what is simulated.
+
+    Raises:
+        InputError: on anything that cannot be used, and if no plan is within the limits.
+    """
+    choices = choices_of(estimators, lean)
+    check_ceilings(limits.noise_ceiling, limits.time_ceiling)
+    check_folder("out", out)
+    precision = _checked_precision(precision)
+    table = simulated_costs(
+        model,
+        choices,
+        batch_size=batch_size,
+        rates=measured_rates(precision=precision) if rates is None else rates,
+        length=length,
+        target_length=target_length,
+        noise=independent_rows_noise if captures is None else partial(_noise_of_file, captures, choices),
+        noise_by="independent rows" if captures is None else "closed form",
+        precision=precision,
+        lora_rank=lora_rank,
+        progress=partial(report, "steps"),
+    )
+    plan = make_plan(
+        table,
+        limits,
+        model=without_place(model),
+        task="no task",
+        batch_size=batch_size,
+        tokens=length,
+        precision=precision,
+        lora_rank=lora_rank,
+        report=report,
+    )
+    return _written(plan, out)
+
+
+def _noise_of_file(captures: Path, choices: Sequence[Choice], model: nn.Module) -> Noise:
+    specs = list(dict.fromkeys(choice.estimator for choice in choices if choice.estimator is not None))
+    blocks, found = list(blocks_of(model)), load_captures(captures)
+    if not any(layer.startswith(f"{block}.") for layer in layer_entries(found) for block in blocks):
+        raise InputError(f"captures={captures}: its layers are of no block of this model, such as {blocks[0]}")
+    return noise_of_captures(found, blocks, specs)
+
+
+def _checked_precision(precision: str) -> Precision:
+    if precision not in PRECISIONS:
+        raise InputError(f"precision={precision!r} must be {' or '.join(map(repr, PRECISIONS))}")
+    return cast("Precision", precision)
+
+
+def _adapted(model: PreTrainedModel, lora_rank: int | None) -> nn.Module:
+    return model if lora_rank is None else add_lora(model, checked_integer(lora_rank, "lora_rank", least=1))
 
 
 def make_plan(
@@ -122,6 +230,8 @@ def make_plan(
     task: str,
     batch_size: int,
     tokens: int,
+    precision: Precision = "fp32",
+    lora_rank: int | None = None,
     seed: int | None = None,
     device: str = "cpu",
     report: Report | None = None,
@@ -146,6 +256,8 @@ def make_plan(
         task=task,
         batch_size=batch_size,
         tokens=tokens,
+        precision=precision,
+        lora_rank=lora_rank,
         memory=limits.memory,
         noise_ceiling=limits.noise_ceiling,
         time_ceiling=limits.time_ceiling,
@@ -175,6 +287,8 @@ def _planned_again(earlier: Plan, limits: Limits, report: Report) -> Plan:
         task=earlier.task,
         batch_size=earlier.batch_size,
         tokens=earlier.tokens,
+        precision=earlier.precision,
+        lora_rank=earlier.lora_rank,
         seed=earlier.stamp.seed,
         report=report,
     ).model_copy(update={"stamp": earlier.stamp})
@@ -202,13 +316,6 @@ def _batches(
     options = {"batches": batches, "batch_size": batch_size, "max_length": max_length, "seed": seed}
     found = task_batches(task, tokenizer, text_to_text=is_text_to_text(model), **options)
     return [{name: tensor.to(device) for name, tensor in batch.items()} for batch in found]
-
-
-def _heads(model: nn.Module) -> tuple[Head, ...]:
-    """The choices of the output layer: lean ones where it can be."""
-    reasons = set_lean_head(model)
-    restore_head(model)
-    return (None,) if reasons else (None, "forward", "again")
 
 
 def _written(plan: Plan, out: Path) -> Plan:

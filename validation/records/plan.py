@@ -119,11 +119,26 @@ class RestCosts(Record):
     seconds: float = Field(ge=0, allow_inf_nan=False)
 
 
+class Rates(Record):
+    """How fast a machine is, in two numbers that modelled seconds are made from.
+
+    Attributes:
+        flops: floating-point operations of matrix products, per second.
+        bytes: that all other operations read and write, per second.
+        by: whether they were measured on this machine, or given.
+    """
+
+    flops: float = Field(gt=0, allow_inf_nan=False)
+    bytes: float = Field(gt=0, allow_inf_nan=False)
+    by: Literal["measured", "given"] = "measured"
+
+
 class CostTable(Record):
     """What the blocks of a model cost, in the order of the forward pass; backward passes go the other way.
 
     Attributes:
-        by: where bytes and seconds come from.
+        by: where bytes come from: steps that were taken, or simulated ones.
+        rates: what seconds are modelled from, where steps were simulated; None where they were timed.
         noise_by: where noise comes from.
         fixed: bytes that are alive all the time, by what they are.
         blocks: by position.
@@ -131,6 +146,7 @@ class CostTable(Record):
     """
 
     by: CostSource = "measured"
+    rates: Rates | None = None
     noise_by: NoiseSource = "closed form"
     fixed: dict[str, int]
     blocks: Sequence[BlockCosts] = Field(min_length=1)
@@ -138,6 +154,8 @@ class CostTable(Record):
 
     @model_validator(mode="after")
     def _fits(self) -> CostTable:
+        if (self.by == "simulated") != (self.rates is not None):
+            raise ValueError(f"rates: costs are {self.by}, and seconds are modelled for simulated ones alone")
         count = len(self.blocks)
         for rest in self.rest:
             sizes = [len(rest.forward), len(rest.between) - 1, len(rest.backward), len(rest.until)]
@@ -179,6 +197,8 @@ class Plan(Result):
         task: whose batches it is made for.
         batch_size: examples of a batch.
         tokens: longest input of the batch.
+        precision: "fp32", or "bf16" for autocast.
+        lora_rank: of adapters that train in place of all weights; None for all weights.
         memory: bytes asked for.
         noise_ceiling: the most noise, over the minibatch's; None where seconds are limited instead.
         time_ceiling: the most seconds, over those of the stock step; None where noise is.
@@ -199,6 +219,8 @@ class Plan(Result):
     task: str
     batch_size: int
     tokens: int
+    precision: Literal["fp32", "bf16"] = "fp32"
+    lora_rank: int | None = None
     memory: int
     noise_ceiling: float | None
     time_ceiling: float | None
@@ -230,8 +252,18 @@ def plan_sentences(plan: Plan) -> Iterator[str]:
     if plan.costs is not None:
         fixed = ", ".join(f"{name} {megabytes(size)}" for name, size in plan.costs.fixed.items())
         yield f"always there, MB: {fixed}"
+        if plan.costs.rates is not None:
+            yield _modelled(plan.costs.rates)
         if plan.costs.noise_by == "independent rows":
             yield (
                 "noise: 1/budget − 1, as if rows had independent gradients of mean zero, since no layer was "
                 "captured; measured noise may be a fraction of it"
             )
+
+
+def _modelled(rates: Rates) -> str:
+    where = "as measured on this machine" if rates.by == "measured" else "as given"
+    return (
+        "no step was taken: bytes are simulated, and times are modelled from all operations of the step, at "
+        f"{rates.flops / 1e9:.4g} GFLOP/s of matrix products and {rates.bytes / 1e9:.4g} GB/s of all others, {where}"
+    )

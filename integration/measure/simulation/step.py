@@ -121,11 +121,11 @@ def simulate_step(
         estimator, lean, lora_rank, checkpointing, offload, precision, optimizer, layers, min_elements, prepare
     )
     config = config_of(model)
-    shape = _checked_shape(config, batch_size, length, target_length)
+    shape = checked_shape(config, batch_size, length, target_length)
     with torch.device("meta"):
         made = _adapted(model_from(config), how)
     _convert(made, how)
-    shifts = shape.target_length is None and _has_output_embeddings(made)
+    shifts = shape.target_length is None and has_output_embeddings(made)
     with without_values(NoValues(all_count=not shifts)):
         fill_without_values(made)
         return _taken(made, example_batch(made, shape), shape, how)
@@ -174,7 +174,7 @@ def measure_step(
     how = _how(
         estimator, lean, lora_rank, checkpointing, offload, precision, optimizer, layers, min_elements, prepare
     )
-    shape = _checked_shape(model.config, batch_size, length, target_length)
+    shape = checked_shape(model.config, batch_size, length, target_length)
     with torch.random.fork_rng(devices=[]):
         made = _adapted(model.train(), how)
         _convert(made, how)
@@ -196,14 +196,15 @@ def example_batch(model: nn.Module, shape: Shape) -> dict[str, Tensor]:
     batch = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
     if shape.target_length is not None:
         labels = torch.ones(shape.batch_size, shape.target_length, dtype=torch.int64)
-    elif _has_output_embeddings(model):
+    elif has_output_embeddings(model):
         labels = torch.ones_like(tokens)
     else:
         labels = torch.ones(shape.batch_size, dtype=torch.int64)
     return {**batch, "labels": labels}
 
 
-def _has_output_embeddings(model: Any) -> bool:
+def has_output_embeddings(model: Any) -> bool:
+    """Whether a model writes, and takes a label for every token."""
     return model.get_output_embeddings() is not None
 
 
@@ -246,7 +247,12 @@ def _text(estimator: EstimatorChoice) -> str:
     return "exact" if estimator == "exact" else repr(made_of_argument(estimator))
 
 
-def _checked_shape(config: PretrainedConfig, batch_size: int, length: int, target_length: int | None) -> Shape:
+def checked_shape(config: PretrainedConfig, batch_size: int, length: int, target_length: int | None) -> Shape:
+    """The shape of a batch, as a config takes it.
+
+    Raises:
+        InputError: on a size below 1, too many positions, and an answer for a model without a decoder of its own.
+    """
     batch_size = checked_integer(batch_size, "batch_size", least=1)
     length = checked_integer(length, "length", least=1)
     if target_length is not None:

@@ -76,6 +76,50 @@ def test_finetune_trains_by_it(folder: Path, tmp_path: Path) -> None:
     assert load_plan(folder / "plan.json").does.digest in told
 
 
+@pytest.fixture(scope="module")
+def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "vocab_size": 512}
+    config = transformers.BertConfig(**sizes, num_hidden_layers=2, architectures=["BertForSequenceClassification"])
+    config.save_pretrained(folder := tmp_path_factory.mktemp("config"))
+    return folder
+
+
+def test_a_plan_without_a_step(tiny_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = [
+        "plan",
+        "--simulate",
+        "--memory",
+        "1GB",
+        "--model",
+        str(tiny_config),
+        "--batch-size",
+        "8",
+        "--length",
+        "64",
+    ]
+    ways = ["--lean", "neighbours", "--estimator", "wta_crs(budget=0.3)"]
+    rates = ["--flops-per-second", "1e12", "--bytes-per-second", "1e11"]
+    assert main([*told, *ways, *rates, "--out", str(tmp_path)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "no step was taken: bytes are simulated, and times are modelled" in printed
+    assert "1000 GFLOP/s of matrix products and 100 GB/s of all others, as given" in printed
+    plan = load_plan(tmp_path / "plan.json")
+    assert plan.costs is not None
+    assert (plan.costs.by, plan.precision, plan.tokens) == ("simulated", "fp32", 64)
+    assert [block.name for block in plan.blocks] == [f"bert.encoder.layer.{i}" for i in range(2)]
+
+
+def test_a_measured_plan_of_adapters(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    told = ["plan", "--memory", "1GB", "--lean", "neighbours", *SMALL, "--model", "new:bert", "--lora-rank", "2"]
+    assert main([*told, "--captured", "0", "--precision", "bf16", "--out", str(tmp_path)]) == 0
+    plan = load_plan(tmp_path / "plan.json")
+    assert plan.costs is not None
+    assert (plan.precision, plan.lora_rank) == ("bf16", 2)
+    assert plan.costs.fixed["optimizer states"] < plan.costs.fixed["parameters"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "fragment"),
     [
@@ -87,6 +131,16 @@ def test_finetune_trains_by_it(folder: Path, tmp_path: Path) -> None:
         (["plan", "--memory", "1GB", "--noise-ceiling", "1", "--time-ceiling", "1"], "one of them must be given"),
         (["plan", "--memory", "1GB", "--out", "{text}"], "is a file"),
         (["plan", "--memory", "1GB", "--costs", "nowhere.json"], "result file nowhere.json: No such file"),
+        (["plan", "--memory", "1GB", "--simulate"], "--simulate needs --model"),
+        (["plan", "--memory", "1GB", "--simulate", "--model", "t5-bace"], "did you mean t5-base"),
+        (["plan", "--memory", "1GB", "--length", "8"], "--length is for --simulate alone"),
+        (["plan", "--memory", "1GB", "--simulate", "--model", "t5-base", "--costs", "x"], "one of them says"),
+        (
+            ["plan", "--memory", "1GB", "--simulate", "--model", "t5-base", "--flops-per-second", "1"],
+            "give both, or none",
+        ),
+        (["plan", "--memory", "1GB", "--lora-rank", "2"], "captured=4 with lora_rank=2 must be 0"),
+        (["plan", "--memory", "1GB", "--precision", "fp8"], "precision='fp8' must be"),
         (["finetune", "--plan", "nowhere.json"], "result file nowhere.json: No such file"),
     ],
 )

@@ -16,6 +16,8 @@ from wtacrs.integration import approximate_, lean_, load_plan, restore_
 from wtacrs.integration.layers.blocks import blocks_of
 from wtacrs.integration.layers.checkpointed import Checkpointed
 from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
+from wtacrs.integration.layers.lean.activation import LeanActivation
+from wtacrs.integration.layers.lean.attention import is_attention
 from wtacrs.integration.layers.lean.classes import LeanModule
 from wtacrs.integration.layers.lean.convert import lean_by_block_
 from wtacrs.integration.layers.lean.options import LeanOptions
@@ -28,6 +30,14 @@ EXACT = (
     Choice(lean="neighbours", checkpointed=True),
     Choice(),
 )
+MIXED = (
+    Choice(lean="attention"),
+    Choice(lean="attention-again"),
+    Choice(lean="neighbours"),
+    Choice(),
+    Choice(lean="attention-again", checkpointed=True),
+)
+"""Exact, with attention of its own in every block."""
 SAMPLED = Choice(estimator="wta_crs(budget=0.5)", lean="neighbours")
 
 
@@ -46,6 +56,17 @@ def kinds(model: nn.Module, name: str) -> set[str]:
     return found
 
 
+ATTENTION: dict[str | None, str] = {"attention": "keep", "attention-again": "again"}
+
+
+def attentions(block: nn.Module) -> str | None:
+    """The one mode of all attention layers of a block; None for stock ones."""
+    found = {vars(part).get("lean_attention", "stock") for part in block.modules() if is_attention(part)}
+    assert len(found) == 1
+    mode = found.pop()
+    return None if mode == "stock" else mode
+
+
 @pytest.mark.parametrize("head", [None, "forward", "again"])
 @pytest.mark.parametrize("name", ["T5", "BERT", "GPT-2", "Llama"])
 def test_exact_choices_have_the_gradients_of_the_stock_model(name: str, head: str | None) -> None:
@@ -60,6 +81,39 @@ def test_exact_choices_have_the_gradients_of_the_stock_model(name: str, head: st
     restore_(model)
     assert [kinds(model, name) for name in names] == [set()] * len(names)
     assert deviation(model_gradients(model, batch)[0], stock) == 0.0
+
+
+@pytest.mark.parametrize("first", range(len(MIXED)))
+@pytest.mark.parametrize("name", ["T5", "BERT", "GPT-2", "Llama"])
+def test_attention_differs_from_block_to_block(name: str, first: int) -> None:
+    model, batch = language_model(name, 0.1), language_batch("right")
+    stock, state = model_gradients(model, batch)
+    ways = [MIXED[(first + i) % len(MIXED)] for i in range(len(blocks_of(model)))]
+    approximate_(model, choices(model, *ways))
+    assert [attentions(block) for block in blocks_of(model).values()] == [ATTENTION.get(w.lean) for w in ways]
+    found, now = model_gradients(model, batch)
+    assert deviation(found, stock) < 1e-5
+    assert torch.equal(state, now)
+    restore_(model)
+    assert deviation(model_gradients(model, batch)[0], stock) == 0.0
+
+
+@pytest.mark.parametrize("name", ["BERT", "GPT-2", "Llama"])
+def test_codes_are_of_the_blocks_that_ask_for_them(name: str) -> None:
+    """The last block has codes, and with them gradients that are right on average alone; without them all are exact."""
+    model, batch = language_model(name, 0.0), language_batch("right")
+    stock, _ = model_gradients(model, batch)
+    names = list(blocks_of(model))
+    ways = [Choice(lean="attention-again"), *[Choice(lean="attention")] * (len(names) - 2), Choice(lean="4-bit")]
+    approximate_(model, choices(model, *ways), seed=0)
+    found, _ = model_gradients(model, batch)
+    coded = [n for n, m in model.named_modules() if isinstance(m, LeanActivation) and m.lean_terms.codes]
+    assert coded
+    assert all(name.startswith(f"{names[-1]}.") for name in coded)
+    assert deviation(found, stock) > 1e-5
+    restore_(model)
+    approximate_(model, choices(model, *ways[:-1], Choice(lean="neighbours")), seed=0)
+    assert deviation(model_gradients(model, batch)[0], stock) < 1e-5
 
 
 def test_a_hybrid_samples_where_it_says() -> None:
@@ -119,7 +173,7 @@ def test_what_cannot_be_done_changes_nothing() -> None:
         (here, {"lean": True}, "lean=True: a plan says it"),
         (here, {"filter_fn": lambda *_: True}, "filter_fn="),
         (choices(model, Choice(estimator="crs(budget=2.0)")), {}, "budget=2.0"),
-        (choices(model, Choice(lean="attention"), Choice(lean="neighbours")), {}, "of the whole model"),
+        (choices(model, Choice(lean="quick-dropout"), Choice(lean="attention")), {}, "of the whole model"),
     ):
         with pytest.raises(InputError, match=fragment.replace("(", r"\(")):
             approximate_(model, planned, **arguments)
@@ -135,4 +189,4 @@ def test_lean_by_block() -> None:
     assert lean_by_block_(model, {}, head="again").head == {}
     assert kinds(model, "model.layers.1") == set()
     with pytest.raises(InputError, match="of the whole model, and must not differ"):
-        lean_by_block_(model, {"model.layers.0": LeanOptions(attention="keep"), "model.layers.1": LeanOptions()})
+        lean_by_block_(model, {"model.layers.0": LeanOptions(dropout="quick"), "model.layers.1": LeanOptions()})

@@ -125,8 +125,10 @@ def test_choices() -> None:
     assert found[0] == STOCK
     assert len(found) == len(set(found)) == 9
     assert all(choice.estimator is None for choice in found if choice.checkpointed)
-    assert {group_of(choice) for choice in found} == {"neighbours", "attention"}
-    assert group_of(STOCK) == group_of(Choice(lean="8-bit")) == "neighbours"
+    assert {group_of(choice) for choice in found} == {None, "neighbours"}
+    assert group_of(STOCK) is None
+    assert group_of(Choice(lean="attention-again,8-bit")) == "neighbours"
+    assert group_of(Choice(lean="attention,quick-dropout")) == "quick-dropout"
     with pytest.raises(InputError, match="the output layer is no block"):
         choices_of(lean=["head"])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +12,16 @@ from support.cost_tables import every_plan, tables
 from wtacrs.estimators import InputError
 from wtacrs.integration.planning import solver
 from wtacrs.integration.planning.moments import moments_of, peak_of
-from wtacrs.integration.planning.solver import GAP, STEPS, Front, _chosen, least_memory, solve, stock_solution
+from wtacrs.integration.planning.solver import (
+    GAP,
+    STEP,
+    STEPS,
+    Front,
+    _chosen,
+    least_memory,
+    solve,
+    stock_solution,
+)
 from wtacrs.validation.records.plan import BlockCosts, Choice, CostTable, OptionCosts, RestCosts
 
 _PRICE = 20 * 1e-4  # of memory, in the seconds or the noise of the largest plan of these tables
@@ -108,12 +119,48 @@ def test_least_noise_under_a_ceiling_of_time(made: CostTable, factor: float) -> 
 def test_less_memory_never_asks_for_a_higher_peak(made: CostTable, ceiling: int, asked: list[int]) -> None:
     front = Front(made, noise_ceiling=float(ceiling))
     lowest = front.points[0][0]
-    peaks = [front.at(memory).peak for memory in sorted(asked) if memory >= lowest]
+    plans = {memory: front.at(memory) for memory in asked if memory >= lowest}  # in any order
+    peaks = [plans[memory].peak for memory in sorted(plans)]
     assert peaks == sorted(peaks)
+    assert all(plan.peak <= memory for memory, plan in plans.items())
+    again = Front(made, noise_ceiling=float(ceiling))
+    assert all(again.at(memory).peak == plans[memory].peak for memory in sorted(plans))
     for memory in asked:
         if memory < lowest:
             with pytest.raises(InputError, match="no plan needs less than"):
                 front.at(memory)
+
+
+@settings(max_examples=15, deadline=None)
+@given(tables(), st.integers(0, 40), st.randoms(use_true_random=False))
+def test_monotone_between_limits_however_bad_the_plans_are(made: CostTable, ceiling: int, random: Random) -> None:
+    """Programs that are solved as badly as can be: any plan of a peak within the limit."""
+    every = sorted({(peak, seconds) for peak, seconds, noise in every_plan(made) if noise <= ceiling})
+    front = Front(made, noise_ceiling=float(ceiling))
+    plain = stock_solution(made)
+
+    def badly(objective: str, limit: int, ceilings: object) -> solver.Solution:
+        peak, seconds = random.choice([plan for plan in every if plan[0] <= limit])
+        return solver.Solution(plain.options, plain.rest, peak, "", seconds, 0.0)
+
+    front._program.best = badly  # type: ignore[assignment, method-assign]
+    least = front.points[0][0]
+    amounts = list(range(max(least, 1), front.points[-1][0] + 2))
+    random.shuffle(amounts)
+    peaks = {memory: front.at(memory).peak for memory in amounts}
+    assert [peaks[m] for m in sorted(peaks)] == sorted(peaks.values())
+    assert all(peak <= memory for memory, peak in peaks.items())
+
+
+def test_memory_between_two_limits_is_used() -> None:
+    """Twenty blocks that may keep 1000 or 0 bytes: as many keep them as there is memory for."""
+    choices = [option("exact", 1000, 1.0), option("again", 0, 1.5)]
+    made = table(*[choices] * 20)
+    front = Front(made, noise_ceiling=0.0)
+    for memory in range(1000, 20_000, 997):
+        kept = front.at(memory).peak
+        assert memory - 1000 - STEP * memory < kept <= memory
+        assert kept % 1000 == 0
 
 
 @given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99)), min_size=1, max_size=12))
