@@ -389,9 +389,7 @@ def _to_log(found: KeptBytes) -> dict[str, float]:
 
 
 def _conversion_of(layer: EstimatedWeightGrad | LeanHead) -> LayerConversion:
-    if isinstance(
-        layer, LeanHead
-    ):  # rows without a label count for nothing, whatever a mask says, and share nothing
+    if isinstance(layer, LeanHead):  # which goes by labels, not masks, and shares no input
         return LayerConversion(repr(layer.estimator), layer.min_elements)
     return LayerConversion(repr(layer.estimator), layer.min_elements, layer.mask_floor, layer.share_inputs)
 
