@@ -34,7 +34,7 @@ from wtacrs.estimators.core.scores import has_answers
 from wtacrs.integration.layers.compression import autocast_dtype
 from wtacrs.integration.layers.lean.embedding import note_dense_gradient
 
-PIECE = 2**24
+PIECE = 2**25
 """Bytes of logits that are computed at a time."""
 
 Mode = Literal["forward", "again"]
