@@ -47,7 +47,7 @@ class ApproxConv1D(EstimatedWeightGrad, Conv1D):
         if not self.samples(x):
             y = lean_linear(x, self.weight.t(), self.bias) if self.takes_recipes() else None
             y = Conv1D.forward(self, x) if y is None else y
-            kept = self.weight.requires_grad
+            kept = True
         else:
             y, kept = self.forward_sampled(x, self.weight.t()), False
         if self.takes_recipes():

@@ -60,7 +60,7 @@ class ApproxLinear(EstimatedWeightGrad, nn.Linear):
         if not self.samples(input):
             y = lean_linear(input, self.weight, self.bias) if self.takes_recipes() else None
             y = F.linear(input, self.weight, self.bias) if y is None else y
-            kept = self.weight.requires_grad
+            kept = True
         else:
             y, kept = self.forward_sampled(input, self.weight), False
         if self.takes_recipes():

@@ -15,6 +15,7 @@ from wtacrs.integration.models.loading import without_place
 from wtacrs.integration.models.published_sizes import config_of
 from wtacrs.integration.studies.output import draw_or_remove
 from wtacrs.integration.studies.step_ways import simulated_ways
+from wtacrs.validation.arguments import checked_integer
 from wtacrs.validation.files import check_folder
 from wtacrs.validation.records.base import stamp, with_lean
 from wtacrs.validation.records.front import Way
@@ -49,6 +50,8 @@ def simulate_steps(
     Raises:
         InputError: as `simulate_step`.
     """
+    if options.get("lora_rank") is not None:
+        checked_integer(options["lora_rank"], "lora_rank", least=1, or_none=True)
     config = config_of(model)
     check_folder("out", out)
     specs = ["exact" if spec == "exact" else repr(make(spec)) for spec in estimators]

@@ -11,7 +11,7 @@ from wtacrs.validation.records.training import TrainingResult
 
 
 def training_table(results: Sequence[TrainingResult]) -> Table:
-    """Runs side by side, each with what a step keeps for its backward pass, and what stock layers would keep."""
+    """Runs side by side, each with what a step keeps for its backward pass, and what exact layers would keep."""
     table = Table(title="Fine-tuning", title_justify="left")
     for column in (
         "estimator",
@@ -55,7 +55,8 @@ def _nothing_saved(run: TrainingResult) -> str | None:
     if run.kept_bytes < run.exact_bytes:
         return None
     more = megabytes(run.kept_bytes - run.exact_bytes)
-    return f"{run.method}: saves nothing; a step keeps {more} MB more than with stock layers"
+    beside = "stock layers" if run.lean is None else "exact layers beside the same lean neighbours"
+    return f"{run.method}: sampling saves nothing; a step keeps {more} MB more than with {beside}"
 
 
 def _megabytes(size: int | None) -> str:

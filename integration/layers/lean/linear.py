@@ -89,14 +89,18 @@ def note_product(
         layer: whose output it is.
         y: the output.
         x: the input.
-        kept: whether the layer keeps its input, which is worth nothing as a leaf where nobody does.
+        kept: whether the layer keeps its input if its weight trains; worth nothing as a leaf where nobody does.
         run: of input, weight and bias.
     """
     if torch.compiler.is_compiling() or not y.requires_grad or type(layer) is not own_class(layer):
         return
-    weight, bias = layer._parameters["weight"], layer._parameters["bias"]
+    weight, bias = (
+        layer._parameters.get("weight"),
+        layer._parameters.get("bias"),
+    )  # none by that name if it is computed
     if weight is None or not (can_share(x) and can_share(y) and can_share(weight)):
         return
+    kept = kept and weight.requires_grad
     if (kept and x.dtype == y.dtype) or recipe_of(x) is not None:  # autocast keeps the cast of an input
         register(y, run, x, weight, bias, kind="product")
 
@@ -120,7 +124,7 @@ class LeanLinear(LeanModule):
             return self.stock.forward(self, input)
         y = lean_linear(input, self.weight, self.bias)
         y = self.stock.forward(self, input) if y is None else y
-        note_product(self, y, input, kept=self.weight.requires_grad)
+        note_product(self, y, input, kept=True)
         return y
 
 
@@ -136,5 +140,5 @@ class LeanConv1D(LeanModule):
             return self.stock.forward(self, x)
         y = lean_linear(x, self.weight.t(), self.bias)
         y = self.stock.forward(self, x) if y is None else y
-        note_product(self, y, x, kept=self.weight.requires_grad, run=transposed_linear)
+        note_product(self, y, x, kept=True, run=transposed_linear)
         return y

@@ -41,7 +41,7 @@ def test_a_result_from_before_there_were_any_loads_and_is_shown() -> None:
     [
         (
             {"kept_bytes": 3_000_000, "exact_bytes": 2_000_000},
-            "saves nothing; a step keeps 1.00 MB more than with stock",
+            "sampling saves nothing; a step keeps 1.00 MB more than with stock",
         ),
         (
             {"kept_bytes": 2_000_000, "exact_bytes": 2_000_000, "converted": 0},

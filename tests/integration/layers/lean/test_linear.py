@@ -8,7 +8,7 @@ import pytest
 import torch
 from support.lean_gradients import Kept, deviation, module_gradients
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 from transformers.pytorch_utils import Conv1D
 
 from wtacrs.integration import approximate_, lean_
@@ -164,3 +164,37 @@ def test_the_tests_find_a_wrong_derivative(monkeypatch: pytest.MonkeyPatch, gene
 
     monkeypatch.setattr(LinearOfRecipe, "backward", staticmethod(wrong))
     assert deviation(module_gradients(model, x), known) > 5e-5
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("estimated", [False, True], ids=["exact", "estimated"])
+@pytest.mark.parametrize("kind", ["pruned", "weight norm", "spectral norm"])
+def test_a_weight_that_is_computed_by_a_hook_stays_that_of_the_stock_layer(
+    kind: str, estimated: bool, first: bool
+) -> None:
+    """Pruning and the older norms replace the parameter by another name; the weight is computed as often as in stock."""
+    change: Any = {
+        "pruned": lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
+        "weight norm": nn.utils.weight_norm,
+        "spectral norm": nn.utils.spectral_norm,
+    }[kind]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        models = [nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 4)) for _ in range(2)]
+        models[1].load_state_dict(models[0].state_dict())
+        for model in models:
+            torch.manual_seed(1)
+            if model is models[1] or first:
+                change(model[2])
+            if model is models[0]:
+                lean_(model)
+                if estimated:
+                    approximate_(model, "crs(budget=0.5)", min_elements=10**9)
+                torch.manual_seed(1)
+                if not first:
+                    change(model[2])
+    x = torch.randn(5, 8, generator=torch.Generator().manual_seed(2))
+    for model in models:
+        model(x).sum().backward()
+    for (name, mine), (_, stock) in zip(*(sorted(model.named_parameters()) for model in models), strict=True):
+        torch.testing.assert_close(mine.grad, stock.grad, msg=name)
