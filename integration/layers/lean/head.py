@@ -7,8 +7,9 @@ time (see `cross_entropy`).
 and an input that needs no gradient before a frozen weight. `outputs.logits` of a training step is computed when it is
 read, from the weight as it is then: after the optimizer changed the weight this is refused, since it would silently be
 another model's. `torch.autograd.grad` with respect to such logits finds no path, since the loss does not go through them;
-`retain_grad()` or a hook before the loss makes them real. A head that `fully_shard` was given by itself stays stock, since its weight is in pieces again by then;
-in a model that is sharded as a whole the hooks of `fully_shard` on outputs read the logits after the loss.
+`retain_grad()` or a hook before the loss makes them real. A head that `fully_shard` was given by itself stays stock,
+since its weight is in pieces again by then; in a model that is sharded as a whole the hooks of `fully_shard` on outputs
+read the logits after the loss.
 """
 
 from __future__ import annotations
