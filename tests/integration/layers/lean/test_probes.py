@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from transformers.activations import ACT2FN
 from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
@@ -352,3 +353,11 @@ def test_subclasses_and_parts_of_torch_have_their_own_reasons() -> None:
     assert lean.stays["1"] == "a subclass of nn.Dropout, whose own forward would be lost"
     assert lean.stays["2"] == "a subclass of nn.LayerNorm, whose own forward would be lost"
     assert lean.stays["3"] == "no lean piece for PReLU"
+
+
+def test_a_model_of_fake_tensors_can_be_asked() -> None:
+    with FakeTensorMode():
+        norm, stopped = LlamaRMSNorm(24), Written(24, stopped="variance")
+    assert isinstance(norm.weight, FakeTensor)
+    assert rms_terms(norm)[0] is not None
+    assert rms_terms(stopped)[0] is None
