@@ -371,15 +371,13 @@ def _found(module: nn.Module, gates: set[nn.Module], tied: set[int], options: Le
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
         return _Found(None, "a look-up: it keeps ids")
     if module._parameters:
-        norm = rms_terms(module)
+        norm, reason = rms_terms(module)
         if norm is None:
-            return _Found(
-                None, "no lean piece: not an RMS norm by its outputs" if _is_vector(module) else "no lean piece"
-            )
+            return _Found(None, _subclass_reason(module) or _no_norm_reason(module, reason))
         return _Found(LeanRMSNorm, norm.describe(), norm)
     name, reason = activation_name(module)
     if name is None:
-        return _Found(None, reason)
+        return _Found(None, _subclass_reason(module) or reason)
     terms = Terms(name, module in gates and ACTIVATIONS[name].keeps_input)
     return _Found(LeanActivation, terms.describe(), terms)
 
@@ -405,6 +403,22 @@ def _linear(module: nn.Module) -> _Found:
     if reason:
         return _Found(None, reason)
     return _Found(LeanLinear if kind is nn.Linear else LeanConv1D, "exact linear layer")
+
+
+def _subclass_reason(module: nn.Module) -> str | None:
+    """Why a module stays stock that is almost one with a lean piece."""
+    kind = stock_class(module)
+    base = next((base for base in (nn.LayerNorm, nn.Dropout) if issubclass(kind, base)), None)
+    return None if base is None else f"a subclass of nn.{base.__name__}, whose own forward would be lost"
+
+
+def _no_norm_reason(module: nn.Module, reason: str) -> str:
+    kind = stock_class(module)
+    if not _is_vector(module):
+        return "no lean piece"
+    if kind.__module__.startswith("torch.nn."):
+        return f"no lean piece for {kind.__name__}"
+    return f"no lean piece: {reason}"
 
 
 def _is_vector(module: nn.Module) -> bool:
