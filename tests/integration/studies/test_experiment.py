@@ -207,11 +207,14 @@ def test_results_are_taken_over_into_the_readme(done: tuple[Path, ExperimentResu
     assert numbers.experiment_numbers([nothing, result]).head[1:] == numbers.experiment_numbers([result]).head[1:]
     (tmp_path / numbers.FOLDER).mkdir(parents=True)
     (tmp_path / numbers.GALLERY).mkdir(parents=True)
-    shutil.copy(numbers.MASKS, tmp_path / numbers.MASKS)
+    for path in (numbers.MASKS, numbers.FRONT, *numbers.GALLERY.glob(numbers.SIMULATED)):
+        shutil.copy(path, tmp_path / path)
     write_result(tmp_path / "run" / "experiment.json", result)
     write_result(tmp_path / numbers.NUMBERS, NumbersResult(stamp=result.stamp, tables=[]))
     (tmp_path / "README.md").write_text(
-        "".join(f"<!-- numbers: {name} -->\n<!-- end -->\n" for name in ("experiments", "masks"))
+        "".join(
+            f"<!-- numbers: {name} -->\n<!-- end -->\n" for name in ("experiments", "masks", "front", "simulation")
+        )
     )
     arguments = [str(tmp_path / "run"), "--root", str(tmp_path)]
     assert numbers.main(arguments) == 2  # not one of the experiments there
