@@ -110,12 +110,13 @@ class Front:
             raise InputError(f"{_told(self._ceilings)}: no plan is under it, whatever the memory")
         self._lowest = lowest
         limits = [lowest.peak + max(free.peak - lowest.peak, 0) * i // STEPS for i in range(STEPS)]
-        found = [(lowest.peak, lowest)]
+        # the least memory leaves a choice where the peak lies outside the blocks
+        found = [(lowest.peak, self._program.best(objective, lowest.peak, self._ceilings) or lowest)]
         for done, limit in enumerate(limits[1:], start=1):
             found.append((limit, self._program.best(objective, limit, self._ceilings) or lowest))
             if progress is not None:
                 progress(done, STEPS)
-        found.append((max(free.peak, lowest.peak), free if free.peak > lowest.peak else lowest))
+        found.append((max(free.peak, lowest.peak), free))
         self.points = _chosen(found)
         self._between: dict[int, Solution] = {}
 

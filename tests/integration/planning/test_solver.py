@@ -52,6 +52,15 @@ def test_one_block_by_hand() -> None:
     assert solve(table(THREE), 99, time_ceiling=1.15).options[0].choice.estimator == "few"
 
 
+@pytest.mark.parametrize("limit", [1000, 1001, 10**9])
+@pytest.mark.parametrize("ceiling", [{"noise_ceiling": 10.0}, {"time_ceiling": 9.0}])
+def test_a_peak_outside_of_the_blocks_leaves_the_best_plan(ceiling: dict[str, float], limit: int) -> None:
+    """The end of the backward pass needs most, whatever the block does: nothing is gained by a slower plan."""
+    made = table(THREE)
+    made = made.model_copy(update={"rest": [made.rest[0].model_copy(update={"until": [1000]})]})
+    assert solve(made, limit, **ceiling).options[0].choice.estimator == "exact"
+
+
 def test_a_mixed_plan_by_hand() -> None:
     """Of two equal blocks one is checkpointed and the other exact: its backward pass needs what it computes again."""
     choices = [option("exact", 100, 1.0), option("again", 10, 1.4, backward=95)]
