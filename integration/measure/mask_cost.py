@@ -8,11 +8,9 @@ of one run are comparable; seconds of different machines are not.
 from __future__ import annotations
 
 import argparse
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import NamedTuple
 
 import torch
@@ -26,6 +24,7 @@ from wtacrs.estimators.rows.row_estimator import RowEstimator
 from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.context.mask_watch import MaskWatch
 from wtacrs.integration.layers.convert import approximate_
+from wtacrs.validation.benchmarks.timing import interleaved_medians
 
 SHAPES = ((32 * 128, 512, 512), (32 * 128, 768, 3072), (32 * 128, 3072, 768))
 SPECS = (
@@ -79,14 +78,11 @@ def time_shares(shape: tuple[int, int, int], spec: str, *, rounds: int, device: 
         "floor": lambda: scores_with_floor(norms, live, kept, MASK_FLOOR),
         "watch": lambda: MaskWatch().observe("0", live, dy.reshape(n, m)),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in parts}
     with warnings.catch_warnings():
         # that a layer alone frees nothing of an input which the caller keeps is no news here
         warnings.simplefilter("ignore", WtacrsWarning)
-        for _ in range(rounds + 1):  # the first round warms up
-            for name, run in parts.items():
-                seconds[name].append(_seconds(run, x))
-    found = {name: median(times[1:]) for name, times in seconds.items()}
+        seconds = interleaved_medians(list(parts.values()), rounds=rounds, device=device)
+    found = dict(zip(parts, seconds, strict=True))
     return MaskCost(
         found["forward"],
         found["backward"],
@@ -140,19 +136,6 @@ def _mask(n: int, generator: torch.Generator) -> Tensor:
         positions // 5, positions + 1, (_EXAMPLES, 1), generator=generator, device=generator.device
     )
     return torch.arange(positions, device=generator.device) < lengths
-
-
-def _seconds(run: Callable[[], object], x: Tensor) -> float:
-    _wait(x)
-    started = time.perf_counter()
-    run()
-    _wait(x)
-    return time.perf_counter() - started
-
-
-def _wait(x: Tensor) -> None:
-    if x.is_cuda:
-        torch.cuda.synchronize()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,9 +8,6 @@ caches, and whatever makes small products slower than large ones: such times ord
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from statistics import median
 from typing import Any
 
 import torch
@@ -19,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from wtacrs.integration.measure.memory import LiveBytes
+from wtacrs.validation.benchmarks.timing import interleaved_medians
 from wtacrs.validation.records.plan import Rates
 
 _aten = torch.ops.aten
@@ -116,22 +114,6 @@ def measured_rates(device: str = "cpu", *, precision: str = "fp32", rounds: int 
     x = torch.randn(_SIZE, _SIZE, generator=generator, device=device).to(kind)
     y, z = (torch.zeros(_NUMBERS, device=device) for _ in range(2))
     with torch.no_grad():
-        product, added = _seconds([lambda: x @ x, lambda: torch.add(y, y, out=z)], device, rounds)
+        runs = [lambda: x @ x, lambda: torch.add(y, y, out=z)]
+        product, added = interleaved_medians(runs, rounds=rounds, device=device)
     return Rates(flops=2 * _SIZE**3 / product, bytes=3 * 4 * _NUMBERS / added)
-
-
-def _seconds(runs: Sequence[Callable[[], object]], device: str, rounds: int) -> list[float]:
-    found: list[list[float]] = [[] for _ in runs]
-    for _ in range(1 + rounds):
-        for known, run in zip(found, runs, strict=True):
-            _wait(device)
-            started = time.perf_counter()
-            run()
-            _wait(device)
-            known.append(time.perf_counter() - started)
-    return [median(known[1:]) for known in found]
-
-
-def _wait(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)

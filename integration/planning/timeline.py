@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.context.recomputation import tensors_with_gradient
 from wtacrs.integration.measure.memory import LiveBytes
+from wtacrs.validation.benchmarks.timing import wait_for
 
 Kind = Literal["in", "out", "back", "through", "end"]
 
@@ -58,8 +59,7 @@ class Clock:
 
     def read(self) -> tuple[float, float]:
         """Seconds since some moment; twice."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        wait_for(self._device)
         now = time.perf_counter()
         return now, now
 

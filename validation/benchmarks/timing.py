@@ -42,21 +42,29 @@ def time_ratios(
     dy = torch.randn(n, m, generator=generator, device=device)
     candidates: list[Callable[[], object]] = [lambda: dy.T @ x]
     candidates += [lambda e=e: e.contract(e.compress(x, generator=generator), dy) for e in estimators]  # type: ignore[misc]
-    seconds: list[list[float]] = [[] for _ in candidates]
-    for _ in range(rounds + 1):  # the first round warms up
-        for kept, run in zip(seconds, candidates, strict=True):
-            _wait(device)
-            started = time.perf_counter()
-            run()
-            _wait(device)
-            kept.append(time.perf_counter() - started)
-    exact, *others = (median(kept[1:]) for kept in seconds)
+    exact, *others = interleaved_medians(candidates, rounds=rounds, device=device)
     return exact, [other / exact for other in others]
 
 
-def _wait(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
+def interleaved_medians(
+    runs: Sequence[Callable[[], object]], *, rounds: int, device: str | torch.device
+) -> list[float]:
+    """Seconds of each run: the median of several rounds, in which they take turns, after one that warms up."""
+    seconds: list[list[float]] = [[] for _ in runs]
+    for _ in range(1 + rounds):
+        for kept, run in zip(seconds, runs, strict=True):
+            wait_for(device)
+            started = time.perf_counter()
+            run()
+            wait_for(device)
+            kept.append(time.perf_counter() - started)
+    return [median(kept[1:]) for kept in seconds]
+
+
+def wait_for(device: str | torch.device) -> None:
+    """Until a device has done what it was given."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
