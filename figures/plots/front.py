@@ -5,6 +5,7 @@ wtacrs draw front.json OUT.png
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -56,11 +57,8 @@ def build(result: FrontResult) -> Figure:
         if noises:
             label = "added noise / minibatch's; white: exact"
             fig.colorbar(mappable, ax=axes, location="bottom", shrink=0.7, aspect=40, label=label)
-        tokens = (
-            f"{result.length}" if result.target_length is None else f"{result.length} / {result.target_length}"
-        )
         fig.suptitle(
-            f"{style.shorten(result.model, 40)}, {result.layers} layers, {result.batch_size} × {tokens} tokens, "
+            f"{style.shorten(result.model, 40)}, {result.layers} layers, {result.batch_size} × {result.tokens} tokens, "
             f"{first.way.precision}; thick ring: not beaten in memory, time and noise together",
             x=0.01,
             ha="left",
@@ -79,10 +77,9 @@ def _axes(axes: Axes) -> None:
     axes.set_ylabel("time of forward and backward pass, of the first way")
 
 
-def _legend(axes: Axes, rows: object) -> None:
+def _legend(axes: Axes, rows: Sequence[FrontRow]) -> None:
     axes.axis("off")
-    found: list[FrontRow] = list(rows)  # type: ignore[call-overload]
-    for place, row in enumerate(found):
-        y = 1.0 - (place + 0.5) / len(found)
+    for place, row in enumerate(rows):
+        y = 1.0 - (place + 0.5) / len(rows)
         axes.text(0.0, y, f"{place + 1}", fontsize=7.5, ha="right", va="center", transform=axes.transAxes)
         axes.text(0.03, y, style.shorten(row.way.name, 74), fontsize=7.5, va="center", transform=axes.transAxes)

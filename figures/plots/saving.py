@@ -49,11 +49,8 @@ def build(result: FrontResult) -> Figure:
         axes.set_xlim(0.0, 1.18 * max(entry.kept for entry in result.parts) / 1e6)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("MB (10⁶ bytes) kept for the backward pass; in orange what the part has saved")
-        tokens = (
-            f"{result.length}" if result.target_length is None else f"{result.length} / {result.target_length}"
-        )
         fig.suptitle(
-            f"{style.shorten(result.model, 40)}, {result.layers} layers, {result.batch_size} × {tokens} tokens: "
+            f"{style.shorten(result.model, 40)}, {result.layers} layers, {result.batch_size} × {result.tokens} tokens: "
             "what saves how much, one part after another",
             x=0.01,
             ha="left",

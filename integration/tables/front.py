@@ -33,9 +33,8 @@ def front_table(result: FrontResult) -> Table:
 
 def front_title(result: FrontResult) -> str:
     """What was measured."""
-    tokens = f"{result.length}" if result.target_length is None else f"{result.length} / {result.target_length}"
     return (
-        f"A training step of {result.model}, {result.layers} layers, {result.batch_size} × {tokens} tokens, "
+        f"A training step of {result.model}, {result.layers} layers, {result.batch_size} × {result.tokens} tokens, "
         f"{result.rows[0].way.precision}, dropout {result.dropout:g}, {result.stamp.device}, "
         f"{result.stamp.threads} threads, median of {result.rounds}"
     )

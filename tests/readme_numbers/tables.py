@@ -16,7 +16,7 @@ from wtacrs.validation.records.front import FrontResult, FrontRow
 from wtacrs.validation.records.masks import CONDITIONS, SIDES, Condition, MaskRow, MasksResult
 from wtacrs.validation.records.noise import NoiseResult, in_percent
 from wtacrs.validation.records.scale import ScaleResult
-from wtacrs.validation.records.simulation import SimulationResult
+from wtacrs.validation.records.simulation import SimulationResult, tokens_text
 from wtacrs.validation.records.sweep import SweepResult
 from wtacrs.validation.records.training import TrainingResult
 from wtacrs.validation.records.units import gigabytes, megabytes
@@ -263,5 +263,5 @@ def simulation_numbers(results: Sequence[SimulationResult]) -> NumberTable:
 
 def _shape(result: SimulationResult) -> str:
     step = result.steps[0]
-    tokens = f"{step.length}" if step.target_length is None else f"{step.length} / {step.target_length}"
+    tokens = tokens_text(step.length, step.target_length)
     return f"{result.model}, {step.batch_size} × {tokens}, {step.choice.precision}"

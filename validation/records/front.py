@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from wtacrs.validation.records.base import Record, Result, register_result
-from wtacrs.validation.records.simulation import StepChoice
+from wtacrs.validation.records.simulation import StepChoice, tokens_text
 from wtacrs.validation.records.units import megabytes
 
 
@@ -82,6 +82,11 @@ class FrontResult(Result):
     draws: int
     rows: Sequence[FrontRow]
     parts: Sequence[SavingPart] = Field(default_factory=list)
+
+    @property
+    def tokens(self) -> str:
+        """Of an input, and of an answer where there is one."""
+        return tokens_text(self.length, self.target_length)
 
 
 def front_sentences(result: FrontResult) -> Iterator[str]:

@@ -36,6 +36,15 @@ class AliveBytes(Record):
     bytes: int
 
 
+def tokens_text(length: int, target_length: int | None) -> str:
+    """Tokens of an input, and of an answer where there is one.
+
+    >>> tokens_text(128, 8), tokens_text(128, None)
+    ('128 / 8', '128')
+    """
+    return f"{length}" if target_length is None else f"{length} / {target_length}"
+
+
 class StepChoice(Record):
     """How a step is taken.
 
