@@ -15,11 +15,15 @@ from wtacrs.estimators.core.scores import has_answers
 from wtacrs.integration.context.shared_inputs import can_share
 from wtacrs.integration.layers.lean.bits import pack, unpack
 from wtacrs.integration.layers.lean.classes import LeanModule
-from wtacrs.integration.layers.lean.codes import Codes, activation_with_codes, product_with_codes
+from wtacrs.integration.layers.lean.codes import (
+    QUICK,
+    TIMES_DERIVATIVE,
+    Codes,
+    activation_with_codes,
+    product_with_codes,
+)
 from wtacrs.integration.layers.lean.derivatives import first_derivative_only
 from wtacrs.integration.layers.lean.recipes import is_checkpointed, packed, recipe_of, register, watch
-
-_QUICK = 1.702
 
 
 class ReLU(torch.autograd.Function):
@@ -54,8 +58,7 @@ class QuickGELU(torch.autograd.Function):
     def backward(ctx: Any, dy: Float[Tensor, "*shape"]) -> Tensor:
         """As the class says."""
         (x,) = ctx.saved_tensors
-        s = torch.sigmoid(_QUICK * x)
-        return dy * (s + _QUICK * x * s * (1.0 - s))
+        return TIMES_DERIVATIVE["quick GELU"](dy, x)
 
 
 class SquaredReLU(torch.autograd.Function):
@@ -71,12 +74,12 @@ class SquaredReLU(torch.autograd.Function):
     @first_derivative_only
     def backward(ctx: Any, dy: Float[Tensor, "*shape"]) -> Tensor:
         """As the class says."""
-        return dy * torch.relu(ctx.saved_tensors[0]).mul_(2.0)
+        return TIMES_DERIVATIVE["squared ReLU"](dy, ctx.saved_tensors[0])
 
 
 def quick_gelu(x: Tensor) -> Tensor:
     """`x σ(1.702 x)`."""
-    return x * torch.sigmoid(_QUICK * x)
+    return x * torch.sigmoid(QUICK * x)
 
 
 def squared_relu(x: Tensor) -> Tensor:

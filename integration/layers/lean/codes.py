@@ -36,12 +36,13 @@ from wtacrs.integration.layers.lean.derivatives import first_derivative_only
 from wtacrs.integration.layers.lean.recipes import Asked
 
 _aten = torch.ops.aten
-_QUICK = 1.702
+QUICK = 1.702
+"""c of quick GELU, `x σ(c x)`."""
 
 
 def _quick_gelu(dy: Tensor, x: Tensor) -> Tensor:
-    s = torch.sigmoid(_QUICK * x)
-    return dy * (s + _QUICK * x * s * (1.0 - s))
+    s = torch.sigmoid(QUICK * x)
+    return dy * (s + QUICK * x * s * (1.0 - s))
 
 
 TIMES_DERIVATIVE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -164,9 +164,8 @@ def lean_by_block_(
     def options_of(module: nn.Module, name: str) -> LeanOptions | None:
         parts = name.split(".")
         found = next((found for i in range(len(parts) + 1) if (found := options.get(".".join(parts[:i])))), None)
-        of_head = head is not None and isinstance(
-            module, nn.Embedding
-        )  # tied to the output layer, if it is found lean
+        # an embedding that is found lean is tied to the output layer
+        of_head = head is not None and isinstance(module, nn.Embedding)
         return whole if found is None and of_head else found
 
     if not given:

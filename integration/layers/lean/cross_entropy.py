@@ -21,7 +21,7 @@ drawn cost no product for dW.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -33,11 +33,11 @@ from wtacrs.estimators import InputError
 from wtacrs.estimators.core.scores import has_answers
 from wtacrs.integration.layers.compression import autocast_dtype
 from wtacrs.integration.layers.lean.embedding import note_dense_gradient
+from wtacrs.integration.layers.lean.options import HeadMode
 
 PIECE = 2**25
 """Bytes of logits that are computed at a time."""
 
-Mode = Literal["forward", "again"]
 Reduction = Literal["mean", "sum", "none"]
 
 
@@ -262,7 +262,7 @@ def linear_cross_entropy(
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
-    mode: Mode = "forward",
+    mode: HeadMode = "forward",
     row_weights: Float[Tensor, " n"] | None = None,
     drawn: int = 0,
     dtype: torch.dtype | None = None,
@@ -300,10 +300,10 @@ def linear_cross_entropy(
 
 
 def check_mode(mode: object, argument: str = "mode") -> None:
-    """Refuse what is no `Mode`.
+    """Refuse what is no `HeadMode`.
 
     Raises:
         InputError: naming what is accepted.
     """
-    if mode not in ("forward", "again"):
+    if mode not in get_args(HeadMode):
         raise InputError(f"{argument}={mode!r} must be forward or again")

@@ -27,9 +27,10 @@ from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.layers.compression import autocast_dtype
 from wtacrs.integration.layers.dynamic_classes import is_parametrized, own_class, set_class
 from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad, make_stock
-from wtacrs.integration.layers.lean.cross_entropy import Mode, check_mode, linear_cross_entropy, working_dtype
+from wtacrs.integration.layers.lean.cross_entropy import check_mode, linear_cross_entropy, working_dtype
 from wtacrs.integration.layers.lean.deferred_logits import Defer, Deferred, DeferredLogits, Source, versions_of
 from wtacrs.integration.layers.lean.linear import LeanLinear
+from wtacrs.integration.layers.lean.options import HeadMode
 from wtacrs.integration.parallel.wrappers import unwrapped
 
 
@@ -44,7 +45,7 @@ class LeanHead(nn.Linear):
         path: its name in the model.
     """
 
-    mode: Mode = "forward"
+    mode: HeadMode = "forward"
     estimator: RowEstimator | None = None
     min_elements: int = 0
     context: ForwardContext | None = None
@@ -107,7 +108,7 @@ class LeanHead(nn.Linear):
 
 
 def set_lean_head(
-    model: nn.Module, *, mode: Mode = "forward", estimator: str | Estimator | None = None
+    model: nn.Module, *, mode: HeadMode = "forward", estimator: str | Estimator | None = None
 ) -> dict[str, str]:
     """Turn the output layers of the language models within a model into lean ones, in place.
 

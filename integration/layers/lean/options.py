@@ -11,7 +11,7 @@ LeanOptions(attention='again', head='forward', bits=None, dropout='stock')
 from __future__ import annotations
 
 import difflib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from wtacrs.estimators.core.errors import InputError
@@ -110,7 +110,7 @@ class LeanOptions:
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of `lean_`."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return asdict(self)
 
 
 def _check(name: str, value: object, kind: Any, *, optional: bool = False) -> None:

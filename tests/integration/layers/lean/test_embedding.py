@@ -19,8 +19,9 @@ from transformers import T5Config, T5ForConditionalGeneration
 from tests.support.language_models import MODELS, gradients, language_batch, language_model
 from wtacrs.integration import lean_, restore_
 from wtacrs.integration.layers.lean import embedding
-from wtacrs.integration.layers.lean.cross_entropy import Mode, linear_cross_entropy
+from wtacrs.integration.layers.lean.cross_entropy import linear_cross_entropy
 from wtacrs.integration.layers.lean.embedding import LeanEmbedding, LookUp
+from wtacrs.integration.layers.lean.options import HeadMode
 from wtacrs.integration.measure.memory import LiveBytes
 
 V, D = 11, 4
@@ -46,7 +47,7 @@ def weight_of() -> nn.Parameter:
     return nn.Parameter(torch.randn(V, D, generator=torch.Generator().manual_seed(3), dtype=torch.float64))
 
 
-def loss_of(look_up: Callable[..., Tensor], weight: Tensor, mode: Mode, padding: int | None = None) -> Tensor:
+def loss_of(look_up: Callable[..., Tensor], weight: Tensor, mode: HeadMode, padding: int | None = None) -> Tensor:
     """Looked up twice, as by encoder and decoder."""
     x = torch.tanh(look_up(weight, IDS, padding)) * look_up(weight, IDS.flip(1), padding)
     return linear_cross_entropy(x.view(-1, D), weight, None, IDS.flatten(), mode=mode)
@@ -59,7 +60,7 @@ def stock(weight: Tensor, ids: Tensor, padding: int | None) -> Tensor:
 @pytest.mark.parametrize("padding", [None, 0, 3])
 @pytest.mark.parametrize("mode", ["forward", "again"])
 def test_the_gradient_is_that_of_stock_and_dense_where_it_is_seen(
-    mode: Mode, padding: int | None, layouts: list[torch.layout]
+    mode: HeadMode, padding: int | None, layouts: list[torch.layout]
 ) -> None:
     weight = weight_of()
     (expected,) = torch.autograd.grad(loss_of(stock, weight, mode, padding), weight)
@@ -80,7 +81,7 @@ def test_the_gradient_is_that_of_stock_and_dense_where_it_is_seen(
 
 @pytest.mark.parametrize("mode", ["forward", "again"])
 def test_without_the_output_layer_in_this_backward_pass_it_is_dense(
-    mode: Mode, layouts: list[torch.layout]
+    mode: HeadMode, layouts: list[torch.layout]
 ) -> None:
     """A pass before was through the output layer; this one, of the same graph, is not."""
     weight = weight_of()
@@ -127,7 +128,7 @@ TIED = {"T5": 3, "BERT": 1, "GPT-2": 1, "Llama": 0, "OPT": 1}
 
 @pytest.mark.parametrize("mode", ["forward", "again"])
 @pytest.mark.parametrize("name", MODELS)
-def test_models(name: str, mode: Mode, layouts: list[torch.layout]) -> None:
+def test_models(name: str, mode: HeadMode, layouts: list[torch.layout]) -> None:
     model = language_model(name, 0.2)
     types = [type(module) for module in model.modules()]
     _, expected = gradients(model, language_batch("right"))

@@ -27,17 +27,17 @@ from wtacrs.integration.layers.lean.convert import lean_
 from wtacrs.integration.layers.lean.cross_entropy import (
     LinearCrossEntropy,
     LinearCrossEntropyAgain,
-    Mode,
     Terms,
     linear_cross_entropy,
 )
 from wtacrs.integration.layers.lean.deferred_logits import Source, is_deferred
 from wtacrs.integration.layers.lean.head import LeanHead, restore_head, set_lean_head
+from wtacrs.integration.layers.lean.options import HeadMode
 from wtacrs.integration.measure.kept_bytes import KeptBytesProbe, training_layers
 from wtacrs.integration.measure.track_memory import track_memory
 
 N, D, V = 7, 4, 9
-MODES: tuple[Mode, ...] = ("forward", "again")
+MODES: tuple[HeadMode, ...] = ("forward", "again")
 
 
 @pytest.fixture(params=[2**24, 8 * V * 2], ids=["all rows", "2 rows"])
@@ -62,7 +62,7 @@ def tensors(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor,
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("mode", MODES)
 def test_loss_and_gradients_are_those_of_torch(
-    piece: None, mode: Mode, reduction: Any, smoothing: float, biased: bool, ignored: str
+    piece: None, mode: HeadMode, reduction: Any, smoothing: float, biased: bool, ignored: str
 ) -> None:
     x, weight, bias, labels = tensors()
     labels = labels if ignored == "some" else labels.clamp(min=0)
@@ -119,7 +119,7 @@ def test_planted_defects_are_found(planted: str, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_without_a_label_the_loss_is_that_of_torch(mode: Mode) -> None:
+def test_without_a_label_the_loss_is_that_of_torch(mode: HeadMode) -> None:
     x, weight, bias, labels = tensors()
     nothing = torch.full_like(labels, -100)
     assert linear_cross_entropy(x, weight, bias, nothing, mode=mode).isnan()
@@ -145,7 +145,7 @@ def test_fp16_gradients_survive_many_rows() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_second_backward_pass_gives_the_same(mode: Mode) -> None:
+def test_a_second_backward_pass_gives_the_same(mode: HeadMode) -> None:
     x, weight, bias, labels = tensors()
     loss = linear_cross_entropy(x, weight, bias, labels, mode=mode) * 3.0
     once, twice = (torch.autograd.grad(loss, (x, weight, bias), retain_graph=True) for _ in range(2))
@@ -156,7 +156,7 @@ def test_a_second_backward_pass_gives_the_same(mode: Mode) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", MODELS)
-def test_models_have_the_loss_and_gradients_of_stock(name: str, mode: Mode, spy: list[str]) -> None:
+def test_models_have_the_loss_and_gradients_of_stock(name: str, mode: HeadMode, spy: list[str]) -> None:
     model = language_model(name, 0.1)
     batch = language_batch("right")
     loss, expected = gradients(model, batch)
@@ -171,7 +171,7 @@ def test_models_have_the_loss_and_gradients_of_stock(name: str, mode: Mode, spy:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", MODELS)
-def test_double_precision_to_ten_places(name: str, mode: Mode, spy: list[str]) -> None:
+def test_double_precision_to_ten_places(name: str, mode: HeadMode, spy: list[str]) -> None:
     """By a loss of one's own: those of transformers cast logits to single precision."""
     model = language_model(name, 0.1).double()
     batch = language_batch("right")
@@ -252,7 +252,7 @@ def head(biased: bool = False) -> tuple[nn.Linear, Tensor]:
     return nn.Linear(D, V, bias=biased).double(), torch.randn(3, 5, D, dtype=torch.float64, requires_grad=True)
 
 
-def lean_head(mode: Mode = "forward", biased: bool = False) -> tuple[LeanHead, Tensor]:
+def lean_head(mode: HeadMode = "forward", biased: bool = False) -> tuple[LeanHead, Tensor]:
     layer, x = head(biased)
     assert set_lean_head(Model(layer), mode=mode) == {}
     assert isinstance(layer, LeanHead)
@@ -344,7 +344,7 @@ def test_views_stay_deferred_and_have_the_numbers_of_stock(name: str, spy: list[
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", DEFERRED)
-def test_a_loss_of_views_goes_by_pieces(name: str, mode: Mode, spy: list[str]) -> None:
+def test_a_loss_of_views_goes_by_pieces(name: str, mode: HeadMode, spy: list[str]) -> None:
     def grads(made: tuple[nn.Linear, Tensor]) -> tuple[Tensor, ...]:
         layer, x = made
         logits = DEFERRED[name](layer(x))
@@ -452,7 +452,7 @@ def test_logits_of_a_step_can_be_read_until_the_weight_changes() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_autocast(mode: Mode, spy: list[str]) -> None:
+def test_autocast(mode: HeadMode, spy: list[str]) -> None:
     for name in ("T5", "Llama"):
         model = language_model(name, 0.0)
         batch = language_batch("right")
@@ -493,7 +493,7 @@ def test_eval_mode_and_no_grad_are_stock() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_frozen_head_keeps_no_gradient_of_its_weight(mode: Mode, spy: list[str]) -> None:
+def test_a_frozen_head_keeps_no_gradient_of_its_weight(mode: HeadMode, spy: list[str]) -> None:
     model = language_model("Llama", 0.0)
     model.lm_head.weight.requires_grad_(False)
     _, expected = gradients(model, language_batch("right"))
@@ -506,7 +506,7 @@ def test_a_frozen_head_keeps_no_gradient_of_its_weight(mode: Mode, spy: list[str
 
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("mode", MODES)
-def test_within_a_checkpointed_function(mode: Mode, reentrant: bool) -> None:
+def test_within_a_checkpointed_function(mode: HeadMode, reentrant: bool) -> None:
     def grads(made: tuple[nn.Linear, Tensor]) -> tuple[Tensor, ...]:
         layer, x = made
         hidden = torch.tanh(x)
@@ -549,7 +549,7 @@ def test_torch_func_runs_the_stock_head() -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("spec", ["wta_crs(budget=0.5)", "crs(budget=0.6)", "wta_crs(budget=1.0)"])
-def test_sampled_dw_is_that_of_the_estimator_and_all_else_is_exact(piece: None, mode: Mode, spec: str) -> None:
+def test_sampled_dw_is_that_of_the_estimator_and_all_else_is_exact(piece: None, mode: HeadMode, spec: str) -> None:
     """dW equals `contract` of what the estimator keeps of the rows with a label: its mean is the estimator's."""
     labels = LABELS.clone()
     labels[[2, 9]] = -100

@@ -15,8 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tests.support.language_models import gradients, language_batch, language_model
 from wtacrs.integration.layers.lean.attention import set_lean_attention
-from wtacrs.integration.layers.lean.cross_entropy import Mode
 from wtacrs.integration.layers.lean.head import LeanHead, set_lean_head
+from wtacrs.integration.layers.lean.options import HeadMode
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def test_ddp(name: str, unused: bool, losses: list[str]) -> None:
 
 @pytest.mark.parametrize("mode", ["forward", "again"])
 @pytest.mark.parametrize("name", ["T5", "BERT", "GPT-2", "Llama"])
-def test_fully_shard(name: str, mode: Mode, losses: list[str]) -> None:
+def test_fully_shard(name: str, mode: HeadMode, losses: list[str]) -> None:
     model = language_model(name, 0.1)
     _, expected = gradients(model, language_batch("right"))
     set_lean_attention(model)
