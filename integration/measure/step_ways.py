@@ -6,7 +6,8 @@ import contextlib
 import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,7 @@ from wtacrs.integration.layers.lean.options import LeanOptions
 from wtacrs.integration.layers.linear_layers import is_linear_layer
 from wtacrs.integration.measure.memory import LiveBytes, checkpointed, loss_of, saved_by_type, without_cache
 from wtacrs.integration.models.lora import add_lora
+from wtacrs.validation.benchmarks.timing import wait_for
 from wtacrs.validation.records.front import Way
 
 if TYPE_CHECKING:
@@ -123,18 +125,21 @@ class StepBytes:
 def step_bytes(subjects: Subjects, way: Way, batch: Batch) -> StepBytes:
     """Measure one way, as `step_memory` does."""
     with subjects.taken(way) as model:
-        model.zero_grad(set_to_none=True)
-        loss = lambda: loss_of(model, batch, way.precision)  # noqa: E731
         if way.memory_budget is not None:
-            loss().backward()  # compiles
-            model.zero_grad(set_to_none=True)
-        kept = sum(entry.bytes for entry in saved_by_type(model, loss, batch))
-        if way.memory_budget is not None:
-            return StepBytes(kept, None)
-        with LiveBytes() as live:
-            loss().backward()
-        model.zero_grad(set_to_none=True)
-        return StepBytes(kept, live.peak)
+            loss_of(model, batch, way.precision).backward()  # compiles
+        return _bytes_of(model, way, batch)
+
+
+def _bytes_of(model: nn.Module, way: Way, batch: Batch) -> StepBytes:
+    model.zero_grad(set_to_none=True)
+    loss = partial(loss_of, model, batch, way.precision)
+    kept = sum(entry.bytes for entry in saved_by_type(model, loss, batch))
+    if way.memory_budget is not None:
+        return StepBytes(kept, None)
+    with LiveBytes() as live:
+        loss().backward()
+    model.zero_grad(set_to_none=True)
+    return StepBytes(kept, live.peak)
 
 
 def step_seconds(
@@ -150,6 +155,7 @@ def step_seconds(
     Two steps of a way are run at a time and the second one counts, since a model that was just converted is cold.
     """
     seconds: list[list[float]] = [[] for _ in ways]
+    device = next(iter(batch.values())).device
     for done in range(rounds):
         for place, way in enumerate(ways):
             if report is not None:
@@ -157,20 +163,14 @@ def step_seconds(
             with subjects.taken(way) as model:
                 for _ in range(2):
                     model.zero_grad(set_to_none=True)
-                    wait(batch)
+                    wait_for(device)
                     started = time.perf_counter()
                     loss_of(model, batch, way.precision).backward()
-                    wait(batch)
+                    wait_for(device)
                     taken = time.perf_counter() - started
                 seconds[place].append(taken)
                 model.zero_grad(set_to_none=True)
     return seconds
-
-
-def wait(batch: Batch) -> None:
-    """Until the device of a batch has done all that it was asked to."""
-    if any(tensor.device.type == "cuda" for tensor in batch.values()):
-        torch.cuda.synchronize()
 
 
 def gradient_noise(
@@ -226,8 +226,7 @@ def _is_estimated(way: Way) -> bool:
 def _with_stock_masks(way: Way) -> Way:
     if way.lean is None:
         return way
-    options = LeanOptions.parse(way.lean).arguments() | {"dropout": "stock"}
-    return way.model_copy(update={"lean": str(LeanOptions(**options))})
+    return way.model_copy(update={"lean": str(replace(LeanOptions.parse(way.lean), dropout="stock"))})
 
 
 def _exact_gradients(
@@ -289,9 +288,4 @@ def saving_parts(subjects: Subjects, estimator: str, batch: Batch) -> list[tuple
 def _lean_bytes(subjects: Subjects, parts: tuple[LeanPart, ...], batch: Batch) -> StepBytes:
     with subjects.taken(Way()) as model:
         lean_(model, filter_fn=lambda module, _: any(part(module) for part in parts))
-        loss = lambda: loss_of(model, batch, "fp32")  # noqa: E731
-        kept = sum(entry.bytes for entry in saved_by_type(model, loss, batch))
-        with LiveBytes() as live:
-            loss().backward()
-        model.zero_grad(set_to_none=True)
-        return StepBytes(kept, live.peak)
+        return _bytes_of(model, Way(), batch)

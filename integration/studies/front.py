@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -12,6 +13,7 @@ import torch
 from wtacrs.estimators import InputError
 from wtacrs.figures.plots import front as front_figure
 from wtacrs.figures.plots import saving as saving_figure
+from wtacrs.integration.measure.simulation.step import checked_shape
 from wtacrs.integration.measure.step_ways import Subjects, gradient_noise, saving_parts, step_bytes, step_seconds
 from wtacrs.integration.measure.text_windows import text_windows
 from wtacrs.integration.models.published_sizes import config_of, model_from
@@ -79,12 +81,7 @@ def front_study(
     check_folder("out", out)
     config = config_of(model)
     _resize(config, layers, dropout)
-    writes = bool(config.is_encoder_decoder)
-    if target_length is not None and not writes:
-        raise InputError(
-            f"target_length={target_length}: {config.model_type} has no decoder of its own; leave it out"
-        )
-    target_length = (target_length or length) if writes else None
+    batch_size, length, target_length = astuple(checked_shape(config, batch_size, length, target_length))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = model_from(config).to(device)

@@ -15,7 +15,6 @@ from wtacrs.integration.models.loading import without_place
 from wtacrs.integration.models.published_sizes import config_of
 from wtacrs.integration.studies.output import draw_or_remove
 from wtacrs.integration.studies.step_ways import simulated_ways
-from wtacrs.validation.arguments import checked_integer
 from wtacrs.validation.files import check_folder
 from wtacrs.validation.records.base import stamp, with_lean
 from wtacrs.validation.records.front import Way
@@ -50,8 +49,6 @@ def simulate_steps(
     Raises:
         InputError: as `simulate_step`.
     """
-    if options.get("lora_rank") is not None:
-        checked_integer(options["lora_rank"], "lora_rank", least=1, or_none=True)
     config = config_of(model)
     check_folder("out", out)
     specs = ["exact" if spec == "exact" else repr(make(spec)) for spec in estimators]
@@ -74,7 +71,7 @@ def simulate_steps(
         step, largest = largest_batch(partial(_step, config, way), budget)
         steps.append(step)
         found.append(largest)
-    inputs = {name: str(value) for name, value in options.items() if value not in (None, False)}
+    inputs = {name: str(value) for name, value in options.items() if _is_given(value)}
     result = SimulationResult(
         stamp=stamp(seed=None, inputs=inputs), model=without_place(str(model)), steps=steps, largest=found
     )
@@ -94,4 +91,8 @@ def _step(config: Any, way: dict[str, Any], batch_size: int) -> SimulatedStep:
 
 
 def _differs(way: dict[str, Any], stock: dict[str, Any]) -> bool:
-    return any(value not in (None, False) and stock.get(name) != value for name, value in way.items())
+    return any(_is_given(value) and stock.get(name) != value for name, value in way.items())
+
+
+def _is_given(value: object) -> bool:
+    return value is not None and value is not False  # 0 is a value, which is refused where it is none

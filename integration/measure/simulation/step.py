@@ -118,7 +118,16 @@ def simulate_step(
     (242026496, True, 'backward')
     """
     how = _how(
-        estimator, lean, lora_rank, checkpointing, offload, precision, optimizer, layers, min_elements, prepare
+        estimator=estimator,
+        lean=lean,
+        lora_rank=lora_rank,
+        checkpointing=checkpointing,
+        offload=offload,
+        precision=precision,
+        optimizer=optimizer,
+        layers=layers,
+        min_elements=min_elements,
+        prepare=prepare,
     )
     config = config_of(model)
     shape = checked_shape(config, batch_size, length, target_length)
@@ -137,43 +146,23 @@ def measure_step(
     batch_size: int,
     length: int = 128,
     target_length: int | None = None,
-    estimator: EstimatorChoice = "exact",
-    lean: bool | str | LeanOptions = False,
-    lora_rank: int | None = None,
-    checkpointing: bool = False,
-    offload: bool = False,
-    precision: str = "fp32",
-    optimizer: str = "adamw",
-    layers: Iterable[str] | None = None,
-    min_elements: int = MIN_ELEMENTS,
-    prepare: Callable[[nn.Module], object] | None = None,
+    **options: Any,
 ) -> Simulation:
     """What `simulate_step` tells, measured on a real model on the CPU, which is used up: converted and updated twice.
 
     Args:
         model: stock, on the CPU.
-        batch_size: examples, of ones; all arguments from here on are those of `simulate_step`.
-        length: see there.
-        target_length: see there.
-        estimator: see there.
-        lean: see there.
-        lora_rank: see there.
-        checkpointing: see there.
-        offload: see there.
-        precision: see there.
-        optimizer: see there.
-        layers: see there.
-        min_elements: see there.
-        prepare: see there.
+        batch_size: examples, of ones.
+        length: tokens of an input.
+        target_length: as in `simulate_step`.
+        **options: all others of `simulate_step`.
 
     Raises:
         InputError: as there, and if the model is not on the CPU.
     """
     if any(parameter.device.type != "cpu" for parameter in model.parameters()):
         raise InputError(f"model={type(model).__name__}: it must be on the CPU, whose operators are written down")
-    how = _how(
-        estimator, lean, lora_rank, checkpointing, offload, precision, optimizer, layers, min_elements, prepare
-    )
+    how = _how(**options)
     shape = checked_shape(model.config, batch_size, length, target_length)
     with torch.random.fork_rng(devices=[]):
         made = _adapted(model.train(), how)
@@ -209,16 +198,17 @@ def has_output_embeddings(model: Any) -> bool:
 
 
 def _how(
-    estimator: EstimatorChoice,
-    lean: bool | str | LeanOptions,
-    lora_rank: int | None,
-    checkpointing: bool,
-    offload: bool,
-    precision: str,
-    optimizer: str,
-    layers: Iterable[str] | None,
-    min_elements: int,
-    prepare: Callable[[nn.Module], object] | None,
+    *,
+    estimator: EstimatorChoice = "exact",
+    lean: bool | str | LeanOptions = False,
+    lora_rank: int | None = None,
+    checkpointing: bool = False,
+    offload: bool = False,
+    precision: str = "fp32",
+    optimizer: str = "adamw",
+    layers: Iterable[str] | None = None,
+    min_elements: int = MIN_ELEMENTS,
+    prepare: Callable[[nn.Module], object] | None = None,
 ) -> _How:
     check_flag(checkpointing, "checkpointing")
     check_flag(offload, "offload")
