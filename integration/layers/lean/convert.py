@@ -300,7 +300,7 @@ def remove_unused_context(model: nn.Module) -> None:
 def _draws(module: nn.Module) -> bool:
     if isinstance(module, LeanActivation):
         return module.lean_terms.codes is not None
-    return isinstance(module, EstimatedWeightGrad)
+    return isinstance(module, EstimatedWeightGrad | LeanHead) and module.estimator is not None
 
 
 def _lean_attention(model: nn.Module, whole: LeanOptions, options_of: _OptionsOf) -> dict[str, str]:

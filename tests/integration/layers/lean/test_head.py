@@ -694,6 +694,18 @@ def test_restoring_the_estimates_alone_leaves_an_exact_lean_output_layer() -> No
     assert (type(head), head.estimator) == (LeanHead, None)
 
 
+def test_a_sampled_output_layer_alone_keeps_its_context_when_lean_is_called_again() -> None:
+    """It draws by the model's own seed all the same; without an estimator the context is gone."""
+    model = language_model("GPT-2", 0.0)
+    approximate_(model, {"lm_head": "crs(budget=0.5)"}, min_elements=0, lean="head")
+    context, head = ForwardContext.of(model), model.get_output_embeddings()
+    lean_(model, head="again")
+    assert context is not None
+    assert ForwardContext.of(model) is head.context is context
+    restore_(model, keep_lean=True)
+    assert ForwardContext.of(model) is None
+
+
 def test_few_numbers_are_exact() -> None:
     """As in every layer with an estimated dW, below `min_elements`."""
     model = language_model("T5", 0.0)
