@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wtacrs.estimators.composites.basis_state import BasisState as BasisState
     from wtacrs.estimators.composites.control_variate import ControlVariate as ControlVariate
+    from wtacrs.estimators.composites.dithered_rows import DitheredRows as DitheredRows
     from wtacrs.estimators.composites.hadamard_rotation import HadamardRotation as HadamardRotation
     from wtacrs.estimators.composites.mixed_precision_rows import MixedPrecisionRows as MixedPrecisionRows
     from wtacrs.estimators.composites.quantized_rows import QuantizedRows as QuantizedRows
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "BasisState": "composites.basis_state",
     "ControlVariate": "composites.control_variate",
+    "DitheredRows": "composites.dithered_rows",
     "HadamardRotation": "composites.hadamard_rotation",
     "MixedPrecisionRows": "composites.mixed_precision_rows",
     "QuantizedRows": "composites.quantized_rows",

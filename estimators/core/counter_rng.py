@@ -18,6 +18,8 @@ from torch import Tensor
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _FIRST = 0xBF58476D1CE4E5B9 - 2**64
 _SECOND = 0x94D049BB133111EB - 2**64
+_INVERSE_OF_GOLDEN = pow(0x9E3779B97F4A7C15, -1, 2**64)
+_INVERSE_OF_GOLDEN -= 2**64 * (_INVERSE_OF_GOLDEN >= 2**63)
 
 
 # what is rounded by uniform numbers: a source that draws them never asks, one that lists them does
@@ -37,13 +39,16 @@ class Uniforms(Protocol):
             stream: of the source.
             counters: addresses within the stream.
             places: gives numbers p, of the shape of the counters, of which ⌊p + u⌋ is to be kept; not given where the
-                same numbers are asked for again.
+                same numbers are asked for again. Places of further axes share the number of their counter.
         """
 
 
 @runtime_checkable
 class Source(Uniforms, Protocol):
     """Independent random numbers, addressed by stream and counter: equal addresses give equal numbers."""
+
+    def offsets(self, stream: int, counters: Int64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
+        """Uniform on [0, 1), of numbers on which neither the mean nor the total variance depends: listed as they come."""
 
     def signs(self, stream: int, counters: Int64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
         """−1 or +1, each with probability ½."""
@@ -72,14 +77,19 @@ class CounterStream(NamedTuple):
 
     def bits(self, stream: int, counters: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
         """64 random bits for every counter."""
-        key = mix64(mix64(self.seed) ^ (stream + 1))
-        return mix64(key.reshape([1] * counters.ndim) + (counters + 1) * _GOLDEN)
+        # (key / golden + c) · golden in place of key + c · golden: the same number, but no compiler multiplies its constants
+        key = mix64(mix64(self.seed) ^ (stream + 1)) * _INVERSE_OF_GOLDEN
+        return mix64((key.reshape([1] * counters.ndim) + (counters + 1)) * _GOLDEN)
 
     def uniforms(
         self, stream: int, counters: Int64[Tensor, "*shape"], places: Places = None
     ) -> Float64[Tensor, "*shape"]:
         """Multiples of 2⁻⁵³ in [0, 1)."""
         return _shift(self.bits(stream, counters), 11).to(torch.float64).mul_(2.0**-53)
+
+    def offsets(self, stream: int, counters: Int64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
+        """As `uniforms`."""
+        return self.uniforms(stream, counters)
 
     def signs(self, stream: int, counters: Int64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
         """The highest bit."""

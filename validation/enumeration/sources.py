@@ -33,6 +33,8 @@ _NORMALS = ((-math.sqrt(3.0), 1 / 6), (0.0, 2 / 3), (math.sqrt(3.0), 1 / 6))
 # cuts this near to each other or to an end are one: places up to 255 are rounded by 3e-14
 _SLIVER = 1e-12
 
+_GOLDEN_RATIO = (math.sqrt(5.0) - 1) / 2
+
 # what is asked for, and its possible answers with their probabilities
 Address = Hashable
 Choices = Sequence[tuple[float | tuple[int, ...], float]]
@@ -117,6 +119,10 @@ class ListedSource:
         self.asked[Plan()] = self.known[key]
         return self.known[key][self.chosen.get(Plan(), 0)][0]
 
+    def offsets(self, stream: int, counters: Int64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
+        """One outcome of unequal numbers: by their meaning, no other one has another mean or total variance."""
+        return torch.frac((counters + 1).double() * _GOLDEN_RATIO + 0.1 * stream)
+
     def signs(self, stream: int, counters: Int64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
         """−1 or +1."""
         return self._numbers("sign", stream, counters, _SIGNS)
@@ -154,13 +160,13 @@ class ListedSource:
 
     def _round(self, addresses: list[Uniform], counters: Tensor, places: Tensor) -> None:
         """Answer addresses by the places that they round."""
-        if places.shape != counters.shape:
+        if places.shape[: counters.ndim] != counters.shape:
             raise RuntimeError(
                 f"uniform numbers {list(counters.shape)} are asked for to round places {list(places.shape)}"
             )
         users: dict[Uniform, list[float]] = {}
-        for address, place in zip(addresses, places.flatten().tolist(), strict=True):
-            users.setdefault(address, []).append(place)
+        for address, rounded in zip(addresses, places.reshape(counters.numel(), -1 if counters.numel() else 0).tolist(), strict=True):
+            users.setdefault(address, []).extend(rounded)
         self.answered |= {address: self._uniform(address, rounded) for address, rounded in users.items()}
 
     def _uniform(self, address: Uniform, places: list[float]) -> float:

@@ -1,0 +1,1 @@
+"""Numerical kernels of the zoo: in plain PyTorch, compiled by inductor, and in Triton."""

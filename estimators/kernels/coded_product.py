@@ -1,0 +1,151 @@
+"""The product of coded rows with dY: decoded a block of rows at a time, in floating point or in int8."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+
+from wtacrs.estimators.core.dither import Dither
+from wtacrs.estimators.kernels import plain
+from wtacrs.estimators.kernels.grid import Grid
+from wtacrs.estimators.kernels.int8_product import HEAVY, LARGEST, int8_product
+
+
+class CodedRows(NamedTuple):
+    """k rows in few bits, and the dither that they were rounded with.
+
+    Attributes:
+        codes: codes and steps.
+        dither: the numbers of the rows and columns.
+        grid: of the columns.
+        bits: of a code.
+    """
+
+    codes: plain.Codes
+    dither: Dither
+    grid: Grid
+    bits: int
+
+    @property
+    def count(self) -> int:
+        """k."""
+        return self.codes.codes.shape[0]
+
+    def numbers(
+        self, block: slice, out: Float[Tensor, "b p"], scratch: Float[Tensor, "b p"]
+    ) -> Float[Tensor, "b p"]:
+        """Rows in units of their largest step, into `out`; `scratch` is overwritten."""
+        dither = Dither(self.dither.rows[block], self.dither.columns)
+        plain.decode(self.codes.codes[block], dither, self.grid, self.bits, out, scratch)
+        shares = self.codes.shares[block].to(out.dtype).mul_(1.0 / plain.SHARES)
+        out.view(out.shape[0], self.grid.groups, self.grid.size).mul_(shares.unsqueeze(2))
+        return out
+
+    def take(self, slots: Int[Tensor, " s"]) -> CodedRows:
+        """Some of the rows."""
+        codes = plain.Codes(*(part.index_select(0, slots) for part in self.codes))
+        return self._replace(
+            codes=codes, dither=Dither(self.dither.rows.index_select(0, slots), self.dither.columns)
+        )
+
+
+def row_blocks(rows: int) -> Iterator[slice]:
+    """Blocks of rows that stay in the cache while they are worked on."""
+    for start in range(0, rows, plain.BLOCK_ROWS):
+        yield slice(start, min(start + plain.BLOCK_ROWS, rows))
+
+
+def float_product(coded: CodedRows, dy: Float[Tensor, "k m"], dtype: torch.dtype) -> Float[Tensor, "m p"]:
+    """`dyᵀ X̂` in floating point, summed in fp32 or better.
+
+    Args:
+        coded: the rows X̂.
+        dy: the rows of dY that belong to them.
+        dtype: of the factors.
+    """
+    working = coded.dither.rows.dtype
+    out = torch.zeros((dy.shape[1], coded.grid.padded), dtype=working, device=dy.device)
+    buffers = _buffers(coded.count, coded.grid.padded, working, dy)
+    steps = coded.codes.steps.to(working)
+    for block in row_blocks(coded.count):
+        rows = coded.numbers(block, *(buffer[: block.stop - block.start] for buffer in buffers))
+        rows.mul_(steps[block].unsqueeze(1))
+        if dtype == working:
+            torch.addmm(out, dy[block].to(working).T, rows, out=out)
+        else:
+            out.add_(dy[block].to(dtype).T @ rows.to(dtype))
+    return out
+
+
+class Int8Scales(NamedTuple):
+    """How pairs are scaled to int8.
+
+    Attributes:
+        heavy: slots of the pairs that are multiplied as they are.
+        units: factor of every row of dY, 0 for those: the row's largest step in units of int8.
+        columns: c_a, what 1 stands for in column a of `units · dY`; positive.
+    """
+
+    heavy: Int[Tensor, " h"]
+    units: Float[Tensor, " k"]
+    columns: Float[Tensor, " m"]
+
+
+def row_factor(bits: int) -> float:
+    """c: numbers in units of a step reach from −2^(bits−1) to 2^(bits−1); times c they fill int8."""
+    return LARGEST / 2.0 ** (bits - 1)
+
+
+def int8_scales(steps: Shaped[Tensor, " k"], dy: Float[Tensor, "k m"], bits: int) -> Int8Scales:
+    """Scales for the rows of dY; the heaviest pairs by the row's largest step times ‖y‖ are set apart."""
+    working = torch.float64 if dy.dtype == torch.float64 else torch.float32
+    units = steps.to(working) / row_factor(bits)
+    sizes = torch.linalg.vector_norm(dy, dim=1, dtype=working) * units
+    heavy = sizes.topk(HEAVY if steps.shape[0] > 2 * HEAVY else 0).indices
+    units = units.index_fill(0, heavy, 0.0)
+    largest = torch.zeros(dy.shape[1], dtype=working, device=dy.device)
+    for block in row_blocks(steps.shape[0]):
+        scaled = (dy[block] * units[block].unsqueeze(1)).abs_()
+        torch.maximum(largest, scaled.amax(0), out=largest)
+    return Int8Scales(heavy, units, torch.where(largest > 0, largest / LARGEST, 1.0))
+
+
+def mixed_product(
+    coded: CodedRows, dy: Float[Tensor, "k m"], of_rows: Dither, of_dy: Dither
+) -> Float[Tensor, "m p"]:
+    """`dyᵀ X̂` in int8 without bias, the heaviest pairs as they are.
+
+    Args:
+        coded: the rows X̂.
+        dy: the rows of dY that belong to them.
+        of_rows: dither for the rows.
+        of_dy: dither for dY, independent of it.
+    """
+    scales = int8_scales(coded.codes.steps, dy, coded.bits)
+    m, padded, device = dy.shape[1], coded.grid.padded, dy.device
+    rows_int8 = torch.empty((coded.count, padded), dtype=torch.int8, device=device)
+    dy_int8 = torch.empty((coded.count, m), dtype=torch.int8, device=device)
+    numbers, scratch = _buffers(coded.count, padded, torch.float32, dy)
+    scaled, scratch_dy = _buffers(coded.count, m, torch.float32, dy)
+    per_column, factor = 1.0 / scales.columns, row_factor(coded.bits)
+    for block in row_blocks(coded.count):
+        size = block.stop - block.start
+        rows = coded.numbers(block, numbers[:size], scratch[:size]).mul_(factor)
+        plain.round_to_int8(rows, Dither(of_rows.rows[block], of_rows.columns), rows_int8[block], scratch[:size])
+        torch.mul(dy[block], scales.units[block].unsqueeze(1), out=scaled[:size]).mul_(per_column)
+        plain.round_to_int8(
+            scaled[:size], Dither(of_dy.rows[block], of_dy.columns), dy_int8[block], scratch_dy[:size]
+        )
+    out = int8_product(dy_int8, rows_int8).mul_(scales.columns.unsqueeze(1))
+    if scales.heavy.shape[0]:
+        out.add_(float_product(coded.take(scales.heavy), dy.index_select(0, scales.heavy), torch.float32))
+    return out
+
+
+def _buffers(rows: int, columns: int, dtype: torch.dtype, like: Tensor) -> tuple[Tensor, Tensor]:
+    shape = (min(plain.BLOCK_ROWS, rows), columns)
+    return torch.empty(shape, dtype=dtype, device=like.device), torch.empty(shape, dtype=dtype, device=like.device)

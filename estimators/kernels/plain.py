@@ -1,0 +1,133 @@
+"""Coding of rows in plain PyTorch, in place and a block of rows at a time, so that what is worked on stays in the cache.
+
+A fresh result of 16 MB costs page faults, more than the arithmetic that fills it: buffers are made once per call.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int8, UInt8
+from torch import Tensor
+
+from wtacrs.estimators.core.dither import Dither
+from wtacrs.estimators.core.packing import round_up
+from wtacrs.estimators.kernels.grid import Grid
+
+BLOCK_ROWS = 512
+SHARES = 255
+"""Levels of a group's step as a share of its row's."""
+
+
+class Codes(NamedTuple):
+    """Rows in few bits.
+
+    Attributes:
+        codes: in planes (see `grid`).
+        shares: step of every group as a share of the row's, of 255.
+        steps: largest step of every row, bf16, fp64 beside fp64 numbers; its weight is a factor.
+    """
+
+    codes: UInt8[Tensor, "k bytes"]
+    shares: UInt8[Tensor, "k groups"]
+    steps: Float[Tensor, " k"]
+
+
+def top_of(bits: int) -> int:
+    """L, the highest of 2^bits levels."""
+    return int(2**bits - 1)
+
+
+def empty_codes(rows: int, grid: Grid, bits: int, like: Float[Tensor, ...]) -> Codes:
+    """Room for the codes of so many rows; steps are fp64 beside fp64 numbers."""
+    steps = torch.float64 if like.dtype == torch.float64 else torch.bfloat16
+    return Codes(
+        torch.empty((rows, grid.padded * bits // 8), dtype=torch.uint8, device=like.device),
+        torch.empty((rows, grid.groups), dtype=torch.uint8, device=like.device),
+        torch.empty((rows,), dtype=steps, device=like.device),
+    )
+
+
+def step_sizes(
+    peaks: Float[Tensor, "k groups"], weights: Float[Tensor, " k"] | None, bits: int
+) -> tuple[UInt8[Tensor, "k groups"], Float[Tensor, " k"], Float[Tensor, "k groups"]]:
+    """Shares, steps of the rows, and the steps of the groups without the weight, from the largest number of each.
+
+    Both are rounded up, so that the levels reach as far as the numbers. A group of zeros has the share 0.
+    """
+    largest = peaks.amax(1) * (2.0 / top_of(bits))
+    weighted = largest if weights is None else largest * weights
+    steps = weighted if peaks.dtype == torch.float64 else round_up(weighted)
+    own = steps.to(peaks.dtype)
+    if weights is not None:
+        own = own / torch.where(weights > 0, weights, 1.0)
+    unit = own * (1.0 / SHARES)
+    wanted = peaks * (2.0 / top_of(bits)) / torch.where(unit > 0, unit, 1.0).unsqueeze(1)
+    shares = wanted.ceil_().clamp_(max=SHARES)
+    return shares.to(torch.uint8), steps, shares * unit.unsqueeze(1)
+
+
+def encode(
+    rotated: Float[Tensor, "b p"],
+    weights: Float[Tensor, " b"] | None,
+    dither: Dither,
+    grid: Grid,
+    bits: int,
+    out: Codes,
+    scratch: Float[Tensor, "b p"],
+) -> None:
+    """Round and pack a block of rotated rows into `out`; `rotated` and `scratch` are overwritten.
+
+    Number z of a group with step Δ has the code `⌊z/Δ + L/2 + u⌋`.
+    """
+    b, top = rotated.shape[0], top_of(bits)
+    grouped = rotated.view(b, grid.groups, grid.size)
+    peaks = torch.abs(grouped, out=scratch.view(grouped.shape)).amax(2)
+    shares, steps, sizes = step_sizes(peaks, weights, bits)
+    out.shares.copy_(shares)
+    out.steps.copy_(steps)
+    grouped.mul_(torch.where(sizes > 0, 1.0 / sizes, 0.0).unsqueeze(2))
+    torch.add(dither.rows.unsqueeze(1), dither.columns, out=scratch).frac_()
+    levels = rotated.add_(scratch).add_(top / 2).clamp_(0, top).to(torch.uint8)  # truncated: not below 0
+    pack_planes(levels, grid, bits, out.codes)
+
+
+def pack_planes(levels: UInt8[Tensor, "b p"], grid: Grid, bits: int, out: UInt8[Tensor, "b bytes"]) -> None:
+    """Codes of `bits` bits side by side in planes; `levels` is overwritten."""
+    per_byte, width = 8 // bits, grid.size * bits // 8
+    planes = levels.view(levels.shape[0], grid.groups, per_byte, width)
+    packed = out.view(levels.shape[0], grid.groups, width)
+    packed.copy_(planes[:, :, 0])
+    for plane in range(1, per_byte):
+        packed.bitwise_or_(planes[:, :, plane].bitwise_left_shift_(bits * plane))
+
+
+def decode(
+    codes: UInt8[Tensor, "b bytes"],
+    dither: Dither,
+    grid: Grid,
+    bits: int,
+    out: Float[Tensor, "b p"],
+    scratch: Float[Tensor, "b p"],
+) -> None:
+    """Numbers in units of their step, `q + ½ − u − L/2`, into `out`; `scratch` is overwritten."""
+    b, per_byte, width = codes.shape[0], 8 // bits, grid.size * bits // 8
+    planes = out.view(b, grid.groups, per_byte, width)
+    packed = codes.view(b, grid.groups, width)
+    for plane in range(per_byte):
+        levels = packed if plane == 0 else packed.bitwise_right_shift(bits * plane)
+        if plane < per_byte - 1:
+            levels = levels.bitwise_and(top_of(bits))
+        planes[:, :, plane].copy_(levels)
+    torch.add(dither.rows.unsqueeze(1), dither.columns, out=scratch).frac_()
+    out.sub_(scratch).add_(0.5 - top_of(bits) / 2)
+
+
+def round_to_int8(
+    numbers: Float[Tensor, "b c"], dither: Dither, out: Int8[Tensor, "b c"], scratch: Float[Tensor, "b c"]
+) -> None:
+    """Stochastic rounding of numbers in [−127, 127] to whole ones; `numbers` and `scratch` are overwritten."""
+    torch.add(dither.rows.unsqueeze(1), dither.columns, out=scratch).frac_()
+    # floor in place and one conversion: whole numbers from −127 to 127, and 127 + u does not reach 128
+    out.copy_(numbers.add_(scratch).floor_().clamp_(-127, 127))
