@@ -162,12 +162,15 @@ def test_masked_rows_are_in_neither_part() -> None:
     st.integers(1, 400),
     st.sampled_from([16, 100, 384]),
     st.sampled_from([torch.bfloat16, torch.float32, torch.float64]),
+    st.sampled_from(["row-norms", "known"]),
 )
-def test_recommended_stays_within_its_bytes(fraction: float, n: int, d: int, dtype: torch.dtype) -> None:
+def test_recommended_stays_within_its_bytes(
+    fraction: float, n: int, d: int, dtype: torch.dtype, scores: str
+) -> None:
     x = torch.ones(n, d, dtype=dtype)
     if fraction * n < 4:  # the mean alone takes a row
         return
-    estimator = recommended(bytes=fraction, shape=(n, d), dtype=dtype)
+    estimator = recommended(bytes=fraction, shape=(n, d), dtype=dtype, scores=scores)
     assert saved_bytes(estimator.compress(x)) <= fraction * n * d * dtype.itemsize
 
 
@@ -179,6 +182,7 @@ def test_recommended_stays_within_its_bytes(fraction: float, n: int, d: int, dty
         ({"bytes": 1.5, "shape": (10, 10)}, "bytes=1.5"),
         ({"bytes": 0.5, "shape": (10,)}, "shape=(10,)"),
         ({"bytes": 0.5, "shape": (10, 10), "dtype": torch.int64}, "dtype=torch.int64"),
+        ({"bytes": 0.5, "shape": (10, 10), "scores": "oracle"}, "scores='oracle'"),
         ({"bytes": 0.001, "shape": (10, 10)}, "no room for a single row"),
     ],
 )
