@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
@@ -27,6 +26,7 @@ from wtacrs.estimators.core.products import double_product, product_dtype, worki
 from wtacrs.estimators.core.registry import register
 from wtacrs.estimators.core.row_design import RowDesign, RowPlan
 from wtacrs.estimators.core.scores import row_norms, sampling_scores
+from wtacrs.estimators.core.sizing import check_slots, slots_for
 from wtacrs.estimators.core.sourced import RandomChoices, RegeneratingEstimator
 from wtacrs.estimators.rows.conditional_poisson import ConditionalPoisson
 from wtacrs.estimators.rows.fixed_size import FixedSizeEstimator
@@ -120,19 +120,14 @@ class MixedPrecisionRows(RegeneratingEstimator[SavedSlots]):
     )
 
     def __post_init__(self) -> None:
-        s = self.slots
-        number = isinstance(s, (int, float)) and not isinstance(s, bool)
-        if not number or not (s >= 1 if isinstance(s, int) else 0.0 < s <= MOST_SLOTS):
-            accepted = f"an int ≥ 1 (number of slots) or a float in (0, {MOST_SLOTS}] (slots per row)"
-            raise InputError(f"mixed_precision_rows: slots={s!r} must be {accepted}")
+        check_slots(self.slots, MOST_SLOTS, self.name)
         if not isinstance(self.design, str) or self.design not in DESIGNS:
             raise InputError(f"mixed_precision_rows: design={self.design!r} must be one of {', '.join(DESIGNS)}")
         check_bits(BITS_PER_SLOT, self.group, self.name)
 
     def slots_for(self, n: int) -> int:
         """S for n rows: at least 1, and no more than n rows can use."""
-        wanted = self.slots if isinstance(self.slots, int) else max(math.floor(self.slots * n + 1e-9), 1)
-        return min(wanted, MOST_SLOTS * n)
+        return slots_for(self.slots, MOST_SLOTS, n)
 
     def rows_design(self, n: int) -> FixedSizeEstimator:
         """The design that draws the rows, at the most rows there can be."""

@@ -77,7 +77,7 @@ class CounterStream(NamedTuple):
 
     def bits(self, stream: int, counters: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
         """64 random bits for every counter."""
-        # (key / golden + c) · golden in place of key + c · golden: the same number, but no compiler multiplies its constants
+        # (key / golden + c) · golden for key + c · golden: a compiler would multiply the constants beyond 64 bits
         key = mix64(mix64(self.seed) ^ (stream + 1)) * _INVERSE_OF_GOLDEN
         return mix64((key.reshape([1] * counters.ndim) + (counters + 1)) * _GOLDEN)
 

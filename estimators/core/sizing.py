@@ -57,6 +57,33 @@ def rows_for(budget: int | float, n: int) -> int:
     return min(max(int(wanted), 1), n)
 
 
+def check_slots(slots: int | float, most: int, owner: str) -> None:
+    """Refuse slots that are neither a number of slots nor slots per row.
+
+    Args:
+        slots: an int ≥ 1 is the number of slots, a float in (0, most] is slots per row.
+        most: slots that a row can use.
+        owner: the estimator's name, for the message.
+
+    Raises:
+        InputError: for any other value; `1` means one slot and `1.0` means one for every row.
+    """
+    number = isinstance(slots, (int, float)) and not isinstance(slots, bool)
+    if not number or not (slots >= 1 if isinstance(slots, int) else 0.0 < slots <= most):
+        accepted = f"an int ≥ 1 (number of slots) or a float in (0, {most}] (slots per row)"
+        raise InputError(f"{owner}: slots={slots!r} must be {accepted}")
+
+
+def slots_for(slots: int | float, most: int, n: int) -> int:
+    """Number of slots that checked `slots` are for n rows: at least 1 while there is a row, at most `most` for each.
+
+    >>> slots_for(0.5, 4, 10), slots_for(0.01, 4, 10), slots_for(64, 4, 10)
+    (5, 1, 40)
+    """
+    wanted = slots if isinstance(slots, int) else max(math.floor(slots * n + _ROUNDING_SLACK), 1)
+    return min(wanted, most * n)
+
+
 def rows_kept(estimator: Estimator, n: int) -> int | None:
     """Number of rows that an estimator keeps of `n`; None if its size is no budget: slots, a rank, or none at all.
 

@@ -23,12 +23,14 @@ class CodedRows(NamedTuple):
         dither: the numbers of the rows and columns.
         grid: of the columns.
         bits: of a code.
+        first: slot of the first of them: where their own random numbers begin.
     """
 
     codes: plain.Codes
     dither: Dither
     grid: Grid
     bits: int
+    first: int = 0
 
     @property
     def count(self) -> int:

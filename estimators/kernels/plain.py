@@ -39,14 +39,9 @@ def top_of(bits: int) -> int:
     return int(2**bits - 1)
 
 
-def empty_codes(rows: int, grid: Grid, bits: int, like: Float[Tensor, ...]) -> Codes:
-    """Room for the codes of so many rows; steps are fp64 beside fp64 numbers."""
-    steps = torch.float64 if like.dtype == torch.float64 else torch.bfloat16
-    return Codes(
-        torch.empty((rows, grid.padded * bits // 8), dtype=torch.uint8, device=like.device),
-        torch.empty((rows, grid.groups), dtype=torch.uint8, device=like.device),
-        torch.empty((rows,), dtype=steps, device=like.device),
-    )
+def step_dtype(like: Float[Tensor, ...]) -> torch.dtype:
+    """Of the steps of numbers that are coded in this precision."""
+    return torch.float64 if like.dtype == torch.float64 else torch.bfloat16
 
 
 def step_sizes(

@@ -165,7 +165,8 @@ class ListedSource:
                 f"uniform numbers {list(counters.shape)} are asked for to round places {list(places.shape)}"
             )
         users: dict[Uniform, list[float]] = {}
-        for address, rounded in zip(addresses, places.reshape(counters.numel(), -1 if counters.numel() else 0).tolist(), strict=True):
+        sharing = places.reshape(len(addresses), -1 if addresses else 0)
+        for address, rounded in zip(addresses, sharing.tolist(), strict=True):
             users.setdefault(address, []).extend(rounded)
         self.answered |= {address: self._uniform(address, rounded) for address, rounded in users.items()}
 

@@ -22,8 +22,10 @@ from wtacrs.estimators import (
     sampling_scores,
     saved_bytes,
 )
+from wtacrs.estimators.composites.widths import widths_for
 from wtacrs.estimators.core.counter_rng import CounterStream
 from wtacrs.estimators.core.dither import Dither, draw_dither
+from wtacrs.estimators.core.packing import unpack_bits
 from wtacrs.estimators.kernels import coded_product, plain
 from wtacrs.estimators.kernels.grid import grid_of, rotate, rotation_of
 from wtacrs.validation.enumeration.exact_moments import enumerate_moments
@@ -97,7 +99,7 @@ def test_the_rotation_is_orthogonal_and_that_of_the_twin(d: int) -> None:
 @given(seeds, st.integers(1, 6), st.sampled_from([1, 5, 16, 70]), st.sampled_from([2, 4, 8]))
 def test_equal_to_the_twin(seed: int, n: int, d: int, bits: int) -> None:
     x, dy = problem(seed, n, d)
-    estimator = DitheredRows(bits=bits)
+    estimator = DitheredRows(slots=bits / 2)
     saved = estimator.compress(x, generator=torch.Generator().manual_seed(seed))
     expected = dy.T @ naive_rows(x, bits, saved.seed)
     torch.testing.assert_close(estimator.contract(saved, dy), expected, rtol=1e-9, atol=1e-9 * float(x.norm()))
@@ -105,9 +107,9 @@ def test_equal_to_the_twin(seed: int, n: int, d: int, bits: int) -> None:
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("design", DESIGNS)
-@pytest.mark.parametrize("budget", [2, 1.0])
-def test_enumeration_is_the_closed_form(design: str, budget: int | float) -> None:
-    estimator = make("dithered_rows", bits=2, budget=budget, design=design, product="float")
+@pytest.mark.parametrize("slots", [2, 4])
+def test_enumeration_is_the_closed_form(design: str, slots: int) -> None:
+    estimator = make("dithered_rows", slots=slots, design=design, product="float")
     third = DESIGNS.index(design) % 3
     for name in list(PROBLEMS)[third::3]:
         for d in (2, 3):
@@ -172,7 +174,7 @@ def test_int8_has_the_stated_moments(bits: int, d: int, heavy: int, monkeypatch:
     monkeypatch.setattr(coded_product, "HEAVY", heavy)
     x, dy = problem(5, 60, d, 6, torch.float32)
     dy[:5] *= 50.0
-    exact, rounded = (make(f'dithered_rows(bits={bits}, product="{p}")') for p in ("float", "int8"))
+    exact, rounded = (make(f'dithered_rows(slots={bits / 2}, product="{p}")') for p in ("float", "int8"))
     stated = float(rounded.variance(x, dy) - exact.variance(x, dy))
     squares, along = int8_errors(exact, rounded, x, dy, 1500)
     level = share("dithered rows: int8", 16)
@@ -235,14 +237,14 @@ class SharesRoundedDown(DitheredRows):
 def test_a_dither_that_is_not_subtracted_is_found() -> None:
     x, dy = problem(3, 3, 5)
     with pytest.raises(WrongCuts):
-        enumerate_moments(Undithered(bits=2, product="float"), x, dy)
+        enumerate_moments(Undithered(slots=1.0, product="float"), x, dy)
 
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("cls", [MeanLost, SharesRoundedDown])
 def test_a_planted_defect_is_a_bias(cls: type[DitheredRows]) -> None:
     x, dy = problem(3, 3, 5)
-    found = enumerate_moments(cls(bits=2, product="float"), x, dy)
+    found = enumerate_moments(cls(slots=1.0, product="float"), x, dy)
     assert float((found.mean - dy.T @ x).norm()) > 1e-3 * float(joint_norms(x, dy).sum())
 
 
@@ -263,22 +265,20 @@ def test_two_sides_need_two_dithers() -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("spec", ["dithered_rows(bits=2, budget=0.4)"])
+@pytest.mark.parametrize("spec", ["dithered_rows(slots=0.4)", "dithered_rows(slots=2.5)"])
 def test_every_property_holds(spec: str) -> None:
     assert [
-        v for v in check_estimator(make(spec), level=share("checks: dithered rows")) if v.status == "fail"
+        v for v in check_estimator(make(spec), level=share("checks: dithered rows", 2)) if v.status == "fail"
     ] == []
 
 
-@given(products(), st.sampled_from(DTYPES), st.sampled_from([2, 4, 8]), st.sampled_from([1, 0.5, 1.0]))
-def test_every_shape_and_dtype(
-    xy: tuple[Tensor, Tensor], dtype: torch.dtype, bits: int, budget: int | float
-) -> None:
+@given(products(), st.sampled_from(DTYPES), st.sampled_from([1, 3, 0.5, 1.0, 1.5, 2.7, 4.0]))
+def test_every_shape_and_dtype(xy: tuple[Tensor, Tensor], dtype: torch.dtype, slots: int | float) -> None:
     x, dy = (t.to(dtype) for t in xy)
     if not bool(torch.isfinite(x).all()):
         return
     for precision in ("float", "int8"):
-        estimator = DitheredRows(bits=bits, budget=budget, product=precision)
+        estimator = DitheredRows(slots=slots, product=precision)
         found = estimator.contract(estimator.compress(x, generator=torch.Generator().manual_seed(0)), dy)
         assert found.shape == (dy.shape[1], x.shape[1])
         assert found.dtype == dtype
@@ -290,7 +290,7 @@ def test_every_shape_and_dtype(
 def test_scales(scale: float) -> None:
     """Errors stay those of the numbers, whatever their size."""
     x, dy = problem(1, 40, 70, 3, torch.float32)
-    estimator = DitheredRows(bits=8, product="float")
+    estimator = DitheredRows(slots=4.0, product="float")
     exact = dy.double().T @ (x.double() * scale)
     found = estimator.contract(estimator.compress(x * scale, generator=torch.Generator().manual_seed(0)), dy)
     assert float((found.double() - exact).norm()) < 0.02 * float(exact.norm())
@@ -302,8 +302,8 @@ def test_masked_rows_may_hold_anything() -> None:
     scores[[3, 7, 19]] = 0.0
     spoilt = x.clone()
     spoilt[[3, 7, 19]] = torch.nan
-    for budget in (1.0, 8):
-        estimator = DitheredRows(budget=budget)
+    for slots in (8, 1.0, 1.5, 4.0):
+        estimator = DitheredRows(slots=slots)
         one, other = (
             estimator.contract(
                 estimator.compress(t, scores=scores, generator=torch.Generator().manual_seed(0)), dy
@@ -314,37 +314,72 @@ def test_masked_rows_may_hold_anything() -> None:
         assert bool(torch.isfinite(one).all())
 
 
-@pytest.mark.parametrize(("bits", "budget"), [(4, 1.0), (2, 0.7), (8, 0.25)])
-def test_bytes_are_those_stated(bits: int, budget: float) -> None:
+@pytest.mark.parametrize("slots", [0.7, 1.0, 2.0, 2.5, 4.0])
+def test_bytes_are_those_stated(slots: float) -> None:
     x = torch.randn(1000, 200, dtype=torch.float32).bfloat16()
-    k = int(budget * 1000)
-    stated = k * (256 * bits // 8 + 4 + 2) + 125 + (125 if k < 1000 else 0) + 2 * 200 + 8
-    assert saved_bytes(DitheredRows(bits=bits, budget=budget).compress(x)) == stated
+    k = min(int(slots * 1000), 1000)
+    stated = int(slots * 1000) * 256 // 4 + k * (4 + 2) + 3 * 125 + 2 * 200 + 8
+    assert saved_bytes(DitheredRows(slots=slots).compress(x)) == stated
 
 
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
-        ({"bits": 3}, "bits=3 must be one of 8, 4, 2"),
-        ({"budget": 0.0}, "budget=0.0 must be a float"),
+        ({"slots": 0}, "slots=0 must be an int ≥ 1"),
+        ({"slots": 4.5}, r"slots=4.5 must be .* a float in \(0, 4\]"),
         ({"design": "crs"}, "design='crs' must be one of systematic"),
         ({"product": "int4"}, "product='int4' must be one of auto, float, int8"),
     ],
 )
 def test_bad_fields_are_refused(fields: dict[str, object], told: str) -> None:
     with pytest.raises(InputError, match=told):
-        DitheredRows(**fields)  # type: ignore[arg-type]
+        DitheredRows(**{"slots": 1.0, **fields})  # type: ignore[arg-type]
+
+
+@given(st.integers(1, 200), st.integers(1, 60))
+def test_slots_are_spread_evenly(slots: int, live: int) -> None:
+    """As many as there are, but for one that would be half of a width, and no row has two widths less than another."""
+    found = widths_for(slots, live)
+    used = (found.heavy * 2 * found.bits + (found.rows - found.heavy) * found.bits) // 2
+    assert used <= slots
+    assert used >= min(slots, 4 * live) - (found.bits == 4)
+    assert found.rows == min(slots, live)
+    assert found.heavy == 0 or found.rows == live
+
+
+def test_the_heaviest_rows_have_twice_the_bits() -> None:
+    x, _ = problem(3, 30, 24)
+    estimator = DitheredRows(slots=2.4)
+    saved = estimator.compress(x, generator=torch.Generator().manual_seed(0))
+    heavy = unpack_bits(saved.heavy, 30)
+    sizes = (x - saved.mean).norm(dim=1)
+    assert int(heavy.sum()) == 6
+    assert float(sizes[heavy].min()) >= float(sizes[~heavy].max())
+
+
+def test_slots_of_masked_rows_fall_to_the_others() -> None:
+    """With half of the rows masked the others have 8 bits in place of 4, in tensors of the same shapes."""
+    x, dy = problem(4, 40, 32, 3)
+    scores = torch.ones(40)
+    scores[20:] = 0.0
+    estimator = DitheredRows(slots=2.0, product="float")
+    whole, half = (estimator.compress(x, scores=s) for s in (None, scores))
+    assert [t.shape for t in whole] == [t.shape for t in half]
+    alone = DitheredRows(slots=4.0, product="float")
+    assert float(estimator.variance(x, dy, scores=scores)) == pytest.approx(
+        float(alone.variance(x[:20], dy[:20])), rel=1e-9
+    )
 
 
 def test_no_closed_form_where_there_is_none() -> None:
     x, dy = problem(1, 12, 16, 2, torch.float32)
     with pytest.raises(NoClosedForm, match="scales of int8 depend on the rows"):
-        DitheredRows(budget=0.5, design="sampford", product="int8").variance(x, dy)
+        DitheredRows(slots=0.5, design="sampford", product="int8").variance(x, dy)
 
 
 def test_codes_do_not_depend_on_the_size_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     x, dy = problem(4, 50, 80, 3, torch.float32)
-    estimator = DitheredRows(bits=2, budget=0.6, product="int8")
+    estimator = DitheredRows(slots=1.6, product="int8")
     whole = estimator.compress(x, generator=torch.Generator().manual_seed(0))
     result = estimator.contract(whole, dy)
     monkeypatch.setattr(plain, "BLOCK_ROWS", 7)
