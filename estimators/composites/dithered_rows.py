@@ -74,7 +74,7 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
     counted on the CPU alone, so that nothing waits for a device: elsewhere all count, those of score 0 coded as zeros.
 
     Mean: widths, steps and weights are functions of x, the scores and the draw of the rows, never of the dither. The
-    error of number j of row i is `(½ − frac(p_ij + u_ij)) Δ_ij`, and `frac(p + u)` is uniform on [0, 1), so that `E Q(z) = z`
+    error of number j of row i is `(½ − frac(p_ij + u_ij)) Δ_ij`, and `frac(p + u)` is uniform on [0, 1): `E Q(z) = z`
     given the draw, whatever s is. A row is kept with probability π_i, 1 if all are:
     `EĜ = (Σ y_i) μᵀ + Σ_i π_i y_i (R_i H/π_i)ᵀ Hᵀ = dYᵀ 1 μᵀ + dYᵀ R = G`.
 
@@ -150,8 +150,17 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
             chosen = self._divide(residuals, scores, widths)
         seed, numbers = source.seeded()
         codes, shares, steps = self._encode(residuals, chosen, widths, numbers)
-        flags = (pack_bits(rows) for rows in (chosen.kept, chosen.heavy, live))
-        return SavedDitheredRows(codes, shares, steps, *flags, residuals.mean, seed, x.new_empty((x.shape[0], 0)))
+        return SavedDitheredRows(
+            codes,
+            shares,
+            steps,
+            kept=pack_bits(chosen.kept),
+            heavy=pack_bits(chosen.heavy),
+            live=pack_bits(live),
+            mean=residuals.mean,
+            seed=seed,
+            shape_carrier=x.new_empty((x.shape[0], 0)),
+        )
 
     def _draw(self, residuals: Residuals, scores: Float64[Tensor, " n"], source: RandomChoices) -> Chosen:
         """As many rows as slots."""
@@ -189,7 +198,7 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
         steps = torch.zeros(most, dtype=plain.step_dtype(like), device=like.device)
         for part in parts_of(widths, grid):
             rows = part.rows_of(chosen, n)
-            out = plain.Codes(codes[part.bytes].view(part.count, -1), shares[part.slots], steps[part.slots])
+            out = plain.Codes(codes[part.bytes].view(part.size, -1), shares[part.slots], steps[part.slots])
             weights = chosen.weights_of(rows)
             encode_rows(residuals, rows, weights, Dither(dither.rows[part.slots], dither.columns), part.bits, out)
         return plain.Codes(codes, shares, steps)
@@ -217,7 +226,7 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
         dither = draw_dither(source, _CODES, saved.steps.shape[0], grid.padded, like)
         for part in parts_of(widths, grid):
             codes = plain.Codes(
-                saved.codes[part.bytes].view(part.count, -1), saved.shares[part.slots], saved.steps[part.slots]
+                saved.codes[part.bytes].view(part.size, -1), saved.shares[part.slots], saved.steps[part.slots]
             )
             own = Dither(dither.rows[part.slots], dither.columns)
             yield CodedRows(codes, own, grid, part.bits, part.slots.start), part.rows_of(chosen, n)
@@ -228,7 +237,7 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
         if not self.multiplies_int8(dy, coded.grid.columns, dtype):
             return float_product(coded, dy, torch.float32 if dtype == torch.float16 else dtype)
         like = dy.new_empty(0, dtype=torch.float32)
-        stop = coded.first + coded.count
+        stop = coded.first + coded.size
         of_rows, of_dy = (
             draw_dither(source, streams, stop, columns, like, no_places)
             for streams, columns in ((_ROWS_INT8, coded.grid.padded), (_DY_INT8, dy.shape[1]))

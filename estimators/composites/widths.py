@@ -49,16 +49,16 @@ class Part(NamedTuple):
     """Rows of one width, and where they lie in what is stored."""
 
     heavy: bool
-    count: int
+    size: int
     bits: int
     slots: slice  # of shares and steps
     bytes: slice  # of the codes
 
     def rows_of(self, chosen: Chosen, n: int) -> Int[Tensor, " k"] | None:
         """Their indices in ascending order; None for all rows."""
-        if self.count == n:
+        if self.size == n:
             return None
-        return first_rows(chosen.heavy if self.heavy else chosen.kept & ~chosen.heavy, self.count)
+        return first_rows(chosen.heavy if self.heavy else chosen.kept & ~chosen.heavy, self.size)
 
 
 def parts_of(widths: Widths, grid: Grid) -> Iterator[Part]:

@@ -33,7 +33,7 @@ class CodedRows(NamedTuple):
     first: int = 0
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """k."""
         return self.codes.codes.shape[0]
 
@@ -71,9 +71,9 @@ def float_product(coded: CodedRows, dy: Float[Tensor, "k m"], dtype: torch.dtype
     """
     working = coded.dither.rows.dtype
     out = torch.zeros((dy.shape[1], coded.grid.padded), dtype=working, device=dy.device)
-    buffers = _buffers(coded.count, coded.grid.padded, working, dy)
+    buffers = _buffers(coded.size, coded.grid.padded, working, dy)
     steps = coded.codes.steps.to(working)
-    for block in row_blocks(coded.count):
+    for block in row_blocks(coded.size):
         rows = coded.numbers(block, *(buffer[: block.stop - block.start] for buffer in buffers))
         rows.mul_(steps[block].unsqueeze(1))
         if dtype == working:
@@ -129,12 +129,12 @@ def mixed_product(
     """
     scales = int8_scales(coded.codes.steps, dy, coded.bits)
     m, padded, device = dy.shape[1], coded.grid.padded, dy.device
-    rows_int8 = torch.empty((coded.count, padded), dtype=torch.int8, device=device)
-    dy_int8 = torch.empty((coded.count, m), dtype=torch.int8, device=device)
-    numbers, scratch = _buffers(coded.count, padded, torch.float32, dy)
-    scaled, scratch_dy = _buffers(coded.count, m, torch.float32, dy)
+    rows_int8 = torch.empty((coded.size, padded), dtype=torch.int8, device=device)
+    dy_int8 = torch.empty((coded.size, m), dtype=torch.int8, device=device)
+    numbers, scratch = _buffers(coded.size, padded, torch.float32, dy)
+    scaled, scratch_dy = _buffers(coded.size, m, torch.float32, dy)
     per_column, factor = 1.0 / scales.columns, row_factor(coded.bits)
-    for block in row_blocks(coded.count):
+    for block in row_blocks(coded.size):
         size = block.stop - block.start
         rows = coded.numbers(block, numbers[:size], scratch[:size]).mul_(factor)
         plain.round_to_int8(rows, Dither(of_rows.rows[block], of_rows.columns), rows_int8[block], scratch[:size])
