@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, NoReturn
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int, Int64, Shaped, UInt8
+from jaxtyping import Bool, Float, Float64, Int, Int32, Int64, Shaped, UInt8
 from torch import Tensor
 
 from wtacrs.estimators.composites.mixed_precision_rows import DESIGNS
@@ -26,6 +27,7 @@ from wtacrs.estimators.core.checks import check_length, check_rows_agree
 from wtacrs.estimators.core.counter_rng import Source
 from wtacrs.estimators.core.dither import Dither, draw_dither
 from wtacrs.estimators.core.errors import InputError, NoClosedForm
+from wtacrs.estimators.core.nonzero_rows import nonzero_rows
 from wtacrs.estimators.core.packing import pack_bits, unpack_bits
 from wtacrs.estimators.core.products import double_product, product_dtype, working_dtype
 from wtacrs.estimators.core.registry import register
@@ -38,6 +40,8 @@ from wtacrs.estimators.kernels.grid import BLOCK, grid_of, rotate, rotation_of
 from wtacrs.estimators.kernels.int8_product import PRECISIONS, uses_int8
 from wtacrs.estimators.rows.fixed_size import FixedSizeEstimator
 
+LIGHT = 0.1
+"""Share of the mean score below which a row may be left out even where slots are left."""
 # streams of a seed: pairs of rows and columns for the codes, for the rows in int8, and for dY in int8
 _CODES, _ROWS_INT8, _DY_INT8 = (0, 1), (2, 3), (4, 5)
 
@@ -51,6 +55,7 @@ class SavedDitheredRows(NamedTuple):
     kept: UInt8[Tensor, " b"]  # a bit per row
     heavy: UInt8[Tensor, " b"]  # rows in twice as many bits
     live: UInt8[Tensor, " b"]  # rows of positive score
+    count: Int32[Tensor, ""]  # rows that the slots were divided among, where it was counted
     mean: Float[Tensor, " d"]
     seed: Int64[Tensor, " 1"]
     shape_carrier: Float[Tensor, "n 0"]  # no bytes: carries n and the dtype of x
@@ -68,10 +73,11 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
     is stored as a share of the row's. Feature j of row i has the dither `u_ij = (r_i + s_j) mod 1` from k + d random
     numbers (see `wtacrs.estimators.core.dither`).
 
-    S slots of two bits a number are spread evenly over the rows of positive score (see `widths_for`): all have 2, 4 or 8
-    bits, the heaviest ones twice as many where slots are left. Where there are fewer slots than rows, S rows are kept
-    in 2 bits, drawn by `‖R_i‖ · score_i / ‖x_i‖`, the last factor the proxy of ‖y_i‖, and weighed by 1/π_i. Rows are
-    counted on the CPU alone, so that nothing waits for a device: elsewhere all count, those of score 0 coded as zeros.
+    S slots of two bits a number are spread evenly over k rows (see `widths_for`): all have 2, 4 or 8 bits, the heaviest
+    ones twice as many where slots are left. k is the number of rows of positive score, less some where their scores
+    are below a tenth of the mean (see `rows_worth_keeping`), and at most S. If that is not all, rows are drawn by
+    `‖R_i‖ · score_i / ‖x_i‖`, the last factor the proxy of ‖y_i‖, and weighed by 1/π_i. Rows are counted on the CPU
+    alone, so that nothing waits for a device: elsewhere all count, and those of score 0 are coded as zeros.
 
     Mean: widths, steps and weights are functions of x, the scores and the draw of the rows, never of the dither. The
     error of number j of row i is `(½ − frac(p_ij + u_ij)) Δ_ij`, and `frac(p + u)` is uniform on [0, 1): `E Q(z) = z`
@@ -95,8 +101,8 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
     "auto" is int8 where that is faster: see `uses_int8`.
 
     Bytes: S·d/4, d/64 for shares and 2 for the step of min(S, n) rows, 3n/8 for which rows are of positive score, kept
-    and heavy, 2d in bf16 for the mean, 8 for the seed. d counts as the next multiple of 64 (below 49: of 16). MACs:
-    `k·d·m`, and 16 per number for the rotation of the rows and of the result.
+    and heavy, 2d in bf16 for the mean, 12 for seed and count. d counts as the next multiple of 64 (below 49: of 16).
+    MACs: `k·d·m`, and 16 per number for the rotation of the rows and of the result.
 
     Args:
         slots: int ≥ 1, the number S of slots, or float in (0, 4], slots per row: 2.0 is 4 bits a number.
@@ -132,9 +138,9 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
         """S for n rows: at least 1, and no more than n rows can use."""
         return slots_for(self.slots, MOST_SLOTS, n)
 
-    def rows_design(self, n: int) -> FixedSizeEstimator:
-        """The design that draws the rows where there are fewer slots than rows."""
-        return DESIGNS[self.design](budget=max(min(self.slots_for(n), n), 1))
+    def rows_design(self, rows: int) -> FixedSizeEstimator:
+        """The design that draws so many rows where not all are kept."""
+        return DESIGNS[self.design](budget=max(rows, 1))
 
     def keep(
         self, x: Float[Tensor, "n d"], scores: Float64[Tensor, " n"], source: RandomChoices
@@ -143,11 +149,8 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
         x = x.detach()
         live = scores > 0
         residuals = Residuals(x, mean_of(x, live), live)
-        widths = widths_for(self.slots_for(x.shape[0]), _count(live))
-        if widths.rows < _count(live):
-            chosen = self._draw(residuals, scores, source)
-        else:
-            chosen = self._divide(residuals, scores, widths)
+        widths = widths_for(self.slots_for(x.shape[0]), rows_worth_keeping(scores))
+        chosen = self._choose(residuals, scores, widths, source)
         seed, numbers = source.seeded()
         codes, shares, steps = self._encode(residuals, chosen, widths, numbers)
         return SavedDitheredRows(
@@ -157,28 +160,31 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
             kept=pack_bits(chosen.kept),
             heavy=pack_bits(chosen.heavy),
             live=pack_bits(live),
+            count=torch.full((), widths.wanted, dtype=torch.int32, device=x.device),
             mean=residuals.mean,
             seed=seed,
             shape_carrier=x.new_empty((x.shape[0], 0)),
         )
 
-    def _draw(self, residuals: Residuals, scores: Float64[Tensor, " n"], source: RandomChoices) -> Chosen:
-        """As many rows as slots."""
+    def _choose(
+        self, residuals: Residuals, scores: Float64[Tensor, " n"], widths: Widths, source: RandomChoices | None
+    ) -> Chosen:
+        """Draw the rows unless all are kept (then no source is needed), and say which are heavy."""
         n = scores.shape[0]
-        plan = source.plan(self.rows_design(n), residual_scores(residuals, scores))
-        used = (plan.weights > 0).to(torch.float64)
-        kept = scores.new_zeros(n).index_add(0, plan.indices, used) > 0
-        weights = scores.new_zeros(n).index_add(0, plan.indices, plan.weights)
-        return Chosen(kept, torch.zeros_like(kept), weights.to(residuals.like.dtype))
-
-    def _divide(self, residuals: Residuals, scores: Float64[Tensor, " n"], widths: Widths) -> Chosen:
-        """All rows, the heaviest of them in twice as many bits."""
-        live = residuals.live
-        heavy = torch.zeros_like(live)
+        kept = torch.ones_like(residuals.live)
+        heavy, weights = ~kept, None
+        sizes = residual_scores(residuals, scores) if widths.heavy or source is not None else scores
+        if widths.rows < _count(residuals.live):
+            assert source is not None
+            plan = source.plan(self.rows_design(widths.rows), sizes)
+            used = (plan.weights > 0).to(torch.float64)
+            kept = scores.new_zeros(n).index_add(0, plan.indices, used) > 0
+            weights = scores.new_zeros(n).index_add(0, plan.indices, plan.weights).to(residuals.like.dtype)
+        elif _count(residuals.live) < n:
+            kept = residuals.live
         if widths.heavy:
-            sizes = torch.where(live, residual_scores(residuals, scores), -1.0)
-            heavy = heavy.index_fill(0, sizes.topk(widths.heavy).indices, True)
-        return Chosen(live if _count(live) < live.shape[0] else torch.ones_like(live), heavy, None)
+            heavy = heavy.index_fill(0, torch.where(kept, sizes, -1.0).topk(widths.heavy).indices, True)
+        return Chosen(kept, heavy, weights)
 
     def _encode(self, residuals: Residuals, chosen: Chosen, widths: Widths, source: Source) -> plain.Codes:
         """Code the heavy rows and behind them the others; what is left of the room is zeros."""
@@ -211,8 +217,12 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
         chosen = Chosen(unpack_bits(saved.kept, n), unpack_bits(saved.heavy, n), None)
         live = unpack_bits(saved.live, n)
         product = torch.zeros((dy.shape[1], grid.padded), dtype=working, device=dy.device)
-        for coded, rows in self._coded(saved, chosen, widths_for(self.slots_for(n), _count(live)), source):
+        count = int(saved.count) if has_values(saved.count) else n
+        for coded, rows in self._coded(saved, chosen, widths_for(self.slots_for(n), count), source):
             kept = dy if rows is None else dy.index_select(0, rows)
+            nonzero = nonzero_rows(kept, grid.padded)
+            if nonzero is not None:
+                coded, kept = coded.take(nonzero), kept.index_select(0, nonzero)
             product += self._product(coded, kept, dtype, source)
         back = rotate(product, rotation_of(d, product).back, grid)[:, :d]
         return back.addr_(live.to(working) @ dy.to(working), saved.mean.to(working)).to(dtype)
@@ -229,7 +239,8 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
                 saved.codes[part.bytes].view(part.size, -1), saved.shares[part.slots], saved.steps[part.slots]
             )
             own = Dither(dither.rows[part.slots], dither.columns)
-            yield CodedRows(codes, own, grid, part.bits, part.slots.start), part.rows_of(chosen, n)
+            slots = torch.arange(part.slots.start, part.slots.stop, device=codes.codes.device)
+            yield CodedRows(codes, own, slots, grid, part.bits), part.rows_of(chosen, n)
 
     def _product(
         self, coded: CodedRows, dy: Float[Tensor, "k m"], dtype: torch.dtype, source: Source
@@ -237,15 +248,11 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
         if not self.multiplies_int8(dy, coded.grid.columns, dtype):
             return float_product(coded, dy, torch.float32 if dtype == torch.float16 else dtype)
         like = dy.new_empty(0, dtype=torch.float32)
-        stop = coded.first + coded.size
         of_rows, of_dy = (
-            draw_dither(source, streams, stop, columns, like, no_places)
+            draw_dither(source, streams, coded.slots, columns, like, no_places)
             for streams, columns in ((_ROWS_INT8, coded.grid.padded), (_DY_INT8, dy.shape[1]))
         )
-        own = slice(coded.first, stop)
-        return mixed_product(
-            coded, dy, Dither(of_rows.rows[own], of_rows.columns), Dither(of_dy.rows[own], of_dy.columns)
-        )
+        return mixed_product(coded, dy, of_rows, of_dy)
 
     def multiplies_int8(self, dy: Float[Tensor, "k m"], d: int, dtype: torch.dtype) -> bool:
         """Whether the product with k rows of dY is taken in int8."""
@@ -258,7 +265,7 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
     def macs(self, n: int, d: int, m: int) -> int:
         """`k·d·m`, `n·(d + m)` for the mean, and 16 per number of the rows kept and of the result; d padded."""
         widths, padded = widths_for(self.slots_for(n), n), grid_of(d).padded
-        own = self.rows_design(n).macs(n, d, m) - widths.rows * d * m if widths.rows < n else 0
+        own = self.rows_design(widths.rows).macs(n, d, m) - widths.rows * d * m if widths.rows < n else 0
         rotated = BLOCK * (padded + (BLOCK if d % BLOCK else 0))
         return widths.rows * padded * m + n * (d + m) + rotated * (widths.rows + m) + own
 
@@ -275,24 +282,28 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
         """As the docstring of the class derives it.
 
         Raises:
-            NoClosedForm: if rows are drawn by a design without one, or drawn and multiplied in int8, whose scales depend
-                on the draw.
+            NoClosedForm: if rows are drawn by a design without one; or are drawn, and some are heavy or multiplied in
+                int8, which depends on the draw.
         """
         check_rows_agree(x, dy)
         x, n = x.detach(), x.shape[0]
         checked = sampling_scores(x, scores)
         live = checked > 0
         residuals = Residuals(x, mean_of(x, live), live)
-        widths = widths_for(self.slots_for(n), _count(live))
-        if widths.rows < _count(live):
+        widths = widths_for(self.slots_for(n), rows_worth_keeping(checked))
+        sampled = widths.rows < _count(live)
+        chosen = self._choose(residuals, checked, widths, None) if not sampled else None
+        if chosen is None:
             return self._sampled_variance(residuals, dy, checked, widths)
-        chosen = self._divide(residuals, checked, widths)
         total = checked.new_zeros(())
         for part in parts_of(widths, residuals.grid):
             rows = part.rows_of(chosen, n)
             own = dy if rows is None else dy.index_select(0, rows)
             errors = rounding_variances(residuals, rows, part.bits)
             total = total + (errors * row_norms(own).square()).sum()
+            nonzero = nonzero_rows(own, residuals.grid.padded)
+            if nonzero is not None:  # what is multiplied, and so what is rounded once more
+                own, rows = own.index_select(0, nonzero), nonzero if rows is None else rows[nonzero]
             if self.multiplies_int8(own, x.shape[1], product_dtype(x, dy)):
                 total = total + int8_variance(residuals, rows, own, part.bits)
         return total
@@ -300,10 +311,12 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
     def _sampled_variance(
         self, residuals: Residuals, dy: Float[Tensor, "n m"], scores: Float64[Tensor, " n"], widths: Widths
     ) -> Float64[Tensor, ""]:
-        x, n = residuals.x, residuals.x.shape[0]
-        if self.multiplies_int8(dy[: widths.rows], x.shape[1], product_dtype(x, dy)):
+        x, dtype = residuals.x, product_dtype(residuals.x, dy)
+        if any(self.multiplies_int8(dy[: p.size], x.shape[1], dtype) for p in parts_of(widths, residuals.grid)):
             raise NoClosedForm(f"{self!r}: the scales of int8 depend on the rows that are drawn; use Monte Carlo")
-        design, own = self.rows_design(n), residual_scores(residuals, scores)
+        if widths.heavy:
+            raise NoClosedForm(f"{self!r}: which rows are heavy depends on those that are drawn; use Monte Carlo")
+        design, own = self.rows_design(widths.rows), residual_scores(residuals, scores)
         whole = residuals.all(None).double()
         sampling = design.variance(whole, dy, scores=own)
         errors = rounding_variances(residuals, None, widths.bits)
@@ -324,6 +337,19 @@ def _places(residuals: Residuals, chosen: Chosen, widths: Widths, most: int) -> 
 def _count(live: Bool[Tensor, " n"]) -> int:
     """The rows of positive score where that can be known without waiting for a device, else all."""
     return int(live.sum()) if has_values(live) else live.shape[0]
+
+
+def rows_worth_keeping(scores: Float64[Tensor, " n"]) -> int:
+    """How many rows slots are divided among: `Σ min(1, s_i / (0.1 s̄))`, rounded up, s̄ the mean positive score.
+
+    All of them where no score is far below the others: one row is left out in the place of every ten whose scores are a
+    hundredth of the mean, such as rows that a mask calls padding. Counted where that does not wait for a device, else n.
+    """
+    if not has_values(scores):
+        return scores.shape[0]
+    light = LIGHT * scores.sum() / (scores > 0).sum().clamp(min=1)
+    shares = (scores / torch.where(light > 0, light, 1.0)).clamp(max=1.0)
+    return math.ceil(float(shares.sum()) - 1e-9)
 
 
 def no_places(_: Float[Tensor, " p"]) -> NoReturn:

@@ -22,6 +22,7 @@ _GROUPS = (None, 256, 128, 64)
 _MOST_FOR_THE_BASE = 0.1  # of the bytes
 _RANKS = (8, 4)
 _SEED_BYTES = 8
+_COUNT_BYTES = 4
 
 
 def recommended(
@@ -85,7 +86,7 @@ def _dithered(allowed: int, n: int, d: int, dtype: torch.dtype) -> Estimator[Any
     """As many slots as fit, in whole ones."""
     grid = grid_of(d)
     own, code = grid.groups + _step_bytes(dtype), grid.padded // 4
-    left = allowed - d * dtype.itemsize - _SEED_BYTES - 3 * -(-n // 8)
+    left = allowed - d * dtype.itemsize - _SEED_BYTES - _COUNT_BYTES - 3 * -(-n // 8)
     slots = left // (code + own)
     if slots > n:
         slots = min((left - n * own) // code, MOST_EVEN * n)

@@ -19,11 +19,13 @@ class Widths(NamedTuple):
     """How slots of two bits are divided.
 
     Attributes:
-        rows: rows kept.
+        wanted: rows that the slots were to be divided among.
+        rows: rows kept, no more than slots.
         heavy: of these in twice `bits`.
         bits: of the other rows.
     """
 
+    wanted: int
     rows: int
     heavy: int
     bits: int
@@ -32,17 +34,15 @@ class Widths(NamedTuple):
 def widths_for(slots: int, live: int) -> Widths:
     """Slots spread evenly over rows: as many rows as slots in 2 bits, or all in 2, 4 or 8, some in twice as many.
 
-    >>> [widths_for(slots, 10) for slots in (7, 10, 14, 20, 27, 40, 50)]  # doctest: +NORMALIZE_WHITESPACE
-    [Widths(rows=7, heavy=0, bits=2), Widths(rows=10, heavy=0, bits=2), Widths(rows=10, heavy=4, bits=2),
-     Widths(rows=10, heavy=0, bits=4), Widths(rows=10, heavy=3, bits=4), Widths(rows=10, heavy=0, bits=8),
-     Widths(rows=10, heavy=0, bits=8)]
+    >>> [tuple(widths_for(slots, 10))[1:] for slots in (7, 10, 14, 20, 27, 40, 50)]
+    [(7, 0, 2), (10, 0, 2), (10, 4, 2), (10, 0, 4), (10, 3, 4), (10, 0, 8), (10, 0, 8)]
     """
     if slots < live:
-        return Widths(slots, 0, 2)
+        return Widths(live, slots, 0, 2)
     for cost in (1, 2):
         if slots < 2 * cost * live:
-            return Widths(live, (slots - cost * live) // cost, 2 * cost)
-    return Widths(live, 0, 8)
+            return Widths(live, live, (slots - cost * live) // cost, 2 * cost)
+    return Widths(live, live, 0, 8)
 
 
 class Part(NamedTuple):

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from wtacrs.estimators.core.counter_rng import Source
@@ -36,7 +36,7 @@ class Dither(NamedTuple):
 def draw_dither(
     source: Source,
     streams: tuple[int, int],
-    rows: int,
+    rows: int | Int[Tensor, " n"],
     columns: int,
     like: Float[Tensor, ...],
     places: Places | None = None,
@@ -46,14 +46,15 @@ def draw_dither(
     Args:
         source: of the numbers; the same streams give the same ones again.
         streams: of the source, for rows and for columns.
-        rows: n.
+        rows: n, or the addresses of n rows; `n` stands for 0 … n − 1.
         columns: d.
         like: dtype and device.
         places: see `Places`; not needed where the same numbers are asked for again.
     """
     of_columns = _on_grid(source.offsets(streams[1], torch.arange(columns, device=like.device)), like.dtype)
     asked = None if places is None else lambda: places(of_columns)
-    of_rows = source.uniforms(streams[0], torch.arange(rows, device=like.device), asked)
+    addresses = torch.arange(rows, device=like.device) if isinstance(rows, int) else rows
+    of_rows = source.uniforms(streams[0], addresses, asked)
     return Dither(_on_grid(of_rows, like.dtype), of_columns)
 
 

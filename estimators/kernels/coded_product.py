@@ -21,16 +21,16 @@ class CodedRows(NamedTuple):
     Attributes:
         codes: codes and steps.
         dither: the numbers of the rows and columns.
+        slots: of the rows: the addresses of their random numbers.
         grid: of the columns.
         bits: of a code.
-        first: slot of the first of them: where their own random numbers begin.
     """
 
     codes: plain.Codes
     dither: Dither
+    slots: Int[Tensor, " k"]
     grid: Grid
     bits: int
-    first: int = 0
 
     @property
     def size(self) -> int:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from wtacrs.estimators.core.checks import check_length, check_rows_agree
 from wtacrs.estimators.core.errors import NoClosedForm
+from wtacrs.estimators.core.nonzero_rows import nonzero_rows
 from wtacrs.estimators.core.products import double_product, product_dtype
 from wtacrs.estimators.core.row_design import RowDesign, RowPlan
 from wtacrs.estimators.core.scores import row_norms, sampling_scores
@@ -135,11 +136,15 @@ class RowEstimator(RowDesign, SourcedEstimator[SavedRows]):
 def weighted_product(
     rows: Float[Tensor, "k d"], indices: Int[Tensor, " k"], weights: Float[Tensor, " k"], dy: Float[Tensor, "n m"]
 ) -> Float[Tensor, "m d"]:
-    """`Σ_j weight_j · y_(i_j) row_jᵀ`, in the dtype of the exact product."""
+    """`Σ_j weight_j · y_(i_j) row_jᵀ`, in the dtype of the exact product; rows of dY that are zero cost nothing."""
     dtype = product_dtype(rows, dy)
     # weights reach n/k and beyond: weighted fp16 rows could overflow although the product does not
     working = torch.float32 if dtype == torch.float16 else dtype
-    weighted = (dy.index_select(0, indices) * weights.unsqueeze(1)).to(working)
+    kept = dy.index_select(0, indices)
+    nonzero = nonzero_rows(kept, rows.shape[1])
+    if nonzero is not None:
+        kept, rows, weights = (t.index_select(0, nonzero) for t in (kept, rows, weights))
+    weighted = (kept * weights.unsqueeze(1)).to(working)
     return (weighted.T @ rows.to(working)).to(dtype)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch._C import _functorch
 
 from wtacrs.estimators import Estimator, InputError
+from wtacrs.estimators.core.nonzero_rows import nonzero_rows
 from wtacrs.integration.layers.compression import Compressed, as_autocast, compressed
 
 GradRowsHook = Callable[[Tensor], None]
@@ -62,7 +63,7 @@ class SampledLinear(torch.autograd.Function):
         _refuse_second_derivative(ctx.level, dy, weight, poison, *kept)
         dy_rows = dy.reshape(-1, dy.shape[-1])
         needs_dx, needs_dw, needs_db = ctx.needs_input_grad[:3]
-        dx = dy @ weight if needs_dx else None
+        dx = _input_gradient(dy, weight, ctx.level) if needs_dx else None
         db = dy_rows.sum(0) if needs_db else None
         dw = None
         with torch.no_grad():
@@ -79,6 +80,20 @@ class SampledLinear(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
         """Not defined: each example would need a draw of its own."""
         raise InputError(_MAPPED)
+
+
+def _input_gradient(
+    dy: Float[Tensor, "*batch m"], weight: Float[Tensor, "m d"], level: int
+) -> Float[Tensor, "*batch d"]:
+    """`dy @ weight`; rows of dY that are zero cost nothing, unless it is differentiated again."""
+    if level == 0 and not torch.is_grad_enabled() and not _is_mapped(dy):
+        rows = dy.reshape(-1, dy.shape[-1])
+        nonzero = nonzero_rows(rows, weight.shape[1])
+        if nonzero is not None:
+            dx = rows.new_zeros((rows.shape[0], weight.shape[1]))
+            dx.index_copy_(0, nonzero, rows.index_select(0, nonzero) @ weight)
+            return dx.reshape(*dy.shape[:-1], weight.shape[1])
+    return dy @ weight
 
 
 class _Undifferentiable(torch.autograd.Function):
