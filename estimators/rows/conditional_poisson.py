@@ -18,9 +18,9 @@ from wtacrs.estimators.rows.inclusion import Inclusion, inclusion
 from wtacrs.estimators.rows.poisson_binomial import at_size, pairs, sizes_of
 
 _TINY = torch.finfo(torch.float64).tiny
-# few rows: their spread may be small and they cost little; of many two steps are as good
+# few rows: their spread may be small and they cost little; of many one step is as good
 _FEW_ROWS = 64
-_STEPS_FOR_FEW, _STEPS_FOR_MANY = 12, 2
+_STEPS_FOR_FEW, _STEPS_FOR_MANY = 10, 1
 # no move of θ is longer: where π is next to 0 or 1, the first steps may point far away
 _FARTHEST = 40.0
 
@@ -59,13 +59,14 @@ class ConditionalPoisson(FixedSizeEstimator):
     down to the rows: exactly r of them). Weights are 1/π_i with these π_i. So p decides the variance only.
 
     The p that give the π* of `wtacrs.estimators.rows.inclusion` are unique (Chen, Dempster & Liu). They are approached by
-    a fixed number of steps from p = π*, so that nothing waits for the host: 12 for up to 64 rows, 2 for more. With
-    `θ_i = log p_i/(1 − p_i)` a step is `(1 − g_i)(logit π*_i − logit π_i(θ))`, g_i = c_i/Σc, with c from
-    `c_i (Σc − c_i) ∝ π*_i (1 − π*_i)`: Newton's step for indicators of covariances `−c_i c_j`, which is exact for
-    r = 1, and the limit for a large `v = Σ π*_i (1 − π*_i)` (Hájek). What the model misses is extrapolated from the
-    last two steps (Anderson, "Iterative Procedures for Nonlinear Integral Equations", Journal of the ACM 12, 1965). π_i
-    is left within 1e-9 of π*_i relatively for up to 64 rows and probabilities within reason, for more rows within 1e-4
-    where v > 3, within 1e-8 where v > 20: measured, not proved, and EĜ does not depend on it.
+    a fixed number of steps, so that nothing waits for the host: 10 for up to 64 rows, one for more. With
+    `θ_i = log p_i/(1 − p_i)` and `v = Σ π*_i (1 − π*_i)` the start is `logit π*_i − π*_i/v`, the next term of Hájek's
+    expansion in 1/v. A step is `(1 − g_i)(logit π*_i − logit π_i(θ))`, g_i = c_i/Σc, with c from `c_i (Σc − c_i) ∝
+    π*_i (1 − π*_i)`: Newton's step if the indicators had covariances −c_i c_j, as they have for r = 1, and in the limit
+    of large v. What this leaves out is extrapolated from the last two steps (Anderson, "Iterative Procedures for
+    Nonlinear Integral Equations", Journal of the ACM 12, 1965). For up to 64 rows π_i comes within 1e-8 of π*_i
+    relatively, for more within 1e-4 where v > 3 and within 1e-6 where v > 20: measured, not proved. EĜ does not
+    depend on it.
 
     Mean: `E I_i = π_i`, so with weight 1/π_i `EĜ = G`.
 
@@ -79,7 +80,7 @@ class ConditionalPoisson(FixedSizeEstimator):
     conditional Poisson sampling versus unequal probability sampling with replacement", Journal of Statistical
     Planning and Inference 138, 2008.)
 
-    Bytes: k rows + 8 per row (index and weight). MACs: `k·d·m`, and 3,000 to 4,000 per row for p and π where rows are
+    Bytes: k rows + 8 per row (index and weight). MACs: `k·d·m`, and some thousands per row for p and π where rows are
     many, in `O(n log n)` working memory.
 
     >>> import torch
@@ -144,7 +145,7 @@ def fitted(probabilities: Float64[Tensor, " n"], size: Int[Tensor, ""]) -> Fit:
     spread = torch.where(free, inside * (1 - inside), 0.0)
     lengths = 1 - _shares(spread)
     certain = (probabilities >= 1).to(torch.float64)
-    theta, last_theta, last_move = goal, None, None
+    theta, last_theta, last_move = goal - inside / spread.sum().clamp(min=1.0), None, None
     for step in range(_steps(n) + 1):
         theta = _centred(theta, free, certain, size)
         present = torch.where(free, theta.sigmoid(), certain)

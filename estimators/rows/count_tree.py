@@ -1,21 +1,20 @@
 """How many of its rows a node of a binary tree holds: laws go up the tree, samples and messages down.
 
-The rows are independent events, the leaves, filled up to a power of two with events that never happen. The law of a node's count is the
-convolution of its children's. Given the count of a node, its left child holds t with probability proportional to
-`P(left = t) P(right = count − t)`: one uniform number for each node divides the sample down to the rows. The other
-way a message `P(all = r | node holds j)` comes down to every node, `D_left(j) = Σ_t P(right = t) D(j + t)`, and gives
-the probability of every row given the size r of the whole sample. (The tree is that of belief propagation with counting
-factors: Tarlow, Swersky, Zemel, Adams & Frey, "Fast Exact Inference for Recursive Cardinality Models", UAI 2012.)
+The rows are independent events, the leaves, filled up to a power of two with events that never happen. The law of
+a node's count is the convolution of its children's. Given the count of a node, its left child holds t with probability
+proportional to `P(left = t) P(right = count − t)`: one uniform number for each node divides the sample down to the
+rows. The other way a message `P(all = r | node holds j)` comes down to every node, `D_left(j) = Σ_t P(right = t)
+D(j + t)`, and gives the probability of every row given the size r of the whole sample. (Messages on such a tree: Tarlow,
+Swersky, Zemel, Adams & Frey, "Fast Exact Inference for Recursive Cardinality Models", UAI 2012.)
 
 Why it is exact and cheap:
 
 - All numbers are sums of products of probabilities: nothing cancels, so that small ones are as precise, relatively, as
   large ones. A convolution by fast Fourier transform would be precise beside the largest number only.
-- A node of s leaves keeps its law within `5√s + 12` of its mean. What is left out has a probability of at most
-  `2 exp(−t²/(2σ² + 2t/3))` with `t = 5√s + 12` (Bernstein's inequality, σ² ≤ s/4), less than 1e-17; where the
-  spread is small, it is less again by far.
-
-With n leaves that makes `O(n^1.5)` multiplications where nodes are small, then 400·n or so for each doubling.
+- A node of s leaves keeps its law within `t = 4√s + 12` of its mean. What is left out has a probability of at most
+  `2 exp(−t²/(2σ² + 2t/3))` (Bernstein's inequality, σ² ≤ s/4), less than 3e-14, and much less where σ² is small.
+- So a level of n/s nodes takes `64·n` multiplications or so, however large s is, and all nodes of a level are computed
+  side by side.
 """
 
 from __future__ import annotations
@@ -110,28 +109,26 @@ def messages(levels: list[Level], size: Int[Tensor, ""], n: int) -> Float64[Tens
 
 def macs_up(n: int, kinds: int = 1) -> int:
     """Multiplications in the matrix products of `laws_of`."""
-    widths = _widths(n)
-    return sum(parents * (2 * kinds - 1) * _convolution_macs(v, v) for parents, v in widths)
+    return sum(pairs * (2 * kinds - 1) * _macs(_width(s), _width(2 * s)) for s, pairs in _pairs(n))
 
 
 def macs_down(n: int) -> int:
     """Multiplications in the matrix products of `messages`."""
-    return sum(parents * 2 * _convolution_macs(v, 2 * v - 1) for parents, v in _widths(n))
+    return sum(pairs * 2 * _macs(_width(s), _width(s)) for s, pairs in _pairs(n))
 
 
-def _convolution_macs(v: int, w: int) -> int:
-    blocks = -(-v // _BLOCK)
-    return 0 if v <= _SMALL else _BLOCK * blocks * (w + (blocks - 1) * _BLOCK)
+def _macs(v: int, w: int) -> int:
+    return 0 if v <= _SMALL else -(-v // _BLOCK) * _BLOCK * (w + _BLOCK - 1)
 
 
-def _widths(n: int) -> list[tuple[int, int]]:
-    """For every level but the root's, how many pairs of nodes it has and how many numbers a law of theirs."""
+def _pairs(n: int) -> list[tuple[int, int]]:
+    """For every level but the root's, the leaves of its nodes and how many pairs of nodes it has."""
     depth = _leaves(n).bit_length() - 1
-    return [(_leaves(n) >> (height + 1), _width(1 << height)) for height in range(depth)]
+    return [(1 << height, _leaves(n) >> (height + 1)) for height in range(depth)]
 
 
 def _width(leaves: int) -> int:
-    return min(leaves + 1, 2 * (math.ceil(5 * math.sqrt(leaves)) + 12) + 1)
+    return min(leaves + 1, 2 * (math.ceil(4 * math.sqrt(leaves)) + 12) + 1)
 
 
 def _leaves(n: int) -> int:
@@ -153,19 +150,22 @@ def _divided(levels: list[Level], size: Int[Tensor, ""], uniforms: Float64[Tenso
 
 def _joined(below: Level, present: Float64[Tensor, " m"]) -> Level:
     """The level above."""
-    left, right = below.laws[:, 0::2], below.laws[:, 1::2]
-    laws = _convolved(left.transpose(0, 1), right[0]).transpose(0, 1)
-    if left.shape[0] == 2:
-        marked_right = _convolved(left[:1].transpose(0, 1), right[1]).squeeze(1)
-        laws = torch.stack([laws[0], laws[1] + marked_right])
+    left, right = below.laws[:, 0::2].flip(2), below.laws[:, 1::2]
     start = below.first[0::2] + below.first[1::2]
-    nodes, leaves = start.shape[0], present.shape[0] // start.shape[0]
+    nodes, leaves, v = start.shape[0], present.shape[0] // start.shape[0], left.shape[2]
     width = _width(leaves)
     if width > leaves:
-        return Level(laws, start)
-    middle = present.reshape(nodes, leaves).sum(1).round().long()
-    first = (middle - width // 2).clamp(0, leaves + 1 - width)
-    return Level(_moved(laws, start, first, width), first)
+        first = start
+        right = torch.nn.functional.pad(right, (v - 1, v - 1))
+    else:
+        middle = present.reshape(nodes, leaves).sum(1).round().long()
+        first = (middle - width // 2).clamp(0, leaves + 1 - width)
+        right = _moved(right, below.first[1::2], first - below.first[0::2] - (v - 1), width + v - 1)
+    laws = _correlated(left.transpose(0, 1), right[0]).transpose(0, 1)
+    if left.shape[0] == 2:
+        marked_right = _correlated(left[:1].transpose(0, 1), right[1]).squeeze(1)
+        laws = torch.stack([laws[0], laws[1] + marked_right])
+    return Level(laws, first)
 
 
 def _moved(
@@ -217,28 +217,30 @@ def _sent_down(
     width = children.shape[2]
     if message.shape[1] < 2 * width - 1:
         message = _moved(message, first, level.first[0::2] + level.first[1::2], 2 * width - 1)
-    sent = _convolved(children.flip(1, 2), message)[:, :, width - 1 : 2 * width - 1].flatten(0, 1)
+    sent = _correlated(children.flip(1), message).flatten(0, 1)
     largest = sent.amax(1, keepdim=True)
     return sent / torch.where(largest > 0, largest, 1.0)
 
 
-def _convolved(
-    several: Float64[Tensor, "nodes many v"], one: Float64[Tensor, "nodes w"]
-) -> Float64[Tensor, "nodes many u"]:
-    """`one` with each of several, by products of positive numbers alone."""
+def _correlated(
+    several: Float64[Tensor, "nodes many v"], one: Float64[Tensor, "nodes u"]
+) -> Float64[Tensor, "nodes many w"]:
+    """`Σ_j several[j] one[t + j]` for t from 0 to w − 1, u = v + w − 1, by products of positive numbers alone."""
     nodes, many, v = several.shape
-    w = one.shape[1]
+    w = one.shape[1] - v + 1
     if v <= _SMALL:
-        out = several.new_zeros((nodes, many, v + w - 1))
+        out = several.new_zeros((nodes, many, w))
         for place in range(v):
-            out[:, :, place : place + w].addcmul_(several[:, :, place : place + 1], one.unsqueeze(1))
+            out.addcmul_(several[:, :, place : place + 1], one[:, place : place + w].unsqueeze(1))
         return out
-    # v places in blocks: `one` shifted by whole blocks, then each place within a block shifted by its own
+    # j in blocks: `one` from every block on, then each place within a block shifted by its own
     blocks = -(-v // _BLOCK)
-    reach = (blocks - 1) * _BLOCK
-    in_blocks = torch.nn.functional.pad(several, (0, blocks * _BLOCK - v)).unflatten(2, (blocks, _BLOCK)).flip(2)
-    shifted = torch.nn.functional.pad(one, (reach, reach)).unfold(1, w + reach, _BLOCK)
-    by_place = torch.bmm(in_blocks.transpose(2, 3).flatten(1, 2), shifted)
-    length = w + reach + _BLOCK - 1
-    skewed = torch.nn.functional.pad(by_place, (0, _BLOCK)).reshape(nodes, many, -1)[:, :, : _BLOCK * length]
-    return skewed.unflatten(2, (_BLOCK, length)).sum(2)[:, :, : v + w - 1]
+    length = w + _BLOCK - 1
+    more = blocks * _BLOCK - v
+    in_blocks = torch.nn.functional.pad(several, (0, more)).unflatten(2, (blocks, _BLOCK))
+    windows = torch.nn.functional.pad(one, (0, more)).unfold(1, length, _BLOCK)
+    by_place = torch.bmm(in_blocks.transpose(2, 3).flatten(1, 2), windows)
+    skewed = torch.nn.functional.pad(by_place.reshape(nodes, many, -1), (0, _BLOCK)).unflatten(
+        2, (_BLOCK, length + 1)
+    )
+    return skewed[..., :w].sum(2)
