@@ -247,9 +247,9 @@ class MixedPrecisionRows(RegeneratingEstimator[SavedSlots]):
         return torch.cat(found, dim=1).to(dtype)
 
     def macs(self, n: int, d: int, m: int) -> int:
-        """Those of the design, `min(S, n)·d·m` and what it needs itself, and `n` per group for the peaks."""
+        """`min(S, n)·d·m`, what the draw needs, and `n` per group for the peaks."""
         groups = 1 if self.group is None else -(-d // self.group)
-        return self.rows_design(n).macs(n, d, m) + n * groups
+        return min(self.slots_for(n), n) * d * m + self.rows_design(n).draw_macs(n) + n * groups
 
     def expectation(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None

@@ -109,10 +109,9 @@ class ConditionalPoisson(FixedSizeEstimator):
         """The exact inclusion probabilities of the working probabilities."""
         return _with_certain(target, fitted(tail_probabilities(target), k - target.taken))
 
-    def macs(self, n: int, d: int, m: int) -> int:
-        """`k·d·m`, and the convolutions of large nodes, up and down the tree, for each p."""
-        fits = 0 if rows_for(self.budget, n) == n else _steps(n) + 1
-        return super().macs(n, d, m) + fits * (macs_up(n) + macs_down(n))
+    def draw_macs(self, n: int) -> int:
+        """The convolutions of large nodes, up and down the tree, for each p."""
+        return (_steps(n) + 1) * (macs_up(n) + macs_down(n))
 
     def cuts(self, scores: Float64[Tensor, " n"], chosen: Float64[Tensor, " j"]) -> Float64[Tensor, " c"]:
         """Where the number of a node changes how its count is divided, given the nodes before it."""

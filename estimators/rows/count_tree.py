@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
 # laws of more numbers than `_SMALL` are convolved by matrix products, in blocks of so many places
-_SMALL = 17
+_SMALL = 9
 _BLOCK = 8
 
 
@@ -102,7 +102,7 @@ def messages(levels: list[Level], size: Int[Tensor, ""], n: int) -> Float64[Tens
     root = levels[-1]
     place = torch.arange(root.laws.shape[2], device=size.device)
     message = (place == size - root.first).double().unsqueeze(0)
-    for level, above in zip(levels[len(levels) - 2 :: -1], levels[:0:-1], strict=True):
+    for level, above in zip(levels[:-1][::-1], levels[:0:-1], strict=True):
         message = _sent_down(level, above.first, message)
     return message[:n]
 
@@ -141,7 +141,7 @@ def _divided(levels: list[Level], size: Int[Tensor, ""], uniforms: Float64[Tenso
     chance = law.gather(1, (size - first).clamp(0, law.shape[1] - 1).reshape(1, 1)).squeeze(1)
     # no row can be the marked one if all marks are 0
     counts, used = Counts(size.reshape(1), (chance > 0) & (levels[-1].laws.shape[0] > 1)), 0
-    for level in levels[len(levels) - 2 :: -1][:depth]:
+    for level in levels[:-1][::-1][:depth]:
         nodes = counts.held.shape[0]
         counts = _divide(level, counts, uniforms[used : used + nodes])
         used += nodes
@@ -238,7 +238,7 @@ def _correlated(
     length = w + _BLOCK - 1
     more = blocks * _BLOCK - v
     in_blocks = torch.nn.functional.pad(several, (0, more)).unflatten(2, (blocks, _BLOCK))
-    windows = torch.nn.functional.pad(one, (0, more)).unfold(1, length, _BLOCK)
+    windows = torch.nn.functional.pad(one, (0, more)).unfold(1, length, _BLOCK).contiguous()
     by_place = torch.bmm(in_blocks.transpose(2, 3).flatten(1, 2), windows)
     skewed = torch.nn.functional.pad(by_place.reshape(nodes, many, -1), (0, _BLOCK)).unflatten(
         2, (_BLOCK, length + 1)

@@ -67,6 +67,14 @@ class FixedSizeEstimator(RowEstimator):
     def draw_tail(self, target: Inclusion, k: int, uniforms: Float64[Tensor, " q"]) -> TailDraw:
         """Rows for the k slots, and the probabilities with which each row of all is included."""
 
+    def draw_macs(self, n: int) -> int:
+        """Multiplications in the matrix products of `draw_tail`."""
+        return 0
+
+    def macs(self, n: int, d: int, m: int) -> int:
+        """`k·d·m`, and those of the draw if not all rows are kept."""
+        return super().macs(n, d, m) + (0 if rows_for(self.budget, n) == n else self.draw_macs(n))
+
     def included(self, target: Inclusion, k: int) -> Float64[Tensor, " n"]:
         """The inclusion probabilities of `draw_tail`: those asked for."""
         return target.probabilities

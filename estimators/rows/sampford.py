@@ -82,9 +82,9 @@ class Sampford(FixedSizeEstimator):
         rows = sampled(_levels(target), k - target.taken, uniforms, target.tail.shape[0])
         return TailDraw(in_slots(rows, target.taken, k), target.probabilities)
 
-    def macs(self, n: int, d: int, m: int) -> int:
-        """`k·d·m`, and the convolutions of large nodes, up the tree."""
-        return super().macs(n, d, m) + (0 if rows_for(self.budget, n) == n else macs_up(n, 2))
+    def draw_macs(self, n: int) -> int:
+        """The convolutions of large nodes, up the tree."""
+        return macs_up(n, 2)
 
     def cuts(self, scores: Float64[Tensor, " n"], chosen: Float64[Tensor, " j"]) -> Float64[Tensor, " c"]:
         """Where the number of a node changes how its count is divided, given the nodes before it."""
