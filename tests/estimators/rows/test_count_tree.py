@@ -203,6 +203,7 @@ def test_correlations_in_blocks_are_plain_ones(block: int, monkeypatch: pytest.M
     torch.testing.assert_close(count_tree._correlated(several, one), plain, rtol=1e-13, atol=0)
 
 
+LEVEL = share("tree of counts")
 DRAWS = 1_500
 
 
@@ -236,12 +237,12 @@ def p_value(found: Tensor, n: int, size: int) -> float:
 
 def test_drawn_samples_follow_the_law() -> None:
     """1,500 draws of 40 of 120 rows; not a power of two, and laws that are cut."""
-    assert p_value(drawn_counts(120, 40), 120, 40) > share("tree of counts")
+    assert p_value(drawn_counts(120, 40), 120, 40) > LEVEL
 
 
 def test_draws_from_a_wrong_tree_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(count_tree, "_shares", left_alone)
-    assert p_value(drawn_counts(120, 40), 120, 40) < share("tree of counts")
+    assert p_value(drawn_counts(120, 40), 120, 40) < LEVEL
 
 
 @settings(max_examples=30)
