@@ -65,8 +65,8 @@ class ConditionalPoisson(FixedSizeEstimator):
     π*_i (1 − π*_i)`: Newton's step if the indicators had covariances −c_i c_j, as they have for r = 1, and in the limit
     of large v. What this leaves out is extrapolated from the last two steps (Anderson, "Iterative Procedures for
     Nonlinear Integral Equations", Journal of the ACM 12, 1965). For up to 64 rows π_i comes within 1e-8 of π*_i
-    relatively, for more within 1e-4 where v > 3 and within 1e-6 where v > 20: measured, not proved. EĜ does not
-    depend on it.
+    relatively, for more within 1e-4 where v > 3 and within 1e-6 where v > 20, within some percent where v < 1: measured,
+    not proved. EĜ does not depend on it.
 
     Mean: `E I_i = π_i`, so with weight 1/π_i `EĜ = G`.
 

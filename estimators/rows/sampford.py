@@ -59,8 +59,8 @@ class Sampford(FixedSizeEstimator):
     "A comparison of Sampford's sampling procedure versus unequal probability sampling with replacement", Biometrika
     68, 1981.)
 
-    Bytes: k rows + 8 per row (index and weight). MACs: `k·d·m`, and for the laws some 1,400 per row at n = 4,096, 1,700 at
-    16,384, in `O(n)` working memory.
+    Bytes: k rows + 8 per row (index and weight). MACs: `k·d·m`, and for the laws some 1,400 per row at n = 4,096,
+    1,700 at 16,384, in `O(n)` working memory.
 
     >>> import torch
     >>> x = torch.diag(torch.tensor([8.0, 4.0, 1.0, 1.0, 1.0, 1.0]))
