@@ -29,7 +29,7 @@ from wtacrs.estimators.core.scores import row_norms, sampling_scores
 from wtacrs.estimators.core.sizing import check_slots, slots_for
 from wtacrs.estimators.core.sourced import RandomChoices, RegeneratingEstimator
 from wtacrs.estimators.rows.conditional_poisson import ConditionalPoisson
-from wtacrs.estimators.rows.fixed_size import FixedSizeEstimator
+from wtacrs.estimators.rows.fixed_size import FixedSizeEstimator, weighted_covariance
 from wtacrs.estimators.rows.pivotal import Pivotal
 from wtacrs.estimators.rows.row_estimator import MOST_ROWS_FOR_COVARIANCE, coefficient_variance
 from wtacrs.estimators.rows.sampford import Sampford
@@ -150,8 +150,8 @@ class MixedPrecisionRows(RegeneratingEstimator[SavedSlots]):
         place = torch.arange(most, device=uniforms.device)
         tail = self.rows_design(n).draw_tail(target._replace(taken=most - drawn), most, uniforms)
         hit = (place >= most - drawn) & target.tail.any()
-        kept = certain.to(torch.int64).index_add(0, tail, hit.to(torch.int64)) > 0
-        weights = torch.where(kept, 1.0 / torch.where(kept, target.probabilities, 1.0), 0.0)
+        kept = certain.to(torch.int64).index_add(0, tail.rows, hit.to(torch.int64)) > 0
+        weights = torch.where(kept, 1.0 / torch.where(kept, tail.probabilities, 1.0), 0.0)
         return SlotPlan(torch.where(kept, 1 + allotment.refinements, 0), weights)
 
     def keep(self, x: Float[Tensor, "n d"], scores: Float64[Tensor, " n"], source: RandomChoices) -> SavedSlots:
@@ -242,9 +242,9 @@ class MixedPrecisionRows(RegeneratingEstimator[SavedSlots]):
         return torch.cat(found, dim=1).to(dtype)
 
     def macs(self, n: int, d: int, m: int) -> int:
-        """Those of the design, `min(S, n)·d·m` and what it needs itself, and `n` per group for the peaks."""
+        """`min(S, n)·d·m`, what the draw needs, and `n` per group for the peaks."""
         groups = 1 if self.group is None else -(-d // self.group)
-        return self.rows_design(n).macs(n, d, m) + n * groups
+        return min(self.slots_for(n), n) * d * m + self.rows_design(n).draw_macs(n) + n * groups
 
     def expectation(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
@@ -267,16 +267,15 @@ class MixedPrecisionRows(RegeneratingEstimator[SavedSlots]):
         x = torch.where(checked[:, None] > 0, x, 0.0)
         allotment = self.allot(x, checked)
         p = allotment.target.probabilities
-        safe = torch.where(p > 0, p, 1.0)
-        reached = (p > 0).to(torch.float64)
         if bool(allotment.target.tail.any()):
             if x.shape[0] > MOST_ROWS_FOR_COVARIANCE:
                 raise NoClosedForm(f"{self!r}: {x.shape[0]} rows need a covariance of n² numbers; use Monte Carlo")
-            joint = self.rows_design(x.shape[0]).joint(p, int(allotment.rows)) / torch.outer(safe, safe)
-            sampling = coefficient_variance(joint - torch.outer(reached, reached), x, dy)
+            joint = self.rows_design(x.shape[0]).joint(p, int(allotment.rows))
+            p, sampling = joint.diagonal(), coefficient_variance(weighted_covariance(joint), x, dy)
         else:
             sampling = p.new_zeros(())
-        return sampling + (self.rounding_errors(x, allotment) * row_norms(dy).square() / safe * reached).sum()
+        squares = torch.where(p > 0, 1.0 / torch.where(p > 0, p, 1.0), 0.0)
+        return sampling + (self.rounding_errors(x, allotment) * row_norms(dy).square() * squares).sum()
 
     def rounding_errors(self, x: Float[Tensor, "n d"], allotment: Allotment) -> Float64[Tensor, " n"]:
         """`E‖Q_t(x_i) − x_i‖²` of every row that is kept."""

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float64, Int
@@ -43,16 +44,43 @@ from wtacrs.estimators.rows.row_estimator import RowEstimator, RowMoments, all_r
 ORDERS = ("random", "rows")
 
 
+class TailDraw(NamedTuple):
+    """Rows of the tail for the k slots, and what they were drawn with.
+
+    Attributes:
+        rows: those from `target.taken` on are used, and name distinct rows of the tail.
+        probabilities: the exact inclusion probabilities of this design, 1 on the take-all set: weights are 1 over these.
+    """
+
+    rows: Int[Tensor, " k"]
+    probabilities: Float64[Tensor, " n"]
+
+
 @dataclass(frozen=True, repr=False)
 class FixedSizeEstimator(RowEstimator):
-    """Base of the fixed-size designs; a subclass defines `draw_tail`, and `joint` where it is known."""
+    """Base of the fixed-size designs; a subclass defines `draw_tail`, and `joint` where it is known.
+
+    A design whose inclusion probabilities are near to those asked for, but not the same, defines `included`.
+    """
 
     @abstractmethod
-    def draw_tail(self, target: Inclusion, k: int, uniforms: Float64[Tensor, " q"]) -> Int[Tensor, " k"]:
-        """Rows for the k slots; those from `target.taken` on are used, and must name distinct rows of the tail."""
+    def draw_tail(self, target: Inclusion, k: int, uniforms: Float64[Tensor, " q"]) -> TailDraw:
+        """Rows for the k slots, and the probabilities with which each row of all is included."""
+
+    def draw_macs(self, n: int) -> int:
+        """Multiplications in the matrix products of `draw_tail`."""
+        return 0
+
+    def macs(self, n: int, d: int, m: int) -> int:
+        """`k·d·m`, and those of the draw if not all rows are kept."""
+        return super().macs(n, d, m) + (0 if rows_for(self.budget, n) == n else self.draw_macs(n))
+
+    def included(self, target: Inclusion, k: int) -> Float64[Tensor, " n"]:
+        """The inclusion probabilities of `draw_tail`: those asked for."""
+        return target.probabilities
 
     def joint(self, probabilities: Float64[Tensor, " n"], k: int) -> Float64[Tensor, "n n"]:
-        """Joint inclusion probabilities π_ij with π on the diagonal.
+        """Joint inclusion probabilities π_ij where `probabilities` are asked for; on the diagonal those of `included`.
 
         Raises:
             NoClosedForm: if they are not known.
@@ -71,9 +99,10 @@ class FixedSizeEstimator(RowEstimator):
         slot = torch.arange(k, device=scores.device)
         taken = slot < target.taken
         used = taken | target.tail.any()
-        row = torch.where(taken, target.ranking.order[:k], self.draw_tail(target, k, uniforms))
+        drawn = self.draw_tail(target, k, uniforms)
+        row = torch.where(taken, target.ranking.order[:k], drawn.rows)
         row = torch.where(used, row, target.ranking.order[:1])
-        weight = 1.0 / torch.where(used, target.probabilities[row], 1.0)
+        weight = 1.0 / torch.where(used, drawn.probabilities[row], 1.0)
         return RowPlan(row, torch.where(used, weight, 0.0))
 
     def weight_squares(self, scores: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
@@ -81,7 +110,7 @@ class FixedSizeEstimator(RowEstimator):
         k = rows_for(self.budget, scores.shape[0])
         if k == scores.shape[0]:
             return (scores > 0).to(torch.float64)
-        p = inclusion(scores, k).probabilities
+        p = self.included(inclusion(scores, k), k)
         return torch.where(p > 0, 1.0 / torch.where(p > 0, p, 1.0), 0.0)
 
     def moments(self, scores: Float64[Tensor, " n"]) -> RowMoments:
@@ -91,10 +120,8 @@ class FixedSizeEstimator(RowEstimator):
         reached = (scores > 0).to(torch.float64)
         if k == n:
             return RowMoments(reached, scores.new_zeros((n, n)))
-        p = inclusion(scores, k).probabilities
-        safe = torch.where(p > 0, p, 1.0)
-        joint = self.joint(p, k) / torch.outer(safe, safe)
-        return RowMoments(reached, joint - torch.outer(reached, reached))
+        joint = self.joint(inclusion(scores, k).probabilities, k)
+        return RowMoments(reached, weighted_covariance(joint))
 
 
 @dataclass(frozen=True, repr=False)
@@ -122,6 +149,13 @@ class OrderedEstimator(FixedSizeEstimator):
         if self.order == "random":
             return uniforms[:n]
         return torch.arange(n, dtype=torch.float64, device=uniforms.device) / max(n, 1)
+
+
+def weighted_covariance(joint: Float64[Tensor, "n n"]) -> Float64[Tensor, "n n"]:
+    """`π_ij/(π_i π_j) − 1` where π is not 0: the covariance of the coefficients I/π."""
+    p = joint.diagonal()
+    safe, reached = torch.where(p > 0, p, 1.0), (p > 0).to(torch.float64)
+    return joint / torch.outer(safe, safe) - torch.outer(reached, reached)
 
 
 def tail_first(target: Inclusion, keys: Float64[Tensor, " n"]) -> Int[Tensor, " n"]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from wtacrs.estimators.core.base import Traits
 from wtacrs.estimators.core.registry import register
 from wtacrs.estimators.core.sizing import rows_for
-from wtacrs.estimators.rows.fixed_size import OrderedEstimator, in_slots
+from wtacrs.estimators.rows.fixed_size import OrderedEstimator, TailDraw, in_slots
 from wtacrs.estimators.rows.inclusion import Inclusion, inclusion
 
 
@@ -92,7 +92,7 @@ class Pivotal(OrderedEstimator):
         """One per contest, and with random order one key per row before them."""
         return self.keys(n) + _leaves(n) - 1
 
-    def draw_tail(self, target: Inclusion, k: int, uniforms: Float64[Tensor, " q"]) -> Int[Tensor, " k"]:
+    def draw_tail(self, target: Inclusion, k: int, uniforms: Float64[Tensor, " q"]) -> TailDraw:
         """Play the tournament round by round; rows beyond the tail enter it with residual 0 and lose."""
         n = target.tail.shape[0]
         rows, residual = self._entrants(target, uniforms)
@@ -111,7 +111,7 @@ class Pivotal(OrderedEstimator):
         # by rounding the last residual is near 1, or near 0 with one row more sampled before
         missing = sampled[:n].sum() < k - target.taken
         sampled = sampled.index_fill(0, torch.where(missing, standing, n), True)
-        return in_slots(sampled[:n], target.taken, k)
+        return TailDraw(in_slots(sampled[:n], target.taken, k), target.probabilities)
 
     def cuts(self, scores: Float64[Tensor, " n"], chosen: Float64[Tensor, " j"]) -> Float64[Tensor, " c"]:
         """Where this contest is decided, in the order that the keys have fixed."""

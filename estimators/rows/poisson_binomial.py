@@ -41,11 +41,6 @@ class Sizes(NamedTuple):
     absent: Complex128[Tensor, "n l"]
 
 
-def frequencies(n: int) -> int:
-    """Columns of the tables of `sizes_of` for n events, `2.5·√n + 11` where n is large."""
-    return _points(n) // 2 + 1
-
-
 def sizes_of(present: Float64[Tensor, " n"], absent: Float64[Tensor, " n"]) -> Sizes:
     """The law of the number of independent events of probability `present`; `absent` is 1 − present."""
     n = present.shape[0]

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float64, Int
+from jaxtyping import Float64
 from torch import Tensor
 
 from wtacrs.estimators.core.base import Traits
 from wtacrs.estimators.core.registry import register
 from wtacrs.estimators.core.sizing import rows_for
-from wtacrs.estimators.rows.fixed_size import OrderedEstimator, tail_first
+from wtacrs.estimators.rows.fixed_size import OrderedEstimator, TailDraw, tail_first
 from wtacrs.estimators.rows.inclusion import Inclusion, inclusion
 
 
@@ -52,7 +52,7 @@ class Systematic(OrderedEstimator):
         """One, and with random order one key per row before it."""
         return 1 + self.keys(n)
 
-    def draw_tail(self, target: Inclusion, k: int, uniforms: Float64[Tensor, " q"]) -> Int[Tensor, " k"]:
+    def draw_tail(self, target: Inclusion, k: int, uniforms: Float64[Tensor, " q"]) -> TailDraw:
         """Where the cumulated π of the tail passes each point."""
         rows = tail_first(target, self.row_keys(target.tail.shape[0], uniforms))
         length = torch.where(target.tail, target.probabilities, 0.0)[rows].cumsum(0)
@@ -63,7 +63,7 @@ class Systematic(OrderedEstimator):
         # rounding must neither hit a row twice, nor leave the tail
         place = torch.where(slot >= 0, place - slot, 0).cummax(0).values + slot
         last = target.tail.sum() - (k - target.taken) + slot
-        return rows[torch.minimum(place, last).clamp(min=0)]
+        return TailDraw(rows[torch.minimum(place, last).clamp(min=0)], target.probabilities)
 
     def cuts(self, scores: Float64[Tensor, " n"], chosen: Float64[Tensor, " j"]) -> Float64[Tensor, " c"]:
         """The fractional parts of the cumulated π, in the order that the keys have fixed."""

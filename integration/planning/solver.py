@@ -2,15 +2,16 @@
 
 With x_bc = 1 where block b takes choice c, time and noise are Σ x_bc t_bc and Σ x_bc v_bc, and the bytes alive at
 every moment of the step (`moments_of`) are linear in x too, a row of the program each. One of time and noise is
-minimised under a ceiling of the other, to within `GAP`, which is less than a measurement tells; a small price of memory
-decides between plans that are alike in it.
+minimised under a ceiling of the other, to within `GAP`, which is less than a measurement tells; a small price of the
+other, and a smaller one of memory, decide between plans that are alike in it.
 
-Limits m_0 < … < m_J lie at equal distances from the lowest peak of all plans to that of the best plan without a limit.
+Limits m_0 ≤ … ≤ m_J lie at equal distances from m_0, the peak of the best plan within the lowest peak of all plans, to
+that of the best plan without a limit; there is but m_0 where the latter is no higher than the lowest peak.
 With s_i the plan that is found for m_i, the limit m_j is given s_i of the largest i ≥ j whose peak is at most m_j. Less
 memory never asks for a higher peak, however well the programs are solved.
 
 *Proof.* Let j < k, with i and l chosen for them. If s_l has a peak of at most m_j, then i ≥ l ≥ k, since l was to be
-had for j; the peak of s_i is at most m_j < m_k, so that l ≥ i: both are one plan. Else the peak of s_l is above m_j,
+had for j; the peak of s_i is at most m_j ≤ m_k, so that l ≥ i: both are one plan. Else the peak of s_l is above m_j,
 which that of s_i is not. ∎
 
 Memory between two limits is bisected, until a step is below `STEP` of it: the limit in the middle is given the plan that
@@ -52,7 +53,8 @@ STEPS = 16
 STEP = 1e-3
 """How far below the memory that is asked for the limit of its plan may be, relatively."""
 _PEAK_GAP = 5e-3
-_PRICE = 1e-4  # of the largest peak, in parts of the largest time or noise
+_PRICE = 1e-4  # of the largest noise, in parts of the largest time, or the other way round
+_PEAK_PRICE = 1e-5  # of the largest peak, likewise
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ class Front:
     Args:
         table: costs of all choices.
         noise_ceiling: the most noise, over the minibatch's variance; time is minimised.
-        time_ceiling: the most seconds; noise is minimised.
+        time_ceiling: the most seconds; noise is minimised. A plan at a ceiling is within it; a positive ceiling holds to
+            within (blocks + 1) / `OTHER_UNITS` of the most that a plan may cost.
         progress: called with how many limits are done, and how many there are.
 
     Attributes:
@@ -108,15 +111,17 @@ class Front:
         free = self._program.best(objective, None, self._ceilings)
         if lowest is None or free is None:
             raise InputError(f"{_told(self._ceilings)}: no plan is under it, whatever the memory")
-        self._lowest = lowest
-        limits = [lowest.peak + max(free.peak - lowest.peak, 0) * i // STEPS for i in range(STEPS)]
-        # the least memory leaves a choice where the peak lies outside the blocks
-        found = [(lowest.peak, self._program.best(objective, lowest.peak, self._ceilings) or lowest)]
-        for done, limit in enumerate(limits[1:], start=1):
-            found.append((limit, self._program.best(objective, limit, self._ceilings) or lowest))
-            if progress is not None:
-                progress(done, STEPS)
-        found.append((max(free.peak, lowest.peak), free))
+        # The lowest peak says nothing of time and noise, and is that of many plans where it lies outside the blocks.
+        first = free if free.peak <= lowest.peak else self._within(lowest.peak, lowest)
+        self._lowest = first
+        found = [(first.peak, first)]
+        if first is not free:
+            limits = [first.peak + (free.peak - first.peak) * i // STEPS for i in range(STEPS)]
+            for done, limit in enumerate(limits[1:], start=1):
+                found.append((limit, self._within(limit, first)))
+                if progress is not None:
+                    progress(done, STEPS)
+            found.append((free.peak, free))
         self.points = _chosen(found)
         self._between: dict[int, Solution] = {}
 
@@ -138,6 +143,11 @@ class Front:
             middle = self._middle(low, high)
             low, high = (middle, high) if middle[0] <= memory else (low, middle)
         return high[1] if high[1].peak <= memory else low[1]
+
+    def _within(self, limit: int, known: Solution) -> Solution:
+        """The plan that is found for a limit, or a known one that it holds if the program's tolerances fail it."""
+        found = self._program.best(self._objective, limit, self._ceilings)
+        return known if found is None or found.peak > limit else found
 
     def _middle(self, low: tuple[int, Solution], high: tuple[int, Solution]) -> tuple[int, Solution]:
         """The limit between two, with a plan whose peak lies between theirs."""
@@ -222,6 +232,7 @@ def _goal(noise_ceiling: float | None, time_ceiling: float | None) -> tuple[Obje
 def _infeasible(program: _Program, memory: int, ceilings: dict[Objective, float], within: Solution) -> str:
     least = program.lowest({})
     assert least is not None
+    least = min(least, within, key=lambda plan: plan.peak)  # peaks are lowest but for a gap
     fixed = f"{megabytes(program.table.always)} MB are always there"
     told = f"memory={megabytes(memory)} MB: "
     if least.peak > memory:
@@ -344,9 +355,10 @@ class _Program:
         """Best by the objective, in any memory if it is None; None if no plan is within the limits."""
         limit = None if memory is None else memory // self._unit
         wanted = self._coefficients(objective)
-        found = self._run(
-            {**wanted, self._peak: _PRICE * OTHER_UNITS / BYTE_UNITS}, self._ceilings(ceilings), limit, gap=GAP
-        )
+        for place, size in self._coefficients("noise" if objective == "seconds" else "seconds").items():
+            wanted[place] = wanted.get(place, 0.0) + _PRICE * size
+        wanted[self._peak] = _PEAK_PRICE * OTHER_UNITS / BYTE_UNITS
+        found = self._run(wanted, self._ceilings(ceilings), limit, gap=GAP)
         return None if found is None else self._read(found)
 
     def lowest(self, ceilings: dict[Objective, float]) -> Solution | None:
@@ -403,9 +415,13 @@ class _Program:
 
     def _ceilings(self, ceilings: dict[Objective, float]) -> list[Row]:
         return [
-            (self._coefficients(name), -math.inf, float(self._others[name].down(value)))
-            for name, value in ceilings.items()
+            (self._coefficients(name), -math.inf, self._ceiling(name, value)) for name, value in ceilings.items()
         ]
+
+    def _ceiling(self, name: Objective, value: float) -> float:
+        """The ceiling in units, and the one by which every cost may be rounded up: a plan at the ceiling is within it."""
+        roundings = len(self._table.blocks) + 1
+        return float(self._others[name].down(value) + (roundings if value > 0 else 0))
 
     def _run(
         self,

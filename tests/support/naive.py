@@ -6,6 +6,8 @@ every row gets, as a list of floats.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 
 
@@ -163,26 +165,23 @@ def bernoulli(scores: Sequence[float], uniforms: Sequence[float], k: int, slots:
 
 
 def conditional_poisson(scores: Sequence[float], uniforms: Sequence[float], k: int) -> list[float]:
-    """Row by row, with elementary symmetric functions of odds that are fitted one at a time."""
+    """Divided down a tree, with elementary symmetric functions of odds that are fitted one at a time."""
     pi, certain, tail, size = _tail_and_size(scores, k)
     odds = {i: pi[i] / (1 - pi[i]) for i in tail}
     for _ in range(300):
         for i in tail:
             others = [odds[j] for j in tail if j != i]
             odds[i] = pi[i] / (1 - pi[i]) * _symmetric(others, size) / _symmetric(others, size - 1)
-    return _weighted(certain + _one_pass(tail, odds, size, uniforms), pi)
+    sample = _down_the_tree(len(scores), odds, dict.fromkeys(tail, 0.0), size, uniforms, special=False)
+    return _weighted(certain + sample, pi)
 
 
 def sampford(scores: Sequence[float], uniforms: Sequence[float], k: int) -> list[float]:
-    """A special row, then the others row by row from the odds of π."""
+    """Divided down a tree, from the odds of π, with one row that counts 1 − π times."""
     pi, certain, tail, size = _tail_and_size(scores, k)
-    if not tail:
-        return _weighted(certain, pi)
     odds = {i: pi[i] / (1 - pi[i]) for i in tail}
-    chance = [pi[i] * _symmetric([odds[j] for j in tail if j != i], size - 1) for i in tail]
-    special = tail[_invert(chance, range(len(tail)), uniforms[0] * sum(chance))]
-    rest = [i for i in tail if i != special]
-    return _weighted([*certain, special, *_one_pass(rest, odds, size - 1, uniforms[1:])], pi)
+    marks = {i: 1 - pi[i] for i in tail}
+    return _weighted(certain + _down_the_tree(len(scores), odds, marks, size, uniforms, special=bool(tail)), pi)
 
 
 def priority(scores: Sequence[float], uniforms: Sequence[float], k: int) -> list[float]:
@@ -193,15 +192,43 @@ def priority(scores: Sequence[float], uniforms: Sequence[float], k: int) -> list
     return [max(1.0, threshold / s) if i in order[:k] else 0.0 for i, s in enumerate(scores)]
 
 
-def _one_pass(rows: Sequence[int], odds: dict[int, float], size: int, uniforms: Sequence[float]) -> list[int]:
-    sample = []
-    for place, i in enumerate(rows):
-        later = [odds[j] for j in rows[place + 1 :]]
-        hit, miss = odds[i] * _symmetric(later, size - 1), _symmetric(later, size)
-        if size > 0 and uniforms[i] < hit / (hit + miss):
-            sample.append(i)
-            size -= 1
+def _down_the_tree(
+    n: int, odds: dict[int, float], marks: dict[int, float], size: int, uniforms: Sequence[float], special: bool
+) -> list[int]:
+    """Halve the rows level by level; each number says how many of the sample, and the special row, are on the left."""
+    places = 1
+    while places < n:
+        places *= 2
+    numbers, waiting, sample = list(uniforms), [(list(range(places)), size, special)], []
+    while waiting:
+        rows, held, marked = waiting.pop(0)
+        if len(rows) == 1:
+            sample += rows * held
+            continue
+        left, right = rows[: len(rows) // 2], rows[len(rows) // 2 :]
+        plain = {
+            (side, t): _total(half, odds, t) for side, half in enumerate((left, right)) for t in range(held + 1)
+        }
+        heavy = {
+            (side, t): _total(half, odds, t, marks)
+            for side, half in enumerate((left, right))
+            for t in range(held + 1)
+        }
+        ways = [(t, False, plain[0, t] * (heavy if marked else plain)[1, held - t]) for t in range(held + 1)]
+        if marked:
+            ways += [(t, True, heavy[0, t] * plain[1, held - t]) for t in range(held + 1)]
+        chances = [chance for _, _, chance in ways]
+        t, with_left, _ = ways[_invert(chances, range(len(ways)), numbers.pop(0) * sum(chances))]
+        waiting += [(left, t, with_left), (right, held - t, marked and not with_left)]
     return sample
+
+
+def _total(rows: Sequence[int], odds: dict[int, float], size: int, marks: dict[int, float] | None = None) -> float:
+    """Sum over the subsets of that size of the product of their odds, times the sum of their marks if there are any."""
+    return sum(
+        math.prod(odds[i] for i in some) * (1.0 if marks is None else sum(marks[i] for i in some))
+        for some in itertools.combinations([i for i in rows if i in odds], size)
+    )
 
 
 def _symmetric(values: Sequence[float], degree: int) -> float:

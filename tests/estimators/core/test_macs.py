@@ -27,6 +27,8 @@ COMPOSITES = (
     'control_variate(base="lowrank", rank=2, rows=gaussian_sketch(budget=0.3))',
     'control_variate(base="mean+lowrank", rank=20, rows=low_rank(rank=2))',
     "control_variate(rank=2, rows=quantized_rows(bits=2, rows=sampford(budget=0.3)))",
+    'mixed_precision_rows(slots=3.0, design="sampford")',
+    'mixed_precision_rows(slots=0.3, design="conditional_poisson")',
     "control_variate(rank=1, rows=control_variate(rank=2, rows=prac(rank=3)))",
     'random_projection(rank=2, kind="gaussian")',
     "prac(rank=0.5, principal=0)",

@@ -123,6 +123,14 @@ def test_a_million_rows_give_k_distinct_ones(spec: str, family: str, generator: 
     assert (plan.weights >= 1).all()
 
 
+@pytest.mark.parametrize("spec", FIXED_SIZE[4:])
+def test_a_million_rows_are_divided_down_a_tree(spec: str, generator: torch.Generator) -> None:
+    scores = torch.rand(1_000_000, generator=generator, dtype=torch.float64).clamp(min=1e-9) ** -1.5
+    plan = row_estimator(spec, 100_000).draw(scores / scores.max(), generator)
+    assert plan.indices.unique().numel() == 100_000
+    assert (plan.weights >= 1).all()
+
+
 def test_a_million_rows_decide_for_themselves(generator: torch.Generator) -> None:
     x = torch.randn(1_000_000, 1, generator=generator)
     plan = row_estimator("bernoulli(budget={budget})", 100_000).draw(sampling_scores(x), generator)
