@@ -56,7 +56,7 @@ def candidates_of(
         others = [
             given
             for given in (*(specs or DEFAULT_CANDIDATES), *at_shares)
-            if given == RECOMMENDED or sized(given) != sized(BASELINE)
+            if given in RECOMMENDED or sized(given) != sized(BASELINE)
         ]
         found += candidates_from([BASELINE, *others], (), shares)
     return list(dict.fromkeys(found))

@@ -33,6 +33,7 @@ from wtacrs.integration.studies.sweep import sweep_study
 from wtacrs.integration.training.defaults import LEARNING_RATE
 from wtacrs.validation.benchmarks.scale import CANDIDATES, scale
 from wtacrs.validation.files import check_folder
+from wtacrs.validation.layers.candidates import RECOMMENDED
 from wtacrs.validation.layers.captures import Captures, load_captures
 from wtacrs.validation.layers.equal_bytes import BASELINE, COMBINATIONS
 from wtacrs.validation.records.base import Record, stamp
@@ -118,7 +119,7 @@ def measure(work: Work) -> list[NumberTable]:
     trained = load_captures(work.demo / "captures.safetensors")
     encoder = work.captures("minilm", minilm(), max_length=128)
     at_bytes = {
-        name: work.result(ComparisonResult, f"bytes-{name}", _bytes(captures, None, (BASELINE, "recommended"), 8))
+        name: work.result(ComparisonResult, f"bytes-{name}", _bytes(captures, None, (BASELINE, *RECOMMENDED), 8))
         for name, captures in (("T5", trained), ("MiniLM", encoder))
     }
     parts = {

@@ -48,21 +48,24 @@ def timing_numbers(rounds: int) -> NumberTable:
 
 
 def bytes_numbers(models: Mapping[str, ComparisonResult]) -> NumberTable:
-    """`recommended` over the paper's WTA-CRS at equal bytes: median and worst layer of every model."""
+    """`recommended` of both kinds over the paper's WTA-CRS at equal bytes: median and worst layer of every model."""
     found = {
-        model: {(r.share, r.scores): r for r in byte_ratios(result.rows) if r.estimator == RECOMMENDED}
+        model: {
+            (r.share, r.scores, r.estimator): r for r in byte_ratios(result.rows) if r.estimator in RECOMMENDED
+        }
         for model, result in models.items()
     }
-    cases = list(dict.fromkeys(case for ratios in found.values() for case in ratios))
+    cases = sorted({case for ratios in found.values() for case in ratios})
     rows = [
         [
             f"{share:.0%}",
             scores,
-            *(text for ratios in found.values() for text in _median_and_worst(ratios[share, scores])),
+            _code(estimator),
+            *(text for ratios in found.values() for text in _median_and_worst(ratios[share, scores, estimator])),
         ]
-        for share, scores in cases
+        for share, scores, estimator in cases
     ]
-    head = ["bytes", "scores", *(text for model in models for text in (f"{model}: median", "worst layer"))]
+    head = ["bytes", "scores", "", *(text for model in models for text in (f"{model}: median", "worst layer"))]
     return NumberTable(
         name="equal-bytes", commands=["wtacrs compare CAPTURES --bytes 0.1 --bytes 0.3"], head=head, rows=rows
     )
@@ -198,7 +201,7 @@ def scale_numbers(result: ScaleResult) -> NumberTable:
     """Seconds and peak memory on a layer of full size."""
     rows = [
         [
-            _code(RECOMMENDED if row.estimator.startswith("control_variate") else row.estimator),
+            _code("recommended" if row.estimator.startswith("dithered_rows") else row.estimator),
             row.method + ("" if row.draws is None else f", {row.draws} draws"),
             f"{row.seconds:.0f}",
             f"{row.process_bytes / 2**30:.1f}",

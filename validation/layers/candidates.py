@@ -17,7 +17,8 @@ from wtacrs.estimators import Estimator, InputError, make, saved_bytes, spec
 from wtacrs.estimators.composites.recommended import recommended
 from wtacrs.estimators.core.sizing import missing_size, resized, size_of, sized
 
-RECOMMENDED = "recommended"
+RECOMMENDED = {"recommended": "row-norms", "recommended-known": "known"}
+"""Names of `estimators.recommended`, and the scores it is made for: at shares of the bytes only."""
 # numbers of an x that is compressed faster than the operations on tensors without values are traced
 _SMALL = 2**15
 
@@ -36,7 +37,8 @@ def fitted(spec: str | Estimator, share: float, shape: tuple[int, int], dtype: t
     """The estimator in its largest size whose stored bytes stay within a share of the bytes of x.
 
     Args:
-        spec: an estimator or its spec; a budget in it is replaced. "recommended" is `estimators.recommended`.
+        spec: an estimator or its spec; a budget in it is replaced. "recommended" and "recommended-known" are
+            `estimators.recommended`, for scores that say little of ‖y_i‖ and for those that do.
         share: of the bytes of x, in (0, 1].
         shape: `[n, d]` of x.
         dtype: of x.
@@ -50,9 +52,9 @@ def fitted(spec: str | Estimator, share: float, shape: tuple[int, int], dtype: t
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0.0 < share <= 1.0:
         raise InputError(f"bytes={share!r} must be a share of the bytes in (0, 1]")
     allowed = int(share * shape[0] * shape[1] * dtype.itemsize)
-    if spec == RECOMMENDED:
+    if isinstance(spec, str) and spec in RECOMMENDED:
         try:
-            return recommended(bytes=share, shape=shape, dtype=dtype)
+            return recommended(bytes=share, shape=shape, dtype=dtype, scores=RECOMMENDED[spec])
         except InputError:  # not a single slot fits
             return None
     estimator = sized(spec)
@@ -85,17 +87,17 @@ def candidates_from(
     """Every estimator at every budget and at every share of the bytes.
 
     A spec without a budget is taken at every budget; one with a budget, or that needs none, as it is. For a share of the
-    bytes the budget, slots or rank of the innermost estimator is set to the largest that fits; "recommended" stands for
-    `estimators.recommended`, at shares only.
+    bytes the budget, slots or rank of the innermost estimator is set to the largest that fits; `RECOMMENDED` are taken at
+    shares only.
 
     Raises:
         InputError: on an unusable spec, budget or share.
     """
     found: dict[Candidate, None] = {}
     for given in specs:
-        if given == RECOMMENDED:
+        if isinstance(given, str) and given in RECOMMENDED:
             if not shares:
-                raise InputError('estimator="recommended" is made for a share of the bytes: name one')
+                raise InputError(f'estimator="{given}" is made for a share of the bytes: name one')
             continue
         if isinstance(given, str) and missing_size(given) == "budget":
             choices = [sized(given, b) for b in budgets]

@@ -16,7 +16,7 @@ from wtacrs.validation.records.base import ScoreKind
 from wtacrs.validation.records.compare import ComparisonRow
 
 BASELINE = 'wta_crs(winners="paper")'
-DEFAULT_CANDIDATES = (BASELINE, "systematic", RECOMMENDED)
+DEFAULT_CANDIDATES = (BASELINE, "systematic", *RECOMMENDED)
 _FAITHFUL = 1e-4  # of ‖G‖²: below this variance of the baseline a layer is as good as exact
 
 COMBINATIONS = (

@@ -366,7 +366,7 @@ def test_rows_under_a_floor_take_few_slots() -> None:
     estimator = DitheredRows(slots=2.0, product="float")
     saved = estimator.compress(x, scores=scores, generator=torch.Generator().manual_seed(0))
     kept, heavy = unpack_bits(saved.kept, 200), unpack_bits(saved.heavy, 200)
-    assert int(saved.count) == 83  # Σ min(1, s / 0.1 s̄) = 80 + 120 · 0.025
+    assert int(saved.wanted) == 83  # Σ min(1, s / 0.1 s̄) = 80 + 120 · 0.025
     assert bool(kept[:80].all())
     assert int(kept.sum()) == 83
     assert not bool(heavy.any())  # all have 8 bits
