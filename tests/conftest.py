@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,13 @@ settings.load_profile("suite")
 
 # the matrices of the tests are too small for a second thread, which would only wait for the first
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _frozen() -> None:
+    """Take what is imported out of garbage collection, which tests and Trainer run often among a million objects."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

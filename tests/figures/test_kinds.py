@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from base64 import b64encode
 from pathlib import Path
 from typing import Literal
 
@@ -49,13 +50,15 @@ def test_every_kind_has_a_section_in_the_report(kind: str, tmp_path: Path) -> No
     section = view_of(kind).section([Named("a.json", EVERY[kind])])
     assert page.count(f"<h2>{html.escape(section.title)}</h2>") == 1
     assert page.count("<img") == len(section.pictures) == (0 if view_of(kind).no_figure else page.count("<img"))
+    assert all(b64encode(png).decode() in page for png in section.pictures)  # drawn twice, the same bytes
     assert (page.count("<img") > 0) == (view_of(kind).drawings is not None)
     assert "<table" in page.partition(f"<h2>{section.title}")[2]
     assert "<script" not in page
-    assert write_report(tmp_path, tmp_path / "again.html").read_text(encoding="utf-8") == page
 
 
-def test_all_kinds_stand_in_one_report(tmp_path: Path) -> None:
+def test_all_kinds_stand_in_one_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every picture the words alone: they are drawn in the tests beside this one."""
+    monkeypatch.setattr(style, "png", lambda fig: b"not drawn")
     for kind, result in EVERY.items():
         write_result(tmp_path / f"{kind}.json", result)
         write_result(tmp_path / f"{kind} again.json", result)

@@ -79,7 +79,8 @@ class Kept:
         for reference, found in saved.alive(known).items():
             owners = tuple(sorted(found.keepers))
             self.by_owners[owners] = self.by_owners.get(owners, 0) + found.bytes
-            content = bytes(torch.UntypedStorage._new_with_weak_ptr(reference.cdata))
+            storage = torch.UntypedStorage._new_with_weak_ptr(reference.cdata)
+            content = torch.empty(0, dtype=torch.uint8).set_(storage).numpy().tobytes()
             if content in contents and found.bytes >= 256:
                 self.twice.append((*contents[content], *owners))
             contents[content] = owners

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -56,16 +59,33 @@ EXPECTED = {
 }
 
 
+@pytest.fixture(scope="module")
+def results_of(tmp_path_factory: pytest.TempPathFactory, unchecked_module: None) -> Callable[[str], Path]:
+    """The folder that a command has written, made once."""
+
+    @cache
+    def folder(command: str) -> Path:
+        made = tmp_path_factory.mktemp(command)
+        good = write_captures(made / "good.safetensors", layers(), {"model": "m"})
+        _, options = COMMANDS[command]
+        assert main([command, str(good), *options, "--out", str(made / "out")]) == 0
+        return made / "out"
+
+    return folder
+
+
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("how", EXPECTED)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_it_is_one_line_and_earlier_results_stay(
-    command: str, how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: str,
+    how: str,
+    results_of: Callable[[str], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     result, options = COMMANDS[command]
-    out = tmp_path / "out"
-    good = write_captures(tmp_path / "good.safetensors", layers(), {"model": "m"})
-    assert main([command, str(good), *options, "--out", str(out)]) == 0
+    out = Path(shutil.copytree(results_of(command), tmp_path / "out"))
     before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
     assert out / result in before
     capsys.readouterr()

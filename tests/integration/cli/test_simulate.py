@@ -20,7 +20,7 @@ from wtacrs.validation.records.simulation import SimulationResult
         (["simulate", "--max-batch", "24 apples"], "--max-batch='24 apples'"),
         (["simulate", "--estimator", "wta_csr(budget=0.3)"], "did you mean wta_crs"),
         (["simulate", "--batch-size", "0"], "--batch-size"),
-        (["simulate", "--lora-rank", "0"], "lora_rank=0 must be"),
+        (["simulate", "--model", "t5-small", "--lora-rank", "0"], "lora_rank=0 must be"),
         (["simulate", "--out", "{text}"], "is a file"),
     ],
 )

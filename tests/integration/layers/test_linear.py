@@ -208,8 +208,12 @@ torch.testing.assert_close(compiled(x), layer(x))
 """
 
 
+@pytest.mark.slow
 def test_compiled_layer_draws_anew_at_each_step() -> None:
-    """In a process of its own: the signature checks of the tests are nothing to compile."""
+    """In a process of its own: the signature checks of the tests are nothing to compile.
+
+    Slow, since `test_a_compiled_step_is_the_eager_one` finds two such layers to draw anew too.
+    """
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import multiprocessing
 import os
 import re
 import signal
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,14 +38,6 @@ from wtacrs.integration.training.callback import LayerConversion, WtacrsCallback
 from wtacrs.validation.records.receipt import receipt_lines
 
 SPEC = 'wta_crs(budget=0.3, winners="paper")'
-
-
-@pytest.fixture(scope="module", autouse=True)
-def frozen() -> Iterator[None]:
-    """Trainer collects garbage before every run, which takes long among all that a test session has imported."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def examples(count: int = 12) -> list[dict[str, torch.Tensor]]:

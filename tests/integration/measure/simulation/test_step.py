@@ -46,28 +46,29 @@ def both(name: str, **options: Any) -> tuple[Simulation, Simulation]:
     return simulated, measure_step(model_from(config(name)), **sizes, **options)
 
 
-CASES: list[tuple[str, dict[str, Any]]] = [
+# slow: combinations of what the others have one by one
+CASES: list[Any] = [
     ("t5", {}),
     ("t5", {"target_length": 6, "optimizer": "sgd"}),
-    ("t5", {"estimator": WTA}),
+    pytest.param(*("t5", {"estimator": WTA}), marks=pytest.mark.slow),
     ("t5", {"estimator": "wta_crs(budget=0.1)", "lean": True}),
-    ("t5", {"estimator": WTA, "lean": "attention,head"}),
+    pytest.param(*("t5", {"estimator": WTA, "lean": "attention,head"}), marks=pytest.mark.slow),
     ("t5", {"lean": "head-again", "optimizer": "none"}),
-    ("t5", {"checkpointing": True}),
+    pytest.param(*("t5", {"checkpointing": True}), marks=pytest.mark.slow),
     ("t5", {"checkpointing": True, "estimator": "systematic(budget=0.3)"}),
     ("t5", {"estimator": "rademacher_sketch(budget=0.3)"}),
     ("t5", {"precision": "bf16", "estimator": WTA}),
     ("t5", {"precision": "bf16-weights", "optimizer": "adamw-foreach"}),
     ("t5", {"optimizer": "adafactor"}),
     ("t5", {"offload": True, "estimator": WTA}),
-    ("t5-gated", {}),
+    pytest.param(*("t5-gated", {}), marks=pytest.mark.slow),
     ("t5-gated", {"estimator": WTA, "lean": "attention,head"}),
     ("bert", {}),
     ("bert", {"estimator": "crs(budget=0.3)", "lean": "attention"}),
     ("gpt2", {"estimator": "pivotal(budget=0.3)"}),
     ("gpt2", {"lean": "attention,head"}),
     ("llama", {}),
-    ("llama", {"estimator": WTA, "lean": "attention,head"}),
+    pytest.param(*("llama", {"estimator": WTA, "lean": "attention,head"}), marks=pytest.mark.slow),
     ("llama", {"precision": "bf16", "lean": "attention"}),
     ("llama", {"estimator": {"*.mlp.*": WTA, "*": "exact"}, "checkpointing": True}),
 ]
@@ -84,8 +85,19 @@ def test_kept_and_peak_are_those_of_the_real_step(name: str, options: dict[str, 
     assert sum(simulated.parts.values()) == simulated.peak
 
 
-@pytest.mark.parametrize("options", [{"lora_rank": 4}, {"lora_rank": 4, "estimator": WTA, "lean": True}])
-@pytest.mark.parametrize("name", ["t5", "llama"])
+STOCK_ADAPTERS: dict[str, Any] = {"lora_rank": 4}
+SAMPLED_ADAPTERS: dict[str, Any] = {"lora_rank": 4, "estimator": WTA, "lean": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("t5", STOCK_ADAPTERS),
+        ("llama", SAMPLED_ADAPTERS),
+        pytest.param("t5", SAMPLED_ADAPTERS, marks=pytest.mark.slow),
+        pytest.param("llama", STOCK_ADAPTERS, marks=pytest.mark.slow),
+    ],
+)
 def test_adapters(name: str, options: dict[str, Any]) -> None:
     pytest.importorskip("peft")
     simulated, real = (found.step for found in both(name, **options))
