@@ -1,0 +1,132 @@
+"""Gradient norms predicted from the input itself, by one vector per layer that is learned while the model trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Float64
+from torch import Tensor
+
+from wtacrs.estimators import row_norms
+from wtacrs.estimators.core.errors import InputError
+from wtacrs.integration.context.forward_pass import ForwardPass
+from wtacrs.integration.context.streams import Stream
+from wtacrs.integration.score_memory.gradient_norms import GradientNorms
+from wtacrs.integration.score_memory.predictor import Predictor, fitted, predicted
+from wtacrs.integration.score_memory.seen_rows import SeenRows, seen_rows
+from wtacrs.validation.arguments import checked_integer, is_number
+
+ROWS = 64
+RIDGE = 10.0
+FLOOR = 0.1
+
+
+@dataclass(eq=False)
+class _Note:
+    """The predictors in use in a forward pass, and what backward passes through it have shown."""
+
+    predictors: dict[str, Predictor]
+    seen: dict[object, tuple[str, SeenRows, Float64[Tensor, " k"]]] = field(default_factory=dict)
+
+
+class LearnedNorms(GradientNorms):
+    """TODO."""
+
+    kind: ClassVar[str] = "learned"
+
+    def __init__(self, rows: int = ROWS, *, ridge: float = RIDGE, floor: float = FLOOR) -> None:
+        super().__init__(floor=floor)
+        self._rows = checked_integer(rows, "rows", least=3)
+        if not is_number(ridge) or not 0 < ridge < float("inf"):
+            raise InputError(f"ridge={ridge!r} must be a number above 0")
+        self._ridge = float(ridge)
+        self._predictors: dict[str, Predictor] = {}
+        self._seen: list[_Note] = []
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the predictors: 8 per feature and layer."""
+        return sum(
+            tensor.numel() * tensor.element_size() for found in self._predictors.values() for tensor in found
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The predictors."""
+        self.enter()
+        layers = {
+            layer: {name: tensor.cpu().clone() for name, tensor in found._asdict().items()}
+            for layer, found in self._predictors.items()
+        }
+        return {"kind": self.kind, "layers": layers}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Replace the predictors (see `GradientNorms.load_state_dict`)."""
+        self._check_kind(state)
+        for layer, saved in state["layers"].items():
+            shapes = {name: list(saved[name].shape) for name in ("v", "variances")}
+            if saved["v"].ndim != 1 or shapes["v"] != shapes["variances"]:
+                raise InputError(f"scores='learned': {layer!r} has {shapes}; both must be one number per feature")
+        self._seen = []
+        self._predictors = {
+            layer: Predictor(**{name: tensor.clone() for name, tensor in saved.items()})
+            for layer, saved in state["layers"].items()
+        }
+
+    def seen_rows(
+        self, x: Float[Tensor, "n d"], mask: Bool[Tensor, " n"] | None, generator: torch.Generator
+    ) -> SeenRows | None:
+        """A systematic sample of the live rows."""
+        return seen_rows(x, mask, min(self._rows, x.shape[0]), generator)
+
+    def grad_rows_hook(
+        self, current: ForwardPass, layer: str, stream: Stream | None, shape: torch.Size, call: object
+    ) -> Callable[[Tensor, SeenRows | None], None]:
+        """See `GradientNorms.grad_rows_hook`."""
+        return partial(self._observe, self._note(current), layer, call)
+
+    def enter(self) -> None:
+        """Fit the predictors, sample by sample in the order in which backward passes came to them."""
+        for note in self._seen:
+            for layer, seen, squares in note.seen.values():
+                before = self._predictors.get(layer)
+                self._predictors[layer] = fitted(before, seen, squares, self._ridge)
+            note.seen = {}
+        self._seen = []
+
+    def _expected(
+        self,
+        current: ForwardPass,
+        layer: str,
+        stream: Stream | None,
+        x: Float[Tensor, "*batch d"],
+        mask: Bool[Tensor, " n"] | None,
+    ) -> Float64[Tensor, " n"] | None:
+        found = self._note(current).predictors.get(layer)
+        if found is None:
+            return None
+        if found.v.shape[0] != x.shape[-1]:
+            raise InputError(
+                f"scores='learned': {layer!r} reads {x.shape[-1]} features, and what was learned is of {found.v.shape[0]}"
+            )
+        return predicted(found, x.reshape(-1, x.shape[-1]), mask)
+
+    def _note(self, current: ForwardPass) -> _Note:
+        if self not in current.notes:
+            self.enter()
+            current.notes[self] = _Note(dict(self._predictors))  # predictors are replaced, never changed
+        note: _Note = current.notes[self]
+        return note
+
+    def _observe(self, note: _Note, layer: str, call: object, dy: Tensor, seen: SeenRows | None) -> None:
+        if seen is None:
+            return
+        squares = row_norms(dy.index_select(0, seen.places.clamp(min=0))).square()
+        if call in note.seen:
+            squares = note.seen[call][2] + squares
+        note.seen[call] = (layer, seen, squares)
+        if note not in self._seen:
+            self._seen.append(note)

@@ -1,0 +1,95 @@
+"""A linear predictor of log ‖y_i‖ from x_i, fitted to a few rows at a time."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Float32, Float64, Int64
+from torch import Tensor
+
+from wtacrs.integration.score_memory.seen_rows import SeenRows
+
+RANGE = 6.0
+"""Predicted logarithms lie within ± this of their mean over a batch: no two norms differ by more than a factor of e¹²."""
+DECAY = 0.95
+"""Weight of what was known of a feature's variance before."""
+_LEAST_VARIANCE = 0.01
+_BLOCK_NUMBERS = 2**22
+
+
+class Predictor(NamedTuple):
+    """`log ‖y_i‖ ≈ v · x_i / scale`, up to a constant that differs from batch to batch.
+
+    Attributes:
+        v: by standardised feature.
+        variances: running variances of the features.
+        fits: to how many samples it was fitted.
+    """
+
+    v: Float32[Tensor, " d"]
+    variances: Float32[Tensor, " d"]
+    fits: Int64[Tensor, ""]
+
+    @property
+    def scale(self) -> Float32[Tensor, " d"]:
+        """Standard deviations; a feature that hardly varies counts as if its variance were a hundredth of the mean one."""
+        least = (_LEAST_VARIANCE * self.variances.mean()).clamp(min=torch.finfo(torch.float32).tiny)
+        return (self.variances + least).sqrt()
+
+
+def predicted(
+    predictor: Predictor, x: Float[Tensor, "n d"], mask: Bool[Tensor, " n"] | None
+) -> Float64[Tensor, " n"]:
+    """Guesses of ‖y_i‖ up to a factor: `exp` of the predicted logarithms less their mean over live rows, within ± `RANGE`.
+
+    Always finite and positive: a logarithm that is NaN counts as the mean.
+    """
+    direction = (predictor.v / predictor.scale).to(x.device)
+    blocks = x.detach().split(max(_BLOCK_NUMBERS // max(x.shape[1], 1), 1))
+    logs = torch.cat([(rows.float() @ direction).double() for rows in blocks])
+    counted = logs.isfinite() if mask is None else mask & logs.isfinite()
+    middle = torch.where(counted, logs, 0.0).sum() / counted.sum().clamp(min=1)
+    return (logs - middle).nan_to_num(0.0, RANGE, -RANGE).clamp(-RANGE, RANGE).exp()
+
+
+def fitted(
+    before: Predictor | None, seen: SeenRows, squares: Float64[Tensor, " k"], ridge: float
+) -> Predictor:
+    """The predictor after one more sample of rows, by affine projection.
+
+    With the rows `z_i` of the sample, centred over it and divided by `scale`, and the centred logarithms `t_i` of their
+    ‖y_i‖, v moves by `Zᵀ (Z Zᵀ + λ I)⁻¹ (t − Z v)`: among all vectors it has the least `‖Z v' − t‖² + λ ‖v' − v‖²`, where
+    λ is `ridge` times the mean of ‖z_i‖². Centring takes away the scale of the batch. Left out are rows that are not
+    there, rows with `y_i = 0`, and what is not finite; of fewer than three rows nothing is learned.
+
+    Source: Ozeki & Umeda, Electronics and Communications in Japan 67-A (1984), the affine projection algorithm; with one
+    row it is the normalised LMS.
+
+    Args:
+        before: the predictor so far; None for v = 0.
+        seen: rows of an input.
+        squares: ‖y_i‖² of these rows.
+        ridge: λ over the mean of ‖z_i‖².
+    """
+    rows = seen.rows.float()
+    good = (seen.places >= 0) & (squares > 0) & squares.isfinite() & rows.isfinite().all(1)
+    weights = good.float()
+    count = weights.sum()
+    rows = torch.where(good.unsqueeze(1), rows, 0.0)
+    centred = (rows - rows.sum(0) / count.clamp(min=1)) * weights.unsqueeze(1)
+    variances = centred.square().sum(0) / count.clamp(min=1)
+    enough = (count >= 3) & variances.isfinite().all()
+    if before is None:
+        before = Predictor(torch.zeros_like(variances), variances, enough.new_zeros((), dtype=torch.int64))
+    v, known, fits = (tensor.to(rows.device) for tensor in before)
+    share = (1 / (fits + 1)).clamp(min=1 - DECAY)
+    now = Predictor(v, torch.where(enough, known + share * (variances - known), known), fits + enough)
+    z = centred / now.scale
+    logs = 0.5 * torch.where(good, squares, 1.0).log().float()
+    wanted = (logs - (logs * weights).sum() / count.clamp(min=1)) * weights
+    gram = z @ z.T
+    damping = ridge * gram.diagonal().sum() / count.clamp(min=1)
+    gram = gram + torch.diag_embed(torch.where(good, damping, 1.0).clamp(min=torch.finfo(torch.float32).tiny))
+    moved = v + z.T @ torch.linalg.solve_ex(gram, wanted - z @ v).result
+    return now._replace(v=torch.where(enough & moved.isfinite().all(), moved, v))
