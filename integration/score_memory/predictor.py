@@ -47,7 +47,8 @@ def predicted(
     """
     direction = (predictor.v / predictor.scale).to(x.device)
     blocks = x.detach().split(max(_BLOCK_NUMBERS // max(x.shape[1], 1), 1))
-    logs = torch.cat([(rows.float() @ direction).double() for rows in blocks])
+    with torch.autocast(x.device.type, enabled=False):
+        logs = torch.cat([(rows.float() @ direction).double() for rows in blocks])
     counted = logs.isfinite() if mask is None else mask & logs.isfinite()
     middle = torch.where(counted, logs, 0.0).sum() / counted.sum().clamp(min=1)
     return (logs - middle).nan_to_num(0.0, RANGE, -RANGE).clamp(-RANGE, RANGE).exp()
@@ -72,6 +73,13 @@ def fitted(
         squares: ‖y_i‖² of these rows.
         ridge: λ over the mean of ‖z_i‖².
     """
+    with torch.autocast(seen.rows.device.type, enabled=False):  # a forward pass may be about to begin under it
+        return _fitted(before, seen, squares, ridge)
+
+
+def _fitted(
+    before: Predictor | None, seen: SeenRows, squares: Float64[Tensor, " k"], ridge: float
+) -> Predictor:
     rows = seen.rows.float()
     good = (seen.places >= 0) & (squares > 0) & squares.isfinite() & rows.isfinite().all(1)
     weights = good.float()
