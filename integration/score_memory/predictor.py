@@ -14,6 +14,8 @@ RANGE = 6.0
 """Predicted logarithms lie within ± this of their mean over a batch: no two norms differ by more than a factor of e¹²."""
 DECAY = 0.95
 """Weight of what was known of a feature's variance before."""
+SMALL = 0.05
+"""Norms far below this share of their root mean square count as that share: how small they are matters to no variance."""
 _LEAST_VARIANCE = 0.01
 _BLOCK_NUMBERS = 2**22
 
@@ -59,8 +61,8 @@ def fitted(
 ) -> Predictor:
     """The predictor after one more sample of rows, by affine projection.
 
-    With the rows `z_i` of the sample, centred over it and divided by `scale`, and the centred logarithms `t_i` of their
-    ‖y_i‖, v moves by `Zᵀ (Z Zᵀ + λ I)⁻¹ (t − Z v)`: among all vectors it has the least `‖Z v' − t‖² + λ ‖v' − v‖²`, where
+    With the rows `z_i` of the sample, centred over it and divided by `scale`, and the centred `t_i = ½ log(‖y_i‖² + c²)`,
+    where c is `SMALL` times the root mean square of ‖y_i‖ over the sample, v moves by `Zᵀ (Z Zᵀ + λ I)⁻¹ (t − Z v)`: among all vectors it has the least `‖Z v' − t‖² + λ ‖v' − v‖²`, where
     λ is `ridge` times the mean of ‖z_i‖². Centring takes away the scale of the batch. Left out are rows that are not
     there, rows with `y_i = 0`, and what is not finite; of fewer than three rows nothing is learned.
 
@@ -94,7 +96,10 @@ def _fitted(
     share = (1 / (fits + 1)).clamp(min=1 - DECAY)
     now = Predictor(v, torch.where(enough, known + share * (variances - known), known), fits + enough)
     z = centred / now.scale
-    logs = 0.5 * torch.where(good, squares, 1.0).log().float()
+    squares = torch.where(good, squares, 0.0)
+    squares = squares / squares.max().clamp(min=torch.finfo(torch.float64).tiny)
+    least = SMALL**2 * squares.sum() / count.clamp(min=1)
+    logs = 0.5 * torch.where(good, squares + least, 1.0).log().float()
     wanted = (logs - (logs * weights).sum() / count.clamp(min=1)) * weights
     gram = z @ z.T
     damping = ridge * gram.diagonal().sum() / count.clamp(min=1)

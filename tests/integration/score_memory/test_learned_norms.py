@@ -35,7 +35,7 @@ def planted_rows(seed: int, n: int) -> Tensor:
     return rows
 
 
-PLANTED = torch.randn(D, generator=generator(99)) / torch.logspace(-1, 1, D)
+PLANTED = 0.25 * torch.randn(D, generator=generator(99)) / torch.logspace(-1, 1, D)
 
 
 class Planted(nn.Module):
@@ -74,15 +74,21 @@ def learned(memory: LearnedNorms, layer: str = "layer") -> Predictor:
 
 def test_the_fit_finds_a_planted_vector() -> None:
     found = learned(trained(planted_model(), 150))
-    direction = found.v / found.scale
-    informative = torch.arange(D) != 4  # a constant feature says nothing
-    torch.testing.assert_close(direction[informative], PLANTED[informative], rtol=0.05, atol=0.05)
     x = planted_rows(1000, 200)
     logs = predicted(found, x, None).log()
     wanted = (x @ PLANTED).double()
     wanted = wanted - wanted.mean()
-    inside = wanted.abs() < RANGE - 1
-    assert float((logs - wanted)[inside].abs().max()) < 0.5
+    assert float(wanted.std()) > 0.5
+    assert float((logs - wanted).square().mean().sqrt()) < 0.1 * float(wanted.std())
+
+
+def test_what_is_predicted_is_bounded_and_finite() -> None:
+    x = planted_rows(0, 9)
+    x[3], x[4] = 1e30, float("nan")
+    for v in ABSURD.values():
+        found = predicted(Predictor(v, torch.ones(D), torch.tensor(1)), x, None)
+        assert bool(found.isfinite().all())
+        assert float(found.log().abs().max()) <= RANGE + 1e-9
 
 
 def test_the_variance_falls_below_that_of_row_norms() -> None:
