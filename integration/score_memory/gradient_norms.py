@@ -47,12 +47,14 @@ class GradientNorms(ABC):
     Attributes:
         kind: name of this kind of scores.
         needs_ids: whether examples must be told apart.
+        sees_rows: whether a few rows of every input are kept for it until the backward pass (see `seen_rows`).
         ids: positions of the next batch's examples in their data set, `[batch]`, where they were stated by hand.
         floor: ε.
     """
 
     kind: ClassVar[str]
     needs_ids: ClassVar[bool] = False
+    sees_rows: ClassVar[bool] = False
 
     def __init__(self, *, floor: float) -> None:
         if not is_number(floor) or not 0 < floor <= 1:

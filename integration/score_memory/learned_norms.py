@@ -22,6 +22,7 @@ from wtacrs.validation.arguments import checked_integer, is_number
 
 ROWS = 64
 RIDGE = 10.0
+"""Of 0.1 to 30, measured on small T5, GPT-2 and MiniLM; below 3 the noise of single batches is learned."""
 FLOOR = 0.1
 
 
@@ -34,9 +35,28 @@ class _Note:
 
 
 class LearnedNorms(GradientNorms):
-    """TODO."""
+    """`exp(x_i · v)` as a guess of ‖y_i‖, with a vector v per layer that is fitted in every backward pass.
+
+    In the forward pass nothing else is known of a row that comes for the first time. What v is fitted to is a systematic
+    sample of the live rows, kept as they are until the backward pass shows their dY: by the scores' own rows, which the
+    estimator keeps, a fit would depend on the estimator, which may hold codes or sketches. See `predictor` for the fit.
+
+    Bytes: of every input `rows` rows in bf16, 2 per number and 8 per row, which `track_memory`, the receipt of `finetune`
+    and checkpointing see as they see the estimator's; the memory itself has 8 per feature and layer. Layers that share an
+    input count once. Time: one product of x and a vector in the forward pass, and a system of `rows` equations.
+
+    `wtacrs study scores` measures what it is worth on a model. It does not tell how large an example's loss is, which in
+    trained models most of the variance comes from.
+
+    Args:
+        rows: k, of every input, at least 3.
+        ridge: how slowly v moves (see `fitted`).
+        floor: share of the probability that is spread evenly. Smaller than for what is remembered of single rows, since
+            the rows that v is fitted to are of many batches: measured on four models, 0.1 had less variance than 0.5.
+    """
 
     kind: ClassVar[str] = "learned"
+    sees_rows: ClassVar[bool] = True
 
     def __init__(self, rows: int = ROWS, *, ridge: float = RIDGE, floor: float = FLOOR) -> None:
         super().__init__(floor=floor)

@@ -35,7 +35,7 @@ class Predictor(NamedTuple):
 
     @property
     def scale(self) -> Float32[Tensor, " d"]:
-        """Standard deviations; a feature that hardly varies counts as if its variance were a hundredth of the mean one."""
+        """Standard deviations, with a hundredth of the mean variance added: no feature is divided by next to nothing."""
         least = (_LEAST_VARIANCE * self.variances.mean()).clamp(min=torch.finfo(torch.float32).tiny)
         return (self.variances + least).sqrt()
 
@@ -43,7 +43,7 @@ class Predictor(NamedTuple):
 def predicted(
     predictor: Predictor, x: Float[Tensor, "n d"], mask: Bool[Tensor, " n"] | None
 ) -> Float64[Tensor, " n"]:
-    """Guesses of ‖y_i‖ up to a factor: `exp` of the predicted logarithms less their mean over live rows, within ± `RANGE`.
+    """Guesses of ‖y_i‖ up to a factor: `exp` of the predicted logarithms, of which ± `RANGE` around their mean counts.
 
     Always finite and positive: a logarithm that is NaN counts as the mean.
     """
@@ -56,15 +56,18 @@ def predicted(
     return (logs - middle).nan_to_num(0.0, RANGE, -RANGE).clamp(-RANGE, RANGE).exp()
 
 
-def fitted(
-    before: Predictor | None, seen: SeenRows, squares: Float64[Tensor, " k"], ridge: float
-) -> Predictor:
+def fitted(before: Predictor | None, seen: SeenRows, squares: Float64[Tensor, " k"], ridge: float) -> Predictor:
     """The predictor after one more sample of rows, by affine projection.
 
-    With the rows `z_i` of the sample, centred over it and divided by `scale`, and the centred `t_i = ½ log(‖y_i‖² + c²)`,
-    where c is `SMALL` times the root mean square of ‖y_i‖ over the sample, v moves by `Zᵀ (Z Zᵀ + λ I)⁻¹ (t − Z v)`: among all vectors it has the least `‖Z v' − t‖² + λ ‖v' − v‖²`, where
-    λ is `ridge` times the mean of ‖z_i‖². Centring takes away the scale of the batch. Left out are rows that are not
-    there, rows with `y_i = 0`, and what is not finite; of fewer than three rows nothing is learned.
+    With the rows `z_i` of the sample, centred over it and divided by `scale`, and the centred targets
+
+        t_i = ½ log(‖y_i‖² + c²),    c = `SMALL` × the root mean square of ‖y_i‖ over the sample,
+
+    v moves by `Zᵀ (Z Zᵀ + λ I)⁻¹ (t − Z v)`: of all v' it has the least `‖t − Z v'‖² + λ ‖v' − v‖²`, where λ is `ridge`
+    times the mean of ‖z_i‖². Centring takes away the scale of the batch, on which scores do not depend. Without c the
+    smallest norms would decide, which matter to no variance. A row with `y_i = 0` has `t_i = log c`: rows that never get
+    a gradient are learned to be small. Left out are rows that are not there and what is not finite; of fewer than three
+    rows, or without any gradient, nothing is learned.
 
     Source: Ozeki & Umeda, Electronics and Communications in Japan 67-A (1984), the affine projection algorithm; with one
     row it is the normalised LMS.
@@ -79,27 +82,25 @@ def fitted(
         return _fitted(before, seen, squares, ridge)
 
 
-def _fitted(
-    before: Predictor | None, seen: SeenRows, squares: Float64[Tensor, " k"], ridge: float
-) -> Predictor:
+def _fitted(before: Predictor | None, seen: SeenRows, squares: Float64[Tensor, " k"], ridge: float) -> Predictor:
     rows = seen.rows.float()
-    good = (seen.places >= 0) & (squares > 0) & squares.isfinite() & rows.isfinite().all(1)
+    good = (seen.places >= 0) & squares.isfinite() & rows.isfinite().all(1)
     weights = good.float()
     count = weights.sum()
     rows = torch.where(good.unsqueeze(1), rows, 0.0)
     centred = (rows - rows.sum(0) / count.clamp(min=1)) * weights.unsqueeze(1)
     variances = centred.square().sum(0) / count.clamp(min=1)
-    enough = (count >= 3) & variances.isfinite().all()
+    squares = torch.where(good, squares, 0.0)
+    enough = (count >= 3) & (squares > 0).any() & variances.isfinite().all()
     if before is None:
         before = Predictor(torch.zeros_like(variances), variances, enough.new_zeros((), dtype=torch.int64))
     v, known, fits = (tensor.to(rows.device) for tensor in before)
     share = (1 / (fits + 1)).clamp(min=1 - DECAY)
     now = Predictor(v, torch.where(enough, known + share * (variances - known), known), fits + enough)
     z = centred / now.scale
-    squares = torch.where(good, squares, 0.0)
     squares = squares / squares.max().clamp(min=torch.finfo(torch.float64).tiny)
     least = SMALL**2 * squares.sum() / count.clamp(min=1)
-    logs = 0.5 * torch.where(good, squares + least, 1.0).log().float()
+    logs = 0.5 * torch.where(good & enough, squares + least, 1.0).log().float()
     wanted = (logs - (logs * weights).sum() / count.clamp(min=1)) * weights
     gram = z @ z.T
     damping = ridge * gram.diagonal().sum() / count.clamp(min=1)

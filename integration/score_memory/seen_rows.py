@@ -48,10 +48,8 @@ def seen_rows(
     return SeenRows(places, x.detach().index_select(0, places.clamp(min=0)).to(torch.bfloat16))
 
 
-def systematic_places(
-    live: Bool[Tensor, " n"], count: int, start: Float64[Tensor, ""]
-) -> Int64[Tensor, " k"]:
-    """Places of `count` live rows at equal steps, from the place that `start` in [0, 1) says; −1 where there are fewer."""
+def systematic_places(live: Bool[Tensor, " n"], count: int, start: Float64[Tensor, ""]) -> Int64[Tensor, " k"]:
+    """Places of `count` live rows at equal steps, the first by `start` in [0, 1); −1 where there are fewer."""
     rank = live.long().cumsum(0)
     total = live.sum()
     steps = torch.arange(count, device=live.device, dtype=torch.float64) + start

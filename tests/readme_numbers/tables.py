@@ -16,6 +16,7 @@ from wtacrs.validation.records.front import FrontResult, FrontRow
 from wtacrs.validation.records.masks import CONDITIONS, SIDES, Condition, MaskRow, MasksResult
 from wtacrs.validation.records.noise import NoiseResult, in_percent
 from wtacrs.validation.records.scale import ScaleResult
+from wtacrs.validation.records.scores import TrainingScoresResult
 from wtacrs.validation.records.simulation import SimulationResult, tokens_text
 from wtacrs.validation.records.sweep import SweepResult
 from wtacrs.validation.records.training import TrainingResult
@@ -191,6 +192,23 @@ def masks_numbers(result: MasksResult) -> NumberTable:
         commands=["wtacrs study masks"],
         head=["architecture", "layers that keep a right mask", *CONDITIONS],
         rows=rows,
+    )
+
+
+def scores_numbers(results: Sequence[TrainingScoresResult]) -> NumberTable:
+    """A row for each kind of scores, a column for each model and budget: variance over that under row norms."""
+    kinds = list(dict.fromkeys(row.scores for result in results for row in result.rows))
+    columns = [(result, budget) for result in results for budget in dict.fromkeys(r.budget for r in result.rows)]
+
+    def cell(kind: str, result: TrainingScoresResult, budget: int | float) -> str:
+        found = [row for row in result.rows if (row.scores, row.budget) == (kind, budget)]
+        return _ratio(found[0].variance) if found else "–"
+
+    return NumberTable(
+        name="scores",
+        commands=["wtacrs study scores"],
+        head=["scores", *(f"{result.model}, {result.task}, {budget:g}" for result, budget in columns)],
+        rows=[[kind, *(cell(kind, *column) for column in columns)] for kind in kinds],
     )
 
 
