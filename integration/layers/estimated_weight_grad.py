@@ -240,8 +240,8 @@ class EstimatedWeightGrad(nn.Module):
         """
         if self.gradient_norms is None or not self.estimator.traits.uses_scores:
             return None
-        mask = self._mask(current, current.unflattened(x))
-        return self.gradient_norms.seen_rows(x.detach().reshape(-1, x.shape[-1]), mask, generator)
+        x = current.unflattened(x.detach())
+        return self.gradient_norms.seen_rows(x, self._mask(current, x), generator)
 
     def _on_grad(self, current: ForwardPass, sample: Sample, x: Tensor) -> GradRowsHook | None:
         """What looks at dY: a memory of gradient norms, and the watch over the mask in use."""

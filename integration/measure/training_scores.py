@@ -86,7 +86,7 @@ class SideBySide(GradientNorms):
         return norms
 
     def seen_rows(
-        self, x: Float[Tensor, "n d"], mask: Bool[Tensor, " n"] | None, generator: torch.Generator
+        self, x: Float[Tensor, "*batch d"], mask: Bool[Tensor, " n"] | None, generator: torch.Generator
     ) -> SeenRows | None:
         """Of the first memory that wants any; all of them see these."""
         wanted = (memory.seen_rows(x, mask, generator) for memory in self._memories.values())

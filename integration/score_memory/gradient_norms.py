@@ -90,12 +90,12 @@ class GradientNorms(ABC):
         return floored_scores(norms, torch.where(seen, found, usual), mask, self.floor)
 
     def seen_rows(
-        self, x: Float[Tensor, "n d"], mask: Bool[Tensor, " n"] | None, generator: torch.Generator
+        self, x: Float[Tensor, "*batch d"], mask: Bool[Tensor, " n"] | None, generator: torch.Generator
     ) -> SeenRows | None:
         """What the backward pass is to see of an input besides dY; None, as for most kinds, if nothing.
 
         Args:
-            x: the rows.
+            x: the input.
             mask: False at rows called padding; None if none is in use.
             generator: source of the random numbers, after the estimator has drawn from it.
         """

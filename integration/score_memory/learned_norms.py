@@ -17,12 +17,12 @@ from wtacrs.integration.context.forward_pass import ForwardPass
 from wtacrs.integration.context.streams import Stream
 from wtacrs.integration.score_memory.gradient_norms import GradientNorms
 from wtacrs.integration.score_memory.predictor import Predictor, fitted, predicted
-from wtacrs.integration.score_memory.seen_rows import SeenRows, seen_rows
+from wtacrs.integration.score_memory.seen_rows import PLACE_FEATURES, SeenRows, place_features, seen_rows
 from wtacrs.validation.arguments import checked_integer, is_number
 
 ROWS = 64
-RIDGE = 10.0
-"""Of 0.1 to 30, measured on small T5, GPT-2 and MiniLM; below 3 the noise of single batches is learned."""
+RATE = 1.0
+"""Of 0.3 to 5 about the best on small T5, GPT-2 and MiniLM; with 0.3 and 2 the variance was 0 to 15 % larger."""
 FLOOR = 0.1
 
 
@@ -35,22 +35,23 @@ class _Note:
 
 
 class LearnedNorms(GradientNorms):
-    """`exp(x_i · v)` as a guess of ‖y_i‖, with a vector v per layer that is fitted in every backward pass.
+    """`exp(v · (x_i, place of i))` as a guess of ‖y_i‖, with a vector v per layer that is fitted in every backward pass.
 
-    In the forward pass nothing else is known of a row that comes for the first time. What v is fitted to is a systematic
+    Nothing needs to be known of the example or the token, as in a first epoch. The place says whether the row is the first
+    or last of its sequence, and how far from them: a causal model cannot tell the last token otherwise. What v is fitted to is a systematic
     sample of the live rows, kept as they are until the backward pass shows their dY: by the scores' own rows, which the
     estimator keeps, a fit would depend on the estimator, which may hold codes or sketches. See `predictor` for the fit.
 
-    Bytes: of every input `rows` rows in bf16, 2 per number and 8 per row, which `track_memory`, the receipt of `finetune`
-    and checkpointing see as they see the estimator's; the memory itself has 8 per feature and layer. Layers that share an
-    input count once. Time: one product of x and a vector in the forward pass, and a system of `rows` equations.
+    Bytes: of every input `rows` rows in bf16, 2 per number and 16 per row, which `track_memory`, the receipt of `finetune`
+    and checkpointing see as they see the estimator's; the memory itself has 8 per feature and layer and 40 per layer. Layers that share an
+    input count once. Time: one product of x and a vector in the forward pass.
 
     `wtacrs study scores` measures what it is worth on a model. It does not tell how large an example's loss is, which in
     trained models most of the variance comes from.
 
     Args:
         rows: k, of every input, at least 3.
-        ridge: how slowly v moves (see `fitted`).
+        rate: how far v moves (see `fitted`).
         floor: share of the probability that is spread evenly. Smaller than for what is remembered of single rows, since
             the rows that v is fitted to are of many batches: measured on four models, 0.1 had less variance than 0.5.
     """
@@ -58,12 +59,12 @@ class LearnedNorms(GradientNorms):
     kind: ClassVar[str] = "learned"
     sees_rows: ClassVar[bool] = True
 
-    def __init__(self, rows: int = ROWS, *, ridge: float = RIDGE, floor: float = FLOOR) -> None:
+    def __init__(self, rows: int = ROWS, *, rate: float = RATE, floor: float = FLOOR) -> None:
         super().__init__(floor=floor)
         self._rows = checked_integer(rows, "rows", least=3)
-        if not is_number(ridge) or not 0 < ridge < float("inf"):
-            raise InputError(f"ridge={ridge!r} must be a number above 0")
-        self._ridge = float(ridge)
+        if not is_number(rate) or not 0 < rate < float("inf"):
+            raise InputError(f"rate={rate!r} must be a number above 0")
+        self._rate = float(rate)
         self._predictors: dict[str, Predictor] = {}
         self._seen: list[_Note] = []
 
@@ -88,8 +89,10 @@ class LearnedNorms(GradientNorms):
         self._check_kind(state)
         for layer, saved in state["layers"].items():
             shapes = {name: list(saved[name].shape) for name in ("v", "variances")}
-            if saved["v"].ndim != 1 or shapes["v"] != shapes["variances"]:
-                raise InputError(f"scores='learned': {layer!r} has {shapes}; both must be one number per feature")
+            if saved["v"].ndim != 1 or len(saved["v"]) <= PLACE_FEATURES or shapes["v"] != shapes["variances"]:
+                raise InputError(
+                    f"scores='learned': {layer!r} has {shapes}; both must be one number per feature, of x and of places"
+                )
         self._seen = []
         self._predictors = {
             layer: Predictor(**{name: tensor.clone() for name, tensor in saved.items()})
@@ -97,10 +100,10 @@ class LearnedNorms(GradientNorms):
         }
 
     def seen_rows(
-        self, x: Float[Tensor, "n d"], mask: Bool[Tensor, " n"] | None, generator: torch.Generator
+        self, x: Float[Tensor, "*batch d"], mask: Bool[Tensor, " n"] | None, generator: torch.Generator
     ) -> SeenRows | None:
         """A systematic sample of the live rows."""
-        return seen_rows(x, mask, min(self._rows, x.shape[0]), generator)
+        return seen_rows(x, mask, min(self._rows, x.shape[:-1].numel()), generator)
 
     def grad_rows_hook(
         self, current: ForwardPass, layer: str, stream: Stream | None, shape: torch.Size, call: object
@@ -113,7 +116,7 @@ class LearnedNorms(GradientNorms):
         for note in self._seen:
             for layer, seen, squares in note.seen.values():
                 before = self._predictors.get(layer)
-                self._predictors[layer] = fitted(before, seen, squares, self._ridge)
+                self._predictors[layer] = fitted(before, seen, squares, self._rate)
             note.seen = {}
         self._seen = []
 
@@ -128,11 +131,13 @@ class LearnedNorms(GradientNorms):
         found = self._note(current).predictors.get(layer)
         if found is None:
             return None
-        if found.v.shape[0] != x.shape[-1]:
+        learned = found.v.shape[0] - PLACE_FEATURES
+        if learned != x.shape[-1]:
             raise InputError(
-                f"scores='learned': {layer!r} reads {x.shape[-1]} features, and what was learned is of {found.v.shape[0]}"
+                f"scores='learned': {layer!r} reads {x.shape[-1]} features, and what was learned is of {learned}"
             )
-        return predicted(found, x.reshape(-1, x.shape[-1]), mask)
+        places = place_features(x.shape[:-1], mask, x.device)
+        return predicted(found, x.reshape(-1, x.shape[-1]), places, mask)
 
     def _note(self, current: ForwardPass) -> _Note:
         if self not in current.notes:

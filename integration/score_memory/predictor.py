@@ -1,4 +1,4 @@
-"""A linear predictor of log ‖y_i‖ from x_i, fitted to a few rows at a time."""
+"""A predictor of ‖y_i‖ from x_i and the place of the row, fitted to a few rows at a time."""
 
 from __future__ import annotations
 
@@ -8,102 +8,121 @@ import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
-from wtacrs.integration.score_memory.seen_rows import SeenRows
+from wtacrs.integration.score_memory.seen_rows import PLACE_FEATURES, SeenRows
 
 RANGE = 6.0
 """Predicted logarithms lie within ± this of their mean over a batch: no two norms differ by more than a factor of e¹²."""
 DECAY = 0.95
 """Weight of what was known of a feature's variance before."""
-SMALL = 0.05
-"""Norms far below this share of their root mean square count as that share: how small they are matters to no variance."""
+FIT_FLOOR = 0.3
+"""ε of the probabilities that a fit is for: a row of which too little is expected costs no more than that allows."""
+PLACE_WEIGHT = 0.3
+"""How far the features of the place count, over all features of x together."""
 _LEAST_VARIANCE = 0.01
 _BLOCK_NUMBERS = 2**22
 
 
 class Predictor(NamedTuple):
-    """`log ‖y_i‖ ≈ v · x_i / scale`, up to a constant that differs from batch to batch.
+    """`log ‖y_i‖ ≈ v · (x_i, place of i) / scale`, up to a constant that differs from batch to batch.
 
     Attributes:
-        v: by standardised feature.
+        v: by standardised feature, those of the place last.
         variances: running variances of the features.
         fits: to how many samples it was fitted.
     """
 
-    v: Float32[Tensor, " d"]
-    variances: Float32[Tensor, " d"]
+    v: Float32[Tensor, " features"]
+    variances: Float32[Tensor, " features"]
     fits: Int64[Tensor, ""]
 
     @property
-    def scale(self) -> Float32[Tensor, " d"]:
+    def scale(self) -> Float32[Tensor, " features"]:
         """Standard deviations, with a hundredth of the mean variance added: no feature is divided by next to nothing."""
-        least = (_LEAST_VARIANCE * self.variances.mean()).clamp(min=torch.finfo(torch.float32).tiny)
-        return (self.variances + least).sqrt()
+        of_x, of_place = (
+            (part + (_LEAST_VARIANCE * part.mean()).clamp(min=torch.finfo(torch.float32).tiny)).sqrt()
+            for part in self.variances.split([len(self.v) - PLACE_FEATURES, PLACE_FEATURES])
+        )
+        return torch.cat([of_x, of_place / (PLACE_WEIGHT * len(of_x) ** 0.5)])
 
 
 def predicted(
-    predictor: Predictor, x: Float[Tensor, "n d"], mask: Bool[Tensor, " n"] | None
+    predictor: Predictor,
+    x: Float[Tensor, "n d"],
+    places: Float32[Tensor, "n features"],
+    mask: Bool[Tensor, " n"] | None,
 ) -> Float64[Tensor, " n"]:
     """Guesses of ‖y_i‖ up to a factor: `exp` of the predicted logarithms, of which ± `RANGE` around their mean counts.
 
     Always finite and positive: a logarithm that is NaN counts as the mean.
     """
     direction = (predictor.v / predictor.scale).to(x.device)
+    of_x, of_place = direction.split([x.shape[1], PLACE_FEATURES])
     blocks = x.detach().split(max(_BLOCK_NUMBERS // max(x.shape[1], 1), 1))
     with torch.autocast(x.device.type, enabled=False):
-        logs = torch.cat([(rows.float() @ direction).double() for rows in blocks])
+        logs = torch.cat([rows.float() @ of_x for rows in blocks]).double() + (places @ of_place).double()
     counted = logs.isfinite() if mask is None else mask & logs.isfinite()
     middle = torch.where(counted, logs, 0.0).sum() / counted.sum().clamp(min=1)
     return (logs - middle).nan_to_num(0.0, RANGE, -RANGE).clamp(-RANGE, RANGE).exp()
 
 
-def fitted(before: Predictor | None, seen: SeenRows, squares: Float64[Tensor, " k"], ridge: float) -> Predictor:
-    """The predictor after one more sample of rows, by affine projection.
+def fitted(before: Predictor | None, seen: SeenRows, squares: Float64[Tensor, " k"], rate: float) -> Predictor:
+    """The predictor after one more sample of rows: a step down the second moment that its own scores would have.
 
-    With the rows `z_i` of the sample, centred over it and divided by `scale`, and the centred targets
+    Of the k rows of the sample let `w_i = ‖x_i‖‖y_i‖`, `z_i` their features, centred over the sample and divided by
+    `scale`, `π_i ∝ ‖x_i‖ exp(v · z_i)` and `p_i = (1 − ε) π_i + ε/k` with ε = `FIT_FLOOR`. Drawn by p, one row has the second
+    moment `M = Σ w_i²/p_i`. With the shares `a_i = w_i²/p_i² / M`, for which `Σ a_i p_i = 1`, the derivative by `f_i = v · z_i`
+    is `−∂ log M/∂f_i = (1 − ε) π_i (a_i − Σ_j a_j π_j)`, and
 
-        t_i = ½ log(‖y_i‖² + c²),    c = `SMALL` × the root mean square of ‖y_i‖ over the sample,
+        v ← v + rate · Σ_i z_i (−∂ log M/∂f_i) / mean ‖z_i‖².
 
-    v moves by `Zᵀ (Z Zᵀ + λ I)⁻¹ (t − Z v)`: of all v' it has the least `‖t − Z v'‖² + λ ‖v' − v‖²`, where λ is `ridge`
-    times the mean of ‖z_i‖². Centring takes away the scale of the batch, on which scores do not depend. Without c the
-    smallest norms would decide, which matter to no variance. A row with `y_i = 0` has `t_i = log c`: rows that never get
-    a gradient are learned to be small. Left out are rows that are not there and what is not finite; of fewer than three
-    rows, or without any gradient, nothing is learned.
-
-    Source: Ozeki & Umeda, Electronics and Communications in Japan 67-A (1984), the affine projection algorithm; with one
-    row it is the normalised LMS.
+    Only ratios of norms within the sample count, whatever the size of the loss. Absolute values of the derivatives add up
+    to at most 2, so that no row, however large its gradient is, moves v far; where z has one value for all rows, v stays.
+    (A regression of log ‖y_i‖, which minimises another thing, was measured: it looks most at the smallest norms, which
+    matter least, and on a GPT-2 left all of the variance that this one halves.) Left out are rows that are not there and
+    what is not finite; of fewer than three rows, or without any gradient, nothing is learned.
 
     Args:
         before: the predictor so far; None for v = 0.
-        seen: rows of an input.
+        seen: rows of an input, and their places.
         squares: ‖y_i‖² of these rows.
-        ridge: λ over the mean of ‖z_i‖².
+        rate: how far v moves.
     """
     with torch.autocast(seen.rows.device.type, enabled=False):  # a forward pass may be about to begin under it
-        return _fitted(before, seen, squares, ridge)
+        return _fitted(before, seen, squares, rate)
 
 
-def _fitted(before: Predictor | None, seen: SeenRows, squares: Float64[Tensor, " k"], ridge: float) -> Predictor:
+def _fitted(before: Predictor | None, seen: SeenRows, squares: Float64[Tensor, " k"], rate: float) -> Predictor:
     rows = seen.rows.float()
     good = (seen.places >= 0) & squares.isfinite() & rows.isfinite().all(1)
-    weights = good.float()
-    count = weights.sum()
+    count = good.sum().clamp(min=1)
     rows = torch.where(good.unsqueeze(1), rows, 0.0)
-    centred = (rows - rows.sum(0) / count.clamp(min=1)) * weights.unsqueeze(1)
-    variances = centred.square().sum(0) / count.clamp(min=1)
-    squares = torch.where(good, squares, 0.0)
-    enough = (count >= 3) & (squares > 0).any() & variances.isfinite().all()
+    centred = torch.where(good.unsqueeze(1), rows - rows.sum(0) / count, 0.0)
+    variances = centred.square().sum(0) / count
+    norms = torch.linalg.vector_norm(rows[:, :-PLACE_FEATURES], dim=1, dtype=torch.float64)
+    weights = norms.square() * torch.where(good, squares, 0.0)
+    weights = weights / weights.max().clamp(min=torch.finfo(torch.float64).tiny)
+    enough = (good.sum() >= 3) & (weights > 0).any() & variances.isfinite().all() & weights.isfinite().all()
     if before is None:
         before = Predictor(torch.zeros_like(variances), variances, enough.new_zeros((), dtype=torch.int64))
     v, known, fits = (tensor.to(rows.device) for tensor in before)
     share = (1 / (fits + 1)).clamp(min=1 - DECAY)
     now = Predictor(v, torch.where(enough, known + share * (variances - known), known), fits + enough)
     z = centred / now.scale
-    squares = squares / squares.max().clamp(min=torch.finfo(torch.float64).tiny)
-    least = SMALL**2 * squares.sum() / count.clamp(min=1)
-    logs = 0.5 * torch.where(good & enough, squares + least, 1.0).log().float()
-    wanted = (logs - (logs * weights).sum() / count.clamp(min=1)) * weights
-    gram = z @ z.T
-    damping = ridge * gram.diagonal().sum() / count.clamp(min=1)
-    gram = gram + torch.diag_embed(torch.where(good, damping, 1.0).clamp(min=torch.finfo(torch.float32).tiny))
-    moved = v + z.T @ torch.linalg.solve_ex(gram, wanted - z @ v).result
+    step = z.T @ _descent(weights, norms, (z @ v).double(), good).float()
+    moved = v + rate * step * count / z.square().sum().clamp(min=torch.finfo(torch.float32).tiny)
     return now._replace(v=torch.where(enough & moved.isfinite().all(), moved, v))
+
+
+def _descent(
+    weights: Float64[Tensor, " k"],
+    norms: Float64[Tensor, " k"],
+    logs: Float64[Tensor, " k"],
+    good: Bool[Tensor, " k"],
+) -> Float64[Tensor, " k"]:
+    """`−∂ log M/∂f` at `logs`, of which ± `RANGE` counts as in what is predicted; 0 at rows that are left out."""
+    masses = torch.where(good, norms * logs.nan_to_num(0.0).clamp(-RANGE, RANGE).exp(), 0.0)
+    own = masses / masses.sum().clamp(min=torch.finfo(torch.float64).tiny)
+    p = torch.where(good, (1 - FIT_FLOOR) * own + FIT_FLOOR / good.sum().clamp(min=1), 1.0)
+    shares = weights / p.square()
+    shares = shares / (weights / p).sum().clamp(min=torch.finfo(torch.float64).tiny)
+    return (1 - FIT_FLOOR) * own * (shares - (shares * own).sum())

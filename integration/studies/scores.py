@@ -52,7 +52,7 @@ def scores_study(
     Args:
         subject: task and model.
         estimator: spec without a budget, of an unbiased estimator with a closed form of its variance.
-        budgets: at which it is measured; the first is that of the steps.
+        budgets: at which it is measured; the largest is that of the steps.
         out: the folder.
         after: steps of exact training at first.
         steps: that scores learn from.
@@ -81,7 +81,15 @@ def scores_study(
     model, tokenizer = subject.open(task, seed)
     with progress_display(progress, title=f"{task.name} · scores") as show:
         loop = _Loop(
-            config, task, model, tokenizer, memory, repr(estimators[budgets[0]]), after, after + steps, show
+            config,
+            task,
+            model,
+            tokenizer,
+            memory,
+            repr(estimators[max(budgets, key=float)]),
+            after,
+            after + steps,
+            show,
         )
         try:
             loop.train()

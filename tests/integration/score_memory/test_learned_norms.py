@@ -16,8 +16,14 @@ from wtacrs.integration.layers.linear import ApproxLinear
 from wtacrs.integration.measure.track_memory import track_memory
 from wtacrs.integration.score_memory.gradient_norms import gradient_norms_of
 from wtacrs.integration.score_memory.learned_norms import LearnedNorms
-from wtacrs.integration.score_memory.predictor import RANGE, Predictor, fitted, predicted
-from wtacrs.integration.score_memory.seen_rows import SeenRows, seen_rows, systematic_places
+from wtacrs.integration.score_memory.predictor import FIT_FLOOR, RANGE, Predictor, fitted, predicted
+from wtacrs.integration.score_memory.seen_rows import (
+    PLACE_FEATURES,
+    SeenRows,
+    place_features,
+    seen_rows,
+    systematic_places,
+)
 from wtacrs.validation.enumeration.exact_moments import enumerate_moments
 
 D, M = 12, 5
@@ -68,6 +74,16 @@ def trained(model: Planted, steps: int, n: int = 96, *, zeros: bool = False) -> 
     return memory
 
 
+def nowhere(rows: Tensor) -> Tensor:
+    return torch.zeros(len(rows), PLACE_FEATURES)
+
+
+def seen(rows: Tensor, places: Tensor | None = None) -> SeenRows:
+    """Rows that are not in a sequence."""
+    places = torch.arange(len(rows)) if places is None else places
+    return SeenRows(places, torch.cat([rows, nowhere(rows)], dim=1).bfloat16())
+
+
 def learned(memory: LearnedNorms, layer: str = "layer") -> Predictor:
     return Predictor(**memory.state_dict()["layers"][layer])
 
@@ -75,18 +91,60 @@ def learned(memory: LearnedNorms, layer: str = "layer") -> Predictor:
 def test_the_fit_finds_a_planted_vector() -> None:
     found = learned(trained(planted_model(), 150))
     x = planted_rows(1000, 200)
-    logs = predicted(found, x, None).log()
+    logs = predicted(found, x, nowhere(x), None).log()
     wanted = (x @ PLANTED).double()
-    wanted = wanted - wanted.mean()
     assert float(wanted.std()) > 0.5
-    assert float((logs - wanted).square().mean().sqrt()) < 0.1 * float(wanted.std())
+    assert float(torch.corrcoef(torch.stack([logs, wanted]))[0, 1]) > 0.98
+    assert 0.8 < float(logs.std() / wanted.std()) < 1.6  # the floor asks for more than the truth
+
+
+def test_a_step_is_the_derivative_of_the_second_moment() -> None:
+    """Against autograd, of log Σ w²/p by v."""
+    rows = planted_rows(1, 16).bfloat16().float()
+    squares = torch.rand(16, generator=generator(2), dtype=torch.float64) ** 4
+    before = with_places(0.3 * torch.randn(D, generator=generator(3)))
+    after = fitted(before, seen(rows), squares, 0.01)
+    z = (rows - rows.mean(0)) / after.scale[:D]
+    v = before.v[:D].clone().requires_grad_()
+    own = torch.softmax(row_norms(rows).log() + (z @ v).double(), 0)
+    moment = (row_norms(rows).square() * squares / ((1 - FIT_FLOOR) * own + FIT_FLOOR / 16)).sum()
+    (slope,) = torch.autograd.grad(moment.log(), v)
+    step = -0.01 * slope / z.square().sum(1).mean()
+    torch.testing.assert_close(after.v[:D] - before.v[:D], step, rtol=1e-3, atol=1e-7)
+    torch.testing.assert_close(after.v[D:], before.v[D:])
+
+
+def test_places_in_a_sequence() -> None:
+    mask = torch.tensor([[1, 1, 1, 0], [0, 0, 1, 0]]).bool()
+    found = place_features(mask.shape, mask.flatten(), mask.device).reshape(2, 4, PLACE_FEATURES)
+    assert found[0, :3, 0].tolist() == [1, 0, 0]
+    assert found[0, :3, 1].tolist() == [0, 0, 1]
+    assert found[1, 2].tolist() == [1, 1, 0, 0]
+    torch.testing.assert_close(found[0, :3, 2].exp(), torch.tensor([1.0, 2.0, 3.0]))
+    torch.testing.assert_close(found[0, :3, 3].exp(), torch.tensor([3.0, 2.0, 1.0]))
+    assert not place_features(torch.Size([6]), None, mask.device).any()
+
+
+def test_the_last_token_is_found_by_its_place() -> None:
+    """Where x does not tell it, as in a causal model."""
+    found = None
+    mask = torch.ones(6, 8, dtype=torch.bool)
+    last = torch.zeros(6, 8, dtype=torch.bool)
+    last[:, -1] = True
+    for seed in range(60):
+        x = torch.randn(6, 8, D, generator=generator(seed))
+        sample = seen_rows(x, mask.flatten(), 24, generator(seed))
+        found = fitted(found, sample, last.flatten().double()[sample.places] + 1e-4, 1.0)
+    x = torch.randn(6, 8, D, generator=generator(100))
+    expected = predicted(found, x.reshape(-1, D), place_features(mask.shape, None, mask.device), None)
+    assert float(expected[last.flatten()].min()) > 3 * float(expected[~last.flatten()].max())
 
 
 def test_what_is_predicted_is_bounded_and_finite() -> None:
     x = planted_rows(0, 9)
     x[3], x[4] = 1e30, float("nan")
     for v in ABSURD.values():
-        found = predicted(Predictor(v, torch.ones(D), torch.tensor(1)), x, None)
+        found = predicted(with_places(v), x, nowhere(x), None)
         assert bool(found.isfinite().all())
         assert float(found.log().abs().max()) <= RANGE + 1e-9
 
@@ -97,12 +155,18 @@ def test_the_variance_falls_below_that_of_row_norms() -> None:
     memory = trained(model, 100, zeros=True)
     x = planted_rows(2000, 300)
     dy = (x @ PLANTED - x.mean(0) @ PLANTED).exp().unsqueeze(1) * model.direction
-    scores = floored_scores(row_norms(x), predicted(learned(memory), x, None), None, memory.floor)
+    scores = floored_scores(row_norms(x), predicted(learned(memory), x, nowhere(x), None), None, memory.floor)
     for spec in ("crs(budget=0.3)", "wta_crs(budget=0.3)", "wta_crs(budget=0.1)"):
         estimator = make(spec)
         norms = float(estimator.variance(x, dy))
         assert float(estimator.variance(x, dy, scores=scores)) < 0.5 * norms, spec
         assert float(estimator.variance(x, dy, scores=joint_norms(x, dy))) < 0.5 * norms
+
+
+def with_places(v: Tensor) -> Predictor:
+    """A predictor that counts places by the mean of v."""
+    width = len(v) + PLACE_FEATURES
+    return Predictor(torch.cat([v, v.mean().expand(PLACE_FEATURES)]), torch.ones(width), torch.tensor(3))
 
 
 ABSURD = {
@@ -119,7 +183,7 @@ ABSURD = {
 def test_unbiased_over_all_outcomes_whatever_was_learned(name: str, spec: str) -> None:
     model = planted_model(spec=spec)
     memory = gradient_norms_of(model)
-    state = Predictor(ABSURD[name], torch.ones(D), torch.tensor(3))._asdict()
+    state = with_places(ABSURD[name])._asdict()
     memory.load_state_dict({"kind": "learned", "layers": {"layer": state}})
     x = planted_rows(3, 7)
     x[2] *= 1e15
@@ -143,9 +207,9 @@ def test_rows_without_a_gradient_are_learned_to_be_small() -> None:
     for seed in range(30):
         rows = planted_rows(seed, 40)
         rows[:, 0] = torch.where(small, 1.0, -1.0) + 0.1 * rows[:, 0]
-        found = fitted(found, SeenRows(torch.arange(40), rows.bfloat16()), (~small).double(), 1.0)
-    expected = predicted(found, rows, None)
-    assert float(expected[small].max()) < 0.2 * float(expected[~small].min())
+        found = fitted(found, seen(rows), (~small).double(), 1.0)
+    expected = predicted(found, rows, nowhere(rows), None)
+    assert float(expected[small].max()) < 0.3 * float(expected[~small].min())
 
 
 def test_what_is_missing_or_not_finite_is_left_out() -> None:
@@ -153,16 +217,16 @@ def test_what_is_missing_or_not_finite_is_left_out() -> None:
     squares = (2 * rows @ PLANTED - 2 * rows.mean(0) @ PLANTED).exp().double()
     places = torch.arange(20)
     squares[3] = 0.0
-    only = fitted(None, SeenRows(places[:14], rows[:14].bfloat16()), squares[:14], 1.0)
+    only = fitted(None, seen(rows[:14]), squares[:14], 1.0)
     squares[14], squares[15] = float("inf"), float("nan")
     rows[16] = float("nan")
     rows[17, 3] = float("inf")
     places[18:] = -1
-    mixed = fitted(None, SeenRows(places, rows.bfloat16()), squares, 1.0)
+    mixed = fitted(None, seen(rows, places), squares, 1.0)
     for one, other in zip(only, mixed, strict=True):
         torch.testing.assert_close(one, other)
     assert float(only.v.norm()) > 0
-    nothing = fitted(only, SeenRows(places, rows.bfloat16()), torch.zeros(20, dtype=torch.float64), 1.0)
+    nothing = fitted(only, seen(rows, places), torch.zeros(20, dtype=torch.float64), 1.0)
     assert all(torch.equal(one, other) for one, other in zip(only, nothing, strict=True))
 
 
@@ -284,7 +348,7 @@ def test_bytes_of_the_memory_and_of_the_rows() -> None:
     expected = 0
     for layer, saved in layers.items():
         rows = 3 if "pooler" in layer or "classifier" in layer else 30
-        expected += rows * (2 * saved["v"].numel() + 8)
+        expected += rows * (2 * saved["v"].numel() + 8)  # v has those of the place too
     assert kept[1] - kept[0] == expected
     assert memory.nbytes == sum(8 * saved["v"].numel() + 8 for saved in layers.values())
     assert tracked.result.score_memory == memory.nbytes
@@ -304,15 +368,15 @@ def test_restored_nothing_is_left() -> None:
 
 def test_bad_input_is_named(unchecked: None) -> None:
     memory = LearnedNorms()
-    short = Predictor(torch.zeros(3), torch.ones(3), torch.tensor(1))._asdict()
+    short = with_places(torch.zeros(3))._asdict()
     for make_wrong, message in (
         (lambda: LearnedNorms(2), "rows=2 must be an integer from 3"),
-        (lambda: LearnedNorms(ridge=0.0), "ridge=0.0 must be a number above 0"),
-        (lambda: LearnedNorms(ridge=float("inf")), "ridge=inf"),
+        (lambda: LearnedNorms(rate=0.0), "rate=0.0 must be a number above 0"),
+        (lambda: LearnedNorms(rate=float("inf")), "rate=inf"),
         (lambda: LearnedNorms(floor=0.0), "floor=0.0"),
         (lambda: memory.load_state_dict({"kind": "by-token"}), "the state is of scores='by-token'"),
         (
-            lambda: memory.load_state_dict({"kind": "learned", "layers": {"a": short | {"v": torch.zeros(4)}}}),
+            lambda: memory.load_state_dict({"kind": "learned", "layers": {"a": short | {"v": torch.zeros(9)}}}),
             "'a' has .* one number per feature",
         ),
     ):
