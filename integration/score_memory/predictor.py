@@ -69,17 +69,17 @@ def fitted(before: Predictor | None, seen: SeenRows, squares: Float64[Tensor, " 
     """The predictor after one more sample of rows: a step down the second moment that its own scores would have.
 
     Of the k rows of the sample let `w_i = ‖x_i‖‖y_i‖`, `z_i` their features, centred over the sample and divided by
-    `scale`, `π_i ∝ ‖x_i‖ exp(v · z_i)` and `p_i = (1 − ε) π_i + ε/k` with ε = `FIT_FLOOR`. Drawn by p, one row has the second
-    moment `M = Σ w_i²/p_i`. With the shares `a_i = w_i²/p_i² / M`, for which `Σ a_i p_i = 1`, the derivative by `f_i = v · z_i`
-    is `−∂ log M/∂f_i = (1 − ε) π_i (a_i − Σ_j a_j π_j)`, and
+    `scale`, `π_i ∝ ‖x_i‖ exp(v · z_i)`, and `p_i = (1 − ε) π_i + ε/k` with ε = `FIT_FLOOR`. Drawn by p, one row has the
+    second moment `M = Σ w_i²/p_i`. With the shares `a_i = w_i²/p_i² / M`, for which `Σ a_i p_i = 1`, the derivative by
+    `f_i = v · z_i` is `−∂ log M/∂f_i = (1 − ε) π_i (a_i − Σ_j a_j π_j)`, and
 
         v ← v + rate · Σ_i z_i (−∂ log M/∂f_i) / mean ‖z_i‖².
 
     Only ratios of norms within the sample count, whatever the size of the loss. Absolute values of the derivatives add up
-    to at most 2, so that no row, however large its gradient is, moves v far; where z has one value for all rows, v stays.
-    (A regression of log ‖y_i‖, which minimises another thing, was measured: it looks most at the smallest norms, which
-    matter least, and on a GPT-2 left all of the variance that this one halves.) Left out are rows that are not there and
-    what is not finite; of fewer than three rows, or without any gradient, nothing is learned.
+    to at most 2, so that no row, however large its gradient is, moves v far. A row with `y_i = 0` lowers what is expected
+    of its like. (A regression of log ‖y_i‖ was measured: it looks most at the smallest norms, which matter least, and
+    left on a GPT-2 all of the variance that this more than halves.) Left out are rows that are not there and what is not
+    finite; of fewer than three rows, or without any gradient, nothing is learned.
 
     Args:
         before: the predictor so far; None for v = 0.

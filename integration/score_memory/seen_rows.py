@@ -17,8 +17,8 @@ class SeenRows(NamedTuple):
 
     Attributes:
         places: of the rows in the input; −1 where there were fewer than k live rows.
-        rows: and their `place_features`, in bf16, 2 bytes a number whatever the dtype of the input; what stands at a place
-            −1 means nothing.
+        rows: and their `place_features`, in bf16, 2 bytes a number whatever the dtype of the input; what stands at a
+            place −1 means nothing.
     """
 
     places: Int64[Tensor, " k"]
@@ -61,7 +61,7 @@ def place_features(
 ) -> Float32[Tensor, "n features"]:
     """Of every row whether it is the first or the last of its sequence, and the logarithms of its distances from both.
 
-    Padding is left out of the count, on whatever side it is. All are 0 where rows are not ordered as `[batch, positions]`.
+    Padding is not counted, on whatever side it is. All are 0 where rows are not ordered as `[batch, positions]`.
 
     >>> place_features(torch.Size([1, 3]), None, torch.device("cpu"))[:, :2].tolist()
     [[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]
