@@ -41,7 +41,7 @@ class LearnedNorms(GradientNorms):
     first or last of its sequence, and how far from them: a causal model cannot tell the last token otherwise. What v is
     fitted to is a systematic sample of the live rows, kept as they are until the backward pass shows their dY: of the
     rows that the estimator keeps anyway, a fit would depend on the estimator, which may hold codes or sketches. See
-    `predictor` for the fit. Source: none; the second moment that it minimises is that of CRS (arXiv 2305.15265, eq. 4).
+    `predictor` for the fit, which minimises the second moment `Σ w_i²/p_i` of CRS.
 
     Bytes: of every input `rows` rows in bf16, 2 per number and 16 per row, which `track_memory`, the receipt of
     `finetune` and checkpointing see as they see the estimator's; the memory itself has 8 per feature and layer and 40
@@ -54,7 +54,7 @@ class LearnedNorms(GradientNorms):
         rows: k, of every input, at least 3.
         rate: how far v moves (see `fitted`).
         floor: share of the probability that is spread evenly. Smaller than for what is remembered of single rows, since
-            v is fitted to rows of many batches: on four models 0.1 had less variance than 0.3 and 0.5.
+            v is fitted to rows of many batches: 0.3 had 5 % more variance on small T5 and MiniLM, as much on GPT-2.
     """
 
     kind: ClassVar[str] = "learned"
