@@ -47,8 +47,17 @@ class LearnedNorms(GradientNorms):
     `finetune` and checkpointing see as they see the estimator's; the memory itself has 8 per feature and layer and 40
     per layer. Layers that share an input count once. Time: one product of x and a vector in the forward pass.
 
-    `wtacrs study scores` measures what it is worth on a model. It does not tell how large an example's loss is, which in
-    trained models most of the variance comes from.
+    `wtacrs study scores` measures what it is worth on a model. What it does not tell is how large an example's loss is,
+    and in trained models most of the variance comes from that. With 10 % of the rows the variance over row norms', median
+    over layers, was 0.56 on a small T5 on SST-2 and 0.66 on docstrings. With more features of the example it was:
+
+    | feature | SST-2 | docstrings |
+    |---|---|---|
+    | lengths of source and target | 0.56 | 0.66 |
+    | mean of its rows | 0.57 | 0.69 |
+    | loss at the last visit, an epoch ago | 0.48 | 0.66 |
+    | sign of the label times the mean of its rows | 0.41 | – |
+    | its loss now, which the forward pass does not know yet | 0.19 | 0.44 |
 
     Args:
         rows: k, of every input, at least 3.
