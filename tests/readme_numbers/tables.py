@@ -196,19 +196,17 @@ def masks_numbers(result: MasksResult) -> NumberTable:
 
 
 def scores_numbers(results: Sequence[TrainingScoresResult]) -> NumberTable:
-    """A row for each kind of scores, a column for each model and budget: variance over that under row norms."""
+    """A row for each kind of scores, a column for each model: variance over that under row norms, by budget."""
     kinds = list(dict.fromkeys(row.scores for result in results for row in result.rows))
-    columns = [(result, budget) for result in results for budget in dict.fromkeys(r.budget for r in result.rows)]
 
-    def cell(kind: str, result: TrainingScoresResult, budget: int | float) -> str:
-        found = [row for row in result.rows if (row.scores, row.budget) == (kind, budget)]
-        return _ratio(found[0].variance) if found else "–"
+    def cell(kind: str, result: TrainingScoresResult) -> str:
+        return " / ".join(_ratio(row.variance) for row in result.rows if row.scores == kind) or "–"
 
     return NumberTable(
         name="scores",
         commands=["wtacrs study scores"],
-        head=["scores", *(f"{result.model}, {result.task}, {budget:g}" for result, budget in columns)],
-        rows=[[kind, *(cell(kind, *column) for column in columns)] for kind in kinds],
+        head=["scores", *(f"{result.model.partition('/')[0]}, {result.task}" for result in results)],
+        rows=[[kind, *(cell(kind, result) for result in results)] for kind in kinds],
     )
 
 
