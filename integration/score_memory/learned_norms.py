@@ -59,10 +59,10 @@ class LearnedNorms(GradientNorms):
     | sign of the label times the mean of its rows | 0.41 | – |
     | its loss now, which the forward pass does not know yet | 0.19 | 0.44 |
 
-    Summed over layers the gain can be much smaller than the median says: where one layer has most of the variance, as q, k
-    and v of the first block of that T5 after 160 steps (59 %), all depends on that layer (1.01 there, 0.86 in all). Training
-    has not shown a difference: after 300 steps on docstrings with 10 % of the rows the dev losses of three seeds were
-    0.62, 0.65, 0.69 by row norms and 0.69, 0.61, 0.63 by learned scores.
+    Summed over layers the gain can be much smaller than the median says: where one layer has most of the variance, as q,
+    k and v of the first block of that T5 after 160 steps (59 %), all depends on that layer (1.01 there, 0.86 in all).
+    Training has not shown a difference: after 300 steps on docstrings with 10 % of the rows the dev losses of three seeds
+    were 0.62, 0.65, 0.69 by row norms and 0.69, 0.61, 0.63 by learned scores.
 
     Args:
         rows: k, of every input, at least 3.
