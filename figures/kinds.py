@@ -138,6 +138,10 @@ register_view(
 register_view("experiment", View(sections.experiment.section, _one("experiment", experiment.build)))
 register_view("budgets", View(sections.budgets.section, _one("budgets", budgets.build)))
 register_view("gradient norms", View(sections.norms.section, _one("gradient_norms", norms.build)))
+register_view(
+    "training scores",
+    View(sections.scores.section, no_figure="a few ratios for every budget: the table shows them"),
+)
 register_view("pretraining", View(sections.pretrain.section, _one("pretraining", pretrain.build), joint=True))
 register_view("comparison", View(sections.compare.section, _comparison, expected=True))
 register_view("sweep", View(sections.sweep.section, _sweep, expected=True))

@@ -19,6 +19,7 @@ from wtacrs.integration.cli import (  # noqa: F401
     norms,
     plan,
     pretrain,
+    scores,
     simulate,
     study,
     sweep,

@@ -48,7 +48,7 @@ def finetune(
         typer.Option(
             metavar="KIND",
             help="What rows are sampled by: 'row-norms', or these times gradient norms 'last-seen' for the same example "
-            "and token, or their running average 'by-token' or 'by-position'.",
+            "and token, their running average 'by-token' or 'by-position', or what is 'learned' to follow from the row.",
         ),
     ] = "row-norms",
     mask_floor: Annotated[

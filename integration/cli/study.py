@@ -7,7 +7,7 @@ import typer
 from wtacrs.integration.cli.app import app
 
 study = typer.Typer(
-    help="Train or compare several times: gradient norms, accuracy at every budget, transfer between models.",
+    help="Train or compare several times: gradient norms, scores, accuracy at every budget, transfer between models.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -12,10 +12,19 @@ from wtacrs.estimators.core.scores import has_answers
 
 
 class Sample(NamedTuple):
-    """What an estimator kept of an input, and the name of the layer that it was drawn for."""
+    """What was kept of an input.
+
+    Attributes:
+        kept: what the estimator returned.
+        leader: the layer that it was drawn for.
+        call: an object that stands for this sample without holding it.
+        seen: rows that a memory of scores wants to see in the backward pass, a tuple of tensors; None for none.
+    """
 
     kept: Any
     leader: str
+    call: object
+    seen: Any = None
 
 
 class _Entry(NamedTuple):

@@ -103,8 +103,9 @@ def approximate_(
         filter_fn: called with each layer (`nn.Linear` or `Conv1D`) and its name; False leaves it as it is, and no pattern
             names it. Default: all but B of adapters.
         min_elements: inputs with fewer numbers than this take the exact path (see `EstimatedWeightGrad`).
-        scores: what rows are sampled by: "row-norms", or these times what is remembered of gradient norms, "last-seen"
-            (`LastSeenNorms`), "by-token" (`TokenNorms`) or "by-position" (`PositionNorms`), or such an object.
+        scores: what rows are sampled by: "row-norms", or these times what is known of gradient norms: "last-seen"
+            (`LastSeenNorms`), averages "by-token" (`TokenNorms`) or "by-position" (`PositionNorms`), or what is "learned"
+            to follow from the row itself (`LearnedNorms`); or such an object.
         share_inputs: whether layers that read the very same tensor in one forward pass keep one copy (see
             `SharedInputs`). The estimates stay unbiased and the sum of their variances the same; errors of layers that
             share are dependent. Compiled layers do not share.

@@ -25,6 +25,7 @@ from wtacrs.integration.layers.compression import as_autocast, autocast_dtype, c
 from wtacrs.integration.layers.dynamic_classes import set_class
 from wtacrs.integration.layers.function import GradRowsHook, refuse_vmap, sampled_linear
 from wtacrs.integration.score_memory.gradient_norms import GradientNorms
+from wtacrs.integration.score_memory.seen_rows import SeenRows
 
 MIN_ELEMENTS = 16_384
 
@@ -130,13 +131,20 @@ class EstimatedWeightGrad(nn.Module):
         if sample is None:
             generator = current.generator(self.path, x.device)
             kept = compressed(self.estimator, x, scores=self._scores(current, x), generator=generator)
-            sample = Sample(kept, self.path)
+            sample = Sample(kept, self.path, object(), self._seen_rows(current, x, generator))
             if self._shares(current):
                 current.shared.add(input, self._terms(input), sample)
         if current.freed is not None and can_share(weight):  # tensors of torch.func have no storage
-            current.freed.note(self.path, input, sample.kept, autocast_dtype(input))
-        on_grad = self._on_grad(current, sample.leader, input)
-        return sampled_linear(x, weight, self.bias, self.estimator, kept=sample.kept, on_grad=on_grad)
+            current.freed.note(self.path, input, (*sample.kept, sample.seen or ()), autocast_dtype(input))
+        return sampled_linear(
+            x,
+            weight,
+            self.bias,
+            self.estimator,
+            kept=sample.kept,
+            on_grad=self._on_grad(current, sample, input),
+            seen=sample.seen,
+        )
 
     def takes_recipes(self) -> bool:
         """Whether the ordinary path keeps the recipe of its input where there is one."""
@@ -192,7 +200,7 @@ class EstimatedWeightGrad(nn.Module):
         scores = norms
         if self.gradient_norms is not None and current.known:
             stream = current.stream(shape, self.usual_stream)
-            scores = self.gradient_norms.scores(current, self.path, stream, shape, norms, mask)
+            scores = self.gradient_norms.scores(current, self.path, stream, x, norms, mask)
         if mask is None:
             return scores
         return scores_with_floor(
@@ -223,25 +231,38 @@ class EstimatedWeightGrad(nn.Module):
         """What must be equal, besides the input, for layers to keep one copy."""
         return self.estimator, self.mask_floor, autocast_dtype(x)
 
-    def _on_grad(self, current: ForwardPass, leader: str, x: Tensor) -> GradRowsHook | None:
+    def _seen_rows(
+        self, current: ForwardPass, x: Float[Tensor, "*batch d"], generator: torch.Generator
+    ) -> SeenRows | None:
+        """What the memory of gradient norms wants to see of the input in the backward pass, on top of the sample.
+
+        In a pass of which nothing is known too: checkpointing compares what a layer saves when it runs again.
+        """
+        if self.gradient_norms is None or not self.estimator.traits.uses_scores:
+            return None
+        x = current.unflattened(x.detach())
+        return self.gradient_norms.seen_rows(x, self._mask(current, x), generator)
+
+    def _on_grad(self, current: ForwardPass, sample: Sample, x: Tensor) -> GradRowsHook | None:
         """What looks at dY: a memory of gradient norms, and the watch over the mask in use."""
         assert self.context is not None
+        leader = sample.leader
         shape = current.unflattened(x).shape[:-1]
         hooks: list[GradRowsHook] = []
         if self.gradient_norms is not None and current.known:
             stream = current.stream(shape, self.usual_stream)
-            hooks.append(self.gradient_norms.grad_rows_hook(current, leader, stream, shape))
+            hooks.append(self.gradient_norms.grad_rows_hook(current, leader, stream, shape, sample.call))
         watch: MaskWatch = self.context.watch
         if watch.on_gradient != "ignore" and self.estimator.traits.uses_scores:
             mask = self._mask(current, current.unflattened(x), leader)
             if mask is not None:
-                hooks.append(partial(watch.observe, leader, mask))
+                hooks.append(lambda dy, _: watch.observe(leader, mask, dy))
         return partial(_all, hooks) if len(hooks) > 1 else next(iter(hooks), None)
 
 
-def _all(hooks: Sequence[GradRowsHook], dy: Tensor) -> None:
+def _all(hooks: Sequence[GradRowsHook], dy: Tensor, seen: SeenRows | None) -> None:
     for hook in hooks:
-        hook(dy)
+        hook(dy, seen)
 
 
 def make_stock(layer: EstimatedWeightGrad) -> None:

@@ -14,9 +14,10 @@ from torch._C import _functorch
 from wtacrs.estimators import Estimator, InputError
 from wtacrs.estimators.core.nonzero_rows import nonzero_rows
 from wtacrs.integration.layers.compression import Compressed, as_autocast, compressed
+from wtacrs.integration.score_memory.seen_rows import SeenRows
 
-GradRowsHook = Callable[[Tensor], None]
-"""Called in the backward pass with the rows of dY, `[n, m]`, which it must not change."""
+GradRowsHook = Callable[[Tensor, SeenRows | None], None]
+"""Called in the backward pass with the rows of dY, `[n, m]`, which it must not change, and rows kept of the input."""
 
 
 class SampledLinear(torch.autograd.Function):
@@ -36,6 +37,7 @@ class SampledLinear(torch.autograd.Function):
         generator: torch.Generator | None,
         kept: Compressed | None,
         on_grad: GradRowsHook | None,
+        seen: SeenRows | None,
     ) -> Float[Tensor, "*batch m"]:
         """`x @ weight.T + bias`, by the same kernel as `nn.Linear`."""
         y = F.linear(x, weight, bias)
@@ -45,7 +47,7 @@ class SampledLinear(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Compress the input, unless that is done."""
-        x, weight, _, scores, estimator, generator, kept, on_grad = inputs
+        x, weight, _, scores, estimator, generator, kept, on_grad, seen = inputs
         needs_dx, needs_dw = ctx.needs_input_grad[:2]
         saved: tuple[Any, ...] = ()
         poison: Tensor | None = None
@@ -54,12 +56,13 @@ class SampledLinear(torch.autograd.Function):
             saved, poison = found
         ctx.estimator, ctx.on_grad = estimator, on_grad
         ctx.saved_type, ctx.level = type(saved), _level(output)
-        ctx.save_for_backward(weight if needs_dx else None, poison, *saved)
+        places, rows = (None, None) if seen is None else seen
+        ctx.save_for_backward(weight if needs_dx else None, poison, places, rows, *saved)
 
     @staticmethod
     def backward(ctx: Any, dy: Float[Tensor, "*batch m"]) -> tuple[Tensor | None, ...]:
         """Exact dX and db, which can be differentiated again; dW by `estimator.contract`, which cannot."""
-        weight, poison, *kept = ctx.saved_tensors
+        weight, poison, places, rows, *kept = ctx.saved_tensors
         _refuse_second_derivative(ctx.level, dy, weight, poison, *kept)
         dy_rows = dy.reshape(-1, dy.shape[-1])
         needs_dx, needs_dw, needs_db = ctx.needs_input_grad[:3]
@@ -71,10 +74,10 @@ class SampledLinear(torch.autograd.Function):
                 dw = ctx.estimator.contract(ctx.saved_type(*kept), dy_rows)
                 dw = _poisoned(dw, poison, dy_rows, told_by_bias=needs_db)
             if ctx.on_grad is not None and not _is_mapped(dy_rows):  # what vmap maps over does not outlive it
-                ctx.on_grad(dy_rows.detach())
+                ctx.on_grad(dy_rows.detach(), None if places is None else SeenRows(places, rows))
         if dw is not None and ctx.level == 0 and torch.is_grad_enabled():
             dw = _Undifferentiable.apply(dw.detach().requires_grad_())
-        return dx, dw, db, None, None, None, None, None
+        return dx, dw, db, None, None, None, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> Any:
@@ -161,6 +164,7 @@ def sampled_linear(
     generator: torch.Generator | None = None,
     kept: Compressed | None = None,
     on_grad: GradRowsHook | None = None,
+    seen: SeenRows | None = None,
 ) -> Float[Tensor, "*batch m"]:
     """`F.linear(x, weight, bias)` with an estimated weight gradient, under autocast as `F.linear` itself.
 
@@ -174,7 +178,8 @@ def sampled_linear(
             checkpointing replays as it does for dropout, if it runs the forward pass with gradients enabled
             (`use_reentrant=False`).
         kept: what `compressed` returned of `x`, if that was done; `scores` are not looked at then.
-        on_grad: called with the rows of dY in the backward pass.
+        on_grad: called with the rows of dY, and with `seen`, in the backward pass.
+        seen: rows of the input that are kept for `on_grad` besides.
 
     Raises:
         InputError: if input or weight is a `DTensor`, of which no process has whole rows. (`fully_shard` gathers the
@@ -187,7 +192,7 @@ def sampled_linear(
         )
     bias = None if bias is None else as_autocast(bias)
     return SampledLinear.apply(
-        as_autocast(x), as_autocast(weight), bias, scores, estimator, generator, kept, on_grad
+        as_autocast(x), as_autocast(weight), bias, scores, estimator, generator, kept, on_grad, seen
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.score_memory.gradient_norms import GradientNorms
 from wtacrs.integration.score_memory.last_seen_norms import LastSeenNorms
+from wtacrs.integration.score_memory.learned_norms import LearnedNorms
 from wtacrs.integration.score_memory.position_norms import PositionNorms
 from wtacrs.integration.score_memory.token_norms import TokenNorms
 
@@ -14,6 +15,7 @@ _KINDS: dict[str, Callable[[], GradientNorms]] = {
     LastSeenNorms.kind: LastSeenNorms,
     TokenNorms.kind: TokenNorms,
     PositionNorms.kind: PositionNorms,
+    LearnedNorms.kind: LearnedNorms,
 }
 TRAINING_SCORES = ("row-norms", *_KINDS)
 """Names that `approximate_` and `wtacrs finetune --scores` take."""

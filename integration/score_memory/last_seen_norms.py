@@ -14,11 +14,12 @@ from torch import Tensor
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.context.forward_pass import ForwardPass
 from wtacrs.integration.context.streams import Stream
-from wtacrs.integration.score_memory.gradient_norms import FLOOR, GradientNorms, Note
+from wtacrs.integration.score_memory.gradient_norms import FLOOR
 from wtacrs.integration.score_memory.norm_table import NormTable
+from wtacrs.integration.score_memory.norms_by_place import NormsByPlace, Note
 
 
-class LastSeenNorms(GradientNorms):
+class LastSeenNorms(NormsByPlace):
     """Last seen ‖dY‖ per example, token and layer, in bf16; an epoch old in the second epoch.
 
     Source: Liu et al., arXiv 2305.15265: a cache of gradient norms. Owned by the run, saved and loaded; tokens

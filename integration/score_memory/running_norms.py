@@ -12,13 +12,14 @@ from torch import Tensor
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.context.forward_pass import ForwardPass
 from wtacrs.integration.context.streams import Stream
-from wtacrs.integration.score_memory.gradient_norms import FLOOR, GradientNorms, Note
+from wtacrs.integration.score_memory.gradient_norms import FLOOR
+from wtacrs.integration.score_memory.norms_by_place import NormsByPlace, Note
 from wtacrs.validation.arguments import is_number
 
 DECAY = 0.9
 
 
-class RunningNorms(GradientNorms):
+class RunningNorms(NormsByPlace):
     """Exponential moving average of ‖dY‖² for every key and layer; its root is the expected norm.
 
     Squares are averaged since `p ∝ ‖x‖ √E‖y‖²` minimises the mean of `Σ w_i²/p_i` where all that is known of a row is

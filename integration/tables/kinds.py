@@ -21,6 +21,7 @@ from wtacrs.integration.tables.norms import norms_table
 from wtacrs.integration.tables.plan import plan_table
 from wtacrs.integration.tables.pretrain import pretraining_table
 from wtacrs.integration.tables.scale import scale_table
+from wtacrs.integration.tables.scores import scores_tables
 from wtacrs.integration.tables.simulation import simulation_tables
 from wtacrs.integration.tables.sweep import sweep_table
 from wtacrs.integration.tables.theory import theory_table
@@ -71,6 +72,7 @@ register_table("comparison", lambda result: list(_comparison(result)))
 register_table("experiment", lambda result: [experiment_table(result)])
 register_table("front", lambda result: [front_table(result)])
 register_table("gradient norms", lambda result: [norms_table(result)])
+register_table("training scores", scores_tables)
 register_table("layer tests", layer_test_tables)
 register_table("masks", lambda result: [masks_table(result)])
 register_table("memory", lambda result: [memory_table(result), *owners_tables(result)])

@@ -15,13 +15,14 @@ from typing import cast
 
 from readme_numbers.readme import fill
 from readme_numbers.records import NumbersResult, NumberTable
-from readme_numbers.tables import front_numbers, masks_numbers, simulation_numbers
+from readme_numbers.tables import front_numbers, masks_numbers, scores_numbers, simulation_numbers
 from wtacrs.estimators import InputError
 from wtacrs.figures.plots import experiment as figure
 from wtacrs.validation.records.experiment import ExperimentResult, ExperimentRow
 from wtacrs.validation.records.front import FrontResult
 from wtacrs.validation.records.masks import MasksResult
 from wtacrs.validation.records.results import load_result, write_result
+from wtacrs.validation.records.scores import TrainingScoresResult
 from wtacrs.validation.records.simulation import SimulationResult
 
 FOLDER = Path("integration/experiments")
@@ -30,6 +31,7 @@ NUMBERS = GALLERY / "numbers.json"
 MASKS = GALLERY / "masks.json"
 FRONT = GALLERY / "front.json"
 """Of `make memory`: 8 × 128 / 128 tokens, measured."""
+SCORES = "scores_*.json"
 SIMULATED = "simulation_*.json"
 """Of `make memory`: larger models, simulated."""
 
@@ -93,11 +95,13 @@ def committed_tables(root: Path = Path()) -> list[NumberTable]:
         InputError: if one cannot be read.
     """
     simulated = [load_result(path) for path in sorted((root / GALLERY).glob(SIMULATED))]
+    scores = [load_result(path) for path in sorted((root / GALLERY).glob(SCORES))]
     return [
         experiment_numbers(committed(root / FOLDER)),
         masks_numbers(cast(MasksResult, load_result(root / MASKS))),
         front_numbers(cast(FrontResult, load_result(root / FRONT))),
         simulation_numbers([cast(SimulationResult, result) for result in simulated]),
+        scores_numbers([cast(TrainingScoresResult, result) for result in scores]),
     ]
 
 

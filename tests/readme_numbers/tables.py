@@ -16,6 +16,7 @@ from wtacrs.validation.records.front import FrontResult, FrontRow
 from wtacrs.validation.records.masks import CONDITIONS, SIDES, Condition, MaskRow, MasksResult
 from wtacrs.validation.records.noise import NoiseResult, in_percent
 from wtacrs.validation.records.scale import ScaleResult
+from wtacrs.validation.records.scores import TrainingScoresResult
 from wtacrs.validation.records.simulation import SimulationResult, tokens_text
 from wtacrs.validation.records.sweep import SweepResult
 from wtacrs.validation.records.training import TrainingResult
@@ -194,6 +195,21 @@ def masks_numbers(result: MasksResult) -> NumberTable:
         commands=["wtacrs study masks"],
         head=["architecture", "layers that keep a right mask", *CONDITIONS],
         rows=rows,
+    )
+
+
+def scores_numbers(results: Sequence[TrainingScoresResult]) -> NumberTable:
+    """A row for each kind of scores, a column for each model: variance over that under row norms, by budget."""
+    kinds = list(dict.fromkeys(row.scores for result in results for row in result.rows))
+
+    def cell(kind: str, result: TrainingScoresResult) -> str:
+        return " / ".join(_ratio(row.variance) for row in result.rows if row.scores == kind) or "–"
+
+    return NumberTable(
+        name="scores",
+        commands=["wtacrs study scores"],
+        head=["scores", *(f"{result.model.partition('/')[0]}, {result.task}" for result in results)],
+        rows=[[kind, *(cell(kind, result) for result in results)] for kind in kinds],
     )
 
 

@@ -24,6 +24,7 @@ from wtacrs.validation.records.plan import Choice, FrontPoint, Plan, PlannedBloc
 from wtacrs.validation.records.pretrain import PretrainingPoint, PretrainingResult
 from wtacrs.validation.records.results import load_result
 from wtacrs.validation.records.scale import ScaleResult, ScaleRow
+from wtacrs.validation.records.scores import ScoreMemoryBytes, TrainingScoresResult, TrainingScoresRow
 from wtacrs.validation.records.simulation import AliveBytes, Largest, SimulatedStep, SimulationResult, StepChoice
 from wtacrs.validation.records.track_memory import TrackedMemoryResult
 from wtacrs.validation.records.transfer import Standing, TransferPair, TransferResult
@@ -42,6 +43,19 @@ def norms() -> NormsResult:
     return NormsResult(
         stamp=STAMP, task="planes", model="linear", layer=NASTY, estimator="crs(budget=0.3)", unbiased=True,
         metric="accuracy", final=0.5, final_exact=0.6, estimated=points, exact=beside,
+    )  # fmt: skip
+
+
+def scores() -> TrainingScoresResult:
+    """Two kinds at two budgets."""
+    rows = [
+        TrainingScoresRow(scores=kind, budget=budget, layers=4, variance=value, low=value / 2, high=2 * value)
+        for kind, value in (("learned", 0.6), ("oracle", 0.1))
+        for budget in (0.1, 0.3)
+    ]
+    return TrainingScoresResult(
+        stamp=STAMP, task="planes", model=NASTY, estimator="crs", after=100, steps=50, batches=3, rows=rows,
+        bytes=[ScoreMemoryBytes(scores="learned", memory=4096, rows=80_000)],
     )  # fmt: skip
 
 
@@ -253,7 +267,7 @@ def every_kind() -> dict[str, Result]:
         examples.check(), examples.training("crs(budget=0.3)"),
         theory(["take-all", "topk"], seed=0),
         load_result(ROOT / "integration" / "experiments" / "t5-sst2.json"),
-        norms(), budgets(), transfer(), layer_tests(), front(), masks(), memory(), tracked_memory(), pretraining(),
-        scale(), simulation(), plan(),
+        norms(), scores(), budgets(), transfer(), layer_tests(), front(), masks(), memory(), tracked_memory(),
+        pretraining(), scale(), simulation(), plan(),
     ]  # fmt: skip
     return {result.kind: result for result in results}

@@ -27,6 +27,7 @@ from wtacrs.validation.records import (  # noqa: F401
     plan,
     pretrain,
     scale,
+    scores,
     sweep,
     theory,
     track_memory,

@@ -123,7 +123,7 @@ def test_padding_has_no_gradient_and_next_to_no_draws(
     assert told >= 2 * 4
 
 
-@pytest.mark.parametrize("scores", ["by-position", "by-token", "last-seen"])
+@pytest.mark.parametrize("scores", ["by-position", "by-token", "last-seen", "learned"])
 def test_flattened_rows_learn_and_are_scored_as_tokens_are(
     scores: str, tokenizer: PreTrainedTokenizerBase
 ) -> None:

@@ -116,7 +116,7 @@ def test_finite_halves_are_not_taken_for_an_overflow(spec: str) -> None:
     assert bool(found.isfinite().all())
 
 
-@pytest.mark.parametrize("scores", ["row-norms", "by-token", "by-position"])
+@pytest.mark.parametrize("scores", ["row-norms", "by-token", "by-position", "learned"])
 def test_a_model_that_diverges_goes_on(scores: str) -> None:
     """Weights of NaN: every gradient is NaN as in the stock model, and the model is usable once they are put back."""
     model, batch = tiny_t5(), t5_batch()

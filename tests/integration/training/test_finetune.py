@@ -88,7 +88,7 @@ def test_resumed_equals_uninterrupted(tokenizer: PreTrainedTokenizerBase, tmp_pa
     check_resuming(config, lambda: tiny(tokenizer, dropout=0.1), tokenizer, tmp_path, stop)
 
 
-@pytest.mark.parametrize("scores", ["row-norms", "last-seen", "by-token"])
+@pytest.mark.parametrize("scores", ["row-norms", "last-seen", "by-token", "learned"])
 def test_resumed_equals_uninterrupted_with_an_estimator(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path, scores: str
 ) -> None:
