@@ -31,8 +31,10 @@ def nonzero_rows(dy: Float[Tensor, "n m"], width: int) -> Int[Tensor, " l"] | No
         dy: output gradients.
         width: columns that every row is multiplied with.
     """
+    if not has_values(dy):  # first: what is compiled must not be compiled anew for every size
+        return None
     n, m = dy.shape
-    if n < _LEAST or not m or not width or not has_values(dy):
+    if n < _LEAST or not m or not width:
         return None
     # a row of zeros starts with one: only these are looked at as a whole
     candidates = (dy[:, 0] == 0).nonzero().squeeze(1)

@@ -17,7 +17,7 @@ from wtacrs.estimators import Estimator, InputError, make, saved_bytes, spec
 from wtacrs.estimators.composites.recommended import recommended
 from wtacrs.estimators.core.sizing import missing_size, resized, size_of, sized
 
-RECOMMENDED = {"recommended": "row-norms", "recommended-known": "known"}
+RECOMMENDED = {"recommended": "row-norms", "recommended_known": "known"}
 """Names of `estimators.recommended`, and the scores it is made for: at shares of the bytes only."""
 # numbers of an x that is compressed faster than the operations on tensors without values are traced
 _SMALL = 2**15
@@ -37,7 +37,7 @@ def fitted(spec: str | Estimator, share: float, shape: tuple[int, int], dtype: t
     """The estimator in its largest size whose stored bytes stay within a share of the bytes of x.
 
     Args:
-        spec: an estimator or its spec; a budget in it is replaced. "recommended" and "recommended-known" are
+        spec: an estimator or its spec; a budget in it is replaced. "recommended" and "recommended_known" are
             `estimators.recommended`, for scores that say little of ‖y_i‖ and for those that do.
         share: of the bytes of x, in (0, 1].
         shape: `[n, d]` of x.

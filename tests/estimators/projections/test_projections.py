@@ -82,7 +82,7 @@ class OneDirection:
     def normals(self, stream, counters):
         return self.vector[counters]
 
-    signs = uniforms = integers = subset = plan = fresh = normals
+    signs = uniforms = offsets = integers = subset = plan = fresh = normals
 
 
 def circle_moments(x: Tensor, dy: Tensor, estimator: PRAC) -> tuple[Tensor, float]:

@@ -81,7 +81,7 @@ def test_every_estimator_is_measured_in_a_process_of_its_own() -> None:
     result = scale(["crs(budget=0.5)", "recommended at 0.5", "systematic(budget=8)"], 64, 16, 8)
     crs, recommended, systematic = result.rows
     assert (crs.method, systematic.method, systematic.draws) == ("closed form", "monte carlo", 3)
-    assert recommended.estimator.startswith("control_variate")
+    assert recommended.estimator.startswith("dithered_rows")
     for row in result.rows:
         assert (row.n, row.d, row.m) == (64, 16, 8)
         assert row.variance > 0
