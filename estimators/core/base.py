@@ -7,7 +7,8 @@ n column-row pairs `y_i x_iᵀ`. `X [n, d]` is in hand in the forward, `dY [n, m
 Properties, checked by `wtacrs.validation.properties.checks` for every registered estimator:
 
 1. `contract(compress(x), dy)` has shape `[m, d]` and the dtype of the exact product.
-2. It is linear in `dy` for a fixed `saved`.
+2. It is linear in `dy` for a fixed `saved`; in its mean only where the product itself is rounded (see `dithered_rows`,
+   below fp64).
 3. If `traits.unbiased`, its mean is `dy.T @ x` whenever every row with a non-zero pair has a positive score.
 4. If `traits.deterministic`, no random number is drawn; otherwise the draw is a function of (spec, generator
    state, device) alone and the generator advances.
