@@ -216,14 +216,17 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
         working, grid = working_dtype(dtype), grid_of(saved.mean.shape[0])
         chosen = Chosen(unpack_bits(saved.kept, n), unpack_bits(saved.heavy, n), None)
         live = unpack_bits(saved.live, n)
-        product = torch.zeros((dy.shape[1], grid.padded), dtype=working, device=dy.device)
+        product: Tensor | None = None
         count = int(saved.wanted) if has_values(saved.wanted) else n
         for coded, rows in self._coded(saved, chosen, widths_for(self.slots_for(n), count), source):
             kept = dy if rows is None else dy.index_select(0, rows)
             nonzero = nonzero_rows(kept, grid.padded)
             if nonzero is not None:
                 coded, kept = coded.take(nonzero), kept.index_select(0, nonzero)
-            product += self._product(coded, kept, dtype, source)
+            part = self._product(coded, kept, dtype, source).to(working)
+            product = part if product is None else product.add_(part)
+        if product is None:
+            product = torch.zeros((dy.shape[1], grid.padded), dtype=working, device=dy.device)
         back = rotate(product, rotation_of(d, product).back, grid)[:, :d]
         return back.addr_(live.to(working) @ dy.to(working), saved.mean.to(working)).to(dtype)
 

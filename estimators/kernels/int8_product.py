@@ -26,6 +26,7 @@ LARGEST = 127
 _MOST_ROWS = 2**17  # 127² of them stay below 2³¹
 # Products below this many multiply-accumulates (n·d·m) are not sped up: measured, `wtacrs bench` measures it again
 _LEAST_MACS = {"cpu": 2**26, "cuda": 2**33}
+_LEAST_ROWS = 8 * HEAVY  # with fewer, the heavy pairs alone cost too large a share of the product
 
 Precision = Literal["auto", "float", "int8"]
 PRECISIONS = ("auto", "float", "int8")
@@ -35,7 +36,7 @@ def uses_int8(precision: Precision, dtype: torch.dtype, device: torch.device, n:
     """Whether a product is taken in int8.
 
     "int8" always is, except in fp64, which is asked for where rounding is not wanted. "auto" is where it is faster: on a
-    CPU that multiplies int8 by VNNI, on CUDA from compute capability 8.0, and for large products only.
+    CPU that multiplies int8 by VNNI, on CUDA from compute capability 8.0, and for large products of 512 rows or more.
 
     Args:
         precision: as the estimator says.
@@ -49,7 +50,7 @@ def uses_int8(precision: Precision, dtype: torch.dtype, device: torch.device, n:
         return False
     if precision == "int8":
         return True
-    return n * d * m >= _LEAST_MACS.get(device.type, 2**62) and has_fast_int8(device)
+    return n >= _LEAST_ROWS and n * d * m >= _LEAST_MACS.get(device.type, 2**62) and has_fast_int8(device)
 
 
 def has_fast_int8(device: torch.device) -> bool:
