@@ -173,8 +173,9 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
         n = scores.shape[0]
         kept = torch.ones_like(residuals.live)
         heavy, weights = ~kept, None
-        sizes = residual_scores(residuals, scores) if widths.heavy or source is not None else scores
-        if widths.rows < _count(residuals.live):
+        drawn = widths.rows < _count(residuals.live)
+        sizes = residual_scores(residuals, scores) if widths.heavy or drawn else scores
+        if drawn:
             assert source is not None
             plan = source.plan(self.rows_design(widths.rows), sizes)
             used = (plan.weights > 0).to(torch.float64)
