@@ -130,7 +130,9 @@ def _front(result: Any) -> Sequence[Drawing]:
 
 def _bench(result: Any) -> Sequence[Drawing]:
     drawings = [Drawing("bench", partial(bench.build, result))]
-    return drawings if result.step is None else [*drawings, Drawing("bench_step", partial(front.build, result.step))]
+    return (
+        drawings if result.step is None else [*drawings, Drawing("bench_step", partial(front.build, result.step))]
+    )
 
 
 def _theory(result: TheoryResult) -> Sequence[Drawing]:

@@ -64,9 +64,7 @@ def build(result: BenchResult) -> Figure:
     return fig
 
 
-def _panel(
-    axes: Axes, found: Sequence[BenchSummary], names: Sequence[tuple[str, str]], norm: LogNorm
-) -> None:
+def _panel(axes: Axes, found: Sequence[BenchSummary], names: Sequence[tuple[str, str]], norm: LogNorm) -> None:
     best, colours = not_beaten(found), mpl.colormaps["viridis_r"]
     for summary in found:
         number = names.index((summary.estimator, summary.scores)) + 1

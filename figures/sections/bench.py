@@ -25,17 +25,19 @@ def section(results: Sequence[Named[BenchResult]]) -> Section:
         section.draw(
             partial(bench.build, result),
             "The front of variance, bytes and time",
-            "Each point is an estimator: bytes kept, of x in bf16, against the time of compress and contract, of the exact "
-            "product in the same rounds, with quartiles; the colour is the error of one estimate. Squares know the oracle's "
-            "scores. Ringed: not beaten in all three.",
+            "Each point is an estimator: bytes kept, of x in bf16, against the time of compress and contract, of "
+            "the exact product in the same rounds, with quartiles; the colour is the error of one estimate. Squares know "
+            "the oracle's scores. Ringed: not beaten in all three.",
         )
         if result.step is not None:
             section.draw(
                 partial(front.build, result.step),
                 "The whole training step",
-                "What a step keeps against its time, both of the exact step; the colour is the noise added to the gradient.",
+                "What a step keeps against its time, both of the exact step; the colour is the noise that it adds.",
             )
-        section.add(Table(_HEAD, [_row(one) for one in bench_summaries(result.rows)], numeric=range(3, len(_HEAD))))
+        section.add(
+            Table(_HEAD, [_row(one) for one in bench_summaries(result.rows)], numeric=range(3, len(_HEAD)))
+        )
     return section
 
 

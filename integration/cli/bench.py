@@ -33,8 +33,9 @@ def bench(
         bool, typer.Option("--all", help="Every registered estimator, at 30 % of the rows or bytes.")
     ] = False,
     scores: Annotated[
-        str, typer.Option(metavar="KIND", help="What rows are sampled by, with --estimator: row-norms, oracle or stale.")
-    ] = "row-norms",
+        str | None,
+        typer.Option(metavar="KIND", help="What rows are sampled by: row-norms (default), oracle or stale."),
+    ] = None,
     sizes: Annotated[
         str, typer.Option(metavar="NxDxM,…", help="Rows, columns of x and columns of dY, Gaussian.")
     ] = "4096x1024x1024,16384x1024x1024",
@@ -46,10 +47,14 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of timing, in which all take turns.")] = 9,
     draws: DrawsOption = 4,
     step: Annotated[
-        bool, typer.Option("--step", help="Measure a whole training step too: exact, checkpointed, sampled by each.")
+        bool,
+        typer.Option("--step", help="Measure a whole training step too: exact, checkpointed, sampled by each."),
     ] = False,
     step_model: Annotated[
-        str, typer.Option(metavar="NAME|DIR|FILE", help="Of the step, with random weights, as in `wtacrs study front`.")
+        str,
+        typer.Option(
+            metavar="NAME|DIR|FILE", help="Of the step, with random weights, as in `wtacrs study front`."
+        ),
     ] = "t5-base",
     step_layers: Annotated[int, typer.Option(min=1, help="Blocks of encoder and decoder.")] = 2,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples of the step.")] = 32,
@@ -60,7 +65,7 @@ def bench(
     out: OutOption = Path("runs/bench"),
     seed: SeedOption = 0,
 ) -> None:
-    """Measure time, bytes and variance of estimators beside the exact product, and how near they come to the machine's roof.
+    """Measure time, bytes and variance of estimators beside the exact product, and how near the machine's roof they come.
 
     All take turns in every round. Kept bytes are shares of those of x in bf16, variances those of one estimate over ‖G‖²,
     and also over that of the paper's WTA-CRS at equal bytes.
@@ -72,13 +77,15 @@ def bench(
     from wtacrs.validation.benchmarks.bench import default_entries, entry_from, registered_entries
     from wtacrs.validation.layers.captures import load_captures
 
-    kinds = scores_from(scores)
+    kinds = scores_from(scores or "row-norms")
     if len(kinds) != 1:
         raise InputError(f"--scores {scores!r} must be row-norms, oracle or stale")
+    if scores is not None and not (estimator or everything):
+        raise InputError(f"--scores {scores!r} is for --estimator or --all: the default compares both kinds")
     if everything and estimator:
         raise InputError(f"--all names every estimator already: leave --estimator {estimator[0]!r} out")
     if everything:
-        entries = registered_entries()
+        entries = registered_entries(kinds[0])
     else:
         entries = [entry_from(text, kinds[0]) for text in estimator] if estimator else default_entries()
     shape = StepShape(step_model, step_layers, batch_size, length, target_length) if step else None

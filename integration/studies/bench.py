@@ -12,6 +12,7 @@ from wtacrs.estimators import InputError, spec
 from wtacrs.estimators.core.sizing import resized, size_of
 from wtacrs.figures.plots import bench as bench_figure
 from wtacrs.figures.plots import front as front_figure
+from wtacrs.integration.models.published_sizes import config_of
 from wtacrs.integration.studies.front import measure_front
 from wtacrs.integration.studies.output import device_name, draw_or_remove, source_of
 from wtacrs.validation.arguments import checked_integer
@@ -113,7 +114,9 @@ def bench_study(
     if precision not in DTYPES:
         raise InputError(f"precision={precision!r} must be one of {', '.join(get_args(BenchPrecision))}")
     if step is not None and precision not in _STEP_PRECISIONS:
-        raise InputError(f"precision={precision!r}: a training step is measured in {' or '.join(_STEP_PRECISIONS)}")
+        raise InputError(
+            f"precision={precision!r}: a training step is measured in {' or '.join(_STEP_PRECISIONS)}"
+        )
     if not entries:
         raise InputError("estimators must name at least one")
     check_folder("out", out)
@@ -133,9 +136,7 @@ def bench_study(
                 skipped(name, str(reason))
     roofs = better(roofs, measure_roofs([precision], device))
     result = BenchResult(
-        stamp=stamp(
-            seed=seed, device=device_name(device), inputs={} if captures is None else source_of(captures)
-        ),
+        stamp=stamp(seed=seed, device=device_name(device), inputs={} if captures is None else source_of(captures)),
         precision=precision,  # type: ignore[arg-type]
         rounds=rounds,
         roofs=roofs,
@@ -151,9 +152,7 @@ def bench_study(
 
 def _under(row: BenchRow, roofs: Roofs) -> BenchRow:
     """The row with the least time under roofs that were measured again."""
-    return row.model_copy(
-        update={"least_seconds": roofs.least_seconds(row.macs, row.least, row.multiplied_in)}
-    )
+    return row.model_copy(update={"least_seconds": roofs.least_seconds(row.macs, row.least, row.multiplied_in)})
 
 
 def _problems(
@@ -174,7 +173,7 @@ def _problems(
         }
     names = list(captures)
     if layers:
-        check_patterns(layers, names, what="captured layer")
+        check_patterns(layers, names, what="captured layers")
         names = [name for name in names if fits(name, layers)]
     return {name: partial(_opened, captures, name, precision, device) for name in names}
 
@@ -202,10 +201,10 @@ def _step(
 
 
 def _step_specs(entries: Sequence[Entry], shape: StepShape, precision: str) -> Iterator[str]:
-    """Estimators for layers of all sizes: what fits a share of the bytes at d = 768 has a size per row."""
-    n = shape.batch_size * shape.length
+    """Estimators for layers of all sizes: what fits a share of the bytes at the width of the model has a size per row."""
+    n, d = shape.batch_size * shape.length, config_of(shape.model).hidden_size
     for entry in entries:
-        estimator = entry.at(n, 768, DTYPES[precision]) if entry.scores == "row-norms" else None
+        estimator = entry.at(n, d, DTYPES[precision]) if entry.scores == "row-norms" else None
         if estimator is None or estimator.name == "exact":
             continue
         size = size_of(estimator)

@@ -62,6 +62,6 @@ def _times(ratio: float) -> str:
 
 
 _CAPTION = """{}.
-kept: of x's bytes in bf16. × exact: median and quartiles. variance: with squared bias, of ‖G‖²; * by Monte Carlo. / WTA-CRS:
-over the paper's at equal bf16 bytes and scores, median and worst layer. moved: bytes that torch's operations read and write,
-of the least. roof: least time for MACs and bytes, of the measured one."""
+kept: of x's bytes in bf16. × exact: median and quartiles. variance: with squared bias, of ‖G‖²; * by Monte Carlo.
+/ WTA-CRS: over the paper's at equal bf16 bytes and scores, median and worst layer. moved: bytes that torch's operations
+read and write, of the least. roof: least time for MACs and bytes, of the measured one."""

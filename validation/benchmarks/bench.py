@@ -119,9 +119,9 @@ def default_entries() -> list[Entry]:
     return [*unknown, *(entry_from(text, "oracle") for text in DEFAULT_WITH_KNOWN_SCORES)]
 
 
-def registered_entries() -> list[Entry]:
+def registered_entries(scores: ScoreKind = "row-norms") -> list[Entry]:
     """Every registered estimator: of 30 % of the rows, of 1.2 slots a row, or of the rank that fits 30 % of the bytes."""
-    return [entry_from(_registered(name)) for name in available()]
+    return [entry_from(_registered(name), scores) for name in available()]
 
 
 def _registered(name: str) -> str:

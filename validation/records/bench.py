@@ -1,4 +1,4 @@
-"""Estimators beside the exact product: time, bytes, variance and operations of both verbs, and what the machine reaches."""
+"""Estimators beside the exact product: time, bytes, variance and operations, and what the machine reaches."""
 
 from __future__ import annotations
 

@@ -62,5 +62,7 @@ class OnePassMore(DitheredRows):
 def test_one_more_pass_is_noticed(spec: str) -> None:
     """The pins are tight; where the code has become better they must follow."""
     estimator = make(spec)
-    for found, pin in zip(counted(OnePassMore(estimator.slots, product=estimator.product)), PINS[spec], strict=True):
+    for found, pin in zip(
+        counted(OnePassMore(estimator.slots, product=estimator.product)), PINS[spec], strict=True
+    ):
         assert exceeded(found, pin)
