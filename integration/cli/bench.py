@@ -13,6 +13,7 @@ from wtacrs.integration.cli.options import (
     DeviceOption,
     DrawsOption,
     LayersOption,
+    LeanOption,
     OutOption,
     SeedOption,
     device_from,
@@ -60,6 +61,7 @@ def bench(
     batch_size: Annotated[int, typer.Option(min=1, help="Examples of the step.")] = 32,
     length: Annotated[int, typer.Option(min=1, help="Tokens of an input of the step.")] = 128,
     target_length: Annotated[int, typer.Option(min=1, help="Tokens of an answer of the step.")] = 8,
+    lean: LeanOption = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 1,
     device: DeviceOption = "cpu",
     out: OutOption = Path("runs/bench"),
@@ -88,7 +90,11 @@ def bench(
         entries = registered_entries(kinds[0])
     else:
         entries = [entry_from(text, kinds[0]) for text in estimator] if estimator else default_entries()
-    shape = StepShape(step_model, step_layers, batch_size, length, target_length) if step else None
+    if lean is not None and not step:
+        raise InputError(
+            f"--lean {lean!r} is for --step: neighbours of layers that are measured alone keep nothing"
+        )
+    shape = StepShape(step_model, step_layers, batch_size, length, target_length, lean=lean) if step else None
     torch.set_num_threads(threads)
     with progress_bar("benchmark") as report:
         result = bench_study(

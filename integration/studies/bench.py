@@ -12,6 +12,7 @@ from wtacrs.estimators import InputError, spec
 from wtacrs.estimators.core.sizing import resized, size_of
 from wtacrs.figures.plots import bench as bench_figure
 from wtacrs.figures.plots import front as front_figure
+from wtacrs.integration.layers.lean.options import LeanOptions
 from wtacrs.integration.models.published_sizes import config_of
 from wtacrs.integration.studies.front import measure_front
 from wtacrs.integration.studies.output import device_name, draw_or_remove, source_of
@@ -43,7 +44,10 @@ _STEP_PRECISIONS = ("fp32", "bf16")
 
 @dataclass(frozen=True)
 class StepShape:
-    """The training step that is measured: a published model with few blocks, its batch, and how its noise is found."""
+    """The training step that is measured: a published model with few blocks, its batch, and how its noise is found.
+
+    With `lean`, the words of `LeanOptions`, the exact step and every sampled one are measured with such neighbours too.
+    """
 
     model: str = "t5-base"
     layers: int = 2
@@ -52,6 +56,7 @@ class StepShape:
     target_length: int | None = 8
     batches: int = 2
     draws: int = 1
+    lean: str | None = None
 
 
 def sizes_from(text: str) -> list[Size]:
@@ -117,6 +122,8 @@ def bench_study(
         raise InputError(
             f"precision={precision!r}: a training step is measured in {' or '.join(_STEP_PRECISIONS)}"
         )
+    if step is not None and step.lean is not None:
+        LeanOptions.parse(step.lean)
     if not entries:
         raise InputError("estimators must name at least one")
     check_folder("out", out)
@@ -191,8 +198,10 @@ def _step(
     seed: int,
     report: Report | None,
 ) -> FrontResult:
-    specs = list(_step_specs(entries, shape, precision))
-    ways = [Way(), Way(checkpointing=True), *(Way(estimator=text) for text in dict.fromkeys(specs))]
+    specs = list(dict.fromkeys(_step_specs(entries, shape, precision)))
+    ways = [Way(), Way(checkpointing=True), *(Way(estimator=text) for text in specs)]
+    if shape.lean is not None:
+        ways += [Way(lean=shape.lean), *(Way(lean=shape.lean, estimator=text) for text in specs)]
     return measure_front(
         shape.model, layers=shape.layers, batch_size=shape.batch_size, length=shape.length,
         target_length=shape.target_length, precision=precision, rounds=rounds, batches=shape.batches, draws=shape.draws,

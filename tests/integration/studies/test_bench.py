@@ -75,7 +75,14 @@ def test_the_whole_step_is_measured_with_the_same_estimators(
         d_model=64, d_kv=16, d_ff=64, num_layers=2, num_heads=2, vocab_size=1024, decoder_start_token_id=0
     ).save_pretrained(tmp_path / "model")
     shape = StepShape(
-        str(tmp_path / "model"), layers=1, batch_size=16, length=16, target_length=8, batches=2, draws=1
+        str(tmp_path / "model"),
+        layers=1,
+        batch_size=16,
+        length=16,
+        target_length=8,
+        batches=2,
+        draws=1,
+        lean="head",
     )
 
     def random_batches(model: Any, *_: Any, batches: int, **__: Any) -> list[dict[str, torch.Tensor]]:
@@ -94,11 +101,13 @@ def test_the_whole_step_is_measured_with_the_same_estimators(
     assert result.step is not None
     stock, checkpointed, *sampled = result.step.rows
     assert checkpointed.way.checkpointing
-    names = [row.way.estimator for row in sampled]
+    names = [row.way.estimator for row in sampled[:2]]
+    assert [(row.way.lean, row.way.estimator) for row in sampled[2:]] == [
+        ("head", name) for name in ("exact", *names)
+    ]
     assert names[0] == "crs(budget=0.3)"
     assert names[1].startswith("dithered_rows(slots=2.")  # a row, of two bits each
-    assert len(names) == 2
-    assert all(row.kept < stock.kept and row.noise for row in sampled)
+    assert all(row.kept < stock.kept and row.noise for row in sampled[:2])
     assert load_result(tmp_path / "bench.json") == result
     assert (tmp_path / "bench_step.png").exists()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -160,6 +162,24 @@ def test_every_registered_estimator_can_be_measured() -> None:
     found = rows_of(*entries)
     assert [row.requested for row in found] == [entry.text for entry in entries]
     assert {entry.scores for entry in default_entries()} == {"row-norms", "oracle"}
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_every_registered_estimator_runs_on_cuda_and_keeps_as_many_bytes(precision: str) -> None:
+    def kept(device: str) -> dict[str, int]:
+        made = gaussian_problem(N, D, M, precision=precision, device=device)
+        found = bench_problem(made, registered_entries(), ROOFS, precision=precision, rounds=1, draws=3)
+        assert all(math.isfinite(row.error) for row in found)
+        return {row.requested: row.kept for row in found}
+
+    assert kept("cuda") == kept("cpu")
+
+
+@pytest.mark.cuda
+def test_roofs_of_cuda() -> None:
+    roofs = measure_roofs(["bf16"], "cuda", rounds=2, side=1024, copied=2**24)
+    assert {"fp32", "bf16", "int8"} <= set(roofs.products)
 
 
 def test_quartiles() -> None:
