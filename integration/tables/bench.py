@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rich import box
 from rich.table import Table
 
 from wtacrs.figures.sections.bench import roofs_sentence
@@ -12,7 +13,7 @@ from wtacrs.integration.tables.front import front_table
 from wtacrs.validation.records.bench import BenchResult
 from wtacrs.validation.summaries.bench import BenchSummary, bench_summaries
 
-_COLUMNS = ("kept", "compress ms", "contract ms", "× exact", "variance", "/ WTA-CRS", "GMAC", "moved", "roof")
+_COLUMNS = ("kept", "compress", "contract", "× exact", "variance", "/ WTA-CRS", "GMAC", "moved", "roof")
 _SCORES = {"row-norms": "norms", "oracle": "oracle", "stale": "stale"}
 
 
@@ -24,7 +25,9 @@ def bench_tables(result: BenchResult) -> Iterator[Table]:
         mine = [summary for summary in found if summary.group == group]
         count = f", {mine[0].problems} of them" if mine[0].problems > 1 else ""
         table = Table(
-            title=f"{group}{count}, {result.precision}, medians of {result.rounds} rounds", title_justify="left"
+            title=f"{group}{count}, {result.precision}, medians of {result.rounds} rounds, ms",
+            title_justify="left",
+            box=box.SIMPLE,
         )
         table.add_column("estimator", overflow="fold", min_width=27)
         table.add_column("scores", no_wrap=True)

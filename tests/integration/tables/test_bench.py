@@ -11,14 +11,14 @@ from wtacrs.validation.summaries.bench import CAPTURED, bench_summaries, not_bea
 
 
 def test_a_table_for_every_group() -> None:
-    console = Console(width=150, record=True, file=None, quiet=False)
+    console = Console(width=140)
     tables = list(bench_tables(bench()))
     assert [table.row_count for table in tables] == [3, 1, 3]
     with console.capture() as shown:
         for table in tables:
             console.print(table)
     text = shown.get()
-    assert "1,000 × 100 × 100, fp32, medians of 2 rounds" in text
+    assert "1,000 × 100 × 100, fp32, medians of 2 rounds, ms" in text
     assert f"{CAPTURED}, 2 of them" in text
     assert "0.5 [0.45, 0.6]" in text
     assert "0.5*" in text
