@@ -6,7 +6,9 @@ wtacrs draw bench.json OUT.png
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import log10
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -22,6 +24,7 @@ _EXACT = "#ffffff"
 _MARKERS = {"row-norms": "o", "oracle": "s", "stale": "D"}
 _SIZES = {"row-norms": 190, "oracle": 120, "stale": 120}
 _COLUMNS = 2
+_NEAR = 0.05
 
 
 def draw(result: BenchResult, path: Path) -> Path:
@@ -67,9 +70,7 @@ def build(result: BenchResult) -> Figure:
 def _panel(axes: Axes, found: Sequence[BenchSummary], names: Sequence[tuple[str, str]], norm: LogNorm) -> None:
     best, colours = not_beaten(found), mpl.colormaps["viridis_r"]
     for summary in found:
-        number = names.index((summary.estimator, summary.scores)) + 1
         colour = colours(norm(summary.error)) if summary.error > 0 else _EXACT
-        dark = summary.error > 0 and norm(summary.error) > 0.5
         place = summary.kept, summary.ratio
         axes.errorbar(
             *place, yerr=[[summary.ratio - summary.low], [summary.high - summary.ratio]], color=style.GREY, linewidth=0.9
@@ -78,8 +79,20 @@ def _panel(axes: Axes, found: Sequence[BenchSummary], names: Sequence[tuple[str,
             *place, s=_SIZES[summary.scores], color=[colour], marker=_MARKERS[summary.scores], edgecolor=style.INK,
             linewidth=2.6 if summary in best else 0.9, zorder=3,
         )  # fmt: skip
+    for together in _near(found):
+        numbers = ", ".join(str(names.index((one.estimator, one.scores)) + 1) for one in together)
+        last = together[-1]
+        dark = last.error > 0 and norm(last.error) > 0.5
+        inside: dict[str, Any] = {"ha": "center", "color": "white" if dark else style.INK}
+        beside: dict[str, Any] = {
+            "ha": "left",
+            "color": style.INK,
+            "xytext": (9, 0),
+            "textcoords": "offset points",
+        }
         axes.annotate(
-            str(number), place, ha="center", va="center", fontsize=7, color="white" if dark else style.INK, zorder=4
+            numbers, (last.kept, last.ratio), va="center", fontsize=7, zorder=4,
+            **(inside if len(together) == 1 else beside),
         )  # fmt: skip
     axes.axhline(1.0, color=style.GREY, linewidth=0.9, zorder=1)
     axes.axvline(1.0, color=style.GREY, linewidth=0.9, zorder=1)
@@ -93,6 +106,20 @@ def _panel(axes: Axes, found: Sequence[BenchSummary], names: Sequence[tuple[str,
     axes.set_ylabel("time of both verbs, of the exact product")
     count = f", {found[0].problems} of them" if found[0].problems > 1 else ""
     style.tag(axes, f"{found[0].group}{count}")
+
+
+def _near(found: Sequence[BenchSummary]) -> list[list[BenchSummary]]:
+    """Points that lie on each other, whose numbers stand beside them."""
+    groups: list[list[BenchSummary]] = []
+    for one in found:
+        for group in groups:
+            kept, ratio = (log10(a / b) for a, b in ((one.kept, group[0].kept), (one.ratio, group[0].ratio)))
+            if abs(kept) < _NEAR and abs(ratio) < _NEAR:
+                group.append(one)
+                break
+        else:
+            groups.append([one])
+    return groups
 
 
 def _legend(axes: Axes, names: Sequence[tuple[str, str]]) -> None:

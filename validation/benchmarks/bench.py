@@ -23,7 +23,7 @@ from wtacrs.estimators.core.sizing import missing_size, rows_kept, sized
 from wtacrs.validation.benchmarks.roofline import DTYPES
 from wtacrs.validation.benchmarks.timing import seconds_of, wait_for
 from wtacrs.validation.benchmarks.traffic import Traffic
-from wtacrs.validation.layers.candidates import RECOMMENDED, fitted
+from wtacrs.validation.layers.candidates import fitted
 from wtacrs.validation.layers.compare import exact_product
 from wtacrs.validation.layers.equal_bytes import BASELINE
 from wtacrs.validation.layers.scores import LayerLike, layer_scores
@@ -33,6 +33,7 @@ from wtacrs.validation.records.bench import BenchRow, Quartiles, Roofs
 from wtacrs.validation.runner import generator_for
 from wtacrs.validation.statistics.moments import Product, closed_form, moments
 
+RECOMMENDED = "recommended"  # made for the scores of the entry
 DEFAULT_ESTIMATORS = (
     "exact",
     "wta_crs(budget=0.3)",
