@@ -7,9 +7,18 @@ RUN ?= runs/demo
 THEORY ?= runs/theory
 NUMBERS ?= runs/numbers
 MEMORY ?= runs/memory
+BENCH ?= runs/bench
+# of `make bench-cuda`, on a machine that has torch and transformers but not this project
+WHEELS ?= dist
+DEVICE ?= cuda
+CUDA ?= runs/bench-cuda
+CUDA_BENCH ?= --rounds 21
+PIP_PLATFORM ?=
+SITE := $(CURDIR)/build/site
+CARRIED := pydantic|pydantic_core|annotated-types|typing-inspection|beartype
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo theory memory test test-slow lint format gallery numbers check-numbers clean
+.PHONY: help setup demo theory memory bench wheel bench-cuda test test-slow lint format gallery numbers check-numbers clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -62,6 +71,27 @@ memory: $(INSTALLED)  ## memory, time and noise of a step, measured and simulate
 	$(BIN)/wtacrs simulate --model t5-base --batch-size 64 --precision bf16 --all-ways --out $(MEMORY)/t5-base-bf16
 	$(BIN)/wtacrs simulate --model t5-large --batch-size 64 --all-ways --out $(MEMORY)/t5-large
 	$(BIN)/wtacrs simulate --model t5-3b --batch-size 64 --all-ways --out $(MEMORY)/t5-3b
+
+bench: $(INSTALLED)  ## time, bytes and variance of estimators, and of a whole step, on the CPU: runs/bench (some minutes)
+	$(BIN)/wtacrs bench --step --lean attention,head --out $(BENCH)
+
+wheel: $(INSTALLED)  ## our wheel, and what it needs beside torch and transformers, to dist/; PIP_PLATFORM for another machine
+	rm -rf build/lib build/bdist*
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir $(WHEELS) .
+	$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: $(PIP_PLATFORM) --dest $(WHEELS) \
+		$$(grep -E '^($(CARRIED))==' constraints.txt)
+
+# every part runs, whatever became of those before it; make fails if one has
+bench-cuda:  ## what a machine with a GPU is for, without network, from dist/: CUDA tests, benchmark, memory: runs/bench-cuda
+	rm -rf $(SITE)
+	$(PYTHON) -m pip install --quiet --no-index --no-deps --no-compile --target $(SITE) $(WHEELS)/*.whl
+	@export PYTHONPATH=$(SITE); wtacrs="$(PYTHON) -m wtacrs.integration.cli"; failed=; \
+	$(PYTHON) -m pytest -m cuda -p no:cacheprovider $$(grep -rl --include='test_*.py' 'mark\.cuda' tests) \
+		|| failed="$$failed tests"; \
+	$$wtacrs bench --device $(DEVICE) --dtype bf16 --step --lean attention,head $(CUDA_BENCH) --out $(CUDA)/bf16 || failed="$$failed bf16"; \
+	$$wtacrs bench --device $(DEVICE) --dtype fp32 $(CUDA_BENCH) --out $(CUDA)/fp32 || failed="$$failed fp32"; \
+	$$wtacrs memory --device $(DEVICE) --estimator 'wta_crs(budget=0.3)' --estimator 'dithered_rows(slots=2.0)' --lean attention,head --out $(CUDA)/memory || failed="$$failed memory"; \
+	test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 
 numbers: $(INSTALLED)  ## measure every number of the README's tables anew and write them there (an hour on one thread)
 	PYTHONPATH=tests $(BIN)/python -m readme_numbers.measure --demo $(RUN) --out $(NUMBERS)

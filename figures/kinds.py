@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from wtacrs.estimators import InputError
 from wtacrs.figures import sections
 from wtacrs.figures.plots import (
+    bench,
     budgets,
     experiment,
     front,
@@ -127,6 +128,13 @@ def _front(result: Any) -> Sequence[Drawing]:
     return [*drawings, Drawing("saving", partial(saving.build, result))] if result.parts else drawings
 
 
+def _bench(result: Any) -> Sequence[Drawing]:
+    drawings = [Drawing("bench", partial(bench.build, result))]
+    return (
+        drawings if result.step is None else [*drawings, Drawing("bench_step", partial(front.build, result.step))]
+    )
+
+
 def _theory(result: TheoryResult) -> Sequence[Drawing]:
     return [Drawing(f"theory_{claim.name}", partial(theory.build, claim)) for claim in result.claims]
 
@@ -154,6 +162,7 @@ register_view(
 )
 register_view("masks", View(sections.masks.section, _one("masks", masks.build)))
 register_view("front", View(sections.front.section, _front))
+register_view("bench", View(sections.bench.section, _bench))
 register_view("memory", View(sections.memory.section, _one("memory", memory.build)))
 register_view("simulation", View(sections.simulation.section, _one("simulation", simulation.build)))
 register_view("plan", View(sections.plan.section, _one("plan", plan.build)))

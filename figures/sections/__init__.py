@@ -1,6 +1,7 @@
 """The sections of the report, one file per kind of result: sentences, a table, and the figures."""
 
 from wtacrs.figures.sections import (
+    bench,
     budgets,
     check,
     compare,
@@ -24,6 +25,7 @@ from wtacrs.figures.sections import (
 )
 
 __all__ = [
+    "bench",
     "budgets",
     "check",
     "compare",

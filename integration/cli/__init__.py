@@ -2,6 +2,7 @@
 
 # importing a module enters its command
 from wtacrs.integration.cli import (  # noqa: F401
+    bench,
     budgets,
     capture,
     check,

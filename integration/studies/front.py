@@ -7,6 +7,7 @@ from dataclasses import astuple
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -29,9 +30,27 @@ from wtacrs.validation.runner import Report
 from wtacrs.validation.seeds import checked_seed
 
 
-def front_study(
+def front_study(model: str, out: Path, **options: Any) -> FrontResult:
+    """Measure every way: `front.json`, `front.png` and `saving.png`.
+
+    Args:
+        model: as in `simulate_step`; its weights are random.
+        out: folder of the result.
+        options: of `measure_front`.
+
+    Raises:
+        InputError: on an unusable argument.
+    """
+    check_folder("out", out)
+    result = measure_front(model, **options)
+    write_result(out / "front.json", result)
+    draw_or_remove(partial(front_figure.draw, result), out / "front.png")
+    draw_or_remove(partial(saving_figure.draw, result), out / "saving.png")
+    return result
+
+
+def measure_front(
     model: str,
-    out: Path,
     *,
     layers: int | None = None,
     batch_size: int = 8,
@@ -49,11 +68,10 @@ def front_study(
     seed: int = 0,
     report: Report | None = None,
 ) -> FrontResult:
-    """Measure every way: `front.json`, `front.png` and `saving.png`.
+    """Measure every way to take a step.
 
     Args:
         model: as in `simulate_step`; its weights are random.
-        out: folder of the result.
         layers: blocks, of encoder and decoder each; None for as many as it has.
         batch_size: examples.
         length: tokens of an input.
@@ -78,7 +96,6 @@ def front_study(
         checked_integer(value, name, least=least)
     if precision not in ("fp32", "bf16"):
         raise InputError(f"precision={precision!r} must be fp32 or bf16")
-    check_folder("out", out)
     config = config_of(model)
     _resize(config, layers, dropout)
     batch_size, length, target_length = astuple(checked_shape(config, batch_size, length, target_length))
@@ -114,7 +131,7 @@ def front_study(
         )
         for way, size, taken, noise in zip(chosen, sizes, seconds, noises, strict=True)
     ]
-    result = FrontResult(
+    return FrontResult(
         stamp=stamp(seed=seed, device=device),
         model=model,
         layers=config.num_hidden_layers,
@@ -128,10 +145,6 @@ def front_study(
         rows=rows,
         parts=[SavingPart(part=name, kept=size.kept, peak=size.peak or 0) for name, size in pieces],
     )
-    write_result(out / "front.json", result)
-    draw_or_remove(partial(front_figure.draw, result), out / "front.png")
-    draw_or_remove(partial(saving_figure.draw, result), out / "saving.png")
-    return result
 
 
 def _default(compiled: bool) -> list[Way]:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from wtacrs.estimators import InputError
+from wtacrs.integration.tables.bench import bench_tables
 from wtacrs.integration.tables.budgets import budgets_table
 from wtacrs.integration.tables.check import check_table
 from wtacrs.integration.tables.compare import comparison_table, oracle_ratio_table, ratio_table
@@ -66,6 +67,7 @@ def _comparison(result: ComparisonResult) -> Iterator[Table]:
             yield table
 
 
+register_table("bench", lambda result: list(bench_tables(result)))
 register_table("budgets", lambda result: [budgets_table(result)])
 register_table("check", lambda result: [check_table(result)])
 register_table("comparison", lambda result: list(_comparison(result)))

@@ -94,6 +94,7 @@ def test_a_section_says_what_the_result_says() -> None:
     assert "from 9.100 to 4.200 nats" in words("pretraining")
     assert "within noise of exact training at budget 0.3." in words("budgets")
     assert "has 2.00× the variance of the best on b.safetensors, wta_crs" in words("transfer")
+    assert "a plain product reaches fp32 40 GFLOP/s, int8 200 GFLOP/s, a copy 10.0 GB/s." in words("bench")
     assert "at most 10 s (recommended) and 3.0 GiB" in words("scale")
     assert "accuracy is 0.500 at the end, and 0.600" in words("gradient norms")
     assert "Beside exact training:" in words("experiment")

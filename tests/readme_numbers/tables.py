@@ -8,7 +8,7 @@ from statistics import median
 from readme_numbers.records import NumberTable
 from wtacrs.estimators import make
 from wtacrs.estimators.core.sizing import SIZES
-from wtacrs.validation.benchmarks.timing import SHAPES, SPECS, time_ratios
+from wtacrs.validation.benchmarks.bench import Entry, gaussian_problem, time_entries
 from wtacrs.validation.layers.candidates import RECOMMENDED
 from wtacrs.validation.layers.equal_bytes import ByteRatio, byte_ratios
 from wtacrs.validation.records.compare import ComparisonResult
@@ -34,15 +34,27 @@ def training_numbers(runs: Iterable[TrainingResult]) -> NumberTable:
     )
 
 
+SHAPES = ((1500, 128, 128), (4096, 512, 512), (4096, 1024, 1024))
+SPECS = (
+    "crs(budget=0.1)",
+    "crs(budget=0.3)",
+    "wta_crs(budget=0.1)",
+    "wta_crs(budget=0.3)",
+    "systematic(budget=0.3)",
+)
+
+
 def timing_numbers(rounds: int) -> NumberTable:
-    """Estimate over exact product, one thread, fp32."""
+    """Estimate over exact product, one thread, fp32: what `wtacrs bench` measures, without variances."""
     rows = []
     for n, d, m in SHAPES:
-        _, ratios = time_ratios((n, d, m), [make(spec) for spec in SPECS], rounds=rounds)
-        rows.append([f"{n}, {d}", *(f"{ratio:.2f}" for ratio in ratios)])
+        problem = gaussian_problem(n, d, m, precision="fp32", device="cpu")
+        timed = time_entries(problem, [Entry(spec) for spec in SPECS], rounds=rounds)
+        rows.append([f"{n}, {d}", *(f"{ratio:.2f}" for ratio in (median(one.ratios) for one in timed))])
+    sizes = ",".join("x".join(map(str, shape)) for shape in SHAPES)
     return NumberTable(
         name="timing",
-        commands=["python -m wtacrs.validation.benchmarks.timing"],
+        commands=[" ".join(["wtacrs bench --sizes", sizes, *(f"--estimator '{spec}'" for spec in SPECS)])],
         head=["n, d = m", *(f"{_code(spec.partition('(')[0])} {make(spec).budget}" for spec in SPECS)],  # type: ignore[attr-defined]
         rows=rows,
     )

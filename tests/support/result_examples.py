@@ -7,6 +7,7 @@ from functools import cache
 from support import figure_examples as examples
 from support.paths import ROOT
 from wtacrs.validation.records.base import Result, stamp
+from wtacrs.validation.records.bench import BenchResult, BenchRow, Quartiles, Roofs
 from wtacrs.validation.records.budgets import BudgetPoint, BudgetsResult, Difference, Scores
 from wtacrs.validation.records.front import FrontResult, FrontRow, SavingPart, Way
 from wtacrs.validation.records.layer_tests import (
@@ -117,6 +118,31 @@ def layer_tests() -> LayerTestResult:
             LayerTest(layer="b", estimator="mine.py:f", bias=broken, variance=None, ratio=None, **common),
         ],
     )
+
+
+def bench() -> BenchResult:
+    """Gaussian x and dY and two captured layers; a closed form and a sampled one, known and unknown MACs; a step."""
+    roofs = Roofs(products={"fp32": 4e10, "int8": 2e11}, copy_rate=1e10)
+
+    def row(layer: str | None, estimator: str, seconds: float, kept: int, **changes: object) -> BenchRow:
+        spread = Quartiles(low=0.9 * seconds, median=seconds, high=1.2 * seconds)
+        found = BenchRow(
+            layer=layer, n=1000, d=100, m=100, estimator=estimator, requested=estimator, scores="row-norms",
+            exact=Quartiles.of([1.0, 1.0]), compress=spread, contract=spread, both=spread, ratio=spread, kept=kept,
+            macs=10**7, operations=9, moved=10**7, multiplied_in="fp32", least=10**6, least_seconds=0.001, variance=0.5,
+            variance_error=None, bias_squared=0.0, draws=None, over_paper=0.5,
+        )  # fmt: skip
+        return found.model_copy(update=changes)
+
+    sampled = {"variance_error": 0.1, "draws": 4, "macs": None}
+    rows = [
+        row(None, "exact", 1.0, 400_000, variance=0.0, over_paper=None),
+        row(None, "crs(budget=0.3)", 0.5, 60_000),
+        row(None, "crs(budget=0.3)", 0.4, 60_000, scores="oracle", variance=0.2),
+        row(NASTY, "systematic(budget=0.3)", 0.6, 60_000, **sampled),
+        row("b#0", "systematic(budget=0.3)", 0.8, 60_000, **sampled, over_paper=0.9),
+    ]
+    return BenchResult(stamp=STAMP, precision="fp32", rounds=2, roofs=roofs, rows=rows, step=front())
 
 
 def front() -> FrontResult:
@@ -268,6 +294,6 @@ def every_kind() -> dict[str, Result]:
         theory(["take-all", "topk"], seed=0),
         load_result(ROOT / "integration" / "experiments" / "t5-sst2.json"),
         norms(), scores(), budgets(), transfer(), layer_tests(), front(), masks(), memory(), tracked_memory(),
-        pretraining(), scale(), simulation(), plan(),
+        pretraining(), scale(), simulation(), plan(), bench(),
     ]  # fmt: skip
     return {result.kind: result for result in results}

@@ -14,6 +14,7 @@ from wtacrs.validation.files import replacing
 
 # importing a module registers its kind
 from wtacrs.validation.records import (  # noqa: F401
+    bench,
     budgets,
     check,
     compare,

@@ -330,7 +330,7 @@ def test_compiles_without_a_graph_break() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 def test_cuda_never_waits_for_the_host() -> None:
     scores, mask = torch.rand(4096, device="cuda").double(), torch.rand(4096, device="cuda") < 0.5
     torch.cuda.set_sync_debug_mode("error")

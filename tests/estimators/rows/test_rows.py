@@ -266,7 +266,7 @@ def test_compiles_without_a_graph_break() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 @pytest.mark.parametrize("spec", [*SPECS, "exact"])
 def test_cuda_never_waits_for_the_host(spec: str) -> None:
     assert_never_waits(make(spec.format(budget=0.3)))

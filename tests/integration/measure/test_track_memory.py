@@ -502,7 +502,7 @@ def test_a_backward_pass_in_another_thread_names_the_operations_too() -> None:
     assert m.result.gradients == m.result.parameters
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA: the peak is that of its allocator")
+@pytest.mark.cuda
 def test_the_peak_of_the_allocator_stands_beside_it() -> None:
     model = mlp().cuda()
     with track_memory(model) as m:

@@ -14,7 +14,7 @@ ALLOWED = (0.9, 1.15)
 """Ratios of what CUDA gives out to what is simulated: its blocks are rounded up, and its kernels have buffers."""
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device to compare a simulated step with")
+@pytest.mark.cuda
 @pytest.mark.parametrize("name", ["t5-small", "gpt2"])
 def test_the_peak_is_near_that_of_the_allocator(name: str) -> None:
     sizes = {"batch_size": 16, "length": 128}
