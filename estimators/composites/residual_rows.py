@@ -12,7 +12,7 @@ from wtacrs.estimators.core.dither import Dither
 from wtacrs.estimators.core.products import working_dtype
 from wtacrs.estimators.core.scores import has_values, row_norms
 from wtacrs.estimators.kernels import plain
-from wtacrs.estimators.kernels.coded_product import int8_scales, row_blocks, row_factor
+from wtacrs.estimators.kernels.coded_product import block_rows, int8_scales, row_blocks, row_factor
 from wtacrs.estimators.kernels.grid import Grid, grid_of, rotate, rotation_of
 from wtacrs.estimators.kernels.int8_product import fraction_variance, mean_fraction_variance
 
@@ -44,8 +44,11 @@ class Residuals(NamedTuple):
         """Some of the rows, zeros behind their columns."""
         d = self.x.shape[1]
         x, live = (t[rows] if isinstance(rows, slice) else t.index_select(0, rows) for t in (self.x, self.live))
-        torch.sub(x, self.mean.to(out.dtype), out=out[:, :d])
-        out[:, d:] = 0.0
+        if d == out.shape[1]:
+            torch.sub(x, self.mean.to(out.dtype), out=out)
+        else:  # a compiler takes no view as `out`
+            out[:, :d].copy_(x).sub_(self.mean.to(out.dtype))
+            out[:, d:] = 0.0
         if not (has_values(live) and bool(live.all())):
             out.masked_fill_(~live.unsqueeze(1), 0.0)
 
@@ -78,7 +81,7 @@ def mean_of(x: Float[Tensor, "n d"], live: Bool[Tensor, " n"]) -> Float[Tensor, 
 def residual_scores(residuals: Residuals, scores: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
     """`‖R_i‖ · score_i / ‖x_i‖`; a live row of zeros counts with the mean of the other factors."""
     x, live = residuals.x, residuals.live
-    buffer = residuals.like.new_empty((min(plain.BLOCK_ROWS, x.shape[0]), residuals.grid.padded))
+    buffer = residuals.like.new_empty((block_rows(x.shape[0]), residuals.grid.padded))
     norms, own = [scores.new_zeros(0)], [scores.new_zeros(0)]
     for block in row_blocks(x.shape[0]):
         rows = buffer[: block.stop - block.start]
@@ -113,7 +116,7 @@ def encode_rows(
     """
     grid, like, count = residuals.grid, residuals.like, out.steps.shape[0]
     rotation = rotation_of(grid.columns, like)
-    centred, rotated = (like.new_empty((min(plain.BLOCK_ROWS, count), grid.padded)) for _ in range(2))
+    centred, rotated = (like.new_empty((block_rows(count), grid.padded)) for _ in range(2))
     for block in row_blocks(count):
         size = block.stop - block.start
         residuals.write(block if rows is None else rows[block], centred[:size])

@@ -57,8 +57,14 @@ class CodedRows(NamedTuple):
 
 def row_blocks(rows: int) -> Iterator[slice]:
     """Blocks of rows that stay in the cache while they are worked on."""
-    for start in range(0, rows, plain.BLOCK_ROWS):
-        yield slice(start, min(start + plain.BLOCK_ROWS, rows))
+    size = block_rows(rows)
+    for start in range(0, rows, size or 1):
+        yield slice(start, min(start + size, rows))
+
+
+def block_rows(rows: int) -> int:
+    """Rows of a block: all of them in a graph that is compiled, which would grow with the blocks."""
+    return rows if torch.compiler.is_compiling() else min(plain.BLOCK_ROWS, rows)
 
 
 def float_product(coded: CodedRows, dy: Float[Tensor, "k m"], dtype: torch.dtype) -> Float[Tensor, "m p"]:
@@ -149,5 +155,5 @@ def mixed_product(
 
 
 def _buffers(rows: int, columns: int, dtype: torch.dtype, like: Tensor) -> tuple[Tensor, Tensor]:
-    shape = (min(plain.BLOCK_ROWS, rows), columns)
+    shape = (block_rows(rows), columns)
     return torch.empty(shape, dtype=dtype, device=like.device), torch.empty(shape, dtype=dtype, device=like.device)
