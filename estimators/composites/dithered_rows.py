@@ -33,6 +33,7 @@ from wtacrs.estimators.core.scores import has_values, row_norms, sampling_scores
 from wtacrs.estimators.core.sizing import check_slots, slots_for
 from wtacrs.estimators.core.sourced import RandomChoices, RegeneratingEstimator
 from wtacrs.estimators.kernels import plain
+from wtacrs.estimators.kernels.choice import SETS
 from wtacrs.estimators.kernels.coded_product import CodedRows, float_product, mixed_product
 from wtacrs.estimators.kernels.grid import BLOCK, grid_of, rotate, rotation_of
 from wtacrs.estimators.kernels.int8_product import PRECISIONS, uses_int8
@@ -94,6 +95,10 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
 
     "auto" is int8 where that is faster: see `uses_int8`.
 
+    Kernels: "plain" is PyTorch alone. "compiled" compiles by inductor what is done to a block of 512 rows, for every width
+    of a layer once, which takes some seconds and a C++ compiler; what is stored, and the estimate, are the same bit by
+    bit but for the order of sums (see `wtacrs.estimators.kernels.compiled`).
+
     Bytes: S·d/4, d/64 for shares and 2 for the step of min(S, n) rows, 3n/8 for which rows are of positive score, kept
     and heavy, 2d in bf16 for the mean, 8 for the seed. d counts as the next multiple of 64 (below 49: of 16). MACs:
     `k·d·m`, and 16 per number for the rotation of the rows and of the result.
@@ -102,6 +107,7 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
         slots: int ≥ 1, the number S of slots, or float in (0, 4], slots per row: 2.0 is 4 bits a number.
         design: how rows are drawn, "systematic", "pivotal", "conditional_poisson" or "sampford".
         product: "auto", "float" or "int8".
+        kernels: "plain" or "compiled".
 
     >>> import torch
     >>> from wtacrs.estimators import make, saved_bytes
@@ -116,6 +122,7 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
     slots: int | float
     design: str = "systematic"
     product: str = "auto"
+    kernels: str = "plain"
 
     traits: ClassVar[Traits] = Traits(
         family="composite", unbiased=True, deterministic=False, uses_scores=True, exact_at_full_budget=False
@@ -127,6 +134,8 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
             raise InputError(f"{self.name}: design={self.design!r} must be one of {', '.join(DESIGNS)}")
         if not isinstance(self.product, str) or self.product not in PRECISIONS:
             raise InputError(f"{self.name}: product={self.product!r} must be one of {', '.join(PRECISIONS)}")
+        if not isinstance(self.kernels, str) or self.kernels not in SETS:
+            raise InputError(f"{self.name}: kernels={self.kernels!r} must be one of {', '.join(SETS)}")
 
     def slots_for(self, n: int) -> int:
         """S for n rows: at least 1, and no more than n rows can use."""
@@ -200,7 +209,8 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
             rows = part.rows_of(chosen, n)
             out = plain.Codes(codes[part.bytes].view(part.size, -1), shares[part.slots], steps[part.slots])
             weights = chosen.weights_of(rows)
-            encode_rows(residuals, rows, weights, Dither(dither.rows[part.slots], dither.columns), part.bits, out)
+            own = Dither(dither.rows[part.slots], dither.columns)
+            encode_rows(residuals, rows, weights, own, part.bits, out, SETS[self.kernels])
         return plain.Codes(codes, shares, steps)
 
     def finish(self, saved: SavedDitheredRows, dy: Float[Tensor, "n m"], source: Source) -> Float[Tensor, "m d"]:
@@ -229,7 +239,7 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
                 saved.codes[part.bytes].view(part.size, -1), saved.shares[part.slots], saved.steps[part.slots]
             )
             own = Dither(dither.rows[part.slots], dither.columns)
-            yield CodedRows(codes, own, grid, part.bits, part.slots.start), part.rows_of(chosen, n)
+            yield CodedRows(codes, own, grid, part.bits, part.slots.start, SETS[self.kernels]), part.rows_of(chosen, n)
 
     def _product(
         self, coded: CodedRows, dy: Float[Tensor, "k m"], dtype: torch.dtype, source: Source

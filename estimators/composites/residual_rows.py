@@ -103,6 +103,7 @@ def encode_rows(
     dither: Dither,
     bits: int,
     out: plain.Codes,
+    kernels: plain.Kernels = plain.KERNELS,
 ) -> None:
     """Rotate and code rows into `out`.
 
@@ -113,15 +114,16 @@ def encode_rows(
         dither: of k rows.
         bits: of a code.
         out: room for k rows.
+        kernels: that code them.
     """
     grid, like, count = residuals.grid, residuals.like, out.steps.shape[0]
     rotation = rotation_of(grid.columns, like)
     centred, rotated = (like.new_empty((block_rows(count), grid.padded)) for _ in range(2))
-    for block in row_blocks(count):
+    for block in row_blocks(count, one_size=kernels.one_size):
         size = block.stop - block.start
         residuals.write(block if rows is None else rows[block], centred[:size])
         rotate(centred[:size], rotation, grid, out=rotated[:size])
-        plain.encode(
+        kernels.encode(
             rotated[:size],
             None if weights is None else weights[block],
             Dither(dither.rows[block], dither.columns),

@@ -24,6 +24,7 @@ class CodedRows(NamedTuple):
         grid: of the columns.
         bits: of a code.
         first: slot of the first of them: where their own random numbers begin.
+        kernels: that decode them.
     """
 
     codes: plain.Codes
@@ -31,21 +32,17 @@ class CodedRows(NamedTuple):
     grid: Grid
     bits: int
     first: int = 0
+    kernels: plain.Kernels = plain.KERNELS
 
     @property
     def size(self) -> int:
         """k."""
         return self.codes.codes.shape[0]
 
-    def numbers(
-        self, block: slice, out: Float[Tensor, "b p"], scratch: Float[Tensor, "b p"]
-    ) -> Float[Tensor, "b p"]:
-        """Rows in units of their largest step, into `out`; `scratch` is overwritten."""
-        dither = Dither(self.dither.rows[block], self.dither.columns)
-        plain.decode(self.codes.codes[block], dither, self.grid, self.bits, out, scratch)
-        shares = self.codes.shares[block].to(out.dtype).mul_(1.0 / plain.SHARES)
-        out.view(out.shape[0], self.grid.groups, self.grid.size).mul_(shares.unsqueeze(2))
-        return out
+    def block(self, rows: slice) -> tuple[plain.Codes, Dither]:
+        """Some of the rows, next to each other."""
+        codes = plain.Codes(*(part[rows] for part in self.codes))
+        return codes, Dither(self.dither.rows[rows], self.dither.columns)
 
     def take(self, slots: Int[Tensor, " s"]) -> CodedRows:
         """Some of the rows."""
@@ -55,11 +52,17 @@ class CodedRows(NamedTuple):
         )
 
 
-def row_blocks(rows: int) -> Iterator[slice]:
-    """Blocks of rows that stay in the cache while they are worked on."""
+def row_blocks(rows: int, *, one_size: bool = False) -> Iterator[slice]:
+    """Blocks of rows that stay in the cache while they are worked on.
+
+    Args:
+        rows: their number.
+        one_size: whether the last block is as long as the others, and begins within the one before it.
+    """
     size = block_rows(rows)
     for start in range(0, rows, size or 1):
-        yield slice(start, min(start + size, rows))
+        stop = min(start + size, rows)
+        yield slice(stop - size if one_size else start, stop)
 
 
 def block_rows(rows: int) -> int:
@@ -80,7 +83,8 @@ def float_product(coded: CodedRows, dy: Float[Tensor, "k m"], dtype: torch.dtype
     buffers = _buffers(coded.size, coded.grid.padded, working, dy)
     steps = coded.codes.steps.to(working)
     for block in row_blocks(coded.size):
-        rows = coded.numbers(block, *(buffer[: block.stop - block.start] for buffer in buffers))
+        rows, scratch = (buffer[: block.stop - block.start] for buffer in buffers)
+        coded.kernels.decode(*coded.block(block), coded.grid, coded.bits, rows, scratch)
         rows.mul_(steps[block].unsqueeze(1))
         if dtype == working:
             torch.addmm(out, dy[block].to(working).T, rows, out=out)
@@ -108,7 +112,9 @@ def row_factor(bits: int) -> float:
     return LARGEST / 2.0 ** (bits - 1)
 
 
-def int8_scales(steps: Shaped[Tensor, " k"], dy: Float[Tensor, "k m"], bits: int) -> Int8Scales:
+def int8_scales(
+    steps: Shaped[Tensor, " k"], dy: Float[Tensor, "k m"], bits: int, kernels: plain.Kernels = plain.KERNELS
+) -> Int8Scales:
     """Scales for the rows of dY; the heaviest pairs by the row's largest step times ‖y‖ are set apart."""
     working = torch.float64 if dy.dtype == torch.float64 else torch.float32
     units = steps.to(working) / row_factor(bits)
@@ -116,9 +122,9 @@ def int8_scales(steps: Shaped[Tensor, " k"], dy: Float[Tensor, "k m"], bits: int
     heavy = sizes.topk(HEAVY if steps.shape[0] > 2 * HEAVY else 0).indices
     units = units.index_fill(0, heavy, 0.0)
     largest = torch.zeros(dy.shape[1], dtype=working, device=dy.device)
-    for block in row_blocks(steps.shape[0]):
-        scaled = (dy[block] * units[block].unsqueeze(1)).abs_()
-        torch.maximum(largest, scaled.amax(0), out=largest)
+    scratch, _ = _buffers(steps.shape[0], dy.shape[1], working, dy)
+    for block in row_blocks(steps.shape[0], one_size=kernels.one_size):
+        kernels.raise_peaks(dy[block], units[block], largest, scratch[: block.stop - block.start])
     return Int8Scales(heavy, units, torch.where(largest > 0, largest / LARGEST, 1.0))
 
 
@@ -133,21 +139,19 @@ def mixed_product(
         of_rows: dither for the rows.
         of_dy: dither for dY, independent of it.
     """
-    scales = int8_scales(coded.codes.steps, dy, coded.bits)
+    kernels, scales = coded.kernels, int8_scales(coded.codes.steps, dy, coded.bits, coded.kernels)
     m, padded, device = dy.shape[1], coded.grid.padded, dy.device
     rows_int8 = torch.empty((coded.size, padded), dtype=torch.int8, device=device)
     dy_int8 = torch.empty((coded.size, m), dtype=torch.int8, device=device)
-    numbers, scratch = _buffers(coded.size, padded, torch.float32, dy)
-    scaled, scratch_dy = _buffers(coded.size, m, torch.float32, dy)
+    buffers, buffers_dy = (_buffers(coded.size, columns, torch.float32, dy) for columns in (padded, m))
     per_column, factor = 1.0 / scales.columns, row_factor(coded.bits)
-    for block in row_blocks(coded.size):
-        size = block.stop - block.start
-        rows = coded.numbers(block, numbers[:size], scratch[:size]).mul_(factor)
-        plain.round_to_int8(rows, Dither(of_rows.rows[block], of_rows.columns), rows_int8[block], scratch[:size])
-        torch.mul(dy[block], scales.units[block].unsqueeze(1), out=scaled[:size]).mul_(per_column)
-        plain.round_to_int8(
-            scaled[:size], Dither(of_dy.rows[block], of_dy.columns), dy_int8[block], scratch_dy[:size]
+    for block in row_blocks(coded.size, one_size=kernels.one_size):
+        own, own_dy = ((a[: block.stop - block.start], b[: block.stop - block.start]) for a, b in (buffers, buffers_dy))
+        rounding, rounding_dy = (Dither(each.rows[block], each.columns) for each in (of_rows, of_dy))
+        kernels.decode_to_int8(
+            *coded.block(block), rounding, coded.grid, coded.bits, factor, rows_int8[block], own
         )
+        kernels.scale_to_int8(dy[block], scales.units[block], per_column, rounding_dy, dy_int8[block], own_dy)
     out = int8_product(dy_int8, rows_int8).mul_(scales.columns.unsqueeze(1))
     if scales.heavy.shape[0]:
         out.add_(float_product(coded.take(scales.heavy), dy.index_select(0, scales.heavy), torch.float32))
