@@ -95,9 +95,9 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
 
     "auto" is int8 where that is faster: see `uses_int8`.
 
-    Kernels: "plain" is PyTorch alone. "compiled" compiles by inductor what is done to a block of 512 rows, for every width
-    of a layer once, which takes some seconds and a C++ compiler; what is stored, and the estimate, are the same bit by
-    bit but for the order of sums (see `wtacrs.estimators.kernels.compiled`).
+    Kernels: "plain" is PyTorch alone. "compiled" has inductor compile what is done to a block of 512 rows, once for every
+    width of a layer, which takes seconds and a C++ compiler; what is stored and the estimate are the same bit by bit
+    (see `wtacrs.estimators.kernels.compiled`).
 
     Bytes: S·d/4, d/64 for shares and 2 for the step of min(S, n) rows, 3n/8 for which rows are of positive score, kept
     and heavy, 2d in bf16 for the mean, 8 for the seed. d counts as the next multiple of 64 (below 49: of 16). MACs:
@@ -220,10 +220,13 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
         working, grid = working_dtype(dtype), grid_of(saved.mean.shape[0])
         chosen = Chosen(unpack_bits(saved.kept, n), unpack_bits(saved.heavy, n), None)
         live = unpack_bits(saved.live, n)
-        product = torch.zeros((dy.shape[1], grid.padded), dtype=working, device=dy.device)
+        product: Tensor | None = None
         for coded, rows in self._coded(saved, chosen, widths_for(self.slots_for(n), _count(live)), source):
             kept = dy if rows is None else dy.index_select(0, rows)
-            product += self._product(coded, kept, dtype, source)
+            part = self._product(coded, kept, dtype, source)
+            product = part if product is None else product.add_(part)
+        if product is None:
+            product = torch.zeros((dy.shape[1], grid.padded), dtype=working, device=dy.device)
         back = rotate(product, rotation_of(d, product).back, grid)[:, :d]
         return back.addr_(live.to(working) @ dy.to(working), saved.mean.to(working)).to(dtype)
 
@@ -239,7 +242,10 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
                 saved.codes[part.bytes].view(part.size, -1), saved.shares[part.slots], saved.steps[part.slots]
             )
             own = Dither(dither.rows[part.slots], dither.columns)
-            yield CodedRows(codes, own, grid, part.bits, part.slots.start, SETS[self.kernels]), part.rows_of(chosen, n)
+            yield (
+                CodedRows(codes, own, grid, part.bits, part.slots.start, SETS[self.kernels]),
+                part.rows_of(chosen, n),
+            )
 
     def _product(
         self, coded: CodedRows, dy: Float[Tensor, "k m"], dtype: torch.dtype, source: Source

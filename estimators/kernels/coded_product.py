@@ -70,16 +70,20 @@ def block_rows(rows: int) -> int:
     return rows if torch.compiler.is_compiling() else min(plain.BLOCK_ROWS, rows)
 
 
-def float_product(coded: CodedRows, dy: Float[Tensor, "k m"], dtype: torch.dtype) -> Float[Tensor, "m p"]:
+def float_product(
+    coded: CodedRows, dy: Float[Tensor, "k m"], dtype: torch.dtype, out: Float[Tensor, "m p"] | None = None
+) -> Float[Tensor, "m p"]:
     """`dyᵀ X̂` in floating point, summed in fp32 or better.
 
     Args:
         coded: the rows X̂.
         dy: the rows of dY that belong to them.
         dtype: of the factors.
+        out: to be added to; None for zeros.
     """
     working = coded.dither.rows.dtype
-    out = torch.zeros((dy.shape[1], coded.grid.padded), dtype=working, device=dy.device)
+    if out is None:
+        out = torch.zeros((dy.shape[1], coded.grid.padded), dtype=working, device=dy.device)
     buffers = _buffers(coded.size, coded.grid.padded, working, dy)
     steps = coded.codes.steps.to(working)
     for block in row_blocks(coded.size):
@@ -146,15 +150,17 @@ def mixed_product(
     buffers, buffers_dy = (_buffers(coded.size, columns, torch.float32, dy) for columns in (padded, m))
     per_column, factor = 1.0 / scales.columns, row_factor(coded.bits)
     for block in row_blocks(coded.size, one_size=kernels.one_size):
-        own, own_dy = ((a[: block.stop - block.start], b[: block.stop - block.start]) for a, b in (buffers, buffers_dy))
+        own, own_dy = (
+            (a[: block.stop - block.start], b[: block.stop - block.start]) for a, b in (buffers, buffers_dy)
+        )
         rounding, rounding_dy = (Dither(each.rows[block], each.columns) for each in (of_rows, of_dy))
         kernels.decode_to_int8(
             *coded.block(block), rounding, coded.grid, coded.bits, factor, rows_int8[block], own
         )
         kernels.scale_to_int8(dy[block], scales.units[block], per_column, rounding_dy, dy_int8[block], own_dy)
-    out = int8_product(dy_int8, rows_int8).mul_(scales.columns.unsqueeze(1))
+    out = int8_product(dy_int8, rows_int8, scales.columns)
     if scales.heavy.shape[0]:
-        out.add_(float_product(coded.take(scales.heavy), dy.index_select(0, scales.heavy), torch.float32))
+        float_product(coded.take(scales.heavy), dy.index_select(0, scales.heavy), torch.float32, out)
     return out
 
 

@@ -78,7 +78,10 @@ def decode_to_int8(
 
 
 def raise_peaks(
-    dy: Float[Tensor, "b m"], units: Float[Tensor, " b"], largest: Float[Tensor, " m"], scratch: Float[Tensor, "b m"]
+    dy: Float[Tensor, "b m"],
+    units: Float[Tensor, " b"],
+    largest: Float[Tensor, " m"],
+    scratch: Float[Tensor, "b m"],
 ) -> None:
     """As `plain.raise_peaks`."""
     if not _compiles(dy) or dy.shape[0] % _LANES:
@@ -115,9 +118,7 @@ def _compiles(block: Shaped[Tensor, "b c"]) -> bool:
 
 
 def _run(kernel: Callable[..., None], *arguments: Any) -> None:
-    shapes = (
-        (a.shape, a.stride(), a.dtype, a.device) if isinstance(a, Tensor) else a for a in arguments
-    )
+    shapes = ((a.shape, a.stride(), a.dtype, a.device) if isinstance(a, Tensor) else a for a in arguments)
     _specialised(kernel, tuple(shapes))(*arguments)
 
 

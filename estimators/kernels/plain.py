@@ -139,7 +139,10 @@ def decode_to_int8(
 
 
 def raise_peaks(
-    dy: Float[Tensor, "b m"], units: Float[Tensor, " b"], largest: Float[Tensor, " m"], scratch: Float[Tensor, "b m"]
+    dy: Float[Tensor, "b m"],
+    units: Float[Tensor, " b"],
+    largest: Float[Tensor, " m"],
+    scratch: Float[Tensor, "b m"],
 ) -> None:
     """`largest` of every column of `units · dy` and of what it was; `scratch` is overwritten."""
     torch.mul(dy, units.unsqueeze(1), out=scratch).abs_()

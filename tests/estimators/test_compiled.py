@@ -43,6 +43,10 @@ def test_blocks_of_rows_are_traced() -> None:
     check("aot_eager", "dithered_rows(slots=2.3)", 'dithered_rows(slots=0.5, product="int8")')
 
 
+def test_compiled_kernels_give_the_bits_of_plain_ones() -> None:
+    check("kernels")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SPECS)
 def test_inductor_compiles_every_estimator(name: str) -> None:
