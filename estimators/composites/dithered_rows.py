@@ -33,7 +33,7 @@ from wtacrs.estimators.core.scores import has_values, row_norms, sampling_scores
 from wtacrs.estimators.core.sizing import check_slots, slots_for
 from wtacrs.estimators.core.sourced import RandomChoices, RegeneratingEstimator
 from wtacrs.estimators.kernels import plain
-from wtacrs.estimators.kernels.choice import SETS
+from wtacrs.estimators.kernels.choice import SETS, kernels_for
 from wtacrs.estimators.kernels.coded_product import CodedRows, float_product, mixed_product
 from wtacrs.estimators.kernels.grid import BLOCK, grid_of, rotate, rotation_of
 from wtacrs.estimators.kernels.int8_product import PRECISIONS, uses_int8
@@ -97,7 +97,8 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
 
     Kernels: "plain" is PyTorch alone. "compiled" has inductor compile what is done to a block of 512 rows, once for every
     width of a layer, which takes seconds and a C++ compiler; what is stored and the estimate are the same bit by bit
-    (see `wtacrs.estimators.kernels.compiled`).
+    (see `wtacrs.estimators.kernels.compiled`). "triton" has kernels for CUDA, `pip install "wtacrs[triton]"`, whose codes
+    have the same law and seldom differ (see `wtacrs.estimators.kernels.triton_kernels`).
 
     Bytes: S·d/4, d/64 for shares and 2 for the step of min(S, n) rows, 3n/8 for which rows are of positive score, kept
     and heavy, 2d in bf16 for the mean, 8 for the seed. d counts as the next multiple of 64 (below 49: of 16). MACs:
@@ -107,7 +108,7 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
         slots: int ≥ 1, the number S of slots, or float in (0, 4], slots per row: 2.0 is 4 bits a number.
         design: how rows are drawn, "systematic", "pivotal", "conditional_poisson" or "sampford".
         product: "auto", "float" or "int8".
-        kernels: "plain" or "compiled".
+        kernels: "plain", "compiled" or "triton".
 
     >>> import torch
     >>> from wtacrs.estimators import make, saved_bytes
@@ -205,12 +206,13 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
         codes = torch.zeros(slots * grid.padded // 4, dtype=torch.uint8, device=like.device)
         shares = torch.zeros((most, grid.groups), dtype=torch.uint8, device=like.device)
         steps = torch.zeros(most, dtype=plain.step_dtype(like), device=like.device)
+        kernels = kernels_for(self.kernels, like, grid)
         for part in parts_of(widths, grid):
             rows = part.rows_of(chosen, n)
             out = plain.Codes(codes[part.bytes].view(part.size, -1), shares[part.slots], steps[part.slots])
             weights = chosen.weights_of(rows)
             own = Dither(dither.rows[part.slots], dither.columns)
-            encode_rows(residuals, rows, weights, own, part.bits, out, SETS[self.kernels])
+            encode_rows(residuals, rows, weights, own, part.bits, out, kernels)
         return plain.Codes(codes, shares, steps)
 
     def finish(self, saved: SavedDitheredRows, dy: Float[Tensor, "n m"], source: Source) -> Float[Tensor, "m d"]:
@@ -237,13 +239,14 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
         n, grid = saved.shape_carrier.shape[0], grid_of(saved.mean.shape[0])
         like = saved.mean.new_empty(0, dtype=working_dtype(saved.mean.dtype))
         dither = draw_dither(source, _CODES, saved.steps.shape[0], grid.padded, like)
+        kernels = kernels_for(self.kernels, like, grid)
         for part in parts_of(widths, grid):
             codes = plain.Codes(
                 saved.codes[part.bytes].view(part.size, -1), saved.shares[part.slots], saved.steps[part.slots]
             )
             own = Dither(dither.rows[part.slots], dither.columns)
             yield (
-                CodedRows(codes, own, grid, part.bits, part.slots.start, SETS[self.kernels]),
+                CodedRows(codes, own, grid, part.bits, part.slots.start, kernels),
                 part.rows_of(chosen, n),
             )
 

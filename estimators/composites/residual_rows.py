@@ -118,8 +118,11 @@ def encode_rows(
     """
     grid, like, count = residuals.grid, residuals.like, out.steps.shape[0]
     rotation = rotation_of(grid.columns, like)
+    if kernels.encode_rows is not None:
+        kernels.encode_rows(*residuals, rows, weights, dither, rotation, grid, bits, out)
+        return
     centred, rotated = (like.new_empty((block_rows(count), grid.padded)) for _ in range(2))
-    for block in row_blocks(count, one_size=kernels.one_size):
+    for block in row_blocks(count, kernels.blocks):
         size = block.stop - block.start
         residuals.write(block if rows is None else rows[block], centred[:size])
         rotate(centred[:size], rotation, grid, out=rotated[:size])

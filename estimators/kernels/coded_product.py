@@ -52,22 +52,22 @@ class CodedRows(NamedTuple):
         )
 
 
-def row_blocks(rows: int, *, one_size: bool = False) -> Iterator[slice]:
+def row_blocks(rows: int, blocks: str = "any") -> Iterator[slice]:
     """Blocks of rows that stay in the cache while they are worked on.
 
     Args:
         rows: their number.
-        one_size: whether the last block is as long as the others, and begins within the one before it.
+        blocks: as in `plain.Kernels`.
     """
-    size = block_rows(rows)
+    size = block_rows(rows, blocks)
     for start in range(0, rows, size or 1):
         stop = min(start + size, rows)
-        yield slice(stop - size if one_size else start, stop)
+        yield slice(start if blocks == "any" else stop - size, stop)
 
 
-def block_rows(rows: int) -> int:
-    """Rows of a block: all of them in a graph that is compiled, which would grow with the blocks."""
-    return rows if torch.compiler.is_compiling() else min(plain.BLOCK_ROWS, rows)
+def block_rows(rows: int, blocks: str = "any") -> int:
+    """Rows of a block: all of them also in a graph that is compiled, which would grow with the blocks."""
+    return rows if blocks == "whole" or torch.compiler.is_compiling() else min(plain.BLOCK_ROWS, rows)
 
 
 def float_product(
@@ -84,6 +84,10 @@ def float_product(
     working = coded.dither.rows.dtype
     if out is None:
         out = torch.zeros((dy.shape[1], coded.grid.padded), dtype=working, device=dy.device)
+    if coded.kernels.decode_rows is not None:
+        room = torch.empty((coded.size, coded.grid.padded), dtype=dtype, device=dy.device)
+        rows = coded.kernels.decode_rows(coded.codes, coded.dither, coded.grid, coded.bits, room)
+        return out.add_(dy.to(dtype).T @ rows)
     buffers = _buffers(coded.size, coded.grid.padded, working, dy)
     steps = coded.codes.steps.to(working)
     for block in row_blocks(coded.size):
@@ -126,8 +130,8 @@ def int8_scales(
     heavy = sizes.topk(HEAVY if steps.shape[0] > 2 * HEAVY else 0).indices
     units = units.index_fill(0, heavy, 0.0)
     largest = torch.zeros(dy.shape[1], dtype=working, device=dy.device)
-    scratch, _ = _buffers(steps.shape[0], dy.shape[1], working, dy)
-    for block in row_blocks(steps.shape[0], one_size=kernels.one_size):
+    scratch, _ = _buffers(steps.shape[0], dy.shape[1], working, dy, kernels.blocks)
+    for block in row_blocks(steps.shape[0], kernels.blocks):
         kernels.raise_peaks(dy[block], units[block], largest, scratch[: block.stop - block.start])
     return Int8Scales(heavy, units, torch.where(largest > 0, largest / LARGEST, 1.0))
 
@@ -147,9 +151,11 @@ def mixed_product(
     m, padded, device = dy.shape[1], coded.grid.padded, dy.device
     rows_int8 = torch.empty((coded.size, padded), dtype=torch.int8, device=device)
     dy_int8 = torch.empty((coded.size, m), dtype=torch.int8, device=device)
-    buffers, buffers_dy = (_buffers(coded.size, columns, torch.float32, dy) for columns in (padded, m))
+    buffers, buffers_dy = (
+        _buffers(coded.size, columns, torch.float32, dy, kernels.blocks) for columns in (padded, m)
+    )
     per_column, factor = 1.0 / scales.columns, row_factor(coded.bits)
-    for block in row_blocks(coded.size, one_size=kernels.one_size):
+    for block in row_blocks(coded.size, kernels.blocks):
         own, own_dy = (
             (a[: block.stop - block.start], b[: block.stop - block.start]) for a, b in (buffers, buffers_dy)
         )
@@ -164,6 +170,9 @@ def mixed_product(
     return out
 
 
-def _buffers(rows: int, columns: int, dtype: torch.dtype, like: Tensor) -> tuple[Tensor, Tensor]:
-    shape = (block_rows(rows), columns)
+def _buffers(
+    rows: int, columns: int, dtype: torch.dtype, like: Tensor, blocks: str = "any"
+) -> tuple[Tensor, Tensor]:
+    """Scratch for a block, none where all rows are one."""
+    shape = (0 if blocks == "whole" else block_rows(rows, blocks), columns)
     return torch.empty(shape, dtype=dtype, device=like.device), torch.empty(shape, dtype=dtype, device=like.device)

@@ -106,7 +106,7 @@ def scale_to_int8(
     return _run(_scale_to_int8, dy, units, per_column, *rounding, out)
 
 
-KERNELS = plain.Kernels(encode, decode, decode_to_int8, raise_peaks, scale_to_int8, one_size=True)
+KERNELS = plain.Kernels(encode, decode, decode_to_int8, raise_peaks, scale_to_int8, blocks="full")
 
 _LANES = 16  # rows whose largest numbers are found together: a sum down long columns is not vectorised
 

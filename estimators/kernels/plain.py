@@ -173,7 +173,7 @@ def round_to_int8(
 
 
 class Kernels(NamedTuple):
-    """What is done to a block of rows; every set gives the same bits.
+    """What is done to rows of one width.
 
     Attributes:
         encode: as `encode`.
@@ -181,7 +181,10 @@ class Kernels(NamedTuple):
         decode_to_int8: as `decode_to_int8`.
         raise_peaks: as `raise_peaks`.
         scale_to_int8: as `scale_to_int8`.
-        one_size: whether blocks of `BLOCK_ROWS` rows are wanted, where the last two then overlap.
+        blocks: "any" has `BLOCK_ROWS` rows or less, "full" so many where there are as many, the last two overlapping,
+            "whole" all rows and no scratch.
+        encode_rows: in place of `encode`, from the input rows; None if `encode` is used.
+        decode_rows: in place of `decode`, times the steps of the rows; None if `decode` is used.
     """
 
     encode: Callable[..., None]
@@ -189,7 +192,9 @@ class Kernels(NamedTuple):
     decode_to_int8: Callable[..., None]
     raise_peaks: Callable[..., None]
     scale_to_int8: Callable[..., None]
-    one_size: bool
+    blocks: str
+    encode_rows: Callable[..., None] | None = None
+    decode_rows: Callable[..., Tensor] | None = None
 
 
-KERNELS = Kernels(encode, decode, decode_to_int8, raise_peaks, scale_to_int8, one_size=False)
+KERNELS = Kernels(encode, decode, decode_to_int8, raise_peaks, scale_to_int8, blocks="any")
