@@ -175,7 +175,7 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
     def _draw(self, residuals: Residuals, scores: Float64[Tensor, " n"], source: RandomChoices) -> Chosen:
         """As many rows as slots."""
         n = scores.shape[0]
-        plan = source.plan(self.rows_design(n), residual_scores(residuals, scores))
+        plan = source.plan(self.rows_design(n), residual_scores(residuals, scores, self._kernels(residuals)))
         used = (plan.weights > 0).to(torch.float64)
         kept = scores.new_zeros(n).index_add(0, plan.indices, used) > 0
         weights = scores.new_zeros(n).index_add(0, plan.indices, plan.weights)
@@ -186,9 +186,12 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
         live = residuals.live
         heavy = torch.zeros_like(live)
         if widths.heavy:
-            sizes = torch.where(live, residual_scores(residuals, scores), -1.0)
+            sizes = torch.where(live, residual_scores(residuals, scores, self._kernels(residuals)), -1.0)
             heavy = heavy.index_fill(0, sizes.topk(widths.heavy).indices, True)
         return Chosen(live if _count(live) < live.shape[0] else torch.ones_like(live), heavy, None)
+
+    def _kernels(self, residuals: Residuals) -> plain.Kernels:
+        return kernels_for(self.kernels, residuals.like, residuals.grid)
 
     def _encode(self, residuals: Residuals, chosen: Chosen, widths: Widths, source: Source) -> plain.Codes:
         """Code the heavy rows and behind them the others; what is left of the room is zeros."""
@@ -206,7 +209,7 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
         codes = torch.zeros(slots * grid.padded // 4, dtype=torch.uint8, device=like.device)
         shares = torch.zeros((most, grid.groups), dtype=torch.uint8, device=like.device)
         steps = torch.zeros(most, dtype=plain.step_dtype(like), device=like.device)
-        kernels = kernels_for(self.kernels, like, grid)
+        kernels = self._kernels(residuals)
         for part in parts_of(widths, grid):
             rows = part.rows_of(chosen, n)
             out = plain.Codes(codes[part.bytes].view(part.size, -1), shares[part.slots], steps[part.slots])

@@ -78,22 +78,32 @@ def mean_of(x: Float[Tensor, "n d"], live: Bool[Tensor, " n"]) -> Float[Tensor, 
     return (share @ x.to(working)).to(x.dtype)
 
 
-def residual_scores(residuals: Residuals, scores: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
+def residual_scores(
+    residuals: Residuals, scores: Float64[Tensor, " n"], kernels: plain.Kernels = plain.KERNELS
+) -> Float64[Tensor, " n"]:
     """`‖R_i‖ · score_i / ‖x_i‖`; a live row of zeros counts with the mean of the other factors."""
-    x, live = residuals.x, residuals.live
-    buffer = residuals.like.new_empty((block_rows(x.shape[0]), residuals.grid.padded))
-    norms, own = [scores.new_zeros(0)], [scores.new_zeros(0)]
-    for block in row_blocks(x.shape[0]):
-        rows = buffer[: block.stop - block.start]
-        residuals.write(block, rows)
-        norms.append(row_norms(rows))
-        own.append(row_norms(torch.where(live[block].unsqueeze(1), x[block], 0.0)))
-    of_rows = torch.cat(own)
+    live = residuals.live
+    of_residuals, of_rows = _norms(residuals) if kernels.row_norms is None else kernels.row_norms(*residuals)
     known = live & (of_rows > 0)
     proxy = torch.where(known, scores / torch.where(known, of_rows, 1.0), 0.0)
     typical = proxy.sum() / known.sum().clamp(min=1)
     proxy = torch.where(live & ~known, torch.where(typical > 0, typical, 1.0), proxy)
-    return torch.cat(norms) * proxy
+    return of_residuals * proxy
+
+
+def _norms(residuals: Residuals) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " n"]]:
+    """Of the residuals and of the rows, 0 where a row is not live."""
+    x, live = residuals.x, residuals.live
+    buffer = residuals.like.new_empty((block_rows(x.shape[0]), residuals.grid.padded))
+    empty = x.new_zeros(0, dtype=torch.float64)
+    of_residuals, of_rows = [empty], [empty]
+    for block in row_blocks(x.shape[0]):
+        rows = buffer[: block.stop - block.start]
+        residuals.write(block, rows)
+        of_residuals.append(row_norms(rows))
+        whole = has_values(live) and bool(live[block].all())
+        of_rows.append(row_norms(x[block] if whole else torch.where(live[block].unsqueeze(1), x[block], 0.0)))
+    return torch.cat(of_residuals), torch.cat(of_rows)
 
 
 def encode_rows(

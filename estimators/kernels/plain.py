@@ -185,6 +185,7 @@ class Kernels(NamedTuple):
             "whole" all rows and no scratch.
         encode_rows: in place of `encode`, from the input rows; None if `encode` is used.
         decode_rows: in place of `decode`, times the steps of the rows; None if `decode` is used.
+        row_norms: of rows less their mean and of rows, from rows, mean and which rows count; None for PyTorch's.
     """
 
     encode: Callable[..., None]
@@ -195,6 +196,7 @@ class Kernels(NamedTuple):
     blocks: str
     encode_rows: Callable[..., None] | None = None
     decode_rows: Callable[..., Tensor] | None = None
+    row_norms: Callable[..., tuple[Tensor, Tensor]] | None = None
 
 
 KERNELS = Kernels(encode, decode, decode_to_int8, raise_peaks, scale_to_int8, blocks="any")

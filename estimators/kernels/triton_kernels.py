@@ -9,6 +9,8 @@ order of `plain`, nothing contracted. Rows are decoded as a whole, in the dtype 
 `TRITON_INTERPRET=1`, set before the first use, runs the kernels on the CPU, for tests.
 """
 
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+# arguments of a jitted kernel are pointers and numbers of the device, which have no types here
 from __future__ import annotations
 
 from typing import Any
@@ -22,8 +24,8 @@ from torch import Tensor
 from wtacrs.estimators.core.dither import Dither
 from wtacrs.estimators.kernels import plain
 from wtacrs.estimators.kernels.grid import BLOCK, GROUP, Grid, Rotation
+from wtacrs.estimators.kernels.triton_norms import INTERPRETED, row_norms
 
-INTERPRETED = bool(triton.knobs.runtime.interpret)
 _SHAPES = [triton.Config({"ROWS": rows}, num_warps=warps) for rows, warps in ((16, 2), (32, 4), (64, 4), (128, 8))]
 # tuning needs a device; the interpreter takes one shape
 _tuned = triton.autotune(configs=_SHAPES[1:2] if INTERPRETED else _SHAPES, key=["columns"])
@@ -269,4 +271,5 @@ KERNELS = plain.Kernels(
     blocks="whole",
     encode_rows=encode_rows,
     decode_rows=decode_rows,
+    row_norms=row_norms,
 )

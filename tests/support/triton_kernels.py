@@ -64,6 +64,19 @@ def same_bits(d: int, bits: int, chosen: bool, dtype: torch.dtype) -> None:
     assert bool(((half.float() - whole).abs() <= 2**-7 * whole.abs()).all())
 
 
+def norms() -> None:
+    """Of rows of any size, near the limits of fp32 too; masked rows may hold anything."""
+    generator = torch.Generator().manual_seed(2)
+    for d, dtype in ((300, torch.float32), (64, torch.bfloat16)):
+        x = torch.randn(21, d, generator=generator) * torch.logspace(-30, 30, 21)[:, None]
+        x, mean, live = x.to(dtype), torch.randn(d, generator=generator).to(dtype), torch.arange(21) != 4
+        x[4] = torch.nan
+        found = triton_kernels.row_norms(x, mean, live)
+        for ours, rows in zip(found, (x.float() - mean.float(), x), strict=True):
+            expected = torch.where(live, rows.double().norm(dim=1), 0.0)
+            torch.testing.assert_close(ours, expected, rtol=1e-12, atol=0.0)
+
+
 def estimator() -> None:
     """On numbers of any kind few codes differ, by one level, and the estimates agree."""
     generator = torch.Generator().manual_seed(0)
@@ -93,4 +106,5 @@ if __name__ == "__main__":
         (64, 8, True, torch.bfloat16),
     ):
         same_bits(d, bits, chosen, dtype)
+    norms()
     estimator()
