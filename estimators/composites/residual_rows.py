@@ -131,7 +131,7 @@ def encode_rows(
     if kernels.encode_rows is not None:
         kernels.encode_rows(*residuals, rows, weights, dither, rotation, grid, bits, out)
         return
-    centred, rotated = (like.new_empty((block_rows(count), grid.padded)) for _ in range(2))
+    centred, rotated = (like.new_empty((block_rows(count, kernels.blocks), grid.padded)) for _ in range(2))
     for block in row_blocks(count, kernels.blocks):
         size = block.stop - block.start
         residuals.write(block if rows is None else rows[block], centred[:size])

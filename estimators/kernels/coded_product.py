@@ -67,7 +67,10 @@ def row_blocks(rows: int, blocks: str = "any") -> Iterator[slice]:
 
 def block_rows(rows: int, blocks: str = "any") -> int:
     """Rows of a block: all of them also in a graph that is compiled, which would grow with the blocks."""
-    return rows if blocks == "whole" or torch.compiler.is_compiling() else min(plain.BLOCK_ROWS, rows)
+    if blocks == "whole" or torch.compiler.is_compiling():
+        return rows
+    size = plain.BLOCK_ROWS
+    return min(2 * size if blocks == "full" and rows >= 2 * size else size, rows)
 
 
 def float_product(

@@ -1,8 +1,8 @@
 """Coding of rows by kernels that inductor compiles, one by one: the bits of `plain`, in fewer passes over memory.
 
-Every kernel reads its block once and writes its result once. Blocks have `plain.BLOCK_ROWS` rows, each shape is compiled
-by itself, and a smaller block is coded by `plain`, as is one without values or within a graph that is compiled already.
-Matrix products, the rotation among them, are not compiled.
+Every kernel reads its block once and writes its result once. Blocks have `plain.BLOCK_ROWS` rows or twice as many, each
+shape is compiled by itself. A smaller block is coded by `plain`, as is one without values or within a graph that is
+compiled already. Matrix products, the rotation among them, are not compiled.
 
 Equal bits: sums and products are those of `plain`, in the same order; multiplications and additions are not contracted,
 and what is rounded to bf16 is read again as bf16 (`_OPTIONS`). All other operations are exact: comparisons, integers,
@@ -113,12 +113,12 @@ _LANES = 16  # rows whose largest numbers are found together: a sum down long co
 
 def _compiles(block: Shaped[Tensor, "b c"]) -> bool:
     """Whether a block is full, has values, and is not part of a graph already."""
-    full = block.shape[0] == plain.BLOCK_ROWS and block.shape[1] > 0
+    full = block.shape[0] in (plain.BLOCK_ROWS, 2 * plain.BLOCK_ROWS) and block.shape[1] > 0
     return full and not (torch.compiler.is_compiling() or is_fake(block))
 
 
 def _run(kernel: Callable[..., None], *arguments: Any) -> None:
-    shapes = ((a.shape, a.stride(), a.dtype, a.device) if isinstance(a, Tensor) else a for a in arguments)
+    shapes = ((a.shape, a.dtype) if isinstance(a, Tensor) else a for a in arguments)
     _specialised(kernel, tuple(shapes))(*arguments)
 
 

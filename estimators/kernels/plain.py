@@ -181,8 +181,8 @@ class Kernels(NamedTuple):
         decode_to_int8: as `decode_to_int8`.
         raise_peaks: as `raise_peaks`.
         scale_to_int8: as `scale_to_int8`.
-        blocks: "any" has `BLOCK_ROWS` rows or less, "full" so many where there are as many, the last two overlapping,
-            "whole" all rows and no scratch.
+        blocks: "any" has `BLOCK_ROWS` rows or less; "full" so many or twice as many where there are as many, the last two
+            overlapping; "whole" all rows and no scratch.
         encode_rows: in place of `encode`, from the input rows; None if `encode` is used.
         decode_rows: in place of `decode`, times the steps of the rows; None if `decode` is used.
         row_norms: of rows less their mean and of rows, from rows, mean and which rows count; None for PyTorch's.
