@@ -35,6 +35,7 @@ from wtacrs.estimators.core.scores import has_values, row_norms, sampling_scores
 from wtacrs.estimators.core.sizing import check_slots, slots_for
 from wtacrs.estimators.core.sourced import RandomChoices, RegeneratingEstimator
 from wtacrs.estimators.kernels import plain
+from wtacrs.estimators.kernels.choice import SETS, kernels_for
 from wtacrs.estimators.kernels.coded_product import CodedRows, float_product, mixed_product
 from wtacrs.estimators.kernels.grid import BLOCK, grid_of, rotate, rotation_of
 from wtacrs.estimators.kernels.int8_product import PRECISIONS, uses_int8
@@ -100,6 +101,12 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
 
     "auto" is int8 where that is faster: see `uses_int8`.
 
+    Kernels: "plain" is PyTorch alone. "compiled" has inductor compile what is done to a block of rows, once for every
+    width of a layer, which takes seconds and a C++ compiler, and has plain kernels below 512 rows; what is stored and
+    the estimate are the same bit by bit (see `wtacrs.estimators.kernels.compiled`). "triton" has kernels for CUDA,
+    `pip install "wtacrs[triton]"`, whose codes have the same law and seldom differ (see
+    `wtacrs.estimators.kernels.triton_kernels`).
+
     Bytes: S·d/4, d/64 for shares and 2 for the step of min(S, n) rows, 3n/8 for which rows are of positive score, kept
     and heavy, 2d in bf16 for the mean, 12 for seed and count. d counts as the next multiple of 64 (below 49: of 16).
     MACs: `k·d·m`, and 16 per number for the rotation of the rows and of the result.
@@ -108,6 +115,7 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
         slots: int ≥ 1, the number S of slots, or float in (0, 4], slots per row: 2.0 is 4 bits a number.
         design: how rows are drawn, "systematic", "pivotal", "conditional_poisson" or "sampford".
         product: "auto", "float" or "int8".
+        kernels: "plain", "compiled" or "triton".
 
     >>> import torch
     >>> from wtacrs.estimators import make, saved_bytes
@@ -122,6 +130,7 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
     slots: int | float
     design: str = "systematic"
     product: str = "auto"
+    kernels: str = "plain"
 
     traits: ClassVar[Traits] = Traits(
         family="composite", unbiased=True, deterministic=False, uses_scores=True, exact_at_full_budget=False
@@ -133,6 +142,8 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
             raise InputError(f"{self.name}: design={self.design!r} must be one of {', '.join(DESIGNS)}")
         if not isinstance(self.product, str) or self.product not in PRECISIONS:
             raise InputError(f"{self.name}: product={self.product!r} must be one of {', '.join(PRECISIONS)}")
+        if not isinstance(self.kernels, str) or self.kernels not in SETS:
+            raise InputError(f"{self.name}: kernels={self.kernels!r} must be one of {', '.join(SETS)}")
 
     def slots_for(self, n: int) -> int:
         """S for n rows: at least 1, and no more than n rows can use."""
@@ -174,7 +185,7 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
         kept = torch.ones_like(residuals.live)
         heavy, weights = ~kept, None
         drawn = widths.rows < _count(residuals.live)
-        sizes = residual_scores(residuals, scores) if widths.heavy or drawn else scores
+        sizes = residual_scores(residuals, scores, self._kernels(residuals)) if widths.heavy or drawn else scores
         if drawn:
             assert source is not None
             plan = source.plan(self.rows_design(widths.rows), sizes)
@@ -186,6 +197,9 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
         if widths.heavy:
             heavy = heavy.index_fill(0, torch.where(kept, sizes, -1.0).topk(widths.heavy).indices, True)
         return Chosen(kept, heavy, weights)
+
+    def _kernels(self, residuals: Residuals) -> plain.Kernels:
+        return kernels_for(self.kernels, residuals.like, residuals.grid)
 
     def _encode(self, residuals: Residuals, chosen: Chosen, widths: Widths, source: Source) -> plain.Codes:
         """Code the heavy rows and behind them the others; what is left of the room is zeros."""
@@ -203,11 +217,13 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
         codes = torch.zeros(slots * grid.padded // 4, dtype=torch.uint8, device=like.device)
         shares = torch.zeros((most, grid.groups), dtype=torch.uint8, device=like.device)
         steps = torch.zeros(most, dtype=plain.step_dtype(like), device=like.device)
+        kernels = self._kernels(residuals)
         for part in parts_of(widths, grid):
             rows = part.rows_of(chosen, n)
             out = plain.Codes(codes[part.bytes].view(part.size, -1), shares[part.slots], steps[part.slots])
             weights = chosen.weights_of(rows)
-            encode_rows(residuals, rows, weights, Dither(dither.rows[part.slots], dither.columns), part.bits, out)
+            own = Dither(dither.rows[part.slots], dither.columns)
+            encode_rows(residuals, rows, weights, own, part.bits, out, kernels)
         return plain.Codes(codes, shares, steps)
 
     def finish(self, saved: SavedDitheredRows, dy: Float[Tensor, "n m"], source: Source) -> Float[Tensor, "m d"]:
@@ -238,13 +254,14 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
         n, grid = saved.shape_carrier.shape[0], grid_of(saved.mean.shape[0])
         like = saved.mean.new_empty(0, dtype=working_dtype(saved.mean.dtype))
         dither = draw_dither(source, _CODES, saved.steps.shape[0], grid.padded, like)
+        kernels = kernels_for(self.kernels, like, grid)
         for part in parts_of(widths, grid):
             codes = plain.Codes(
                 saved.codes[part.bytes].view(part.size, -1), saved.shares[part.slots], saved.steps[part.slots]
             )
             own = Dither(dither.rows[part.slots], dither.columns)
             slots = torch.arange(part.slots.start, part.slots.stop, device=codes.codes.device)
-            yield CodedRows(codes, own, slots, grid, part.bits), part.rows_of(chosen, n)
+            yield CodedRows(codes, own, slots, grid, part.bits, kernels), part.rows_of(chosen, n)
 
     def _product(
         self, coded: CodedRows, dy: Float[Tensor, "k m"], dtype: torch.dtype, source: Source

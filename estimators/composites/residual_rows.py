@@ -12,7 +12,7 @@ from wtacrs.estimators.core.dither import Dither
 from wtacrs.estimators.core.products import working_dtype
 from wtacrs.estimators.core.scores import has_values, row_norms
 from wtacrs.estimators.kernels import plain
-from wtacrs.estimators.kernels.coded_product import int8_scales, row_blocks, row_factor
+from wtacrs.estimators.kernels.coded_product import block_rows, int8_scales, row_blocks, row_factor
 from wtacrs.estimators.kernels.grid import Grid, grid_of, rotate, rotation_of
 from wtacrs.estimators.kernels.int8_product import fraction_variance, mean_fraction_variance
 
@@ -44,8 +44,11 @@ class Residuals(NamedTuple):
         """Some of the rows, zeros behind their columns."""
         d = self.x.shape[1]
         x, live = (t[rows] if isinstance(rows, slice) else t.index_select(0, rows) for t in (self.x, self.live))
-        torch.sub(x, self.mean.to(out.dtype), out=out[:, :d])
-        out[:, d:] = 0.0
+        if d == out.shape[1]:
+            torch.sub(x, self.mean.to(out.dtype), out=out)
+        else:  # a compiler takes no view as `out`
+            out[:, :d].copy_(x).sub_(self.mean.to(out.dtype))
+            out[:, d:] = 0.0
         if not (has_values(live) and bool(live.all())):
             out.masked_fill_(~live.unsqueeze(1), 0.0)
 
@@ -75,22 +78,32 @@ def mean_of(x: Float[Tensor, "n d"], live: Bool[Tensor, " n"]) -> Float[Tensor, 
     return (share @ x.to(working)).to(x.dtype)
 
 
-def residual_scores(residuals: Residuals, scores: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
+def residual_scores(
+    residuals: Residuals, scores: Float64[Tensor, " n"], kernels: plain.Kernels = plain.KERNELS
+) -> Float64[Tensor, " n"]:
     """`‖R_i‖ · score_i / ‖x_i‖`; a live row of zeros counts with the mean of the other factors."""
-    x, live = residuals.x, residuals.live
-    buffer = residuals.like.new_empty((min(plain.BLOCK_ROWS, x.shape[0]), residuals.grid.padded))
-    norms, own = [scores.new_zeros(0)], [scores.new_zeros(0)]
-    for block in row_blocks(x.shape[0]):
-        rows = buffer[: block.stop - block.start]
-        residuals.write(block, rows)
-        norms.append(row_norms(rows))
-        own.append(row_norms(torch.where(live[block].unsqueeze(1), x[block], 0.0)))
-    of_rows = torch.cat(own)
+    live = residuals.live
+    of_residuals, of_rows = _norms(residuals) if kernels.row_norms is None else kernels.row_norms(*residuals)
     known = live & (of_rows > 0)
     proxy = torch.where(known, scores / torch.where(known, of_rows, 1.0), 0.0)
     typical = proxy.sum() / known.sum().clamp(min=1)
     proxy = torch.where(live & ~known, torch.where(typical > 0, typical, 1.0), proxy)
-    return torch.cat(norms) * proxy
+    return of_residuals * proxy
+
+
+def _norms(residuals: Residuals) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " n"]]:
+    """Of the residuals and of the rows, 0 where a row is not live."""
+    x, live = residuals.x, residuals.live
+    buffer = residuals.like.new_empty((block_rows(x.shape[0]), residuals.grid.padded))
+    empty = x.new_zeros(0, dtype=torch.float64)
+    of_residuals, of_rows = [empty], [empty]
+    for block in row_blocks(x.shape[0]):
+        rows = buffer[: block.stop - block.start]
+        residuals.write(block, rows)
+        of_residuals.append(row_norms(rows))
+        whole = has_values(live) and bool(live[block].all())
+        of_rows.append(row_norms(x[block] if whole else torch.where(live[block].unsqueeze(1), x[block], 0.0)))
+    return torch.cat(of_residuals), torch.cat(of_rows)
 
 
 def encode_rows(
@@ -100,6 +113,7 @@ def encode_rows(
     dither: Dither,
     bits: int,
     out: plain.Codes,
+    kernels: plain.Kernels = plain.KERNELS,
 ) -> None:
     """Rotate and code rows into `out`.
 
@@ -110,15 +124,19 @@ def encode_rows(
         dither: of k rows.
         bits: of a code.
         out: room for k rows.
+        kernels: that code them.
     """
     grid, like, count = residuals.grid, residuals.like, out.steps.shape[0]
     rotation = rotation_of(grid.columns, like)
-    centred, rotated = (like.new_empty((min(plain.BLOCK_ROWS, count), grid.padded)) for _ in range(2))
-    for block in row_blocks(count):
+    if kernels.encode_rows is not None:
+        kernels.encode_rows(*residuals, rows, weights, dither, rotation, grid, bits, out)
+        return
+    centred, rotated = (like.new_empty((block_rows(count, kernels.blocks), grid.padded)) for _ in range(2))
+    for block in row_blocks(count, kernels.blocks):
         size = block.stop - block.start
         residuals.write(block if rows is None else rows[block], centred[:size])
         rotate(centred[:size], rotation, grid, out=rotated[:size])
-        plain.encode(
+        kernels.encode(
             rotated[:size],
             None if weights is None else weights[block],
             Dither(dither.rows[block], dither.columns),

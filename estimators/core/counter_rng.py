@@ -18,8 +18,6 @@ from torch import Tensor
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _FIRST = 0xBF58476D1CE4E5B9 - 2**64
 _SECOND = 0x94D049BB133111EB - 2**64
-_INVERSE_OF_GOLDEN = pow(0x9E3779B97F4A7C15, -1, 2**64)
-_INVERSE_OF_GOLDEN -= 2**64 * (_INVERSE_OF_GOLDEN >= 2**63)
 
 
 # what is rounded by uniform numbers: a source that draws them never asks, one that lists them does
@@ -77,9 +75,13 @@ class CounterStream(NamedTuple):
 
     def bits(self, stream: int, counters: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
         """64 random bits for every counter."""
-        # (key / golden + c) · golden for key + c · golden: a compiler would multiply the constants beyond 64 bits
-        key = mix64(mix64(self.seed) ^ (stream + 1)) * _INVERSE_OF_GOLDEN
-        return mix64((key.reshape([1] * counters.ndim) + (counters + 1)) * _GOLDEN)
+        key = mix64(mix64(self.seed) ^ (stream + 1))
+        steps = counters + 1
+        if torch.compiler.is_compiling():
+            steps = (
+                steps ^ 0
+            )  # inductor multiplies indices symbolically, beyond 64 bits, but does not see through this
+        return mix64(key.reshape([1] * counters.ndim) + steps * _GOLDEN)
 
     def uniforms(
         self, stream: int, counters: Int64[Tensor, "*shape"], places: Places = None

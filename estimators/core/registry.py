@@ -24,7 +24,8 @@ from wtacrs.estimators.core.errors import InputError
 EstimatorClass = TypeVar("EstimatorClass", bound=type[Estimator])
 
 _REGISTRY: dict[str, type[Estimator]] = {}
-_PACKAGE, _CORE = __name__.split(".core.")[0], __name__.rpartition(".")[0]
+_PACKAGE = __name__.split(".core.")[0]
+_NO_ESTIMATORS = (f"{_PACKAGE}.core", f"{_PACKAGE}.kernels")
 
 
 def register(name: str) -> Callable[[EstimatorClass], EstimatorClass]:
@@ -62,7 +63,7 @@ def _modules() -> dict[str, str]:
     """Modules of the rooms by their last name; those of estimators are named like these."""
     rooms = importlib.import_module(_PACKAGE).__path__
     found = (module.name for module in pkgutil.walk_packages(rooms, f"{_PACKAGE}."))
-    return {name.rpartition(".")[2]: name for name in found if not name.startswith(_CORE)}
+    return {name.rpartition(".")[2]: name for name in found if not name.startswith(_NO_ESTIMATORS)}
 
 
 def _load(name: str) -> None:

@@ -24,6 +24,7 @@ class CodedRows(NamedTuple):
         slots: of the rows: the addresses of their random numbers.
         grid: of the columns.
         bits: of a code.
+        kernels: that decode them.
     """
 
     codes: plain.Codes
@@ -31,21 +32,17 @@ class CodedRows(NamedTuple):
     slots: Int[Tensor, " k"]
     grid: Grid
     bits: int
+    kernels: plain.Kernels = plain.KERNELS
 
     @property
     def size(self) -> int:
         """k."""
         return self.codes.codes.shape[0]
 
-    def numbers(
-        self, block: slice, out: Float[Tensor, "b p"], scratch: Float[Tensor, "b p"]
-    ) -> Float[Tensor, "b p"]:
-        """Rows in units of their largest step, into `out`; `scratch` is overwritten."""
-        dither = Dither(self.dither.rows[block], self.dither.columns)
-        plain.decode(self.codes.codes[block], dither, self.grid, self.bits, out, scratch)
-        shares = self.codes.shares[block].to(out.dtype).mul_(1.0 / plain.SHARES)
-        out.view(out.shape[0], self.grid.groups, self.grid.size).mul_(shares.unsqueeze(2))
-        return out
+    def block(self, rows: slice) -> tuple[plain.Codes, Dither]:
+        """Some of the rows, next to each other."""
+        codes = plain.Codes(*(part[rows] for part in self.codes))
+        return codes, Dither(self.dither.rows[rows], self.dither.columns)
 
     def take(self, slots: Int[Tensor, " s"]) -> CodedRows:
         """Some of the rows."""
@@ -55,26 +52,50 @@ class CodedRows(NamedTuple):
         )
 
 
-def row_blocks(rows: int) -> Iterator[slice]:
-    """Blocks of rows that stay in the cache while they are worked on."""
-    for start in range(0, rows, plain.BLOCK_ROWS):
-        yield slice(start, min(start + plain.BLOCK_ROWS, rows))
+def row_blocks(rows: int, blocks: str = "any") -> Iterator[slice]:
+    """Blocks of rows that stay in the cache while they are worked on.
+
+    Args:
+        rows: their number.
+        blocks: as in `plain.Kernels`.
+    """
+    size = block_rows(rows, blocks)
+    for start in range(0, rows, size or 1):
+        stop = min(start + size, rows)
+        yield slice(start if blocks == "any" else stop - size, stop)
 
 
-def float_product(coded: CodedRows, dy: Float[Tensor, "k m"], dtype: torch.dtype) -> Float[Tensor, "m p"]:
+def block_rows(rows: int, blocks: str = "any") -> int:
+    """Rows of a block: all of them also in a graph that is compiled, which would grow with the blocks."""
+    if blocks == "whole" or torch.compiler.is_compiling():
+        return rows
+    size = plain.BLOCK_ROWS
+    return min(2 * size if blocks == "full" and rows >= 2 * size else size, rows)
+
+
+def float_product(
+    coded: CodedRows, dy: Float[Tensor, "k m"], dtype: torch.dtype, out: Float[Tensor, "m p"] | None = None
+) -> Float[Tensor, "m p"]:
     """`dyᵀ X̂` in floating point, summed in fp32 or better.
 
     Args:
         coded: the rows X̂.
         dy: the rows of dY that belong to them.
         dtype: of the factors.
+        out: to be added to; None for zeros.
     """
     working = coded.dither.rows.dtype
-    out = torch.zeros((dy.shape[1], coded.grid.padded), dtype=working, device=dy.device)
+    if out is None:
+        out = torch.zeros((dy.shape[1], coded.grid.padded), dtype=working, device=dy.device)
+    if coded.kernels.decode_rows is not None:
+        room = torch.empty((coded.size, coded.grid.padded), dtype=dtype, device=dy.device)
+        rows = coded.kernels.decode_rows(coded.codes, coded.dither, coded.grid, coded.bits, room)
+        return out.add_(dy.to(dtype).T @ rows)
     buffers = _buffers(coded.size, coded.grid.padded, working, dy)
     steps = coded.codes.steps.to(working)
     for block in row_blocks(coded.size):
-        rows = coded.numbers(block, *(buffer[: block.stop - block.start] for buffer in buffers))
+        rows, scratch = (buffer[: block.stop - block.start] for buffer in buffers)
+        coded.kernels.decode(*coded.block(block), coded.grid, coded.bits, rows, scratch)
         rows.mul_(steps[block].unsqueeze(1))
         if dtype == working:
             torch.addmm(out, dy[block].to(working).T, rows, out=out)
@@ -102,7 +123,9 @@ def row_factor(bits: int) -> float:
     return LARGEST / 2.0 ** (bits - 1)
 
 
-def int8_scales(steps: Shaped[Tensor, " k"], dy: Float[Tensor, "k m"], bits: int) -> Int8Scales:
+def int8_scales(
+    steps: Shaped[Tensor, " k"], dy: Float[Tensor, "k m"], bits: int, kernels: plain.Kernels = plain.KERNELS
+) -> Int8Scales:
     """Scales for the rows of dY; the heaviest pairs by the row's largest step times ‖y‖ are set apart."""
     working = torch.float64 if dy.dtype == torch.float64 else torch.float32
     units = steps.to(working) / row_factor(bits)
@@ -110,9 +133,9 @@ def int8_scales(steps: Shaped[Tensor, " k"], dy: Float[Tensor, "k m"], bits: int
     heavy = sizes.topk(HEAVY if steps.shape[0] > 2 * HEAVY else 0).indices
     units = units.index_fill(0, heavy, 0.0)
     largest = torch.zeros(dy.shape[1], dtype=working, device=dy.device)
-    for block in row_blocks(steps.shape[0]):
-        scaled = (dy[block] * units[block].unsqueeze(1)).abs_()
-        torch.maximum(largest, scaled.amax(0), out=largest)
+    scratch, _ = _buffers(steps.shape[0], dy.shape[1], working, dy, kernels.blocks)
+    for block in row_blocks(steps.shape[0], kernels.blocks):
+        kernels.raise_peaks(dy[block], units[block], largest, scratch[: block.stop - block.start])
     return Int8Scales(heavy, units, torch.where(largest > 0, largest / LARGEST, 1.0))
 
 
@@ -127,27 +150,32 @@ def mixed_product(
         of_rows: dither for the rows.
         of_dy: dither for dY, independent of it.
     """
-    scales = int8_scales(coded.codes.steps, dy, coded.bits)
+    kernels, scales = coded.kernels, int8_scales(coded.codes.steps, dy, coded.bits, coded.kernels)
     m, padded, device = dy.shape[1], coded.grid.padded, dy.device
     rows_int8 = torch.empty((coded.size, padded), dtype=torch.int8, device=device)
     dy_int8 = torch.empty((coded.size, m), dtype=torch.int8, device=device)
-    numbers, scratch = _buffers(coded.size, padded, torch.float32, dy)
-    scaled, scratch_dy = _buffers(coded.size, m, torch.float32, dy)
+    buffers, buffers_dy = (
+        _buffers(coded.size, columns, torch.float32, dy, kernels.blocks) for columns in (padded, m)
+    )
     per_column, factor = 1.0 / scales.columns, row_factor(coded.bits)
-    for block in row_blocks(coded.size):
-        size = block.stop - block.start
-        rows = coded.numbers(block, numbers[:size], scratch[:size]).mul_(factor)
-        plain.round_to_int8(rows, Dither(of_rows.rows[block], of_rows.columns), rows_int8[block], scratch[:size])
-        torch.mul(dy[block], scales.units[block].unsqueeze(1), out=scaled[:size]).mul_(per_column)
-        plain.round_to_int8(
-            scaled[:size], Dither(of_dy.rows[block], of_dy.columns), dy_int8[block], scratch_dy[:size]
+    for block in row_blocks(coded.size, kernels.blocks):
+        own, own_dy = (
+            (a[: block.stop - block.start], b[: block.stop - block.start]) for a, b in (buffers, buffers_dy)
         )
-    out = int8_product(dy_int8, rows_int8).mul_(scales.columns.unsqueeze(1))
+        rounding, rounding_dy = (Dither(each.rows[block], each.columns) for each in (of_rows, of_dy))
+        kernels.decode_to_int8(
+            *coded.block(block), rounding, coded.grid, coded.bits, factor, rows_int8[block], own
+        )
+        kernels.scale_to_int8(dy[block], scales.units[block], per_column, rounding_dy, dy_int8[block], own_dy)
+    out = int8_product(dy_int8, rows_int8, scales.columns)
     if scales.heavy.shape[0]:
-        out.add_(float_product(coded.take(scales.heavy), dy.index_select(0, scales.heavy), torch.float32))
+        float_product(coded.take(scales.heavy), dy.index_select(0, scales.heavy), torch.float32, out)
     return out
 
 
-def _buffers(rows: int, columns: int, dtype: torch.dtype, like: Tensor) -> tuple[Tensor, Tensor]:
-    shape = (min(plain.BLOCK_ROWS, rows), columns)
+def _buffers(
+    rows: int, columns: int, dtype: torch.dtype, like: Tensor, blocks: str = "any"
+) -> tuple[Tensor, Tensor]:
+    """Scratch for a block, none where all rows are one."""
+    shape = (0 if blocks == "whole" else block_rows(rows, blocks), columns)
     return torch.empty(shape, dtype=dtype, device=like.device), torch.empty(shape, dtype=dtype, device=like.device)

@@ -96,5 +96,5 @@ def rotate(
     torch.mm(rows.view(-1, BLOCK), rotation.whole, out=out.view(-1, BLOCK))
     if rotation.last is not None:
         start = grid.columns // BLOCK * BLOCK
-        torch.mm(rows[:, start : start + BLOCK], rotation.last, out=out[:, start : start + BLOCK])
+        out[:, start : start + BLOCK] = rows[:, start : start + BLOCK] @ rotation.last
     return out

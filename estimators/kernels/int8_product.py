@@ -60,16 +60,18 @@ def has_fast_int8(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.cpu._is_vnni_supported())
 
 
-def int8_product(y: Int8[Tensor, "k m"], x: Int8[Tensor, "k d"]) -> Float[Tensor, "m d"]:
-    """`y.T @ x`, exact but for the rounding of sums above 2²⁴ to fp32."""
+def int8_product(
+    y: Int8[Tensor, "k m"], x: Int8[Tensor, "k d"], scales: Float[Tensor, " m"]
+) -> Float[Tensor, "m d"]:
+    """`scales · y.T @ x`, of sums that are exact but for their rounding above 2²⁴ to fp32."""
     m, d = y.shape[1], x.shape[1]
     if x.device.type == "cuda":
         y, x = (_padded(t) for t in (y, x))
     product: Tensor | None = None
     for rows_y, rows_x in zip(y.split(_MOST_ROWS), x.split(_MOST_ROWS), strict=True):
-        part = torch._int_mm(rows_y.T, rows_x).float()
+        part = torch._int_mm(rows_y.T, rows_x)[:m, :d] * scales.unsqueeze(1)
         product = part if product is None else product.add_(part)
-    return x.new_zeros((m, d), dtype=torch.float32) if product is None else product[:m, :d]
+    return x.new_zeros((m, d), dtype=torch.float32) if product is None else product
 
 
 def _padded(numbers: Int8[Tensor, "k c"]) -> Int8[Tensor, "k8 c8"]:

@@ -5,6 +5,7 @@ A fresh result of 16 MB costs page faults, more than the arithmetic that fills i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -99,17 +100,17 @@ def pack_planes(levels: UInt8[Tensor, "b p"], grid: Grid, bits: int, out: UInt8[
 
 
 def decode(
-    codes: UInt8[Tensor, "b bytes"],
+    codes: Codes,
     dither: Dither,
     grid: Grid,
     bits: int,
     out: Float[Tensor, "b p"],
     scratch: Float[Tensor, "b p"],
 ) -> None:
-    """Numbers in units of their step, `q + ½ − u − L/2`, into `out`; `scratch` is overwritten."""
-    b, per_byte, width = codes.shape[0], 8 // bits, grid.size * bits // 8
+    """Numbers in units of their row's step, `(q + ½ − u − L/2) · share`, into `out`; `scratch` is overwritten."""
+    b, per_byte, width = codes.codes.shape[0], 8 // bits, grid.size * bits // 8
     planes = out.view(b, grid.groups, per_byte, width)
-    packed = codes.view(b, grid.groups, width)
+    packed = codes.codes.view(b, grid.groups, width)
     for plane in range(per_byte):
         levels = packed if plane == 0 else packed.bitwise_right_shift(bits * plane)
         if plane < per_byte - 1:
@@ -117,6 +118,49 @@ def decode(
         planes[:, :, plane].copy_(levels)
     torch.add(dither.rows.unsqueeze(1), dither.columns, out=scratch).frac_()
     out.sub_(scratch).add_(0.5 - top_of(bits) / 2)
+    shares = codes.shares.to(out.dtype).mul_(1.0 / SHARES)
+    out.view(b, grid.groups, grid.size).mul_(shares.unsqueeze(2))
+
+
+def decode_to_int8(
+    codes: Codes,
+    dither: Dither,
+    rounding: Dither,
+    grid: Grid,
+    bits: int,
+    factor: float,
+    out: Int8[Tensor, "b p"],
+    scratch: tuple[Float[Tensor, "b p"], Float[Tensor, "b p"]],
+) -> None:
+    """What `decode` gives times a factor, rounded to int8; `scratch` is overwritten."""
+    numbers, other = scratch
+    decode(codes, dither, grid, bits, numbers, other)
+    round_to_int8(numbers.mul_(factor), rounding, out, other)
+
+
+def raise_peaks(
+    dy: Float[Tensor, "b m"],
+    units: Float[Tensor, " b"],
+    largest: Float[Tensor, " m"],
+    scratch: Float[Tensor, "b m"],
+) -> None:
+    """`largest` of every column of `units · dy` and of what it was; `scratch` is overwritten."""
+    torch.mul(dy, units.unsqueeze(1), out=scratch).abs_()
+    torch.maximum(largest, scratch.amax(0), out=largest)
+
+
+def scale_to_int8(
+    dy: Float[Tensor, "b m"],
+    units: Float[Tensor, " b"],
+    per_column: Float[Tensor, " m"],
+    rounding: Dither,
+    out: Int8[Tensor, "b m"],
+    scratch: tuple[Float[Tensor, "b m"], Float[Tensor, "b m"]],
+) -> None:
+    """`units · dy · per_column`, rounded to int8; `scratch` is overwritten."""
+    numbers, other = scratch
+    torch.mul(dy, units.unsqueeze(1), out=numbers).mul_(per_column)
+    round_to_int8(numbers, rounding, out, other)
 
 
 def round_to_int8(
@@ -126,3 +170,33 @@ def round_to_int8(
     torch.add(dither.rows.unsqueeze(1), dither.columns, out=scratch).frac_()
     # floor in place and one conversion: whole numbers from −127 to 127, and 127 + u does not reach 128
     out.copy_(numbers.add_(scratch).floor_().clamp_(-127, 127))
+
+
+class Kernels(NamedTuple):
+    """What is done to rows of one width.
+
+    Attributes:
+        encode: as `encode`.
+        decode: as `decode`.
+        decode_to_int8: as `decode_to_int8`.
+        raise_peaks: as `raise_peaks`.
+        scale_to_int8: as `scale_to_int8`.
+        blocks: "any" has `BLOCK_ROWS` rows or less; "full" so many or twice as many where there are as many, the last two
+            overlapping; "whole" all rows and no scratch.
+        encode_rows: in place of `encode`, from the input rows; None if `encode` is used.
+        decode_rows: in place of `decode`, times the steps of the rows; None if `decode` is used.
+        row_norms: of rows less their mean and of rows, from rows, mean and which rows count; None for PyTorch's.
+    """
+
+    encode: Callable[..., None]
+    decode: Callable[..., None]
+    decode_to_int8: Callable[..., None]
+    raise_peaks: Callable[..., None]
+    scale_to_int8: Callable[..., None]
+    blocks: str
+    encode_rows: Callable[..., None] | None = None
+    decode_rows: Callable[..., Tensor] | None = None
+    row_norms: Callable[..., tuple[Tensor, Tensor]] | None = None
+
+
+KERNELS = Kernels(encode, decode, decode_to_int8, raise_peaks, scale_to_int8, blocks="any")

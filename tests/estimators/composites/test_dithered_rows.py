@@ -330,6 +330,7 @@ def test_bytes_are_those_stated(slots: float) -> None:
         ({"slots": 4.5}, r"slots=4.5 must be .* a float in \(0, 4\]"),
         ({"design": "crs"}, "design='crs' must be one of systematic"),
         ({"product": "int4"}, "product='int4' must be one of auto, float, int8"),
+        ({"kernels": "cuda"}, "kernels='cuda' must be one of plain, compiled, triton"),
     ],
 )
 def test_bad_fields_are_refused(fields: dict[str, object], told: str) -> None:

@@ -1,0 +1,110 @@
+"""Triton kernels against plain ones, as a script, since the interpreter is chosen before the first import.
+
+TRITON_INTERPRET=1 python tests/support/triton_kernels.py
+"""
+
+from __future__ import annotations
+
+import torch
+
+from wtacrs.estimators import make
+from wtacrs.estimators.composites.residual_rows import Residuals, encode_rows
+from wtacrs.estimators.core.dither import Dither
+from wtacrs.estimators.kernels import coded_product, plain, triton_kernels
+from wtacrs.estimators.kernels.coded_product import CodedRows, float_product, mixed_product
+from wtacrs.estimators.kernels.grid import grid_of
+
+ROWS, COLUMNS_OF_DY = 41, 70
+
+
+def drawn(size: int, generator: torch.Generator) -> torch.Tensor:
+    """Numbers of a dither."""
+    return torch.randint(2**23, (size,), generator=generator) / 2**23
+
+
+def same_bits(d: int, bits: int, chosen: bool, dtype: torch.dtype) -> None:
+    """Of whole numbers, whose rotation is exact: codes, rows in fp32 and bf16, products."""
+    generator = torch.Generator().manual_seed(d + bits)
+    grid = grid_of(d)
+    # of a last, shorter block the factor is no power of two: there the columns are zeros
+    x = torch.randint(-9, 10, (ROWS + 5, d), generator=generator).to(dtype)
+    x[:, d // 16 * 16 :] = 0.0
+    x[3], x[7, :64] = 0.0, 0.0
+    live = torch.ones(ROWS + 5, dtype=torch.bool)
+    live[11], x[11] = False, torch.nan
+    mean = torch.ones(d, dtype=dtype)
+    mean[d // 16 * 16 :] = 0.0
+    rows = torch.arange(ROWS) + 5 if chosen else None
+    count = ROWS if chosen else ROWS + 5
+    weights = 1.0 + torch.rand(count, generator=generator) if chosen else None
+    dither = Dither(drawn(count, generator), drawn(grid.padded, generator))
+    found = []
+    for kernels in (plain.KERNELS, triton_kernels.KERNELS):
+        codes = plain.Codes(
+            torch.zeros((count, grid.padded * bits // 8), dtype=torch.uint8),
+            torch.zeros((count, grid.groups), dtype=torch.uint8),
+            torch.zeros(count, dtype=torch.bfloat16),
+        )
+        encode_rows(Residuals(x, mean, live), rows, weights, dither, bits, codes, kernels)
+        found.append(codes)
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True)), (d, bits)
+    assert found[0].codes.unique().numel() > 10
+    dy = torch.randn(count, COLUMNS_OF_DY, generator=generator)
+    of_rows, of_dy = (Dither(drawn(count, generator), drawn(c, generator)) for c in (grid.padded, COLUMNS_OF_DY))
+    products = []
+    for kernels in (plain.KERNELS, triton_kernels.KERNELS):
+        coded = CodedRows(found[0], dither, grid, bits, 0, kernels)
+        products.append((float_product(coded, dy, torch.float32), mixed_product(coded, dy, of_rows, of_dy)))
+    assert all(torch.equal(*pair) for pair in zip(*products, strict=True)), (d, bits)
+    assert float(products[0][0].norm()) > 1.0
+    # in bf16 within one step: the interpreter truncates, where a device rounds to nearest
+    whole, half = (torch.empty((count, grid.padded), dtype=t) for t in (torch.float32, torch.bfloat16))
+    for out in (whole, half):
+        triton_kernels.decode_rows(found[0], dither, grid, bits, out)
+    assert bool(((half.float() - whole).abs() <= 2**-7 * whole.abs()).all())
+
+
+def norms() -> None:
+    """Of rows of any size, near the limits of fp32 too; masked rows may hold anything."""
+    generator = torch.Generator().manual_seed(2)
+    for d, dtype in ((300, torch.float32), (64, torch.bfloat16)):
+        x = torch.randn(21, d, generator=generator) * torch.logspace(-30, 30, 21)[:, None]
+        x, mean, live = x.to(dtype), torch.randn(d, generator=generator).to(dtype), torch.arange(21) != 4
+        x[4] = torch.nan
+        found = triton_kernels.row_norms(x, mean, live)
+        for ours, rows in zip(found, (x.float() - mean.float(), x), strict=True):
+            expected = torch.where(live, rows.double().norm(dim=1), 0.0)
+            torch.testing.assert_close(ours, expected, rtol=1e-12, atol=0.0)
+
+
+def estimator() -> None:
+    """On numbers of any kind few codes differ, by one level, and the estimates agree."""
+    generator = torch.Generator().manual_seed(0)
+    x, dy = torch.randn(60, 150, generator=generator) + 1.0, torch.randn(60, 20, generator=generator)
+    for spec in ('dithered_rows(slots=1.3, product="int8")', 'dithered_rows(slots=0.5, product="float")'):
+        ours, theirs = make(spec, kernels="triton"), make(spec)
+        saved, expected = (e.compress(x, generator=torch.Generator().manual_seed(1)) for e in (ours, theirs))
+        differing = float((saved.codes != expected.codes).double().mean())
+        assert differing <= 2e-3, differing
+        torch.testing.assert_close(ours.contract(saved, dy), theirs.contract(saved, dy), rtol=1e-4, atol=1e-3)
+    # layers without a group of 64 columns, and double precision, have plain kernels
+    for given in (x[:, :20], x.double()):
+        pair = [
+            make(spec, kernels=k).compress(given, generator=torch.Generator().manual_seed(1))
+            for k in ("triton", "plain")
+        ]
+        assert all(torch.equal(*tensors) for tensors in zip(*pair, strict=True))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    assert triton_kernels.INTERPRETED
+    coded_product.HEAVY = 4
+    for d, bits, chosen, dtype in (
+        (128, 2, True, torch.float32),
+        (150, 4, False, torch.float32),
+        (64, 8, True, torch.bfloat16),
+    ):
+        same_bits(d, bits, chosen, dtype)
+    norms()
+    estimator()
