@@ -102,7 +102,7 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
     "auto" is int8 where that is faster: see `uses_int8`.
 
     Kernels: "plain" is PyTorch alone. "compiled" has inductor compile what is done to a block of rows, once for every
-    width of a layer, which takes seconds and a C++ compiler, and has plain kernels below 512 rows; what is stored and
+    width of a layer, which takes seconds and a C++ compiler; fewer than 512 rows have plain kernels. What is stored and
     the estimate are the same bit by bit (see `wtacrs.estimators.kernels.compiled`). "triton" has kernels for CUDA,
     `pip install "wtacrs[triton]"`, whose codes have the same law and seldom differ (see
     `wtacrs.estimators.kernels.triton_kernels`).

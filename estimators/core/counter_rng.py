@@ -78,9 +78,8 @@ class CounterStream(NamedTuple):
         key = mix64(mix64(self.seed) ^ (stream + 1))
         steps = counters + 1
         if torch.compiler.is_compiling():
-            steps = (
-                steps ^ 0
-            )  # inductor multiplies indices symbolically, beyond 64 bits, but does not see through this
+            # inductor multiplies indices symbolically, beyond 64 bits, but does not see through this
+            steps = steps ^ 0
         return mix64(key.reshape([1] * counters.ndim) + steps * _GOLDEN)
 
     def uniforms(
