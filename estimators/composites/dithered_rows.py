@@ -298,6 +298,9 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
         starts = torch.arange(grid.groups, device=dy.device) * grid.size
         columns = (grid.columns - starts).clamp(max=grid.size).double()
         steps = saved.shares.double() * (saved.steps.double() / plain.SHARES).unsqueeze(1)
+        live = unpack_bits(saved.live, dy.shape[0])
+        if not (has_values(live) and bool(live.all())):
+            dy = torch.where(live.unsqueeze(1), dy, 0.0)  # rows of score 0 may hold anything
         sizes, norms = row_norms(steps * columns.sqrt()), row_norms(dy)
         found, bits = torch.zeros_like(sizes), torch.zeros_like(sizes)
         for part, rows in self._parts(saved):

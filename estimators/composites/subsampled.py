@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
@@ -108,6 +108,7 @@ class Subsampled(Estimator[Any]):
     rows: int | float | str = 0.5
     design: str = "systematic"
 
+    # of an instance: what it inherits is that of the estimator inside
     traits: ClassVar[Traits] = Traits(
         family="composite",
         unbiased=True,
@@ -126,6 +127,9 @@ class Subsampled(Estimator[Any]):
         _check_rows(self.rows)
         if not isinstance(self.design, str) or self.design not in DESIGNS:
             raise InputError(f"subsampled: design={self.design!r} must be one of {', '.join(DESIGNS)}")
+        of = self.of.traits
+        own = replace(self.traits, unbiased=of.unbiased, uses_scores=of.uses_scores, uses_support=of.uses_support)
+        object.__setattr__(self, "traits", own)  # frozen
 
     def compress(
         self,

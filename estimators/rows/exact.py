@@ -15,7 +15,6 @@ from wtacrs.estimators.core.products import double_product, product_dtype, worki
 from wtacrs.estimators.core.registry import register
 from wtacrs.estimators.core.scores import joint_norms, sampling_scores
 from wtacrs.estimators.core.stored_pairs import StoredRows
-from wtacrs.estimators.rows.row_estimator import weighted_product
 
 
 class SavedExact(NamedTuple):
@@ -91,8 +90,11 @@ class Exact(Estimator[SavedExact]):
     ) -> Float[Tensor, "m d"]:
         """`Σ_s factors_s · y_i x_iᵀ`."""
         check_rows_agree(saved.x, dy)
-        weights = factors.to(working_dtype(saved.x.dtype))
-        return weighted_product(saved.x.index_select(0, slots), slots, weights, dy)
+        dtype = product_dtype(saved.x, dy)
+        # factors reach n/k: fp16 rows times them could overflow although the product does not
+        working = torch.float32 if dtype == torch.float16 else dtype
+        weighted = dy.index_select(0, slots) * factors.to(working_dtype(dtype)).unsqueeze(1)
+        return (weighted.to(working).T @ saved.x.index_select(0, slots).to(working)).to(dtype)
 
     def expectation(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None
