@@ -75,10 +75,10 @@ class Subsampled(Estimator[Any]):
     (`variance_estimate`): for all rows in few bits exactly Σ Δ²/12 ‖y‖², for sampled rows `Σ (1 − π) v²`, whose mean is
     `Σ (1/π_i − 1) w_i²`. Both sides leave out the products of different pairs, which add up to 0 where these point in
     independent directions; under the designs of the bound above the second stage then exceeds V₁/2 by at most
-    `Σ_T v² − ‖Σ_T z‖²`, which is negative where pairs agree. The rule: after the first c pairs by size the sum of v is R_c,
-    that of v² Q_c; `c + R_c²/(Q_c + V₁/2)`, rounded up, are enough if no π exceeds 1, and the least of these is taken. k₂
-    is a size of tensors: it is counted where that does not wait for a device (on the CPU), elsewhere "auto" multiplies all
-    pairs. A number or fraction of slots needs no values anywhere.
+    `Σ_T v² − ‖Σ_T z‖²`, which is negative where pairs agree. The rule: after the first c pairs by size the sum of v is
+    R_c, that of v² Q_c; `c + R_c²/(Q_c + V₁/2)`, rounded up, are enough if no π exceeds 1, and the least of these is
+    taken. k₂ is a size of tensors: it is counted where that does not wait for a device (on the CPU), elsewhere "auto"
+    multiplies all pairs. A number or fraction of slots needs no values anywhere.
 
     The estimate is not linear in dY, since π depends on it. It depends on all columns of dY at once, so that parts of dY
     that are contracted apart are drawn apart. A dY that is not finite gives NaN.
