@@ -140,7 +140,7 @@ class Subsampled(Estimator[Any]):
     ) -> Any:
         """What `of` keeps, and a seed for the second stage."""
         inner = self.of.compress(x, scores=scores, generator=generator)
-        return _saved_type(type(inner))(*inner, new_seed(x.device, generator))
+        return _saved_type(type(inner))(*inner, new_seed(x.device, generator))  # type: ignore[arg-type]
 
     def contract(self, saved: Any, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
         """Draw k₂ of the stored pairs and add them up (see `Estimator.contract`)."""

@@ -25,6 +25,7 @@ from wtacrs.estimators import (
     sampling_scores,
     saved_bytes,
 )
+from wtacrs.estimators.composites import widths
 from wtacrs.estimators.composites.subsampled import SecondStage, first_stage, least_rows
 from wtacrs.estimators.core.stored_pairs import StoredPairs
 from wtacrs.estimators.rows.inclusion import inclusion
@@ -238,6 +239,18 @@ def test_pairs_of_norm_zero_are_never_drawn_and_all_others_where_they_fit() -> N
     assert float(estimator.contract(saved, dy).abs().max()) == 0.0
 
 
+@pytest.mark.parametrize("slots", [8, 18, 2.0])
+def test_without_a_look_at_the_values_slots_of_both_widths_are_the_same(
+    slots: int | float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, dy = problem(n=12, d=20)
+    estimator = Subsampled(make("dithered_rows", slots=slots, product="float"), rows=5)
+    saved = compressed(estimator, x)
+    found = estimator.contract(saved, dy)
+    monkeypatch.setattr(widths, "has_values", lambda _: False)
+    assert torch.allclose(estimator.contract(saved, dy), found, rtol=1e-12, atol=1e-12)
+
+
 def test_a_draw_is_a_function_of_the_seed() -> None:
     x, dy = problem(n=12)
     estimator = Subsampled(make("exact"), rows=3)
@@ -316,7 +329,7 @@ def test_the_estimate_of_the_first_variance_has_the_mean_that_is_stated() -> Non
 @pytest.mark.parametrize("inside", ["uniform(budget=0.5)", 'dithered_rows(slots=1.5, product="float")'])
 @pytest.mark.parametrize("rows", [0.3, "auto"])
 def test_the_mean_of_the_whole_estimate(inside: str, rows: float | str) -> None:
-    """Along a fixed direction, 1,500 draws of both stages."""
+    """Along a fixed direction, 800 draws of both stages."""
     x, dy = problem(n=40, d=20)
     level = share("subsampled: mean", 4)
     exact = dy.T @ x
@@ -325,7 +338,7 @@ def test_the_mean_of_the_whole_estimate(inside: str, rows: float | str) -> None:
         float(
             (estimator.contract(estimator.compress(x, generator=generator), dy) * exact).sum() / exact.norm() ** 2
         )
-        for _ in range(1500)
+        for _ in range(800)
     ]
     assert one_sample(along, 1.0).p_value > level
 
@@ -348,6 +361,7 @@ def test_every_shape_and_dtype(xy: tuple[Tensor, Tensor], dtype: torch.dtype, in
     assert found.dtype == dtype
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
@@ -365,6 +379,7 @@ def test_refuses(fields: dict[str, Any], told: str) -> None:
         Subsampled(**{"of": make("exact"), **fields})
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_refuses_a_dy_of_another_length() -> None:
     x, dy = problem(n=12)
     for inside in INSIDE:
