@@ -27,6 +27,8 @@ from wtacrs.estimators.rows.row_estimator import coefficient_variance
 
 ADDED = 0.5
 """What `rows="auto"` lets the second stage add, as a share of the first one's variance."""
+WORTHWHILE = 2 / 3
+"""Share of the slots beyond which `rows="auto"` multiplies all: there gathering and norms cost more than they save."""
 _KEYS = 0  # stream of the seed
 
 
@@ -77,8 +79,9 @@ class Subsampled(Estimator[Any]):
     independent directions; under the designs of the bound above the second stage then exceeds V₁/2 by at most
     `Σ_T v² − ‖Σ_T z‖²`, which is negative where pairs agree. The rule: after the first c pairs by size the sum of v is
     R_c, that of v² Q_c; `c + R_c²/(Q_c + V₁/2)`, rounded up, are enough if no π exceeds 1, and the least of these is
-    taken. k₂ is a size of tensors: it is counted where that does not wait for a device (on the CPU), elsewhere "auto"
-    multiplies all pairs. A number or fraction of slots needs no values anywhere.
+    taken. Where that is above two thirds of the slots, all are multiplied: it would save no time. k₂ is a size of
+    tensors: it is counted where that does not wait for a device (on the CPU), elsewhere "auto" multiplies all pairs. A
+    number or fraction of slots needs no values anywhere.
 
     The estimate is not linear in dY, since π depends on it. It depends on all columns of dY at once, so that parts of dY
     that are contracted apart are drawn apart. A dY that is not finite gives NaN.
@@ -184,7 +187,7 @@ class Subsampled(Estimator[Any]):
             return None
         allowed = ADDED * self._pairs.variance_estimate(inner, dy) / unit.square()
         least = int(least_rows(scores, allowed))
-        return None if least >= k else SecondStage(self._of_size(max(least, 1)), scores, finite)
+        return None if least > WORTHWHILE * k else SecondStage(self._of_size(max(least, 1)), scores, finite)
 
     def conditional_variance(self, saved: Any, dy: Float[Tensor, "n m"]) -> Float64[Tensor, ""]:
         """`Var(Ĝ₂ | stored)` in fp64, O(k²) memory; what a product in int8 adds is not in it.
