@@ -14,12 +14,13 @@ from torch import Tensor
 from wtacrs.estimators.composites.mixed_precision_rows import DESIGNS
 from wtacrs.estimators.core.base import Estimator, Traits
 from wtacrs.estimators.core.checks import check_matrix
-from wtacrs.estimators.core.counter_rng import CounterStream, new_seed
+from wtacrs.estimators.core.counter_rng import CounterStream
 from wtacrs.estimators.core.errors import InputError, NoClosedForm
 from wtacrs.estimators.core.registry import register
 from wtacrs.estimators.core.row_design import RowPlan
 from wtacrs.estimators.core.scores import has_values
 from wtacrs.estimators.core.sizing import rows_for
+from wtacrs.estimators.core.sourced import RandomChoices, SourcedEstimator
 from wtacrs.estimators.core.stored_pairs import StoredPairs
 from wtacrs.estimators.rows.fixed_size import FixedSizeEstimator
 from wtacrs.estimators.rows.ranking import rank_rows
@@ -48,7 +49,7 @@ class SecondStage(NamedTuple):
 
 @register("subsampled")
 @dataclass(frozen=True, repr=False)
-class Subsampled(Estimator[Any]):
+class Subsampled(SourcedEstimator[Any]):
     """Two-stage sampling: `Ĝ₂ = A + Σ_(j ∈ S) y_(i_j) r_jᵀ / π_j`, S drawn in the backward pass from the k pairs of `of`.
 
     `of` stores `Ĝ₁ = A + Σ_j z_j` with `z_j = y_(i_j) r_jᵀ` (see `wtacrs.estimators.core.stored_pairs`): its rows are
@@ -122,7 +123,8 @@ class Subsampled(Estimator[Any]):
     )
 
     def __post_init__(self) -> None:
-        if not isinstance(self.of, Estimator) or not isinstance(self.of, StoredPairs):
+        known = isinstance(self.of, Estimator) and isinstance(self.of, StoredPairs)
+        if not known or not (isinstance(self.of, SourcedEstimator) or self.of.traits.deterministic):
             raise InputError(
                 f"subsampled: of={self.of!r} must be an estimator with stored pairs: exact, a row design, "
                 "quantized_rows or dithered_rows"
@@ -134,16 +136,17 @@ class Subsampled(Estimator[Any]):
         own = replace(self.traits, unbiased=of.unbiased, uses_scores=of.uses_scores, uses_support=of.uses_support)
         object.__setattr__(self, "traits", own)  # frozen
 
-    def compress(
-        self,
-        x: Float[Tensor, "n d"],
-        *,
-        scores: Shaped[Tensor, " n"] | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Any:
+    def keep(self, x: Float[Tensor, "n d"], scores: Float64[Tensor, " n"], source: RandomChoices) -> Any:
         """What `of` keeps, and a seed for the second stage."""
-        inner = self.of.compress(x, scores=scores, generator=generator)
-        return _saved_type(type(inner))(*inner, new_seed(x.device, generator))  # type: ignore[arg-type]
+        if isinstance(self.of, SourcedEstimator):
+            inner = self.of.keep(x, scores, source)
+        else:  # draws nothing
+            inner = self.of.compress(x, scores=scores)
+        return _saved_type(type(inner))(*inner, source.seeded()[0])  # type: ignore[arg-type]
+
+    def unlisted(self) -> str | None:
+        """The two stages are not listed together."""
+        return f"{self!r} draws a second plan in the backward pass: its outcomes are listed stage by stage only"
 
     def contract(self, saved: Any, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
         """Draw k₂ of the stored pairs and add them up (see `Estimator.contract`)."""
