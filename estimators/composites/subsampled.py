@@ -274,7 +274,7 @@ def least_rows(norms: Float64[Tensor, " k"], allowed: Float64[Tensor, ""]) -> In
 
 
 def _check_rows(rows: int | float | str) -> None:
-    if rows == "auto":
+    if isinstance(rows, str) and rows == "auto":
         return
     number = isinstance(rows, (int, float)) and not isinstance(rows, bool)
     if not number or not (rows >= 1 if isinstance(rows, int) else 0.0 < rows <= 1.0):  # type: ignore[operator]
