@@ -314,6 +314,18 @@ def test_auto_adds_no_more_than_half(inside: str) -> None:
             assert estimate == pytest.approx(first, rel=1e-3)
 
 
+@pytest.mark.parametrize("inside", ["exact", "uniform(budget=0.5)", "dithered_rows(slots=2.0)"])
+def test_auto_multiplies_all_where_little_can_be_left_out(inside: str) -> None:
+    x, _ = problem(n=300, d=64)
+    dy = torch.randn(300, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    dy = dy / dy.norm(dim=1, keepdim=True)
+    estimator = Subsampled(make(inside), rows="auto")
+    saved = compressed(estimator, x)
+    inner, _ = first_stage(saved)
+    assert estimator.second_stage(inner, dy) is None
+    assert torch.equal(estimator.contract(saved, dy), estimator.of.contract(inner, dy))
+
+
 def test_the_estimate_of_the_first_variance_has_the_mean_that_is_stated() -> None:
     x, dy = problem()
     first, scores = make("sampford(budget=3)"), sampling_scores(x)
