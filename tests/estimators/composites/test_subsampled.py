@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -398,3 +400,22 @@ def test_refuses_a_dy_of_another_length() -> None:
         estimator = Subsampled(make(inside), rows=1)
         with pytest.raises(InputError, match="rows"):
             estimator.contract(compressed(estimator, x), dy[:7])
+
+
+COMPILED = """
+import torch
+from wtacrs.estimators import make
+torch.manual_seed(0)
+for inside in ("systematic(budget=0.5)", "dithered_rows(slots=2.5)"):
+    torch._dynamo.reset()
+    estimator = make(f"subsampled(of={inside}, rows=0.4)")
+    x, dy = torch.randn(24, 16), torch.randn(24, 3)
+    saved = estimator.compress(x)
+    compiled = torch.compile(estimator.contract, fullgraph=True, backend="eager")
+    assert torch.allclose(compiled(saved, dy), estimator.contract(saved, dy), rtol=1e-4, atol=1e-4)
+"""
+
+
+def test_the_backward_pass_compiles_in_one_graph() -> None:
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
