@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from wtacrs.estimators.composites.mixed_precision_rows import MixedPrecisionRows as MixedPrecisionRows
     from wtacrs.estimators.composites.quantized_rows import QuantizedRows as QuantizedRows
     from wtacrs.estimators.composites.recommended import recommended as recommended
+    from wtacrs.estimators.composites.subsampled import Subsampled as Subsampled
     from wtacrs.estimators.core.base import Estimator as Estimator
     from wtacrs.estimators.core.base import Traits as Traits
     from wtacrs.estimators.core.base import saved_bytes as saved_bytes
@@ -74,6 +75,7 @@ _HOMES = {
     "MixedPrecisionRows": "composites.mixed_precision_rows",
     "QuantizedRows": "composites.quantized_rows",
     "recommended": "composites.recommended",
+    "Subsampled": "composites.subsampled",
     "Estimator": "core.base",
     "Traits": "core.base",
     "saved_bytes": "core.base",

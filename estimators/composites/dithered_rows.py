@@ -21,10 +21,10 @@ from wtacrs.estimators.composites.residual_rows import (
     residual_scores,
     rounding_variances,
 )
-from wtacrs.estimators.composites.widths import MOST_SLOTS, Chosen, Widths, parts_of, widths_for
+from wtacrs.estimators.composites.widths import MOST_SLOTS, Chosen, Part, Picked, Widths, parts_of, widths_for
 from wtacrs.estimators.core.base import Traits
 from wtacrs.estimators.core.checks import check_length, check_rows_agree
-from wtacrs.estimators.core.counter_rng import Source
+from wtacrs.estimators.core.counter_rng import CounterStream, Source
 from wtacrs.estimators.core.dither import Dither, draw_dither
 from wtacrs.estimators.core.errors import InputError, NoClosedForm
 from wtacrs.estimators.core.nonzero_rows import nonzero_rows
@@ -34,6 +34,7 @@ from wtacrs.estimators.core.registry import register
 from wtacrs.estimators.core.scores import has_values, row_norms, sampling_scores
 from wtacrs.estimators.core.sizing import check_slots, slots_for
 from wtacrs.estimators.core.sourced import RandomChoices, RegeneratingEstimator
+from wtacrs.estimators.core.stored_pairs import StoredRows
 from wtacrs.estimators.kernels import plain
 from wtacrs.estimators.kernels.choice import SETS, kernels_for
 from wtacrs.estimators.kernels.coded_product import CodedRows, float_product, mixed_product
@@ -228,40 +229,120 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
 
     def finish(self, saved: SavedDitheredRows, dy: Float[Tensor, "n m"], source: Source) -> Float[Tensor, "m d"]:
         """Sum the pairs of the decoded rows, rotate back, and add the mean's part."""
+        return self._sum(saved, dy, source, None)
+
+    def contract_slots(
+        self,
+        saved: SavedDitheredRows,
+        dy: Float[Tensor, "n m"],
+        slots: Int[Tensor, " s"],
+        factors: Float[Tensor, " s"],
+    ) -> Float[Tensor, "m d"]:
+        """The mean's part, and the pairs of these slots times their factors; only these rows are decoded."""
+        return self._sum(saved, dy, CounterStream(saved.seed), Picked(slots, factors))
+
+    def _sum(
+        self, saved: SavedDitheredRows, dy: Float[Tensor, "n m"], source: Source, picked: Picked | None
+    ) -> Float[Tensor, "m d"]:
         check_length(saved.shape_carrier, dy)
         n, d, dtype = dy.shape[0], saved.mean.shape[0], product_dtype(saved.mean, dy)
         working, grid = working_dtype(dtype), grid_of(saved.mean.shape[0])
-        chosen = Chosen(unpack_bits(saved.kept, n), unpack_bits(saved.heavy, n), None)
-        live = unpack_bits(saved.live, n)
         product: Tensor | None = None
-        count = int(saved.wanted) if has_values(saved.wanted) else n
-        for coded, rows in self._coded(saved, chosen, widths_for(self.slots_for(n), count), source):
-            kept = dy if rows is None else dy.index_select(0, rows)
-            nonzero = nonzero_rows(kept, grid.padded)
-            if nonzero is not None:
-                coded, kept = coded.take(nonzero), kept.index_select(0, nonzero)
-            part = self._product(coded, kept, dtype, source).to(working)
-            product = part if product is None else product.add_(part)
+        for part, coded, rows in self._coded(saved, source):
+            if picked is not None:
+                inside, factors = picked.within(part.slots)
+                own = inside if rows is None else rows.index_select(0, inside)
+                coded, kept = coded.take(inside), dy.index_select(0, own) * factors.to(working).unsqueeze(1)
+            else:
+                kept = dy if rows is None else dy.index_select(0, rows)
+                nonzero = nonzero_rows(kept, grid.padded)
+                if nonzero is not None:
+                    coded, kept = coded.take(nonzero), kept.index_select(0, nonzero)
+            found = self._product(coded, kept, dtype, source).to(working)
+            product = found if product is None else product.add_(found)
         if product is None:
             product = torch.zeros((dy.shape[1], grid.padded), dtype=working, device=dy.device)
         back = rotate(product, rotation_of(d, product).back, grid)[:, :d]
-        return back.addr_(live.to(working) @ dy.to(working), saved.mean.to(working)).to(dtype)
+        live = unpack_bits(saved.live, n).to(working)
+        return back.addr_(live @ dy.to(working), saved.mean.to(working)).to(dtype)
 
-    def _coded(
-        self, saved: SavedDitheredRows, chosen: Chosen, widths: Widths, source: Source
-    ) -> Iterator[tuple[CodedRows, Int[Tensor, " k"] | None]]:
+    def _parts(self, saved: SavedDitheredRows) -> Iterator[tuple[Part, Int[Tensor, " k"] | None]]:
         """The heavy rows and the others, each with their indices; None for all rows in their order."""
         n, grid = saved.shape_carrier.shape[0], grid_of(saved.mean.shape[0])
+        chosen = Chosen(unpack_bits(saved.kept, n), unpack_bits(saved.heavy, n), None)
+        count = int(saved.wanted) if has_values(saved.wanted) else n
+        for part in parts_of(widths_for(self.slots_for(n), count), grid):
+            yield part, part.rows_of(chosen, n)
+
+    def _coded(
+        self, saved: SavedDitheredRows, source: Source
+    ) -> Iterator[tuple[Part, CodedRows, Int[Tensor, " k"] | None]]:
+        """`_parts` with their codes."""
+        grid = grid_of(saved.mean.shape[0])
         like = saved.mean.new_empty(0, dtype=working_dtype(saved.mean.dtype))
         dither = draw_dither(source, _CODES, saved.steps.shape[0], grid.padded, like)
         kernels = kernels_for(self.kernels, like, grid)
-        for part in parts_of(widths, grid):
+        for part, rows in self._parts(saved):
             codes = plain.Codes(
                 saved.codes[part.bytes].view(part.size, -1), saved.shares[part.slots], saved.steps[part.slots]
             )
             own = Dither(dither.rows[part.slots], dither.columns)
             slots = torch.arange(part.slots.start, part.slots.stop, device=codes.codes.device)
-            yield CodedRows(codes, own, slots, grid, part.bits, kernels), part.rows_of(chosen, n)
+            yield part, CodedRows(codes, own, slots, grid, part.bits, kernels), rows
+
+    def pair_slots(self, n: int) -> int:
+        """Rows that can be kept (see `wtacrs.estimators.core.stored_pairs`, as for what follows)."""
+        return min(self.slots_for(n), n)
+
+    def slot_macs(self, d: int, m: int) -> int:
+        """`d·m`, d padded."""
+        return grid_of(d).padded * m
+
+    def slot_norms(self, saved: SavedDitheredRows, dy: Float[Tensor, "n m"]) -> Float64[Tensor, " k"]:
+        """What a row of such steps has on average, `√(Σ_j Δ² (L²/28 + 1/12))`, times ‖y‖: no code is looked at.
+
+        The largest of 64 normal numbers, L Δ/2, has a square of about 7 times theirs; rounding adds Δ²/12.
+        """
+        sizes, bits = self._slot_steps(saved, dy)
+        return sizes * ((2.0**bits - 1.0).square() / 28 + 1 / 12).sqrt()
+
+    def variance_estimate(self, saved: SavedDitheredRows, dy: Float[Tensor, "n m"]) -> Float64[Tensor, ""]:
+        """`Σ Δ²/12 ‖y‖²`, exact where all rows are kept; the weights of others are not stored."""
+        return self._slot_steps(saved, dy)[0].square().sum() / 12
+
+    def _slot_steps(
+        self, saved: SavedDitheredRows, dy: Float[Tensor, "n m"]
+    ) -> tuple[Float64[Tensor, " k"], Float64[Tensor, " k"]]:
+        """`√(Σ_j Δ_j²) ‖y‖` of every slot, and its bits."""
+        check_length(saved.shape_carrier, dy)
+        grid = grid_of(saved.mean.shape[0])
+        starts = torch.arange(grid.groups, device=dy.device) * grid.size
+        columns = (grid.columns - starts).clamp(max=grid.size).double()
+        steps = saved.shares.double() * (saved.steps.double() / plain.SHARES).unsqueeze(1)
+        live = unpack_bits(saved.live, dy.shape[0])
+        if not (has_values(live) and bool(live.all())):
+            dy = torch.where(live.unsqueeze(1), dy, 0.0)  # rows of score 0 may hold anything
+        sizes, norms = row_norms(steps * columns.sqrt()), row_norms(dy)
+        found, bits = torch.zeros_like(sizes), torch.zeros_like(sizes)
+        for part, rows in self._parts(saved):
+            bits[part.slots] = part.bits
+            found[part.slots] = norms if rows is None else norms.index_select(0, rows)
+        return sizes * found, bits
+
+    def stored_rows(self, saved: SavedDitheredRows) -> StoredRows:
+        """The decoded rows, rotated back, without the mean."""
+        d, k = saved.mean.shape[0], saved.steps.shape[0]
+        found = StoredRows(
+            torch.zeros((k, d), dtype=torch.float64, device=saved.mean.device),
+            torch.zeros(k, dtype=torch.int64, device=saved.mean.device),
+        )
+        for part, coded, rows in self._coded(saved, CounterStream(saved.seed)):
+            every, like = slice(0, part.size), coded.dither.rows
+            numbers, scratch = (like.new_empty((part.size, coded.grid.padded)) for _ in range(2))
+            decoded = coded.numbers(every, numbers, scratch).double() * coded.codes.steps.double().unsqueeze(1)
+            found.rows[part.slots] = rotate(decoded, rotation_of(d, decoded).back, coded.grid)[:, :d]
+            found.indices[part.slots] = torch.arange(part.size, device=like.device) if rows is None else rows
+        return found
 
     def _product(
         self, coded: CodedRows, dy: Float[Tensor, "k m"], dtype: torch.dtype, source: Source

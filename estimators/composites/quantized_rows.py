@@ -11,14 +11,23 @@ from torch import Tensor
 
 from wtacrs.estimators.core.base import Traits
 from wtacrs.estimators.core.checks import check_length, check_rows_agree
-from wtacrs.estimators.core.counter_rng import Source, Uniforms, entry_counters
+from wtacrs.estimators.core.counter_rng import CounterStream, Source, Uniforms, entry_counters
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.estimators.core.packing import Packed, check_bits, grid_places, pack, rounding_variance, unpack
+from wtacrs.estimators.core.packing import (
+    Packed,
+    check_bits,
+    grid_places,
+    pack,
+    rounding_variance,
+    spread_steps,
+    unpack,
+)
 from wtacrs.estimators.core.products import product_dtype, working_dtype
 from wtacrs.estimators.core.registry import register
 from wtacrs.estimators.core.row_design import RowPlan
 from wtacrs.estimators.core.scores import row_norms, sampling_scores
 from wtacrs.estimators.core.sourced import RandomChoices, RegeneratingEstimator
+from wtacrs.estimators.core.stored_pairs import StoredRows
 from wtacrs.estimators.rows.row_estimator import RowEstimator
 
 ROUNDINGS = ("dithered", "stochastic")
@@ -117,12 +126,67 @@ class QuantizedRows(RegeneratingEstimator[SavedPackedRows]):
         check_length(saved.shape_carrier, dy)
         dtype = product_dtype(saved.columns, dy)
         working = torch.float32 if dtype == torch.float16 else dtype
-        d = saved.columns.shape[0]
-        dither = None
-        if self.rounding == "dithered":
-            dither = source.uniforms(0, entry_counters(dy.new_empty((saved.indices.shape[0], d))))
-        rows = unpack(Packed(saved.codes, saved.steps), d, self.bits, self.group, working, dither)
+        rows = self._unpacked(saved, source, None, working)
         return (dy.index_select(0, saved.indices.to(torch.int32)).to(working).T @ rows).to(dtype)
+
+    def _unpacked(
+        self, saved: SavedPackedRows, source: Source, slots: Int[Tensor, " s"] | None, working: torch.dtype
+    ) -> Float[Tensor, "s d"]:
+        """The weighted rows of some slots, None for all, as they are read again."""
+        d, packed, dither = saved.columns.shape[0], Packed(saved.codes, saved.steps), None
+        counters = entry_counters(saved.codes.new_empty((saved.indices.shape[0], d)))
+        if slots is not None:
+            packed = Packed(*(part.index_select(0, slots) for part in packed))
+            counters = counters.index_select(0, slots)
+        if self.rounding == "dithered":
+            dither = source.uniforms(0, counters)
+        return unpack(packed, d, self.bits, self.group, working, dither)
+
+    def pair_slots(self, n: int) -> int:
+        """Those of the row design (see `wtacrs.estimators.core.stored_pairs`, as for what follows)."""
+        return self.rows.pair_slots(n)
+
+    def slot_macs(self, d: int, m: int) -> int:
+        """`d·m`."""
+        return d * m
+
+    def slot_norms(self, saved: SavedPackedRows, dy: Float[Tensor, "n m"]) -> Float64[Tensor, " k"]:
+        """Norms of the codes times their steps, and ‖y‖: exact but for the dither, which is not drawn for it."""
+        working = working_dtype(saved.columns.dtype)
+        packed = Packed(saved.codes, saved.steps)
+        rows = unpack(packed, saved.columns.shape[0], self.bits, self.group, working)
+        return row_norms(rows) * self._dy_norms(saved, dy)
+
+    def _dy_norms(self, saved: SavedPackedRows, dy: Float[Tensor, "n m"]) -> Float64[Tensor, " k"]:
+        check_length(saved.shape_carrier, dy)
+        return row_norms(dy.index_select(0, saved.indices.to(torch.int32)))
+
+    def variance_estimate(self, saved: SavedPackedRows, dy: Float[Tensor, "n m"]) -> Float64[Tensor, ""]:
+        """What the rounding adds, dithered `Σ Δ²/12 ‖y‖²`, else the mean over all places Δ²/6; no weight is stored."""
+        steps = spread_steps(saved.steps, saved.columns.shape[0], self.group)
+        errors = steps.double().square().sum(1) / (12 if self.rounding == "dithered" else 6)
+        return (errors * self._dy_norms(saved, dy).square()).sum()
+
+    def stored_rows(self, saved: SavedPackedRows) -> StoredRows:
+        """The rows as they are read again, in the precision of the product."""
+        rows = self._unpacked(saved, CounterStream(saved.seed), None, working_dtype(saved.columns.dtype))
+        return StoredRows(rows.double(), saved.indices.to(torch.int32))
+
+    def contract_slots(
+        self,
+        saved: SavedPackedRows,
+        dy: Float[Tensor, "n m"],
+        slots: Int[Tensor, " s"],
+        factors: Float[Tensor, " s"],
+    ) -> Float[Tensor, "m d"]:
+        """`Σ_s factors_s · y_(i_j) Q(weight_j x_(i_j))ᵀ`; only these rows are unpacked."""
+        check_length(saved.shape_carrier, dy)
+        dtype = product_dtype(saved.columns, dy)
+        working = torch.float32 if dtype == torch.float16 else dtype
+        rows = self._unpacked(saved, CounterStream(saved.seed), slots, working)
+        own = dy.index_select(0, saved.indices.to(torch.int32).index_select(0, slots))
+        weighted = own * factors.to(working_dtype(dtype)).unsqueeze(1)
+        return (weighted.to(working).T @ rows).to(dtype)
 
     def places(self, x: Float[Tensor, "n d"], plan: RowPlan) -> Float[Tensor, "k d"]:
         """Numbers p such that entry p with uniform number u has the code ⌊p + u⌋: for enumeration."""

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from wtacrs.estimators.core.scores import has_values
 from wtacrs.estimators.kernels.grid import Grid
 
 MOST_SLOTS = 4
@@ -85,6 +86,21 @@ class Chosen(NamedTuple):
             return self.weights
         there = torch.arange(rows.shape[0], device=rows.device) < self.kept.sum()
         return torch.where(there, self.weights.index_select(0, rows), 0.0)
+
+
+class Picked(NamedTuple):
+    """Some of the slots, and a factor for each."""
+
+    slots: Int[Tensor, " s"]
+    factors: Float[Tensor, " s"]
+
+    def within(self, part: slice) -> Picked:
+        """Those of a part, counted from its start; on a device all of them, with factors 0 for those of other parts."""
+        inside = (self.slots >= part.start) & (self.slots < part.stop)
+        if has_values(inside):
+            return Picked(self.slots[inside] - part.start, self.factors[inside])
+        slots = self.slots.clamp(part.start, part.stop - 1) - part.start
+        return Picked(slots, torch.where(inside, self.factors, 0.0))
 
 
 def first_rows(flags: Bool[Tensor, " n"], count: int) -> Int[Tensor, " k"]:

@@ -7,8 +7,8 @@ n column-row pairs `y_i x_iᵀ`. `X [n, d]` is in hand in the forward, `dY [n, m
 Properties, checked by `wtacrs.validation.properties.checks` for every registered estimator:
 
 1. `contract(compress(x), dy)` has shape `[m, d]` and the dtype of the exact product.
-2. It is linear in `dy` for a fixed `saved`; in its mean only where the product itself is rounded (see `dithered_rows`,
-   below fp64).
+2. If `traits.linear_in_dy`, it is linear in `dy` for a fixed `saved`; in its mean only where the product itself is
+   rounded (see `dithered_rows`, below fp64).
 3. If `traits.unbiased`, its mean is `dy.T @ x` whenever every row with a non-zero pair has a positive score.
 4. If `traits.deterministic`, no random number is drawn; otherwise the draw is a function of (spec, generator
    state, device) alone and the generator advances.
@@ -47,6 +47,7 @@ class Traits:
         uses_scores: the sizes of the scores change the result.
         exact_at_full_budget: with k = n rows the product is exact.
         uses_support: rows of score 0 are left out although the sizes of the others do not matter.
+        linear_in_dy: for one compressed activation the estimate is linear in dy; not so if rows are drawn by their dy.
     """
 
     family: str
@@ -55,6 +56,7 @@ class Traits:
     uses_scores: bool
     exact_at_full_budget: bool
     uses_support: bool = False
+    linear_in_dy: bool = True
 
     @property
     def leaves_out_zeros(self) -> bool:

@@ -127,6 +127,10 @@ class Bernoulli(RowEstimator):
         """That of all slots, used or not."""
         return self.slots(n) * d * m
 
+    def pair_slots(self, n: int) -> int:
+        """All of them, used or not."""
+        return self.slots(n)
+
     def cuts(self, scores: Float64[Tensor, " n"], chosen: Float64[Tensor, " j"]) -> Float64[Tensor, " c"]:
         """The inclusion probability of the row that this number decides."""
         n = scores.shape[0]

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
-from jaxtyping import Float, Float64, Shaped
+from jaxtyping import Float, Float64, Int, Shaped
 from torch import Tensor
 
 from wtacrs.estimators.core.base import Estimator, Traits
 from wtacrs.estimators.core.checks import check_matrix, check_rows_agree
-from wtacrs.estimators.core.products import double_product, product_dtype
+from wtacrs.estimators.core.products import double_product, product_dtype, working_dtype
 from wtacrs.estimators.core.registry import register
-from wtacrs.estimators.core.scores import sampling_scores
+from wtacrs.estimators.core.scores import joint_norms, sampling_scores
+from wtacrs.estimators.core.stored_pairs import StoredRows
 
 
 class SavedExact(NamedTuple):
@@ -63,6 +64,37 @@ class Exact(Estimator[SavedExact]):
     def macs(self, n: int, d: int, m: int) -> int:
         """`n·d·m`."""
         return n * d * m
+
+    def pair_slots(self, n: int) -> int:
+        """One for every row (see `wtacrs.estimators.core.stored_pairs`, as for what follows)."""
+        return n
+
+    def slot_macs(self, d: int, m: int) -> int:
+        """`d·m`."""
+        return d * m
+
+    def slot_norms(self, saved: SavedExact, dy: Float[Tensor, "n m"]) -> Float64[Tensor, " n"]:
+        """`‖x_i‖‖y_i‖`."""
+        return joint_norms(saved.x, dy)
+
+    def variance_estimate(self, saved: SavedExact, dy: Float[Tensor, "n m"]) -> Float64[Tensor, ""]:
+        """0."""
+        return torch.zeros((), dtype=torch.float64, device=saved.x.device)
+
+    def stored_rows(self, saved: SavedExact) -> StoredRows:
+        """All rows."""
+        return StoredRows(saved.x.double(), torch.arange(saved.x.shape[0], device=saved.x.device))
+
+    def contract_slots(
+        self, saved: SavedExact, dy: Float[Tensor, "n m"], slots: Int[Tensor, " s"], factors: Float[Tensor, " s"]
+    ) -> Float[Tensor, "m d"]:
+        """`Σ_s factors_s · y_i x_iᵀ`."""
+        check_rows_agree(saved.x, dy)
+        dtype = product_dtype(saved.x, dy)
+        # factors reach n/k: fp16 rows times them could overflow although the product does not
+        working = torch.float32 if dtype == torch.float16 else dtype
+        weighted = dy.index_select(0, slots) * factors.to(working_dtype(dtype)).unsqueeze(1)
+        return (weighted.to(working).T @ saved.x.index_select(0, slots).to(working)).to(dtype)
 
     def expectation(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None

@@ -27,6 +27,7 @@ from wtacrs.estimators.core.row_design import RowDesign, RowPlan
 from wtacrs.estimators.core.scores import row_norms, sampling_scores
 from wtacrs.estimators.core.sizing import check_budget, rows_for
 from wtacrs.estimators.core.sourced import RandomChoices, SourcedEstimator
+from wtacrs.estimators.core.stored_pairs import StoredRows
 
 MOST_ROWS_FOR_COVARIANCE = 16_384
 
@@ -92,6 +93,37 @@ class RowEstimator(RowDesign, SourcedEstimator[SavedRows]):
         """`Σ_j weight_j · y_(i_j) x_(i_j)ᵀ` over the kept rows (see `Estimator.contract`)."""
         check_length(saved.shape_carrier, dy)
         return weighted_product(saved.rows, saved.indices, saved.weights, dy)
+
+    def pair_slots(self, n: int) -> int:
+        """k, unless a design says otherwise (see `wtacrs.estimators.core.stored_pairs`, as for what follows)."""
+        return rows_for(self.budget, n)
+
+    def slot_macs(self, d: int, m: int) -> int:
+        """`d·m`."""
+        return d * m
+
+    def slot_norms(self, saved: SavedRows, dy: Float[Tensor, "n m"]) -> Float64[Tensor, " k"]:
+        """`weight_j ‖x_(i_j)‖‖y_(i_j)‖`."""
+        check_length(saved.shape_carrier, dy)
+        return saved.weights.double() * row_norms(saved.rows) * row_norms(dy.index_select(0, saved.indices))
+
+    def variance_estimate(self, saved: SavedRows, dy: Float[Tensor, "n m"]) -> Float64[Tensor, ""]:
+        """`Σ_j (1 − 1/weight_j)⁺ ‖pair j‖²`: with weights 1/π its mean is `Σ_i (1/π_i − 1) w_i²`."""
+        weights = saved.weights.double()
+        share = torch.where(weights > 1, 1.0 - 1.0 / weights.clamp(min=1.0), 0.0)
+        return (share * self.slot_norms(saved, dy).square()).sum()
+
+    def stored_rows(self, saved: SavedRows) -> StoredRows:
+        """The kept rows with their weights."""
+        return StoredRows(saved.rows.double() * saved.weights.double().unsqueeze(1), saved.indices)
+
+    def contract_slots(
+        self, saved: SavedRows, dy: Float[Tensor, "n m"], slots: Int[Tensor, " s"], factors: Float[Tensor, " s"]
+    ) -> Float[Tensor, "m d"]:
+        """`Σ_s factors_s · weight_j · y_(i_j) x_(i_j)ᵀ`."""
+        check_length(saved.shape_carrier, dy)
+        rows, indices, weights = (t.index_select(0, slots) for t in (saved.rows, saved.indices, saved.weights))
+        return weighted_product(rows, indices, weights * factors.to(weights.dtype), dy)
 
     def macs(self, n: int, d: int, m: int) -> int:
         """`k·d·m`; a design with other than k slots, or with matrix products in its draw, says so itself."""

@@ -69,6 +69,8 @@ def huge_and_tiny(context: CheckContext) -> str:
 @register_property("linear in dy")
 def linear_in_dy(context: CheckContext) -> str:
     """For one compressed activation the estimate is linear in dy."""
+    if not context.estimator.traits.linear_in_dy:
+        raise NotApplicable("traits.linear_in_dy is False")
     x, first = context.problem("gaussian", context.rows(24))
     second = context.problem("heavy_tailed", x.shape[0], offset=1).dy
     saved = context.estimator.compress(x, generator=context.stream())

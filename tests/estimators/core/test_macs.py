@@ -18,6 +18,7 @@ FIELDS = {
     "rank": (3, 0.5),
     "groups": (2, 3),
     "rows": ("systematic(budget=0.3)",),
+    "of": ("systematic(budget=0.3)", "exact"),
 }
 SHAPES = ((40, 9, 5), (9, 16, 21), (120, 4, 1), (1, 3, 2), (0, 4, 3))
 COMPOSITES = (
@@ -33,6 +34,10 @@ COMPOSITES = (
     'random_projection(rank=2, kind="gaussian")',
     "prac(rank=0.5, principal=0)",
     "bernoulli(budget=0.3, reserve=0.0)",
+    "subsampled(of=bernoulli(budget=0.3), rows=0.3)",
+    'subsampled(of=dithered_rows(slots=2.0, product="float"), rows=0.3)',
+    'subsampled(of=dithered_rows(slots=2.5, product="float"), rows=7, design="sampford")',
+    'subsampled(of=quantized_rows(rows=pivotal(budget=0.5)), rows=0.5, design="conditional_poisson")',
     'pivotal(budget=0.3, order="rows")',
     "uniform(budget=0.3, replacement=True)",
     'wta_crs(budget=0.3, winners="optimal")',

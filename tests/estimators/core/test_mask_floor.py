@@ -36,7 +36,7 @@ BOUNDED = (
     "sampford(budget={k})",
 )
 UNBIASED = tuple(name for name in available() if lookup(name).traits.unbiased and name != "exact")
-WITHOUT_LIST = ("prac", "priority")  # their closed forms stand in
+WITHOUT_LIST = ("prac", "priority", "subsampled")  # their closed forms stand in
 
 
 def vector(values: list[float]) -> Tensor:
@@ -191,6 +191,7 @@ def random_hint(seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def smallest(name: str) -> Estimator:
     inner = "(rows=wta_crs)" if name in ("control_variate", "hadamard_rotation", "quantized_rows") else ""
+    inner = "(of=wta_crs)" if name == "subsampled" else inner
     return sized(name + inner, 1 if name == "gaussian_sketch" else 2)
 
 

@@ -165,7 +165,7 @@ FIELDS = [(name, field.name) for name in available() for field in dataclasses.fi
 
 def arguments(name: str) -> dict[str, Any]:
     """Values for the fields without a default."""
-    values = {"budget": 0.3, "slots": 1.0, "rank": 4, "groups": 4, "rows": CRS(budget=0.3)}
+    values = {"budget": 0.3, "slots": 1.0, "rank": 4, "groups": 4, "rows": CRS(budget=0.3), "of": CRS(budget=0.3)}
     required = [f.name for f in dataclasses.fields(lookup(name)) if f.default is dataclasses.MISSING]  # type: ignore[arg-type]
     return {key: values[key] for key in required}
 

@@ -130,7 +130,7 @@ def test_rows_kept_are_those_of_the_size(text: str, size: tuple[str, float] | No
 def test_exact_at_is_said_of_what_is_exact(name: str, size: float) -> None:
     """Of all that are registered, the products that are exact at 7 rows, for any draw, are those that say so."""
     needed = dict.fromkeys(("control_variate", "hadamard_rotation", "quantized_rows"), "(rows=wta_crs)")
-    estimator = sized(name + (needed | {"velora": "(groups=4)"}).get(name, ""), size)
+    estimator = sized(name + (needed | {"velora": "(groups=4)", "subsampled": "(of=wta_crs)"}).get(name, ""), size)
     x, dy = problem_of(7)
     said = exact_at(estimator, 7)
     if said:

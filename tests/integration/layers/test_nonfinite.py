@@ -22,6 +22,7 @@ FIELDS = {
     "mixed_precision_rows": "mixed_precision_rows(slots=30)",
     "prac": "prac(rank=4)",
     "quantized_rows": "quantized_rows(rows=crs)",
+    "subsampled": "subsampled(of=crs)",
     "velora": "velora(groups=8)",
 }
 SPECS = [FIELDS.get(name, name) for name in available() if name != "exact"]
