@@ -337,9 +337,10 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
             torch.zeros(k, dtype=torch.int64, device=saved.mean.device),
         )
         for part, coded, rows in self._coded(saved, CounterStream(saved.seed)):
-            every, like = slice(0, part.size), coded.dither.rows
+            like = coded.dither.rows
             numbers, scratch = (like.new_empty((part.size, coded.grid.padded)) for _ in range(2))
-            decoded = coded.numbers(every, numbers, scratch).double() * coded.codes.steps.double().unsqueeze(1)
+            plain.decode(coded.codes, coded.dither, coded.grid, coded.bits, numbers, scratch)
+            decoded = numbers.double() * coded.codes.steps.double().unsqueeze(1)
             found.rows[part.slots] = rotate(decoded, rotation_of(d, decoded).back, coded.grid)[:, :d]
             found.indices[part.slots] = torch.arange(part.size, device=like.device) if rows is None else rows
         return found

@@ -44,12 +44,11 @@ class CodedRows(NamedTuple):
         codes = plain.Codes(*(part[rows] for part in self.codes))
         return codes, Dither(self.dither.rows[rows], self.dither.columns)
 
-    def take(self, slots: Int[Tensor, " s"]) -> CodedRows:
+    def take(self, rows: Int[Tensor, " s"]) -> CodedRows:
         """Some of the rows."""
-        codes = plain.Codes(*(part.index_select(0, slots) for part in self.codes))
-        return self._replace(
-            codes=codes, dither=Dither(self.dither.rows.index_select(0, slots), self.dither.columns)
-        )
+        codes = plain.Codes(*(part.index_select(0, rows) for part in self.codes))
+        dither = Dither(self.dither.rows.index_select(0, rows), self.dither.columns)
+        return self._replace(codes=codes, dither=dither, slots=self.slots.index_select(0, rows))
 
 
 def row_blocks(rows: int, blocks: str = "any") -> Iterator[slice]:

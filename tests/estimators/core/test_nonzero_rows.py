@@ -65,3 +65,13 @@ def test_the_estimate_is_the_same_at_fewer_operations(spec: str, monkeypatch: py
         expected = estimator.contract(saved, dy)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
     assert few.get_total_flops() < 0.6 * all_rows.get_total_flops()
+
+
+def test_rows_in_int8_keep_their_random_numbers() -> None:
+    """What is left out changes neither the numbers of the other rows nor, by more than their rounding, the estimate."""
+    x = torch.randn(1024, 256, generator=torch.Generator().manual_seed(0))
+    dy = padded_gradient(1, 1024, 256, 0.7)
+    exact = dy.T @ x
+    estimator = make('dithered_rows(slots=2.0, product="int8")')
+    found = estimator.contract(estimator.compress(x, generator=torch.Generator().manual_seed(2)), dy)
+    assert float((found - exact).norm()) < 0.2 * float(exact.norm())
