@@ -100,7 +100,8 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
 
         Σ_i [‖y_i‖² A_i + (‖R_i‖² + V_i + A_i) B_i],   A_i = Σ_j E V(x̂_ij), B_i = Σ_a c_a² V(y_ia/c_a).
 
-    "auto" is int8 where that is faster: see `uses_int8`.
+    "auto" is int8 where that is faster: for 512 rows or more, on a CPU with VNNI from 2^26 multiply-accumulates, on CUDA
+    with tensor cores for int8 from 2^33; never in fp64 (see `uses_int8`).
 
     Kernels: "plain" is PyTorch alone. "compiled" has inductor compile what is done to a block of rows, once for every
     width of a layer, which takes seconds and a C++ compiler; fewer than 512 rows have plain kernels. What is stored and

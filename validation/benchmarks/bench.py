@@ -54,7 +54,7 @@ DEFAULT_WITH_KNOWN_SCORES = (
     "recommended at 0.3",
     "recommended at 0.1",
 )
-_REQUIRED = {"rows": "rows=systematic", "groups": "groups=8"}
+_REQUIRED = {"rows": "rows=systematic", "of": "of=systematic", "groups": "groups=8"}
 _SIZES = {"budget": 0.3, "slots": 1.2}
 
 

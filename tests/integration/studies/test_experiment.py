@@ -213,7 +213,8 @@ def test_results_are_taken_over_into_the_readme(done: tuple[Path, ExperimentResu
     write_result(tmp_path / numbers.NUMBERS, NumbersResult(stamp=result.stamp, tables=[]))
     (tmp_path / "README.md").write_text(
         "".join(
-            f"<!-- numbers: {name} -->\n<!-- end -->\n" for name in ("experiments", "masks", "front", "simulation")
+            f"<!-- numbers: {name} -->\n<!-- end -->\n"
+            for name in ("experiments", "masks", "front", "simulation", "scores")
         )
     )
     arguments = [str(tmp_path / "run"), "--root", str(tmp_path)]
