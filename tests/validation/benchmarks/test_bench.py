@@ -64,7 +64,7 @@ def test_a_share_is_one_of_the_bytes_in_bf16(dtype: torch.dtype, scores: str) ->
     assert estimator is not None
     assert estimator.name == ("dithered_rows" if scores == "row-norms" else "control_variate")
     kept = saved_bytes(estimator.compress(torch.randn(512, 128).to(dtype)))
-    assert 0.27 < kept / (2 * 512 * 128) <= 0.3
+    assert 0.25 < kept / (2 * 512 * 128) <= 0.3
     crs = entry_from("crs at 0.3").at(512, 128, dtype)
     assert saved_bytes(crs.compress(torch.randn(512, 128).to(dtype))) <= 0.3 * 2 * 512 * 128
 
