@@ -246,6 +246,7 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
         self, saved: SavedDitheredRows, dy: Float[Tensor, "n m"], source: Source, picked: Picked | None
     ) -> Float[Tensor, "m d"]:
         check_length(saved.shape_carrier, dy)
+        dy = dy.detach()  # buffers are written in place, and what is rounded has no derivative
         n, d, dtype = dy.shape[0], saved.mean.shape[0], product_dtype(saved.mean, dy)
         working, grid = working_dtype(dtype), grid_of(saved.mean.shape[0])
         product: Tensor | None = None

@@ -52,7 +52,8 @@ def step_sizes(
 
     Both are rounded up, so that the levels reach as far as the numbers. A group of zeros has the share 0.
     """
-    largest = peaks.amax(1) * (2.0 / top_of(bits))
+    of_rows = peaks.amax(1) if peaks.shape[1] else peaks.sum(1)  # without columns there is nothing to compare
+    largest = of_rows * (2.0 / top_of(bits))
     weighted = largest if weights is None else largest * weights
     steps = weighted if peaks.dtype == torch.float64 else round_up(weighted)
     own = steps.to(peaks.dtype)

@@ -405,3 +405,18 @@ def test_codes_do_not_depend_on_the_size_of_blocks(monkeypatch: pytest.MonkeyPat
     parts = estimator.compress(x, generator=torch.Generator().manual_seed(0))
     assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
     torch.testing.assert_close(estimator.contract(parts, dy), result, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("slots", [0.5, 1.0, 2.5])
+def test_no_columns(slots: float) -> None:
+    estimator = DitheredRows(slots=slots)
+    assert estimator.contract(estimator.compress(torch.zeros(60, 0)), torch.ones(60, 3)).shape == (3, 0)
+
+
+def test_gradients_that_require_gradients_are_taken_as_numbers() -> None:
+    x, dy = problem(1, 60, 24, 3, torch.float32)
+    for product in ("float", "int8"):
+        estimator = DitheredRows(slots=2.0, product=product)
+        saved = estimator.compress(x, generator=torch.Generator().manual_seed(0))
+        found = estimator.contract(saved, dy.clone().requires_grad_())
+        assert torch.equal(found, estimator.contract(saved, dy))
