@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Float64, Shaped, UInt8
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Estimator, Traits
-from wtacrs.estimators.core.checks import check_length, check_matrix, check_rows_agree
+from wtacrs.estimators.core.base import Estimator, Traits, wrapping_saved
+from wtacrs.estimators.core.checks import check_choice, check_length, check_matrix, check_rows_agree
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.estimators.core.packing import Packed, pack, pack_bits, unpack, unpack_bits
 from wtacrs.estimators.core.products import double_product, product_dtype, working_dtype
 from wtacrs.estimators.core.registry import register
-from wtacrs.estimators.core.scores import row_norms, sampling_scores
+from wtacrs.estimators.core.scores import gradient_proxies, row_norms, sampling_scores
 from wtacrs.estimators.projections.subspace import principal_directions
 
 BASES = ("mean", "lowrank", "mean+lowrank")
@@ -88,8 +86,7 @@ class ControlVariate(Estimator[Any]):
     def __post_init__(self) -> None:
         if not isinstance(self.rows, Estimator):
             raise InputError(f"control_variate: rows={self.rows!r} must be an estimator such as crs(budget=0.3)")
-        if not isinstance(self.base, str) or self.base not in BASES:
-            raise InputError(f"control_variate: base={self.base!r} must be one of {', '.join(BASES)}")
+        check_choice("base", self.base, BASES, self.name)
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
             raise InputError(f"control_variate: rank={self.rank!r} must be an int ≥ 1")
 
@@ -115,7 +112,7 @@ class ControlVariate(Estimator[Any]):
         """
         base, rest, rest_scores = self._split(x, scores, basis)
         inner = self.rows.compress(rest, scores=rest_scores, generator=generator)
-        return _saved_type(type(inner))(*base, *inner)  # type: ignore[arg-type]
+        return _saved_type(type(inner))(*base, *inner)
 
     def contract(self, saved: Any, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
         """`dYᵀ B` and the inner estimate."""
@@ -275,12 +272,7 @@ def _proxies(x: Float[Tensor, "n d"], scores: Shaped[Tensor, " n"] | None) -> Fl
         sampling_scores(x)  # refuses NaN
         return torch.ones(x.shape[0], dtype=torch.float64, device=x.device)
     checked = sampling_scores(x, scores)
-    norms = row_norms(torch.where(checked[:, None] > 0, x, 0.0))
-    known = (norms > 0) & (checked > 0)
-    proxy = torch.where(known, checked / torch.where(known, norms, 1.0), 0.0)
-    typical = proxy.sum() / known.sum().clamp(min=1)
-    # a zero row says nothing of its y; some positive value keeps it reachable
-    return torch.where((checked > 0) & ~known, torch.where(typical > 0, typical, 1.0), proxy)
+    return gradient_proxies(row_norms(torch.where(checked[:, None] > 0, x, 0.0)), checked)
 
 
 def _weights(proxy: Float64[Tensor, " n"], x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
@@ -295,10 +287,7 @@ def _centred(x: Float[Tensor, "n d"], mean: Float[Tensor, " d"], mask: Bool[Tens
     return torch.where(mask[:, None], x.to(working) - mean.to(working), 0.0)
 
 
-@lru_cache(maxsize=64)
-def _saved_type(inner: type) -> Any:
+def _saved_type(inner: Any) -> Any:
     """A NamedTuple of the base's tensors and those of the inner estimator's `Saved`."""
-    fields = [*Base._fields, *(f"inner_{name}" for name in inner._fields)]  # type: ignore[attr-defined]
-    saved = namedtuple("SavedControlVariate", fields)  # type: ignore[misc]
-    saved.inner = inner  # type: ignore[attr-defined]
-    return saved
+    fields = (*Base._fields, *(f"inner_{name}" for name in inner._fields))
+    return wrapping_saved("SavedControlVariate", fields, inner)

@@ -23,9 +23,9 @@ from wtacrs.estimators.composites.residual_rows import (
 )
 from wtacrs.estimators.composites.widths import MOST_SLOTS, Chosen, Part, Picked, Widths, parts_of, widths_for
 from wtacrs.estimators.core.base import Traits
-from wtacrs.estimators.core.checks import check_length, check_rows_agree
+from wtacrs.estimators.core.checks import check_choice, check_length, check_rows_agree
 from wtacrs.estimators.core.counter_rng import CounterStream, Source
-from wtacrs.estimators.core.dither import Dither, draw_dither
+from wtacrs.estimators.core.dither import draw_dither
 from wtacrs.estimators.core.errors import InputError, NoClosedForm
 from wtacrs.estimators.core.nonzero_rows import nonzero_rows
 from wtacrs.estimators.core.packing import pack_bits, unpack_bits
@@ -140,12 +140,9 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
 
     def __post_init__(self) -> None:
         check_slots(self.slots, MOST_SLOTS, self.name)
-        if not isinstance(self.design, str) or self.design not in DESIGNS:
-            raise InputError(f"{self.name}: design={self.design!r} must be one of {', '.join(DESIGNS)}")
-        if not isinstance(self.product, str) or self.product not in PRECISIONS:
-            raise InputError(f"{self.name}: product={self.product!r} must be one of {', '.join(PRECISIONS)}")
-        if not isinstance(self.kernels, str) or self.kernels not in SETS:
-            raise InputError(f"{self.name}: kernels={self.kernels!r} must be one of {', '.join(SETS)}")
+        check_choice("design", self.design, DESIGNS, self.name)
+        check_choice("product", self.product, PRECISIONS, self.name)
+        check_choice("kernels", self.kernels, SETS, self.name)
 
     def slots_for(self, n: int) -> int:
         """S for n rows: at least 1, and no more than n rows can use."""
@@ -224,8 +221,7 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
             rows = part.rows_of(chosen, n)
             out = plain.Codes(codes[part.bytes].view(part.size, -1), shares[part.slots], steps[part.slots])
             weights = chosen.weights_of(rows)
-            own = Dither(dither.rows[part.slots], dither.columns)
-            encode_rows(residuals, rows, weights, own, part.bits, out, kernels)
+            encode_rows(residuals, rows, weights, dither.of(part.slots), part.bits, out, kernels)
         return plain.Codes(codes, shares, steps)
 
     def finish(self, saved: SavedDitheredRows, dy: Float[Tensor, "n m"], source: Source) -> Float[Tensor, "m d"]:
@@ -288,9 +284,8 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
             codes = plain.Codes(
                 saved.codes[part.bytes].view(part.size, -1), saved.shares[part.slots], saved.steps[part.slots]
             )
-            own = Dither(dither.rows[part.slots], dither.columns)
             slots = torch.arange(part.slots.start, part.slots.stop, device=codes.codes.device)
-            yield part, CodedRows(codes, own, slots, grid, part.bits, kernels), rows
+            yield part, CodedRows(codes, dither.of(part.slots), slots, grid, part.bits, kernels), rows
 
     def pair_slots(self, n: int) -> int:
         """Rows that can be kept (see `wtacrs.estimators.core.stored_pairs`, as for what follows)."""
@@ -396,10 +391,9 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
         live = checked > 0
         residuals = Residuals(x, mean_of(x, live), live)
         widths = widths_for(self.slots_for(n), rows_worth_keeping(checked))
-        sampled = widths.rows < _count(live)
-        chosen = self._choose(residuals, checked, widths, None) if not sampled else None
-        if chosen is None:
+        if widths.rows < _count(live):
             return self._sampled_variance(residuals, dy, checked, widths)
+        chosen = self._choose(residuals, checked, widths, None)
         total = checked.new_zeros(())
         for part in parts_of(widths, residuals.grid):
             rows = part.rows_of(chosen, n)

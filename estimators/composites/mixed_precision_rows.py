@@ -18,9 +18,9 @@ from wtacrs.estimators.composites.slots import (
     relative_error,
 )
 from wtacrs.estimators.core.base import Traits
-from wtacrs.estimators.core.checks import check_length, check_rows_agree
+from wtacrs.estimators.core.checks import check_choice, check_length, check_rows_agree
 from wtacrs.estimators.core.counter_rng import Source, Uniforms
-from wtacrs.estimators.core.errors import InputError, NoClosedForm
+from wtacrs.estimators.core.errors import NoClosedForm
 from wtacrs.estimators.core.packing import check_bits, from_bytes, grouped, round_up, spread_steps, to_bytes
 from wtacrs.estimators.core.products import double_product, product_dtype, working_dtype
 from wtacrs.estimators.core.registry import register
@@ -121,8 +121,7 @@ class MixedPrecisionRows(RegeneratingEstimator[SavedSlots]):
 
     def __post_init__(self) -> None:
         check_slots(self.slots, MOST_SLOTS, self.name)
-        if not isinstance(self.design, str) or self.design not in DESIGNS:
-            raise InputError(f"mixed_precision_rows: design={self.design!r} must be one of {', '.join(DESIGNS)}")
+        check_choice("design", self.design, DESIGNS, self.name)
         check_bits(BITS_PER_SLOT, self.group, self.name)
 
     def slots_for(self, n: int) -> int:

@@ -28,7 +28,7 @@ from wtacrs.estimators.core.row_design import RowPlan
 from wtacrs.estimators.core.scores import row_norms, sampling_scores
 from wtacrs.estimators.core.sourced import RandomChoices, RegeneratingEstimator
 from wtacrs.estimators.core.stored_pairs import StoredRows
-from wtacrs.estimators.rows.row_estimator import RowEstimator
+from wtacrs.estimators.rows.row_estimator import RowEstimator, weighted_product
 
 ROUNDINGS = ("dithered", "stochastic")
 
@@ -184,9 +184,8 @@ class QuantizedRows(RegeneratingEstimator[SavedPackedRows]):
         dtype = product_dtype(saved.columns, dy)
         working = torch.float32 if dtype == torch.float16 else dtype
         rows = self._unpacked(saved, CounterStream(saved.seed), slots, working)
-        own = dy.index_select(0, saved.indices.to(torch.int32).index_select(0, slots))
-        weighted = own * factors.to(working_dtype(dtype)).unsqueeze(1)
-        return (weighted.to(working).T @ rows).to(dtype)
+        own = saved.indices.to(torch.int32).index_select(0, slots)
+        return weighted_product(rows, own, factors.to(working_dtype(dtype)), dy).to(dtype)
 
     def places(self, x: Float[Tensor, "n d"], plan: RowPlan) -> Float[Tensor, "k d"]:
         """Numbers p such that entry p with uniform number u has the code ⌊p + u⌋: for enumeration."""

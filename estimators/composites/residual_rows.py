@@ -10,10 +10,10 @@ from torch import Tensor
 
 from wtacrs.estimators.core.dither import Dither
 from wtacrs.estimators.core.products import working_dtype
-from wtacrs.estimators.core.scores import has_values, row_norms
+from wtacrs.estimators.core.scores import gradient_proxies, has_values, row_norms
 from wtacrs.estimators.kernels import plain
 from wtacrs.estimators.kernels.coded_product import block_rows, int8_scales, row_blocks, row_factor
-from wtacrs.estimators.kernels.grid import Grid, grid_of, rotate, rotation_of
+from wtacrs.estimators.kernels.grid import Grid, grid_of, group_peaks, rotate, rotation_of
 from wtacrs.estimators.kernels.int8_product import fraction_variance, mean_fraction_variance
 
 
@@ -82,13 +82,8 @@ def residual_scores(
     residuals: Residuals, scores: Float64[Tensor, " n"], kernels: plain.Kernels = plain.KERNELS
 ) -> Float64[Tensor, " n"]:
     """`‖R_i‖ · score_i / ‖x_i‖`; a live row of zeros counts with the mean of the other factors."""
-    live = residuals.live
     of_residuals, of_rows = _norms(residuals) if kernels.row_norms is None else kernels.row_norms(*residuals)
-    known = live & (of_rows > 0)
-    proxy = torch.where(known, scores / torch.where(known, of_rows, 1.0), 0.0)
-    typical = proxy.sum() / known.sum().clamp(min=1)
-    proxy = torch.where(live & ~known, torch.where(typical > 0, typical, 1.0), proxy)
-    return of_residuals * proxy
+    return of_residuals * gradient_proxies(of_rows, scores)
 
 
 def _norms(residuals: Residuals) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " n"]]:
@@ -139,7 +134,7 @@ def encode_rows(
         kernels.encode(
             rotated[:size],
             None if weights is None else weights[block],
-            Dither(dither.rows[block], dither.columns),
+            dither.of(block),
             grid,
             bits,
             plain.Codes(out.codes[block], out.shares[block], out.steps[block]),
@@ -168,8 +163,7 @@ def int8_variance(
 ) -> Float64[Tensor, ""]:
     """What rounding to int8 adds to the product of rows of one width: `Σ_i [‖y_i‖² A_i + (‖R_i‖² + V_i + A_i) B_i]`."""
     grid, rotated = residuals.grid, residuals.rotated(rows)
-    peaks = rotated.view(rotated.shape[0], grid.groups, grid.size).abs().amax(2)
-    shares, steps, sizes = plain.step_sizes(peaks, None, bits)
+    shares, steps, sizes = plain.step_sizes(group_peaks(rotated, grid), None, bits)
     scales = int8_scales(steps, dy, bits)
     # in units of int8 the largest step of a row is c, a group's a share of it
     width = _spread(shares.double() * (row_factor(bits) / plain.SHARES), grid)
@@ -192,8 +186,7 @@ def _group_steps(
     rotated: Float[Tensor, "k p"], weights: Float[Tensor, " k"] | None, grid: Grid, bits: int
 ) -> Float[Tensor, "k groups"]:
     """Steps of rows without their weight."""
-    peaks = rotated.view(rotated.shape[0], grid.groups, grid.size).abs().amax(2)
-    return plain.step_sizes(peaks, weights, bits)[2]
+    return plain.step_sizes(group_peaks(rotated, grid), weights, bits)[2]
 
 
 def _spread(values: Float[Tensor, "n groups"], grid: Grid) -> Float[Tensor, "n d"]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -12,8 +10,8 @@ from jaxtyping import Bool, Float, Float64, Int, Shaped
 from torch import Tensor
 
 from wtacrs.estimators.composites.mixed_precision_rows import DESIGNS
-from wtacrs.estimators.core.base import Estimator, Traits
-from wtacrs.estimators.core.checks import check_matrix
+from wtacrs.estimators.core.base import Estimator, Traits, wrapping_saved
+from wtacrs.estimators.core.checks import check_choice, check_matrix
 from wtacrs.estimators.core.counter_rng import CounterStream
 from wtacrs.estimators.core.errors import InputError, NoClosedForm
 from wtacrs.estimators.core.registry import register
@@ -130,8 +128,7 @@ class Subsampled(SourcedEstimator[Any]):
                 "quantized_rows or dithered_rows"
             )
         _check_rows(self.rows)
-        if not isinstance(self.design, str) or self.design not in DESIGNS:
-            raise InputError(f"subsampled: design={self.design!r} must be one of {', '.join(DESIGNS)}")
+        check_choice("design", self.design, DESIGNS, self.name)
         of = self.of.traits
         own = replace(self.traits, unbiased=of.unbiased, uses_scores=of.uses_scores, uses_support=of.uses_support)
         object.__setattr__(self, "traits", own)  # frozen
@@ -142,7 +139,7 @@ class Subsampled(SourcedEstimator[Any]):
             inner = self.of.keep(x, scores, source)
         else:  # draws nothing
             inner = self.of.compress(x, scores=scores)
-        return _saved_type(type(inner))(*inner, source.seeded()[0])  # type: ignore[arg-type]
+        return _saved_type(type(inner))(*inner, source.seeded()[0])
 
     def unlisted(self) -> str | None:
         """The two stages are not listed together."""
@@ -289,10 +286,6 @@ def _unused(x: Tensor) -> torch.Generator:
     return torch.Generator(x.device).manual_seed(0)
 
 
-@lru_cache(maxsize=64)
-def _saved_type(inner: type) -> Any:
+def _saved_type(inner: Any) -> Any:
     """A NamedTuple of the tensors of the inner estimator's `Saved` and the seed."""
-    fields = [*inner._fields, "second_stage_seed"]  # type: ignore[attr-defined]
-    saved = namedtuple("SavedSubsampled", fields)  # type: ignore[misc]
-    saved.inner = inner  # type: ignore[attr-defined]
-    return saved
+    return wrapping_saved("SavedSubsampled", (*inner._fields, "second_stage_seed"), inner)

@@ -20,9 +20,10 @@ Properties, checked by `wtacrs.validation.properties.checks` for every registere
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -230,6 +231,14 @@ def _after_plain_fields(checks: Callable[..., None]) -> Callable[..., None]:
 def literal(value: object) -> str:
     """A value of a field as it is written in a spec."""
     return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+@lru_cache(maxsize=128)
+def wrapping_saved(name: str, fields: tuple[str, ...], inner: type) -> Any:
+    """A NamedTuple for what a composite keeps: its own tensors and those of an inner estimator, whose type is `inner`."""
+    saved = namedtuple(name, fields)  # type: ignore[misc]
+    saved.inner = inner  # type: ignore[attr-defined]
+    return saved
 
 
 def saved_bytes(saved: tuple[Any, ...]) -> int:

@@ -1,6 +1,8 @@
-"""What both verbs refuse: input that is no floating-point matrix, and a dY that does not fit x."""
+"""What is refused: input that is no floating-point matrix, a dY that does not fit x, and a field that is no choice."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from jaxtyping import Float, Shaped
 from torch import Tensor
@@ -49,3 +51,14 @@ def check_length(kept: Shaped[Tensor, "n ..."], dy: Float[Tensor, "n2 m"]) -> No
     check_matrix("dy", dy)
     if dy.shape[0] != kept.shape[0]:
         raise InputError(f"dy must have {kept.shape[0]} rows, as the compressed x had, got shape {list(dy.shape)}")
+
+
+def check_choice(field: str, value: object, accepted: Iterable[str], owner: str) -> None:
+    """Refuse what is not one of some names.
+
+    Raises:
+        InputError: naming the owner, the field, its value and what is accepted.
+    """
+    names = tuple(accepted)
+    if not isinstance(value, str) or value not in names:
+        raise InputError(f"{owner}: {field}={value!r} must be one of {', '.join(names)}")

@@ -32,6 +32,12 @@ class Dither(NamedTuple):
     rows: Float[Tensor, " n"]
     columns: Float[Tensor, " d"]
 
+    def of(self, rows: slice | Int[Tensor, " k"]) -> Dither:
+        """That of some of the rows."""
+        return Dither(
+            self.rows[rows] if isinstance(rows, slice) else self.rows.index_select(0, rows), self.columns
+        )
+
 
 def draw_dither(
     source: Source,

@@ -60,6 +60,22 @@ def joint_norms(x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"]) -> Float64[Te
     return row_norms(x) * row_norms(dy)
 
 
+def gradient_proxies(norms: Float64[Tensor, " n"], scores: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
+    """`score_i / ‖x_i‖`, a stand-in for ‖y_i‖ up to a factor; 0 where the score is 0.
+
+    A row of zeros says nothing of its y: with a positive score it counts with the mean of the others, and so stays
+    within reach.
+
+    Args:
+        norms: row norms of x.
+        scores: checked scores.
+    """
+    known = (norms > 0) & (scores > 0)
+    proxy = torch.where(known, scores / torch.where(known, norms, 1.0), 0.0)
+    typical = proxy.sum() / known.sum().clamp(min=1)
+    return torch.where((scores > 0) & ~known, torch.where(typical > 0, typical, 1.0), proxy)
+
+
 def floored_scores(
     norms: Float64[Tensor, " n"],
     expected: Shaped[Tensor, " n"],

@@ -42,13 +42,12 @@ class CodedRows(NamedTuple):
     def block(self, rows: slice) -> tuple[plain.Codes, Dither]:
         """Some of the rows, next to each other."""
         codes = plain.Codes(*(part[rows] for part in self.codes))
-        return codes, Dither(self.dither.rows[rows], self.dither.columns)
+        return codes, self.dither.of(rows)
 
     def take(self, rows: Int[Tensor, " s"]) -> CodedRows:
         """Some of the rows."""
         codes = plain.Codes(*(part.index_select(0, rows) for part in self.codes))
-        dither = Dither(self.dither.rows.index_select(0, rows), self.dither.columns)
-        return self._replace(codes=codes, dither=dither, slots=self.slots.index_select(0, rows))
+        return self._replace(codes=codes, dither=self.dither.of(rows), slots=self.slots.index_select(0, rows))
 
 
 def row_blocks(rows: int, blocks: str = "any") -> Iterator[slice]:
@@ -161,11 +160,10 @@ def mixed_product(
         own, own_dy = (
             (a[: block.stop - block.start], b[: block.stop - block.start]) for a, b in (buffers, buffers_dy)
         )
-        rounding, rounding_dy = (Dither(each.rows[block], each.columns) for each in (of_rows, of_dy))
         kernels.decode_to_int8(
-            *coded.block(block), rounding, coded.grid, coded.bits, factor, rows_int8[block], own
+            *coded.block(block), of_rows.of(block), coded.grid, coded.bits, factor, rows_int8[block], own
         )
-        kernels.scale_to_int8(dy[block], scales.units[block], per_column, rounding_dy, dy_int8[block], own_dy)
+        kernels.scale_to_int8(dy[block], scales.units[block], per_column, of_dy.of(block), dy_int8[block], own_dy)
     out = int8_product(dy_int8, rows_int8, scales.columns)
     if scales.heavy.shape[0]:
         float_product(coded.take(scales.heavy), dy.index_select(0, scales.heavy), torch.float32, out)

@@ -24,7 +24,7 @@ from torch._subclasses.fake_tensor import is_fake
 
 from wtacrs.estimators.core.dither import Dither
 from wtacrs.estimators.kernels import plain
-from wtacrs.estimators.kernels.grid import Grid
+from wtacrs.estimators.kernels.grid import Grid, group_peaks
 
 _OPTIONS: dict[str, Any] = {"emulate_precision_casts": True, "cpp.enable_floating_point_contract_flag": "off"}
 _numbers = count()
@@ -143,8 +143,7 @@ def _measure(
     factors: Float[Tensor, "b groups"],
 ) -> None:
     """Shares, steps, and the factors that bring numbers to units of their step."""
-    peaks = rotated.view(rotated.shape[0], grid.groups, grid.size).abs().amax(2)
-    of_groups, of_rows, sizes = plain.step_sizes(peaks, weights, bits)
+    of_groups, of_rows, sizes = plain.step_sizes(group_peaks(rotated, grid), weights, bits)
     shares.copy_(of_groups)
     steps.copy_(of_rows)
     factors.copy_(torch.where(sizes > 0, 1.0 / sizes, 0.0))

@@ -98,3 +98,8 @@ def rotate(
         start = grid.columns // BLOCK * BLOCK
         out[:, start : start + BLOCK] = rows[:, start : start + BLOCK] @ rotation.last
     return out
+
+
+def group_peaks(rows: Float[Tensor, "k p"], grid: Grid) -> Float[Tensor, "k groups"]:
+    """The largest of the absolute numbers of every group."""
+    return rows.view(rows.shape[0], grid.groups, grid.size).abs().amax(2)

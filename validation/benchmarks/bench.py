@@ -17,13 +17,12 @@ from torch import Tensor
 
 from wtacrs.estimators import Estimator, InputError, available, make, saved_bytes, spec
 from wtacrs.estimators.composites.dithered_rows import DitheredRows
-from wtacrs.estimators.composites.recommended import recommended
 from wtacrs.estimators.core.registry import lookup
 from wtacrs.estimators.core.sizing import missing_size, rows_kept, sized
 from wtacrs.validation.benchmarks.roofline import DTYPES
 from wtacrs.validation.benchmarks.timing import seconds_of, wait_for
 from wtacrs.validation.benchmarks.traffic import Traffic
-from wtacrs.validation.layers.candidates import fitted
+from wtacrs.validation.layers.candidates import RECOMMENDED, fitted
 from wtacrs.validation.layers.compare import exact_product
 from wtacrs.validation.layers.equal_bytes import BASELINE
 from wtacrs.validation.layers.scores import LayerLike, layer_scores
@@ -33,7 +32,6 @@ from wtacrs.validation.records.bench import BenchRow, Quartiles, Roofs
 from wtacrs.validation.runner import generator_for
 from wtacrs.validation.statistics.moments import Product, closed_form, moments
 
-RECOMMENDED = "recommended"  # made for the scores of the entry
 DEFAULT_ESTIMATORS = (
     "exact",
     "wta_crs(budget=0.3)",
@@ -63,7 +61,7 @@ class Entry:
     """What is measured: an estimator as it is, or in the largest size that fits a share of the bytes of x in bf16.
 
     Attributes:
-        estimator: a spec, or "recommended".
+        estimator: a spec, or one of `RECOMMENDED`; "recommended" is made for the scores of the entry.
         share: of the bytes; None for the size that the spec has.
         scores: what rows are sampled by.
     """
@@ -82,13 +80,8 @@ class Entry:
         if self.share is None:
             return make(self.estimator)
         share = self.share * 2 / dtype.itemsize  # of the bytes of x as it is
-        if self.estimator != RECOMMENDED:
-            return fitted(self.estimator, share, (n, d), dtype)
-        try:
-            known = "row-norms" if self.scores == "row-norms" else "known"
-            return recommended(bytes=share, shape=(n, d), dtype=dtype, scores=known)
-        except InputError:  # not a single row fits
-            return None
+        known = self.estimator == "recommended" and self.scores != "row-norms"
+        return fitted("recommended_known" if known else self.estimator, share, (n, d), dtype)
 
 
 def entry_from(text: str, scores: ScoreKind = "row-norms") -> Entry:
@@ -102,8 +95,8 @@ def entry_from(text: str, scores: ScoreKind = "row-norms") -> Entry:
     """
     estimator, _, given = (part.strip() for part in text.partition(" at "))
     if not given:
-        if estimator == RECOMMENDED:
-            raise InputError('estimator="recommended" is made for a share of the bytes: "recommended at 0.3"')
+        if estimator in RECOMMENDED:
+            raise InputError(f'estimator="{estimator}" is made for a share of the bytes: "{estimator} at 0.3"')
         make(estimator)
         return Entry(estimator, None, scores)
     try:
