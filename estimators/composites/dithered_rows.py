@@ -37,8 +37,8 @@ from wtacrs.estimators.core.sourced import RandomChoices, RegeneratingEstimator
 from wtacrs.estimators.core.stored_pairs import StoredRows
 from wtacrs.estimators.kernels import plain
 from wtacrs.estimators.kernels.choice import SETS, kernels_for
-from wtacrs.estimators.kernels.coded_product import CodedRows, float_product, mixed_product
-from wtacrs.estimators.kernels.grid import BLOCK, grid_of, rotate, rotation_of
+from wtacrs.estimators.kernels.coded_product import CodedRows, Known, float_product, mixed_product
+from wtacrs.estimators.kernels.grid import BLOCK, Grid, Rotation, grid_of, rotate, rotation_of
 from wtacrs.estimators.kernels.int8_product import PRECISIONS, uses_int8
 from wtacrs.estimators.rows.fixed_size import FixedSizeEstimator
 
@@ -111,7 +111,7 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
 
     Bytes: S·d/4, d/64 for shares and 2 for the step of min(S, n) rows, 3n/8 for which rows are of positive score, kept
     and heavy, 2d in bf16 for the mean, 12 for seed and count. d counts as the next multiple of 64 (below 49: of 16).
-    MACs: `k·d·m`, and 16 per number for the rotation of the rows and of the result.
+    MACs: `(k + 1)·d·m`, and 16 per number for the rotation of the rows and of the result.
 
     Args:
         slots: int ≥ 1, the number S of slots, or float in (0, 4], slots per row: 2.0 is 4 bits a number.
@@ -243,8 +243,10 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
     ) -> Float[Tensor, "m d"]:
         check_length(saved.shape_carrier, dy)
         dy = dy.detach()  # buffers are written in place, and what is rounded has no derivative
-        n, d, dtype = dy.shape[0], saved.mean.shape[0], product_dtype(saved.mean, dy)
+        d, dtype = saved.mean.shape[0], product_dtype(saved.mean, dy)
         working, grid = working_dtype(dtype), grid_of(saved.mean.shape[0])
+        rotation = rotation_of(d, saved.mean.new_empty(0, dtype=working)).back
+        known = self._mean_pair(saved, dy, grid)
         product: Tensor | None = None
         for part, coded, rows in self._coded(saved, source):
             if picked is not None:
@@ -256,13 +258,18 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
                 nonzero = nonzero_rows(kept, grid.padded)
                 if nonzero is not None:
                     coded, kept = coded.take(nonzero), kept.index_select(0, nonzero)
-            found = self._product(coded, kept, dtype, source).to(working)
+            found = self._product(coded, kept, dtype, source, rotation, known).to(working)
             product = found if product is None else product.add_(found)
-        if product is None:
-            product = torch.zeros((dy.shape[1], grid.padded), dtype=working, device=dy.device)
-        back = rotate(product, rotation_of(d, product).back, grid)[:, :d]
-        live = unpack_bits(saved.live, n).to(working)
-        return back.addr_(live @ dy.to(working), saved.mean.to(working)).to(dtype)
+            known = Known(known.dy[:0], known.rows[:0])  # the mean counts once
+        product = known.dy.T @ known.rows if product is None else product
+        return product[:, :d].to(dtype).contiguous()
+
+    def _mean_pair(self, saved: SavedDitheredRows, dy: Float[Tensor, "n m"], grid: Grid) -> Known:
+        """The sum of the rows of dY that count, and the mean."""
+        working = working_dtype(product_dtype(saved.mean, dy))
+        live = unpack_bits(saved.live, dy.shape[0]).to(working)
+        mean = torch.nn.functional.pad(saved.mean.to(working), (0, grid.padded - grid.columns))
+        return Known((live @ dy.to(working)).unsqueeze(0), mean.unsqueeze(0))
 
     def _parts(self, saved: SavedDitheredRows) -> Iterator[tuple[Part, Int[Tensor, " k"] | None]]:
         """The heavy rows and the others, each with their indices; None for all rows in their order."""
@@ -343,16 +350,23 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
         return found
 
     def _product(
-        self, coded: CodedRows, dy: Float[Tensor, "k m"], dtype: torch.dtype, source: Source
+        self,
+        coded: CodedRows,
+        dy: Float[Tensor, "k m"],
+        dtype: torch.dtype,
+        source: Source,
+        rotation: Rotation,
+        known: Known,
     ) -> Float[Tensor, "m p"]:
         if not self.multiplies_int8(dy, coded.grid.columns, dtype):
-            return float_product(coded, dy, torch.float32 if dtype == torch.float16 else dtype)
+            factors = torch.float32 if dtype == torch.float16 else dtype
+            return float_product(coded, dy, factors, rotation, known)
         like = dy.new_empty(0, dtype=torch.float32)
         of_rows, of_dy = (
             draw_dither(source, streams, coded.slots, columns, like, no_places)
             for streams, columns in ((_ROWS_INT8, coded.grid.padded), (_DY_INT8, dy.shape[1]))
         )
-        return mixed_product(coded, dy, of_rows, of_dy)
+        return mixed_product(coded, dy, of_rows, of_dy, rotation, known)
 
     def multiplies_int8(self, dy: Float[Tensor, "k m"], d: int, dtype: torch.dtype) -> bool:
         """Whether the product with k rows of dY is taken in int8."""
@@ -363,11 +377,15 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
         return self.rows_design(1).unlisted()
 
     def macs(self, n: int, d: int, m: int) -> int:
-        """`k·d·m`, `n·(d + m)` for the mean, and 16 per number of the rows kept and of the result; d padded."""
+        """`(k + 1)·d·m`, `n·(d + m)` for the mean, and 16 per number that is rotated; d padded.
+
+        Rotated are the rows kept, and for each width the result, or its rows again if they are fewer.
+        """
         widths, padded = widths_for(self.slots_for(n), n), grid_of(d).padded
         own = self.rows_design(widths.rows).draw_macs(n) if widths.rows < n else 0
         rotated = BLOCK * (padded + (BLOCK if d % BLOCK else 0))
-        return widths.rows * padded * m + n * (d + m) + rotated * (widths.rows + m) + own
+        results = sum(min(m, part.size) for part in parts_of(widths, grid_of(d)))
+        return (widths.rows + 1) * padded * m + n * (d + m) + rotated * (widths.rows + results) + own
 
     def expectation(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from wtacrs.estimators.core.dither import Dither
 from wtacrs.estimators.kernels import plain
-from wtacrs.estimators.kernels.grid import Grid
+from wtacrs.estimators.kernels.grid import Grid, Rotation, rotate
 from wtacrs.estimators.kernels.int8_product import HEAVY, LARGEST, int8_product
+
+_RESULT_ROWS = 256  # of a product that is finished while it is in the cache
 
 
 class CodedRows(NamedTuple):
@@ -71,35 +73,75 @@ def block_rows(rows: int, blocks: str = "any") -> int:
     return min(2 * size if blocks == "full" and rows >= 2 * size else size, rows)
 
 
+class Known(NamedTuple):
+    """Pairs that are multiplied as they are, as is the mean: `Σ_i y_i x_iᵀ` of few rows, columns as in the input.
+
+    Attributes:
+        dy: rows of dY.
+        rows: that belong to them, zeros behind their columns.
+    """
+
+    dy: Float[Tensor, "h m"]
+    rows: Float[Tensor, "h p"]
+
+    def with_others(self, others: Known) -> Known:
+        """These pairs and others."""
+        return Known(*(torch.cat(pair) for pair in zip(self, others, strict=True)))
+
+
 def float_product(
-    coded: CodedRows, dy: Float[Tensor, "k m"], dtype: torch.dtype, out: Float[Tensor, "m p"] | None = None
+    coded: CodedRows, dy: Float[Tensor, "k m"], dtype: torch.dtype, rotation: Rotation, known: Known
 ) -> Float[Tensor, "m p"]:
-    """`dyᵀ X̂` in floating point, summed in fp32 or better.
+    """`dyᵀ X̂` in floating point, rotated back, plus pairs that are known; summed in fp32 or better.
+
+    Rows are rotated back before they are multiplied if they are fewer than those of the product.
 
     Args:
         coded: the rows X̂.
         dy: the rows of dY that belong to them.
         dtype: of the factors.
-        out: to be added to; None for zeros.
+        rotation: that takes the rows back.
+        known: pairs to be added.
     """
-    working = coded.dither.rows.dtype
-    if out is None:
-        out = torch.zeros((dy.shape[1], coded.grid.padded), dtype=working, device=dy.device)
-    if coded.kernels.decode_rows is not None:
-        room = torch.empty((coded.size, coded.grid.padded), dtype=dtype, device=dy.device)
-        rows = coded.kernels.decode_rows(coded.codes, coded.dither, coded.grid, coded.bits, room)
-        return out.add_(dy.to(dtype).T @ rows)
-    buffers = _buffers(coded.size, coded.grid.padded, working, dy)
+    working, grid = coded.dither.rows.dtype, coded.grid
+    if coded.kernels.decode_rows is None and dtype == working and coded.size < dy.shape[1]:
+        out = torch.empty((dy.shape[1], grid.padded), dtype=working, device=dy.device)
+        out = torch.mm(known.dy.T, known.rows, out=out)
+        for block, rows, spare in _decoded_blocks(coded):
+            torch.addmm(out, dy[block].to(working).T, rotate(rows, rotation, grid, out=spare), out=out)
+        return out
+    product: Tensor | None = None
+    for block, rows, _ in _decoded_blocks(coded, dtype):
+        if product is not None and dtype == working:
+            torch.addmm(product, dy[block].to(working).T, rows, out=product)
+            continue
+        part = (dy[block].to(dtype).T @ rows.to(dtype)).to(working)
+        product = part if product is None else product.add_(part)
+    if product is None:
+        product = torch.zeros((dy.shape[1], grid.padded), dtype=working, device=dy.device)
+    product = rotate(product, rotation, grid)
+    return torch.addmm(product, known.dy.T, known.rows, out=product)
+
+
+def _decoded_blocks(
+    coded: CodedRows, dtype: torch.dtype | None = None
+) -> Iterator[tuple[slice, Float[Tensor, "b p"], Float[Tensor, "b p"]]]:
+    """Blocks of the rows X̂, rotated as they are coded, and a buffer of the size of each."""
+    kernels, working = coded.kernels, coded.dither.rows.dtype
+    if kernels.decode_rows is not None:
+        room = coded.dither.rows.new_empty((coded.size, coded.grid.padded), dtype=dtype)
+        yield (
+            slice(0, coded.size),
+            kernels.decode_rows(coded.codes, coded.dither, coded.grid, coded.bits, room),
+            room,
+        )
+        return
+    buffers = _buffers(coded.size, coded.grid.padded, working, coded.dither.rows)
     steps = coded.codes.steps.to(working)
     for block in row_blocks(coded.size):
         rows, scratch = (buffer[: block.stop - block.start] for buffer in buffers)
-        coded.kernels.decode(*coded.block(block), coded.grid, coded.bits, rows, scratch)
-        rows.mul_(steps[block].unsqueeze(1))
-        if dtype == working:
-            torch.addmm(out, dy[block].to(working).T, rows, out=out)
-        else:
-            out.add_(dy[block].to(dtype).T @ rows.to(dtype))
-    return out
+        kernels.decode(*coded.block(block), coded.grid, coded.bits, rows, scratch)
+        yield block, rows.mul_(steps[block].unsqueeze(1)), scratch
 
 
 class Int8Scales(NamedTuple):
@@ -138,15 +180,17 @@ def int8_scales(
 
 
 def mixed_product(
-    coded: CodedRows, dy: Float[Tensor, "k m"], of_rows: Dither, of_dy: Dither
+    coded: CodedRows, dy: Float[Tensor, "k m"], of_rows: Dither, of_dy: Dither, rotation: Rotation, known: Known
 ) -> Float[Tensor, "m p"]:
-    """`dyᵀ X̂` in int8 without bias, the heaviest pairs as they are.
+    """`dyᵀ X̂` in int8 without bias, the heaviest pairs as they are, rotated back, plus pairs that are known.
 
     Args:
         coded: the rows X̂.
         dy: the rows of dY that belong to them.
         of_rows: dither for the rows.
         of_dy: dither for dY, independent of it.
+        rotation: that takes the rows back.
+        known: pairs to be added.
     """
     kernels, scales = coded.kernels, int8_scales(coded.codes.steps, dy, coded.bits, coded.kernels)
     m, padded, device = dy.shape[1], coded.grid.padded, dy.device
@@ -164,9 +208,32 @@ def mixed_product(
             *coded.block(block), of_rows.of(block), coded.grid, coded.bits, factor, rows_int8[block], own
         )
         kernels.scale_to_int8(dy[block], scales.units[block], per_column, of_dy.of(block), dy_int8[block], own_dy)
-    out = int8_product(dy_int8, rows_int8, scales.columns)
-    if scales.heavy.shape[0]:
-        float_product(coded.take(scales.heavy), dy.index_select(0, scales.heavy), torch.float32, out)
+    known = known.with_others(_heavy_pairs(coded, dy, scales.heavy, rotation))
+    return _taken_back(int8_product(dy_int8, rows_int8), scales.columns, rotation, coded.grid, known)
+
+
+def _heavy_pairs(
+    coded: CodedRows, dy: Float[Tensor, "k m"], heavy: Int[Tensor, " h"], rotation: Rotation
+) -> Known:
+    working = coded.dither.rows.dtype
+    rows = [rotate(rows, rotation, coded.grid) for _, rows, _ in _decoded_blocks(coded.take(heavy), working)]
+    empty = coded.dither.rows.new_empty((0, coded.grid.padded))
+    return Known(dy.index_select(0, heavy).to(working), torch.cat([empty, *rows]))
+
+
+def _taken_back(
+    sums: Shaped[Tensor, "m p"], scales: Float[Tensor, " m"], rotation: Rotation, grid: Grid, known: Known
+) -> Float[Tensor, "m p"]:
+    """`scales · sums`, rotated back, plus the known pairs: a block at a time on the CPU, where passes cost."""
+    out = torch.empty(sums.shape, dtype=torch.float32, device=sums.device)
+    m = sums.shape[0]
+    size = m if sums.device.type != "cpu" or torch.compiler.is_compiling() else min(_RESULT_ROWS, m)
+    scratch = torch.empty((size, sums.shape[1]), dtype=torch.float32, device=sums.device)
+    for start in range(0, m, size or 1):
+        block = slice(start, min(start + size, m))
+        scaled = scratch[: block.stop - start].copy_(sums[block]).mul_(scales[block].unsqueeze(1))
+        own = rotate(scaled, rotation, grid, out=out[block])
+        torch.addmm(own, known.dy[:, block].T, known.rows, out=own)
     return out
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Float64, Int8
+from jaxtyping import Float64, Int8, Shaped
 from torch import Tensor
 
 HEAVY = 64
@@ -60,17 +60,15 @@ def has_fast_int8(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.cpu._is_vnni_supported())
 
 
-def int8_product(
-    y: Int8[Tensor, "k m"], x: Int8[Tensor, "k d"], scales: Float[Tensor, " m"]
-) -> Float[Tensor, "m d"]:
-    """`scales · y.T @ x`, of sums that are exact but for their rounding above 2²⁴ to fp32."""
+def int8_product(y: Int8[Tensor, "k m"], x: Int8[Tensor, "k d"]) -> Shaped[Tensor, "m d"]:
+    """`y.T @ x` in int32; in fp32 for more rows than int32 holds the sum of, and for none."""
     m, d = y.shape[1], x.shape[1]
     if x.device.type == "cuda":
         y, x = (_padded(t) for t in (y, x))
     product: Tensor | None = None
     for rows_y, rows_x in zip(y.split(_MOST_ROWS), x.split(_MOST_ROWS), strict=True):
-        part = torch._int_mm(rows_y.T, rows_x)[:m, :d] * scales.unsqueeze(1)
-        product = part if product is None else product.add_(part)
+        part = torch._int_mm(rows_y.T, rows_x)[:m, :d]
+        product = part if product is None else part.to(torch.float32).add_(product)
     return x.new_zeros((m, d), dtype=torch.float32) if product is None else product
 
 

@@ -14,6 +14,7 @@ from wtacrs.integration.cli.options import (
     DrawsOption,
     LayersOption,
     LeanOption,
+    MinRowsOption,
     OutOption,
     SeedOption,
     device_from,
@@ -62,6 +63,7 @@ def bench(
     length: Annotated[int, typer.Option(min=1, help="Tokens of an input of the step.")] = 128,
     target_length: Annotated[int, typer.Option(min=1, help="Tokens of an answer of the step.")] = 8,
     lean: LeanOption = None,
+    min_rows: MinRowsOption = 0,
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 1,
     device: DeviceOption = "cpu",
     out: OutOption = Path("runs/bench"),
@@ -94,7 +96,11 @@ def bench(
         raise InputError(
             f"--lean {lean!r} is for --step: neighbours of layers that are measured alone keep nothing"
         )
-    shape = StepShape(step_model, step_layers, batch_size, length, target_length, lean=lean) if step else None
+    if min_rows and not step:
+        raise InputError(
+            f"--min-rows {min_rows} is for --step: layers that are measured alone are never left exact"
+        )
+    shape = StepShape(step_model, step_layers, batch_size, length, target_length, lean=lean, min_rows=min_rows)
     torch.set_num_threads(threads)
     with progress_bar("benchmark") as report:
         result = bench_study(
@@ -107,7 +113,7 @@ def bench(
             rounds=rounds,
             draws=draws,
             device=device_from(device),
-            step=shape,
+            step=shape if step else None,
             seed=seed,
             report=report,
             skipped=warn_skipped,

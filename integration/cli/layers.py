@@ -13,6 +13,7 @@ from wtacrs.integration.cli.options import (
     DataOption,
     LayersOption,
     MaxLengthOption,
+    MinRowsOption,
     SeedOption,
     TaskOption,
 )
@@ -44,6 +45,7 @@ def layers(
     data: DataOption = None,
     batch_size: BatchSizeOption = 32,
     max_length: MaxLengthOption = 128,
+    min_rows: MinRowsOption = 0,
     seed: SeedOption = 0,
 ) -> None:
     """Show which layers of a model are estimated, which stay exact, and why; or, with --lean, what keeps less.
@@ -57,6 +59,10 @@ def layers(
     if lean is not None:
         if only:
             raise InputError("--layers chooses layers that are estimated; --lean looks at all modules")
+        if min_rows:
+            raise InputError(
+                f"--min-rows {min_rows} is for layers that are estimated; --lean looks at all modules"
+            )
         for name, parts in lean_study(
             model or [], lean, task, data, lora=lora_rank, batch_size=batch_size, max_length=max_length, seed=seed
         ):
@@ -70,6 +76,7 @@ def layers(
         layers=only,
         batch_size=batch_size,
         max_length=max_length,
+        min_rows=min_rows,
         seed=seed,
     ):
         console.print(coverage_table(title, found))

@@ -103,6 +103,9 @@ TokenizerOption = Annotated[
 # training
 StepsOption = Annotated[int, typer.Option(min=1, help="Optimizer steps.")]
 BatchSizeOption = Annotated[int, typer.Option(min=1, help="Examples per forward pass.")]
+MinRowsOption = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Leave layers exact whose inputs have fewer rows than this.")
+]
 MaxLengthOption = Annotated[int, typer.Option(min=2, help="Longest input, in tokens.")]
 LearningRateOption = Annotated[
     float,

@@ -36,7 +36,7 @@ from wtacrs.integration.layers.lean.convert import (
 )
 from wtacrs.integration.layers.lean.head import LeanHead, restore_head, takes
 from wtacrs.integration.layers.lean.options import LeanOptions
-from wtacrs.integration.layers.least_elements import checked_min_elements
+from wtacrs.integration.layers.least_elements import checked_min_elements, checked_min_rows
 from wtacrs.integration.layers.linear_layers import FilterFn, asked_once, linear_layer_names
 from wtacrs.integration.layers.planned import check_choices, checkpoint_planned_, estimators_of, lean_planned_
 from wtacrs.integration.layers.unused_layers import exact_after_all
@@ -55,6 +55,7 @@ def approximate_(
     *,
     filter_fn: FilterFn | None = None,
     min_elements: int = MIN_ELEMENTS,
+    min_rows: int = 0,
     scores: str | GradientNorms = "row-norms",
     share_inputs: bool = True,
     seed: int | None = None,
@@ -103,6 +104,9 @@ def approximate_(
         filter_fn: called with each layer (`nn.Linear` or `Conv1D`) and its name; False leaves it as it is, and no pattern
             names it. Default: all but B of adapters.
         min_elements: inputs with fewer numbers than this take the exact path (see `EstimatedWeightGrad`).
+        min_rows: inputs with fewer rows than this take the exact path too, and are kept whole: an estimate of a product
+            of few rows may take longer than the product (`dithered_rows` gains from 512 rows, `wtacrs bench` measures).
+            `coverage` and `wtacrs layers --min-rows` say which layers that leaves exact.
         scores: what rows are sampled by: "row-norms", or these times what is known of gradient norms: "last-seen"
             (`LastSeenNorms`), averages "by-token" (`TokenNorms`) or "by-position" (`PositionNorms`), or what is "learned"
             to follow from the row itself (`LearnedNorms`); or such an object.
@@ -146,7 +150,7 @@ def approximate_(
     check_flag(share_inputs, "share_inputs")
     options = LeanOptions.of(lean)
     check_callable(filter_fn, "filter_fn", takes="a layer and its name")
-    min_elements = checked_min_elements(min_elements)
+    min_elements, min_rows = checked_min_elements(min_elements), checked_min_rows(min_rows)
     _refuse_replicas(model)
     model = unwrapped(model)
     planned: BlockChoices | None = None
@@ -191,7 +195,8 @@ def approximate_(
     for name, its_own in wanted.items():
         layer = modules[name]
         if isinstance(layer, LeanHead) and isinstance(its_own, RowEstimator):
-            layer.estimator, layer.min_elements, layer.path, layer.context = its_own, min_elements, name, context
+            layer.estimator, layer.path, layer.context = its_own, name, context
+            layer.min_elements, layer.min_rows = min_elements, min_rows
             continue
         kind = converted_class(layer)
         assert kind is not None
@@ -201,7 +206,8 @@ def approximate_(
             layer.__dict__.update({"lean": True} if was_lean else {})
         assert isinstance(layer, EstimatedWeightGrad)
         layer.estimator = its_own
-        layer.min_elements, layer.share_inputs, layer.mask_floor = min_elements, share_inputs, mask_floor
+        layer.min_elements, layer.min_rows = min_elements, min_rows
+        layer.share_inputs, layer.mask_floor = share_inputs, mask_floor
         layer.gradient_norms = norms
         known = layer.context
         if known is None or known in inside or not known.hooked:  # else an enclosing model was converted first

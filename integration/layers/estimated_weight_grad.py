@@ -24,6 +24,7 @@ from wtacrs.integration.context.streams import Stream
 from wtacrs.integration.layers.compression import as_autocast, autocast_dtype, compressed
 from wtacrs.integration.layers.dynamic_classes import set_class
 from wtacrs.integration.layers.function import GradRowsHook, refuse_vmap, sampled_linear
+from wtacrs.integration.layers.least_elements import is_too_small
 from wtacrs.integration.score_memory.gradient_norms import GradientNorms
 from wtacrs.integration.score_memory.seen_rows import SeenRows
 
@@ -45,6 +46,7 @@ def check_mask_floor(value: object) -> None:
 _ATTRIBUTES = (
     "estimator",
     "min_elements",
+    "min_rows",
     "mask_floor",
     "context",
     "usual_stream",
@@ -63,7 +65,7 @@ class EstimatedWeightGrad(nn.Module):
 
     The ordinary path is taken, and nothing beyond what it keeps is kept, in eval mode, without gradients, with a frozen,
     complex or parametrized weight, with the `exact` estimator or one that keeps every row, for sparse, nested and meta
-    inputs, and for those of fewer than `min_elements` numbers, where sampling could save next to nothing.
+    inputs, and for those of fewer than `min_elements` numbers or `min_rows` rows, where sampling saves next to nothing.
 
     A mask is a hint: rows that it calls padding keep the share `mask_floor` of the rows that are not certain to be kept
     (`scores_with_floor`), so that the estimate is unbiased whatever the mask says, and `MaskWatch` stops the use of a
@@ -74,6 +76,7 @@ class EstimatedWeightGrad(nn.Module):
         stock: the class that the layer is of unless it is converted.
         estimator: what compresses its input.
         min_elements: inputs with fewer numbers than this take the exact path.
+        min_rows: inputs with fewer rows than this take the exact path.
         mask_floor: δ, the share of the budget that rows called padding keep.
         context: of the model, None for a layer that is used by itself, which draws from torch's default generator.
         usual_stream: the sequence that it is taken to read where the shape of its input fits two.
@@ -88,6 +91,7 @@ class EstimatedWeightGrad(nn.Module):
     bias: Any
     estimator: Estimator
     min_elements: int
+    min_rows: int = 0
     mask_floor: float = MASK_FLOOR
     context: ForwardContext | None = None
     usual_stream: Stream = "source"
@@ -185,7 +189,7 @@ class EstimatedWeightGrad(nn.Module):
             and not (x.is_nested or x.is_meta)
             and self.weight.requires_grad
             and self.estimator.traits.family != "exact"
-            and x.numel() >= max(self.min_elements, 1)
+            and not is_too_small(x, self.min_elements, self.min_rows)
             and not exact_at(self.estimator, x.numel() // x.shape[-1])
         )
 

@@ -13,6 +13,7 @@ from torch._C import _functorch
 
 from wtacrs.estimators import Estimator, InputError
 from wtacrs.estimators.core.nonzero_rows import nonzero_rows
+from wtacrs.estimators.core.scores import has_values
 from wtacrs.integration.layers.compression import Compressed, as_autocast, compressed
 from wtacrs.integration.score_memory.seen_rows import SeenRows
 
@@ -151,7 +152,9 @@ def _poisoned(dw: Tensor, poison: Tensor | None, dy: Tensor, *, told_by_bias: bo
         wide = torch.float64 if dy.dtype == torch.float64 else torch.float32  # holds the sum of all finite halves
         of_dy = dy.sum(dtype=wide) * 0.0
         poison = of_dy if poison is None else poison + of_dy
-    return dw if poison is None else dw + poison.to(dw.dtype)
+    if poison is None or (has_values(poison) and float(poison) == 0.0):
+        return dw  # nothing to add: a pass over dW less
+    return dw + poison.to(dw.dtype)
 
 
 def sampled_linear(

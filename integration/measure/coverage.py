@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +14,19 @@ from torch.nn.parameter import is_lazy as has_no_shape
 from wtacrs.integration.layers.dynamic_classes import own_class
 from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, EstimatedWeightGrad
 from wtacrs.integration.layers.lean.classes import LeanModule
-from wtacrs.integration.layers.least_elements import checked_min_elements
+from wtacrs.integration.layers.least_elements import checked_min_elements, checked_min_rows, rows_of
 from wtacrs.integration.layers.linear_layers import FilterFn, is_linear_layer, layer_input
 from wtacrs.integration.layers.verdicts import Gradient, verdict_of
 from wtacrs.integration.parallel.wrappers import unwrapped
 from wtacrs.validation.arguments import check_batch, check_callable
 from wtacrs.validation.patterns import pattern_of
+
+
+class Largest(NamedTuple):
+    """The largest input of a layer."""
+
+    numbers: int
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,7 @@ def coverage(
     *,
     filter_fn: FilterFn | None = None,
     min_elements: int = MIN_ELEMENTS,
+    min_rows: int = 0,
 ) -> list[Coverage]:
     """What `approximate_` would do with every module that has parameters of its own, or has done.
 
@@ -62,6 +70,7 @@ def coverage(
         batch: keyword arguments for a forward pass without gradients; None for none.
         filter_fn: as in `approximate_`.
         min_elements: as in `approximate_`.
+        min_rows: as in `approximate_`.
 
     Returns:
         Groups in the order of `model.named_modules()`.
@@ -69,7 +78,7 @@ def coverage(
     Raises:
         InputError: if an argument is not of the type that is said here.
     """
-    min_elements = checked_min_elements(min_elements)
+    min_elements, min_rows = checked_min_elements(min_elements), checked_min_rows(min_rows)
     check_callable(filter_fn, "filter_fn", takes="a layer and its name")
     if batch is not None:
         check_batch(batch, "batch")
@@ -83,7 +92,7 @@ def coverage(
         verdict = verdict_of(model, name, module, filter_fn)
         gradient, reason = verdict.gradient, verdict.reason
         if gradient == "estimated" and calls is not None:
-            gradient, reason = _as_called(calls.get(name), min_elements, reason)
+            gradient, reason = _as_called(calls.get(name), min_elements, min_rows, reason)
         if gradient == "estimated" and not reason:
             reason = _tied(owners, name, module)
         key = (pattern_of(name), _stock_name(module), _shape(module), gradient, reason)
@@ -104,11 +113,13 @@ def estimated_share(found: Iterable[Coverage]) -> float:
     return sizes["estimated"] / trained if trained else 0.0
 
 
-def _as_called(largest: int | None, min_elements: int, reason: str) -> tuple[Gradient, str]:
+def _as_called(largest: Largest | None, min_elements: int, min_rows: int, reason: str) -> tuple[Gradient, str]:
     if largest is None:
         return "exact", "not called in this batch"
-    if largest < min_elements:
-        return "exact", f"at most {largest} numbers come in, fewer than min_elements={min_elements}"
+    if largest.numbers < min_elements:
+        return "exact", f"at most {largest.numbers} numbers come in, fewer than min_elements={min_elements}"
+    if largest.rows < min_rows:
+        return "exact", f"at most {largest.rows} rows come in, fewer than min_rows={min_rows}"
     return "estimated", reason
 
 
@@ -126,12 +137,12 @@ def _tied(owners: Mapping[int, list[str]], name: str, module: nn.Module) -> str:
     return f"tied to {others[0]}, whose part of dW is exact" if others else ""
 
 
-def _largest_inputs(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, int]:
-    """The most numbers that came in at once, by linear layer that was called."""
-    found: dict[str, int] = {}
+def _largest_inputs(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Largest]:
+    """The most numbers and rows that came in at once, by linear layer that was called."""
+    found: dict[str, Largest] = {}
 
     def note(name: str, x: Tensor) -> None:
-        found[name] = max(found.get(name, 0), x.numel())
+        found[name] = max(found.get(name, Largest(0, 0)), Largest(x.numel(), rows_of(x)))
 
     handles = [
         module.register_forward_pre_hook(

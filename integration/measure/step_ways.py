@@ -98,7 +98,7 @@ def _with_trained_b(model: nn.Module, seed: int) -> nn.Module:
 
 def _convert(model: nn.Module, way: Way, seed: int) -> None:
     if way.estimator != "exact":
-        approximate_(model, way.estimator, lean=way.lean or False, seed=seed)
+        approximate_(model, way.estimator, min_rows=way.min_rows, lean=way.lean or False, seed=seed)
     elif way.lean is not None:
         lean_(model, **LeanOptions.parse(way.lean).arguments())
 

@@ -13,6 +13,7 @@ from wtacrs.estimators.core.sizing import resized, size_of
 from wtacrs.figures.plots import bench as bench_figure
 from wtacrs.figures.plots import front as front_figure
 from wtacrs.integration.layers.lean.options import LeanOptions
+from wtacrs.integration.layers.least_elements import checked_min_rows
 from wtacrs.integration.models.published_sizes import config_of
 from wtacrs.integration.studies.front import measure_front
 from wtacrs.integration.studies.output import device_name, draw_or_remove, source_of
@@ -47,6 +48,7 @@ class StepShape:
     """The training step that is measured: a published model with few blocks, its batch, and how its noise is found.
 
     With `lean`, the words of `LeanOptions`, the exact step and every sampled one are measured with such neighbours too.
+    Layers whose inputs have fewer rows than `min_rows` are exact in sampled steps.
     """
 
     model: str = "t5-base"
@@ -57,6 +59,7 @@ class StepShape:
     batches: int = 2
     draws: int = 1
     lean: str | None = None
+    min_rows: int = 0
 
 
 def sizes_from(text: str) -> list[Size]:
@@ -198,10 +201,11 @@ def _step(
     seed: int,
     report: Report | None,
 ) -> FrontResult:
+    rows = checked_min_rows(shape.min_rows)
     specs = list(dict.fromkeys(_step_specs(entries, shape, precision)))
-    ways = [Way(), Way(checkpointing=True), *(Way(estimator=text) for text in specs)]
+    ways = [Way(), Way(checkpointing=True), *(Way(estimator=text, min_rows=rows) for text in specs)]
     if shape.lean is not None:
-        ways += [Way(lean=shape.lean), *(Way(lean=shape.lean, estimator=text) for text in specs)]
+        ways += [Way(lean=shape.lean), *(Way(lean=shape.lean, estimator=text, min_rows=rows) for text in specs)]
     return measure_front(
         shape.model, layers=shape.layers, batch_size=shape.batch_size, length=shape.length,
         target_length=shape.target_length, precision=precision, rounds=rounds, batches=shape.batches, draws=shape.draws,

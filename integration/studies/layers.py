@@ -49,6 +49,7 @@ def coverage_study(
     batch_size: int,
     max_length: int,
     seed: int,
+    min_rows: int = 0,
 ) -> Iterator[tuple[str, list[Coverage]]]:
     """A model's name and its coverage in one batch of the task, one model after the other.
 
@@ -61,6 +62,7 @@ def coverage_study(
         batch_size: examples.
         max_length: tokens of the longest input.
         seed: of weights and batch.
+        min_rows: as in `approximate_`.
 
     Raises:
         InputError: on anything that cannot be loaded or used.
@@ -72,7 +74,7 @@ def coverage_study(
         warning = conversion_ahead(model, chosen).warning
         if warning is not None:
             warnings.warn(f"{title}: {warning}", WtacrsWarning, stacklevel=2)
-        yield title, coverage(model, batch, filter_fn=chosen)
+        yield title, coverage(model, batch, filter_fn=chosen, min_rows=min_rows)
 
 
 def lean_study(

@@ -46,7 +46,7 @@ from wtacrs.integration.layers.estimated_weight_grad import (
 from wtacrs.integration.layers.lean.convert import LeanConversion, lean_
 from wtacrs.integration.layers.lean.head import LeanHead
 from wtacrs.integration.layers.lean.options import LeanOptions
-from wtacrs.integration.layers.least_elements import checked_min_elements
+from wtacrs.integration.layers.least_elements import checked_min_elements, checked_min_rows
 from wtacrs.integration.layers.linear_layers import filter_of
 from wtacrs.integration.measure.kept_bytes import (
     KeptBytes,
@@ -72,6 +72,7 @@ class LayerConversion(NamedTuple):
     min_elements: int
     mask_floor: float = MASK_FLOOR
     share_inputs: bool = True
+    min_rows: int = 0
 
 
 class WtacrsCallback(TrainerCallback, ExportableState):
@@ -96,6 +97,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
             each layer perhaps in its own way.
         layers: patterns of the names of the layers that are converted (`*`, `?`, `[]`); None for all.
         min_elements: inputs with fewer numbers than this take the exact path (see `EstimatedWeightGrad`).
+        min_rows: inputs with fewer rows than this take it too.
         measure_every: steps between measurements; None for none.
         seed: of the layers' random numbers; None for that of `TrainingArguments`.
         mask_floor: as in `approximate_`.
@@ -123,6 +125,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         *,
         layers: Sequence[str] | None = None,
         min_elements: int = MIN_ELEMENTS,
+        min_rows: int = 0,
         measure_every: int | None = 500,
         seed: int | None = None,
         mask_floor: float = MASK_FLOOR,
@@ -141,7 +144,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
             raise InputError("layers: need an estimator; without one the model's own conversion is kept")
         self.estimator = None if estimator is None else repr(made_of_argument(estimator))
         self.layers = None if layers is None else checked_patterns(layers)
-        self.min_elements = checked_min_elements(min_elements)
+        self.min_elements, self.min_rows = checked_min_elements(min_elements), checked_min_rows(min_rows)
         self.measure_every = measure_every
         check_mask_floor(mask_floor)
         check_masked_gradient(masked_gradient)
@@ -167,6 +170,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
             "estimator",
             "layers",
             "min_elements",
+            "min_rows",
             "measure_every",
             "seed",
             "mask_floor",
@@ -275,6 +279,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
                 self.estimator,
                 filter_fn=filter_of(model, self.layers),
                 min_elements=self.min_elements,
+                min_rows=self.min_rows,
                 seed=seed,
                 mask_floor=self.mask_floor,
                 masked_gradient=self.masked_gradient,
@@ -310,6 +315,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
                     kind.spec,
                     filter_fn=partial(_among, wanted),
                     min_elements=kind.min_elements,
+                    min_rows=kind.min_rows,
                     mask_floor=kind.mask_floor,
                     share_inputs=kind.share_inputs,
                     scores=self._memory or "row-norms",
@@ -324,6 +330,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
             model,
             plan,
             min_elements=self.min_elements,
+            min_rows=self.min_rows,
             seed=seed,
             mask_floor=self.mask_floor,
             masked_gradient=self.masked_gradient,
@@ -390,8 +397,10 @@ def _to_log(found: KeptBytes) -> dict[str, float]:
 
 def _conversion_of(layer: EstimatedWeightGrad | LeanHead) -> LayerConversion:
     if isinstance(layer, LeanHead):  # which goes by labels, not masks, and shares no input
-        return LayerConversion(repr(layer.estimator), layer.min_elements)
-    return LayerConversion(repr(layer.estimator), layer.min_elements, layer.mask_floor, layer.share_inputs)
+        return LayerConversion(repr(layer.estimator), layer.min_elements, min_rows=layer.min_rows)
+    return LayerConversion(
+        repr(layer.estimator), layer.min_elements, layer.mask_floor, layer.share_inputs, layer.min_rows
+    )
 
 
 def _among(names: Container[str], layer: nn.Module, name: str) -> bool:
@@ -403,4 +412,5 @@ def _told(entry: LayerConversion | None) -> str:
     if entry is None:
         return "exactly"
     told = f"by {entry.spec}, min_elements={entry.min_elements}"
+    told += f", min_rows={entry.min_rows}" if entry.min_rows else ""
     return told if entry.mask_floor == MASK_FLOOR else f"{told}, mask_floor={entry.mask_floor}"

@@ -11,8 +11,8 @@ from wtacrs.estimators import make
 from wtacrs.estimators.composites.residual_rows import Residuals, encode_rows
 from wtacrs.estimators.core.dither import Dither
 from wtacrs.estimators.kernels import coded_product, plain, triton_kernels
-from wtacrs.estimators.kernels.coded_product import CodedRows, float_product, mixed_product
-from wtacrs.estimators.kernels.grid import grid_of
+from wtacrs.estimators.kernels.coded_product import CodedRows, Known, float_product, mixed_product
+from wtacrs.estimators.kernels.grid import grid_of, rotation_of
 
 ROWS, COLUMNS_OF_DY = 41, 70
 
@@ -51,11 +51,20 @@ def same_bits(d: int, bits: int, chosen: bool, dtype: torch.dtype) -> None:
     assert found[0].codes.unique().numel() > 10
     dy = torch.randn(count, COLUMNS_OF_DY, generator=generator)
     of_rows, of_dy = (Dither(drawn(count, generator), drawn(c, generator)) for c in (grid.padded, COLUMNS_OF_DY))
+    rotation = rotation_of(d, x.new_empty(0, dtype=torch.float32)).back
+    known = Known(torch.randn(1, COLUMNS_OF_DY, generator=generator), torch.ones(1, grid.padded))
     products = []
     for kernels in (plain.KERNELS, triton_kernels.KERNELS):
-        coded = CodedRows(found[0], dither, grid, bits, 0, kernels)
-        products.append((float_product(coded, dy, torch.float32), mixed_product(coded, dy, of_rows, of_dy)))
-    assert all(torch.equal(*pair) for pair in zip(*products, strict=True)), (d, bits)
+        coded = CodedRows(found[0], dither, torch.arange(count), grid, bits, kernels)
+        products.append(
+            (
+                float_product(coded, dy, torch.float32, rotation, known),
+                mixed_product(coded, dy, of_rows, of_dy, rotation, known),
+            )
+        )
+    (whole, mixed), (expected, expected_mixed) = products
+    assert torch.equal(mixed, expected_mixed), (d, bits)
+    torch.testing.assert_close(whole, expected, rtol=1e-4, atol=1e-3)  # rotated before the product, or after it
     assert float(products[0][0].norm()) > 1.0
     # in bf16 within one step: the interpreter truncates, where a device rounds to nearest
     whole, half = (torch.empty((count, grid.padded), dtype=t) for t in (torch.float32, torch.bfloat16))

@@ -16,11 +16,12 @@ class Way(StepChoice):
     """A `StepChoice` with what cannot be simulated.
 
     `attention` is the implementation of stock attention. `memory_budget` in [0, 1] is that of torch's compiler, which
-    decides by it what is computed again; None runs eagerly.
+    decides by it what is computed again; None runs eagerly. `min_rows` leaves layers with fewer rows exact.
     """
 
     attention: Literal["eager", "sdpa"] = "eager"
     memory_budget: float | None = None
+    min_rows: int = 0
 
     @property
     def name(self) -> str:
@@ -28,6 +29,7 @@ class Way(StepChoice):
         stock = f"stock {self.attention}"
         compiled = "" if self.memory_budget is None else f" + compiled, memory budget {self.memory_budget:g}"
         told = super().name.removeprefix("exact").removeprefix(" + ")
+        told += f" from {self.min_rows} rows" if self.min_rows else ""
         if not told:
             return stock + compiled
         return (told if self.attention == "eager" else f"{told}, {self.attention}") + compiled

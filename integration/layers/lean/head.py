@@ -31,6 +31,7 @@ from wtacrs.integration.layers.lean.cross_entropy import check_mode, linear_cros
 from wtacrs.integration.layers.lean.deferred_logits import Defer, Deferred, DeferredLogits, Source, versions_of
 from wtacrs.integration.layers.lean.linear import LeanLinear
 from wtacrs.integration.layers.lean.options import HeadMode
+from wtacrs.integration.layers.least_elements import is_too_small
 from wtacrs.integration.parallel.wrappers import unwrapped
 
 
@@ -41,6 +42,7 @@ class LeanHead(nn.Linear):
         mode: see `linear_cross_entropy`.
         estimator: of dW, a row design; None for the exact one.
         min_elements: inputs with fewer numbers than this have an exact dW.
+        min_rows: inputs with fewer rows than this have an exact dW.
         context: of the model, from which a sampled dW draws; None draws from torch's default generator.
         path: its name in the model.
     """
@@ -48,6 +50,7 @@ class LeanHead(nn.Linear):
     mode: HeadMode = "forward"
     estimator: RowEstimator | None = None
     min_elements: int = 0
+    min_rows: int = 0
     context: ForwardContext | None = None
     path: str = ""
 
@@ -91,7 +94,7 @@ class LeanHead(nn.Linear):
         """How often each row counts in dW, and how many were drawn; a row without a label is never drawn."""
         if self.estimator is None or not self.weight.requires_grad or not torch.is_grad_enabled():
             return None, 0
-        if x.numel() < self.min_elements:
+        if is_too_small(x, self.min_elements, self.min_rows):
             return None, 0
         with torch.no_grad():
             counted = (labels != ignore_index).nonzero().squeeze(1)
@@ -151,7 +154,7 @@ def restore_head(model: nn.Module) -> list[str]:
     names = []
     for name, module in unwrapped(model).named_modules():
         if own_class(module) is LeanHead:
-            for attribute in ("mode", "estimator", "min_elements", "context", "path"):
+            for attribute in ("mode", "estimator", "min_elements", "min_rows", "context", "path"):
                 vars(module).pop(attribute, None)
             set_class(module, nn.Linear)
             names.append(name)

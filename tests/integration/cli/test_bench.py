@@ -58,6 +58,7 @@ def test_it_measures_and_says_where(
         (["--dtype", "int4"], "precision='int4' must be one of"),
         (["--dtype", "fp16", "--step"], "is measured in fp32 or bf16"),
         (["--lean", "attention"], "is for --step"),
+        (["--min-rows", "9"], "is for --step"),
         (["--lean", "attention,attention-again", "--step"], "asks for two kinds of attention"),
         (["--device", "abacus"], "--device 'abacus' cannot be used"),
         (["--captures", "{text}"], "not a whole safetensors file"),

@@ -119,7 +119,9 @@ def test_only_the_compressed_input_is_kept() -> None:
     assert not [t for t in saved_by(lambda: layer(x.detach())) if t.data_ptr() == layer.weight.data_ptr()]
 
 
-@pytest.mark.parametrize("reason", ["eval", "no grad", "frozen weight", "tiny input", "exact", "empty input"])
+@pytest.mark.parametrize(
+    "reason", ["eval", "no grad", "frozen weight", "tiny input", "few rows", "exact", "empty input"]
+)
 def test_exact_path_keeps_nothing_needless(reason: str) -> None:
     stock, layer = pair()
     x = torch.randn(0 if reason == "empty input" else 4, 10, 12)
@@ -131,6 +133,8 @@ def test_exact_path_keeps_nothing_needless(reason: str) -> None:
         x.requires_grad_()
     elif reason == "tiny input":
         layer.min_elements = x.numel() + 1
+    elif reason == "few rows":
+        layer.min_rows = x.shape[:-1].numel() + 1
     elif reason == "exact":
         layer.estimator = make("exact")
     with torch.set_grad_enabled(reason != "no grad"):

@@ -68,6 +68,26 @@ def test_what_is_said_to_be_estimated_is(name: str, adapters: bool, min_elements
         assert any("min_elements=5000" in entry.reason for entry in found)
 
 
+def test_layers_of_few_rows_are_named(tokenizer) -> None:
+    """Of 3 answers of 4 tokens the decoder's layers read 12 rows, but for those that read the encoder's."""
+    model = build("t5", tokenizer)
+    batch = {"input_ids": torch.randint(5, 50, (3, 16)), "labels": torch.randint(5, 50, (3, 4))}
+    found = coverage(model, batch, min_elements=0, min_rows=13)
+    few = {entry.pattern for entry in found if "at most 12 rows come in, fewer than min_rows=13" in entry.reason}
+    approximate_(model, SPEC, min_elements=0, min_rows=13)
+    sampled: set[str] = set()
+    for name, layer in model.named_modules():
+        if isinstance(layer, EstimatedWeightGrad):
+            layer.register_forward_pre_hook(
+                lambda m, args, name=name: sampled.add(pattern_of(name)) if m.samples(args[0]) else None
+            )
+    model.train()(**batch).loss.backward()
+    assert few
+    assert sampled == {entry.pattern for entry in found if entry.gradient == "estimated"}
+    assert any("EncDecAttention.k" in name for name in sampled)
+    assert any("EncDecAttention.q" in name for name in few)
+
+
 class Odd(nn.Module):
     """One of everything that is left exact."""
 

@@ -30,6 +30,7 @@ from transformers import (
 )
 
 from wtacrs.estimators.core.errors import InputError, WtacrsWarning
+from wtacrs.estimators.core.mask_floor import MASK_FLOOR
 from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.layers.convert import approximate_
 from wtacrs.integration.layers.linear import ApproxLinear
@@ -343,11 +344,11 @@ def test_layers_of_which_none_trains_are_told(tmp_path: Path, caplog: pytest.Log
 def test_a_model_converted_by_hand_keeps_its_estimators(tmp_path: Path) -> None:
     model = small_t5()
     approximate_(model, "crs(budget=0.5)", filter_fn=lambda _, name: "encoder" in name, min_elements=0)
-    approximate_(model, SPEC, filter_fn=lambda _, name: "decoder" in name, min_elements=9)
+    approximate_(model, SPEC, filter_fn=lambda _, name: "decoder" in name, min_elements=9, min_rows=2)
     ours = wtacrs(None)
     trainer(tmp_path, ours, model=model).train()
     assert len(ours.conversion) == 16
-    for half, expected in (("encoder", ("crs(budget=0.5)", 0)), ("decoder", (SPEC, 9))):
+    for half, expected in (("encoder", ("crs(budget=0.5)", 0)), ("decoder", (SPEC, 9, MASK_FLOOR, True, 2))):
         found = {entry for name, entry in ours.conversion.items() if half in name}
         assert found == {LayerConversion(*expected)}
     assert not [m for m in model.modules() if type(m) is ApproxLinear]
