@@ -90,6 +90,7 @@ bench-cuda:  ## what a machine with a GPU is for, without network, from dist/: C
 		|| failed="$$failed tests"; \
 	$$wtacrs bench --device $(DEVICE) --dtype bf16 --step --lean attention,head $(CUDA_BENCH) --out $(CUDA)/bf16 || failed="$$failed bf16"; \
 	$$wtacrs bench --device $(DEVICE) --dtype fp32 $(CUDA_BENCH) --out $(CUDA)/fp32 || failed="$$failed fp32"; \
+	$$wtacrs bench --device $(DEVICE) --dtype bf16 --estimator 'systematic(budget=0.3)' --estimator 'systematic(budget=0.3, kernels="triton")' $(CUDA_BENCH) --out $(CUDA)/row-kernels || failed="$$failed row-kernels"; \
 	$$wtacrs memory --device $(DEVICE) --estimator 'wta_crs(budget=0.3)' --estimator 'dithered_rows(slots=2.0)' --lean attention,head --out $(CUDA)/memory || failed="$$failed memory"; \
 	test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 

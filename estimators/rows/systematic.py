@@ -6,14 +6,20 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from wtacrs.estimators.core.base import Traits
+from wtacrs.estimators.core.checks import check_choice, check_length
 from wtacrs.estimators.core.registry import register
+from wtacrs.estimators.core.row_design import RowPlan
 from wtacrs.estimators.core.sizing import rows_for
+from wtacrs.estimators.kernels.choice import ROW_SETS, row_kernels
 from wtacrs.estimators.rows.fixed_size import OrderedEstimator, TailDraw, tail_first
 from wtacrs.estimators.rows.inclusion import Inclusion, inclusion
+from wtacrs.estimators.rows.row_estimator import SavedRows
+
+_MULTIPLIED = (torch.float32, torch.bfloat16)  # by the kernel; fp16 sums would need a wider result
 
 
 @register("systematic")
@@ -35,7 +41,16 @@ class Systematic(OrderedEstimator):
     replacement. `order="random"` shuffles the rows first; averaged over all orders there is no closed form.
     Numerically it matches pivotal sampling; unlike for that, no proof is known that it is never above `wta_crs`.
 
+    Kernels: "plain" is PyTorch alone. "triton" has kernels for CUDA, `pip install "wtacrs[triton]"`: one that finds π and
+    draws, up to 16,384 rows, and one that multiplies without a gathered copy of dY, for rows and dY that are both fp32 or
+    both bf16; what is not so is left to PyTorch. The law is the same (see `wtacrs.estimators.kernels.triton_rows`).
+
     Bytes: k rows + 8 per row (index and weight). MACs: `k·d·m`.
+
+    Args:
+        budget: as in `RowEstimator`.
+        order: as in `OrderedEstimator`.
+        kernels: "plain" or "triton".
 
     >>> import torch
     >>> x = torch.diag(torch.tensor([8.0, 4.0, 1.0, 1.0, 1.0, 1.0]))
@@ -44,9 +59,33 @@ class Systematic(OrderedEstimator):
     (tensor([0, 1], dtype=torch.int32), tensor([1., 1., 2., 2.]), 4)
     """
 
+    kernels: str = "plain"
+
     traits: ClassVar[Traits] = Traits(
         family="rows", unbiased=True, deterministic=False, uses_scores=True, exact_at_full_budget=True
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("kernels", self.kernels, ROW_SETS, self.name)
+
+    def plan(self, scores: Float64[Tensor, " n"], uniforms: Float64[Tensor, " q"]) -> RowPlan:
+        """As of every fixed-size design; by one kernel where that is asked for."""
+        n = scores.shape[0]
+        k, kernels = rows_for(self.budget, n), row_kernels(self.kernels, scores)
+        if kernels is None or k == n or n > kernels.MOST_ROWS:
+            return super().plan(scores, uniforms)
+        order = self.row_keys(n, uniforms).argsort(stable=True)
+        return RowPlan(*kernels.systematic_draw(scores, order, uniforms[-1:], k))
+
+    def contract(self, saved: SavedRows, dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
+        """As of every row design; without a gathered copy of dY where that is asked for."""
+        kernels = row_kernels(self.kernels, dy)
+        if kernels is None or saved.rows.dtype != dy.dtype or dy.dtype not in _MULTIPLIED:
+            return super().contract(saved, dy)
+        check_length(saved.shape_carrier, dy)
+        product: Tensor = kernels.gathered_product(*saved[:3], dy)
+        return product
 
     def uniforms(self, n: int) -> int:
         """One, and with random order one key per row before it."""

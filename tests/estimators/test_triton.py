@@ -29,13 +29,23 @@ def test_triton_kernels_give_the_bits_of_plain_ones() -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+SPECS = ('dithered_rows(slots=1.0, kernels="triton")', 'systematic(budget=0.5, kernels="triton")')
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_missing_package_is_named(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"needs the package triton: pip install .wtacrs\[triton\]"):
-        make('dithered_rows(slots=1.0, kernels="triton")').compress(torch.randn(8, 64))
+        make(spec).compress(torch.randn(8, 64))
 
 
 @pytest.mark.skipif(WITHOUT, reason="needs triton: pip install 'wtacrs[triton]'")
-def test_tensors_of_the_cpu_are_refused() -> None:
+@pytest.mark.parametrize("spec", SPECS)
+def test_tensors_of_the_cpu_are_refused(spec: str) -> None:
     with pytest.raises(InputError, match="needs tensors on CUDA, got cpu"):
-        make('dithered_rows(slots=1.0, kernels="triton")').compress(torch.randn(8, 64))
+        make(spec).compress(torch.randn(8, 64))
+
+
+def test_row_designs_have_no_compiled_kernels() -> None:
+    with pytest.raises(InputError, match="kernels='compiled' must be one of plain, triton"):
+        make('systematic(budget=0.5, kernels="compiled")')

@@ -10,9 +10,12 @@ import torch
 from wtacrs.estimators import make
 from wtacrs.estimators.composites.residual_rows import Residuals, encode_rows
 from wtacrs.estimators.core.dither import Dither
-from wtacrs.estimators.kernels import coded_product, plain, triton_kernels
+from wtacrs.estimators.core.row_design import RowPlan
+from wtacrs.estimators.kernels import coded_product, plain, triton_kernels, triton_rows
 from wtacrs.estimators.kernels.coded_product import CodedRows, Known, float_product, mixed_product
 from wtacrs.estimators.kernels.grid import grid_of, rotation_of
+from wtacrs.estimators.rows.row_estimator import weighted_product
+from wtacrs.estimators.rows.systematic import Systematic
 
 ROWS, COLUMNS_OF_DY = 41, 70
 
@@ -105,6 +108,51 @@ def estimator() -> None:
         assert all(torch.equal(*tensors) for tensors in zip(*pair, strict=True))
 
 
+def row_draws() -> None:
+    """The rows and weights of the plain design, in both orders, with rows that are certain, of score 0, or too few."""
+    generator = torch.Generator().manual_seed(3)
+    skewed = torch.rand(200, generator=generator, dtype=torch.float64) ** 6
+    few = torch.where(torch.arange(50) % 10 == 3, 1.0 + torch.arange(50), 0.0).double()
+    for scores in (skewed, torch.ones(37).double(), few, torch.zeros(9).double(), skewed.roll(1) + 1e-9):
+        for order in ("random", "rows"):
+            for k in (1, 8, len(scores) // 2):
+                plain_design = Systematic(budget=k, order=order)
+                for _ in range(6):
+                    drawn = torch.rand(
+                        plain_design.uniforms(len(scores)), generator=generator, dtype=torch.float64
+                    )
+                    expected = plain_design.plan(scores, drawn)
+                    found = Systematic(budget=k, order=order, kernels="triton").plan(scores, drawn)
+                    ours, theirs = (coefficients(plan, len(scores)) for plan in (found, expected))
+                    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=0.0)
+                    assert found.indices.shape == found.weights.shape == (k,)
+
+
+def coefficients(plan: RowPlan, n: int) -> torch.Tensor:
+    """The weight of every row."""
+    return torch.zeros(n, dtype=torch.float64).index_add(0, plan.indices, plan.weights)
+
+
+def gathered_products() -> None:
+    """Of shapes that are no multiples of a tile."""
+    generator = torch.Generator().manual_seed(4)
+    for (k, n, d, m), dtype, tolerance in (
+        ((41, 90, 70, 130), torch.float32, 1e-5),
+        ((70, 99, 33, 5), torch.bfloat16, 2e-2),
+    ):
+        rows, dy = (torch.randn(size, generator=generator).to(dtype) for size in ((k, d), (n, m)))
+        indices = torch.randperm(n, generator=generator)[:k].to(torch.int32)
+        weights = 1.0 + torch.rand(k, generator=generator)
+        found = triton_rows.gathered_product(rows, indices, weights, dy)
+        expected = weighted_product(rows.double(), indices, weights.double(), dy.double())
+        assert found.dtype == dtype
+        assert float((found - expected).norm() / expected.norm()) < tolerance
+    x, dy = torch.randn(60, 20, generator=generator), torch.randn(60, 9, generator=generator)
+    ours, theirs = (make("systematic(budget=0.3)", kernels=name) for name in ("triton", "plain"))
+    pair = [e.contract(e.compress(x, generator=torch.Generator().manual_seed(1)), dy) for e in (ours, theirs)]
+    torch.testing.assert_close(*pair, rtol=1e-4, atol=1e-4)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     assert triton_kernels.INTERPRETED
@@ -117,3 +165,5 @@ if __name__ == "__main__":
         same_bits(d, bits, chosen, dtype)
     norms()
     estimator()
+    row_draws()
+    gathered_products()
