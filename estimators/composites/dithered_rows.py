@@ -377,14 +377,11 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
         return self.rows_design(1).unlisted()
 
     def macs(self, n: int, d: int, m: int) -> int:
-        """`(k + 1)·d·m`, `n·(d + m)` for the mean, and 16 per number that is rotated; d padded.
-
-        Rotated are the rows kept, and for each width the result, or its rows again if they are fewer.
-        """
+        """`(k + 1)·d·m`, `n·(d + m)` for the mean, and 16 per number of the rows kept and of the result of each width."""
         widths, padded = widths_for(self.slots_for(n), n), grid_of(d).padded
         own = self.rows_design(widths.rows).draw_macs(n) if widths.rows < n else 0
         rotated = BLOCK * (padded + (BLOCK if d % BLOCK else 0))
-        results = sum(min(m, part.size) for part in parts_of(widths, grid_of(d)))
+        results = sum(m for _ in parts_of(widths, grid_of(d)))
         return (widths.rows + 1) * padded * m + n * (d + m) + rotated * (widths.rows + results) + own
 
     def expectation(

@@ -94,8 +94,6 @@ def float_product(
 ) -> Float[Tensor, "m p"]:
     """`dyᵀ X̂` in floating point, rotated back, plus pairs that are known; summed in fp32 or better.
 
-    Rows are rotated back before they are multiplied if they are fewer than those of the product.
-
     Args:
         coded: the rows X̂.
         dy: the rows of dY that belong to them.
@@ -104,14 +102,8 @@ def float_product(
         known: pairs to be added.
     """
     working, grid = coded.dither.rows.dtype, coded.grid
-    if coded.kernels.decode_rows is None and dtype == working and coded.size < dy.shape[1]:
-        out = torch.empty((dy.shape[1], grid.padded), dtype=working, device=dy.device)
-        out = torch.mm(known.dy.T, known.rows, out=out)
-        for block, rows, spare in _decoded_blocks(coded):
-            torch.addmm(out, dy[block].to(working).T, rotate(rows, rotation, grid, out=spare), out=out)
-        return out
     product: Tensor | None = None
-    for block, rows, _ in _decoded_blocks(coded, dtype):
+    for block, rows in _decoded_blocks(coded, dtype):
         if product is not None and dtype == working:
             torch.addmm(product, dy[block].to(working).T, rows, out=product)
             continue
@@ -123,25 +115,19 @@ def float_product(
     return torch.addmm(product, known.dy.T, known.rows, out=product)
 
 
-def _decoded_blocks(
-    coded: CodedRows, dtype: torch.dtype | None = None
-) -> Iterator[tuple[slice, Float[Tensor, "b p"], Float[Tensor, "b p"]]]:
-    """Blocks of the rows X̂, rotated as they are coded, and a buffer of the size of each."""
+def _decoded_blocks(coded: CodedRows, dtype: torch.dtype) -> Iterator[tuple[slice, Float[Tensor, "b p"]]]:
+    """Blocks of the rows X̂, rotated as they are coded."""
     kernels, working = coded.kernels, coded.dither.rows.dtype
     if kernels.decode_rows is not None:
         room = coded.dither.rows.new_empty((coded.size, coded.grid.padded), dtype=dtype)
-        yield (
-            slice(0, coded.size),
-            kernels.decode_rows(coded.codes, coded.dither, coded.grid, coded.bits, room),
-            room,
-        )
+        yield slice(0, coded.size), kernels.decode_rows(coded.codes, coded.dither, coded.grid, coded.bits, room)
         return
     buffers = _buffers(coded.size, coded.grid.padded, working, coded.dither.rows)
     steps = coded.codes.steps.to(working)
     for block in row_blocks(coded.size):
         rows, scratch = (buffer[: block.stop - block.start] for buffer in buffers)
         kernels.decode(*coded.block(block), coded.grid, coded.bits, rows, scratch)
-        yield block, rows.mul_(steps[block].unsqueeze(1)), scratch
+        yield block, rows.mul_(steps[block].unsqueeze(1))
 
 
 class Int8Scales(NamedTuple):
@@ -216,7 +202,7 @@ def _heavy_pairs(
     coded: CodedRows, dy: Float[Tensor, "k m"], heavy: Int[Tensor, " h"], rotation: Rotation
 ) -> Known:
     working = coded.dither.rows.dtype
-    rows = [rotate(rows, rotation, coded.grid) for _, rows, _ in _decoded_blocks(coded.take(heavy), working)]
+    rows = [rotate(rows, rotation, coded.grid) for _, rows in _decoded_blocks(coded.take(heavy), working)]
     empty = coded.dither.rows.new_empty((0, coded.grid.padded))
     return Known(dy.index_select(0, heavy).to(working), torch.cat([empty, *rows]))
 
