@@ -81,7 +81,7 @@ def check(
         estimator = make(spec)
     if layers and captures is None:
         raise InputError(f"--layers {layers[0]!r} chooses among captured layers: it needs --captures FILE")
-    demand = Demand(level=level, bias=bias, power=power, seconds=limit)
+    demand = Demand(level=level, bias=bias, power=power, limit=limit)
     opened = None if captures is None else load_captures(captures)
     with progress_bar("checking") as report:
         result = check_study(

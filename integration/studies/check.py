@@ -62,7 +62,7 @@ def check_study(
         level=demand.level / half,
         bias=demand.bias,
         power=demand.power,
-        limit=demand.seconds / half,
+        limit=demand.limit / half,
         sizes=sizes,
         seed=seed,
         report=report,
@@ -73,7 +73,7 @@ def check_study(
         if report is not None:
             report(entry, done, len(entries))
         parts = 2 * len(entries)
-        share = Demand(demand.level / parts, demand.bias, demand.power, demand.seconds / parts, demand.draws)
+        share = Demand(demand.level / parts, demand.bias, demand.power, demand.limit / parts, demand.draws)
         layer = captures[entry]
         scores = layer_scores("row-norms", layer.x, layer.dy, layer.mask)
         verdicts.append(
@@ -83,7 +83,7 @@ def check_study(
         "level": str(demand.level),
         "bias": str(demand.bias),
         "power": str(demand.power),
-        "limit": str(demand.seconds),
+        "limit": str(demand.limit),
         "sizes": " × ".join(map(str, sizes)),
     } | ({} if captures is None else source_of(captures))
     result = CheckResult(stamp=stamp(seed=seed, inputs=inputs), estimator=spec(estimator), verdicts=verdicts)

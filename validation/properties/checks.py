@@ -123,7 +123,7 @@ def check_estimator(
                     f"{argument}: no property is called {name!r}; the properties are: {', '.join(table)}"
                 )
     chosen = [entry for entry in table.values() if only is None or entry.name in only]
-    demand = Demand(level=level, bias=bias, power=power, seconds=limit)
+    demand = Demand(level=level, bias=bias, power=power, limit=limit)
     context = _context(estimator, table, chosen, demand, sizes, checked_seed(seed))
     verdicts = []
     for place, entry in enumerate(chosen):
@@ -157,7 +157,7 @@ def check_rows(
         scores: as in `Estimator.compress`.
         generator: source of the draws.
     """
-    context = CheckContext(estimator, demand.level, 0, demand=demand, clock=Clock(demand.seconds, 1))
+    context = CheckContext(estimator, demand.level, 0, demand=demand, clock=Clock(demand.limit, 1))
     entry = Property(name, name, lambda context: mean_of_problem(context, x, dy, scores, generator))
     return _verdict(entry, context, None)
 
@@ -178,7 +178,7 @@ def _context(
     tests = len(means) + (STATISTICAL_TESTS if table is PROPERTIES else 0)
     timed = sum(entry.name in means for entry in chosen) - (POOLED in {entry.name for entry in chosen})
     return CheckContext(
-        estimator, demand.level / tests, seed, demand=demand, clock=Clock(demand.seconds, timed), sizes=sizes
+        estimator, demand.level / tests, seed, demand=demand, clock=Clock(demand.limit, timed), sizes=sizes
     )
 
 

@@ -54,7 +54,7 @@ _ROUNDING = 4.0
 _ROUNDED_IN = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 ALL_ROWS = "all rows"
 POOLED = "mean: all problems together"
-# a share that varies by less is nearly that of one row; it would outweigh all others
+# a share that varies by less, relative to itself, is nearly that of one row; it would outweigh all others
 _LEAST_ERROR = 1e-4
 # what one problem holds at most one direction of, so that those of several problems are independent
 _POOLED = {ALL_ROWS: ALL_ROWS, **dict.fromkeys(LIGHTER, "the lighter rows")}
@@ -109,7 +109,7 @@ def judge(
         )
     target = torch.cat([_scaled(block).flatten() for block in blocks])
     rounding = unit * sum(float(block.sizes.norm() / block.exact.norm()) for block in blocks)
-    demand = dataclasses.replace(context.demand, level=context.level, seconds=context.clock.allowance())
+    demand = dataclasses.replace(context.demand, level=context.level, limit=context.clock.allowance())
     found = staged_mean_test(draw, target, directions, demand, rounding=rounding)
     context.findings.extend(found.directions)
     return _concluded(found, precision)
@@ -394,7 +394,7 @@ def mean_pooled(context: CheckContext) -> str:
     _claims_a_mean(context)
     kinds: dict[str, list[DirectionFinding]] = {}
     for finding in context.findings:
-        if finding.kind and finding.error > _LEAST_ERROR:
+        if finding.kind and finding.error > _LEAST_ERROR * abs(finding.share):
             kinds.setdefault(finding.kind, []).append(finding)
     told = []
     for kind, findings in kinds.items():

@@ -138,7 +138,7 @@ class CheckContext:
     level: float
     seed: int
     demand: Demand = DEFAULT_DEMAND
-    clock: Clock = dataclasses.field(default_factory=lambda: Clock(DEFAULT_DEMAND.seconds, 1))
+    clock: Clock = dataclasses.field(default_factory=lambda: Clock(DEFAULT_DEMAND.limit, 1))
     sizes: Sizes = DEFAULT_SIZES
     findings: list[DirectionFinding] = dataclasses.field(default_factory=list)
 

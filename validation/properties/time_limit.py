@@ -30,10 +30,7 @@ def time_limit(seconds: float) -> Iterator[None]:
         yield
         return
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise TimeLimitReached
-
-    handler = signal.signal(signal.SIGALRM, stop)
+    handler = signal.signal(signal.SIGALRM, _stop)
     left, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
@@ -42,3 +39,7 @@ def time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, handler)
         if left > 0.0:
             signal.setitimer(signal.ITIMER_REAL, left, interval)
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    raise TimeLimitReached

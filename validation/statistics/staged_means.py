@@ -34,7 +34,7 @@ STAGES = 11
 LEAST_DRAWS = 30
 # an event of smaller probability per draw may never happen in the sample: numbers that are all alike are no evidence
 # against it
-RAREST = 1 / 300
+RAREST = 1 / 100
 _CHUNK_BYTES = 1 << 26
 
 
@@ -46,7 +46,7 @@ class Demand:
         level: probability in (0, 1) that a true mean is rejected, over all stages and directions.
         bias: the bias to rule out, as a share of what the exact product has along a direction.
         power: probability in (0, 1) of rejecting a bias of that size.
-        seconds: time after which no more is drawn.
+        limit: seconds after which no more is drawn.
         draws: number of draws after which no more is drawn.
 
     Raises:
@@ -56,14 +56,14 @@ class Demand:
     level: float = 1e-6
     bias: float = 0.1
     power: float = 0.99
-    seconds: float = 60.0
+    limit: float = 60.0
     draws: int = FIRST_STAGE << (STAGES - 1)
 
     def __post_init__(self) -> None:
         for name in ("level", "power"):
             if not 0.0 < getattr(self, name) < 1.0:
                 raise InputError(f"{name}={getattr(self, name)!r} must be a probability in (0, 1)")
-        for name in ("bias", "seconds"):
+        for name in ("bias", "limit"):
             if not 0.0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name}={getattr(self, name)!r} must be a positive number")
         if isinstance(self.draws, bool) or not isinstance(self.draws, int) or self.draws < LEAST_DRAWS:
@@ -163,8 +163,8 @@ def staged_mean_test(
     draws before this stage gives a direction, and the draws of this stage, which are as many, are projected on it;
     given the former these are i.i.d., and of mean zero if there is no bias (see `mean_test`).
 
-    *Numbers that are all alike* and off are rejected with p = (1 − 1/300)^T only: an event that happens in less than
-    one draw of 300 may not have happened yet.
+    *Numbers that are all alike* and off are rejected with p = (1 − 1/100)^T only: an event that happens in less than
+    one draw of 100 may not have happened yet.
 
     *Power.* Along a direction with standard error s a bias of δ s is rejected with the power asked for, where δ is
     the noncentrality at which a t test of `look_level` reaches it (`noncentrality`). Drawing ends when δ s + rounding
@@ -189,7 +189,7 @@ def staged_mean_test(
     goal = FIRST_STAGE
     while True:
         goal = min(goal, demand.draws)
-        in_time = _fill(looks, draw, goal, start + demand.seconds)
+        in_time = _fill(looks, draw, goal, start + demand.limit)
         outcome = looks.look(last=not in_time or goal == demand.draws or looks.number + 1 == STAGES)
         if outcome is not None:
             return looks.result(outcome, time.monotonic() - start)

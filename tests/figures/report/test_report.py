@@ -212,7 +212,7 @@ def test_missing_kinds_are_named(tmp_path: Path) -> None:
 
 def test_a_failed_property_is_a_failed_verdict(tmp_path: Path) -> None:
     result = examples.check()
-    broken = [v.model_copy(update={"status": "fail"}) for v in result.verdicts]
+    broken = [v.model_copy(update={"status": "broken"}) for v in result.verdicts]
     write_result(tmp_path / "check.json", result.model_copy(update={"verdicts": broken}))
     outline = Outline(write_report(tmp_path).read_text(encoding="utf-8"))
     assert ["topk(budget=0.3)", "✗ fail", "0", "2", "0", "0"] in outline.rows
