@@ -6,7 +6,7 @@ Those about the mean are the same for estimators, ours or others', and for exter
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Shaped
@@ -113,26 +113,54 @@ def check_estimator(
         CheckFailed: an AssertionError; if a property is broken or undecided, unless `raises` is False.
         InputError: if `estimator` is no Estimator, a property's name is unknown, or a number or the seed is unusable.
     """
-    if not isinstance(estimator, Estimator):
-        raise InputError(f"estimator must be a wtacrs.estimators.Estimator, got {type(estimator).__name__}")
-    table, expected = _table(estimator), dict(expected_failures or {})
-    for argument, names in (("expected_failures", expected), ("only", only or ())):
-        for name in names:
-            if name not in table:
-                raise InputError(
-                    f"{argument}: no property is called {name!r}; the properties are: {', '.join(table)}"
-                )
-    chosen = [entry for entry in table.values() if only is None or entry.name in only]
     demand = Demand(level=level, bias=bias, power=power, limit=limit)
-    context = _context(estimator, table, chosen, demand, sizes, checked_seed(seed))
+    run = Examination(estimator, demand, expected_failures=expected_failures, only=only, sizes=sizes, seed=seed)
     verdicts = []
-    for place, entry in enumerate(chosen):
+    for place, name in enumerate(run.names):
         if report is not None:
-            report(entry.name, place, len(chosen))
-        verdicts.append(_verdict(entry, context, expected.get(entry.name)))
+            report(name, place, len(run.names))
+        verdicts.append(run.verdict(name))
     if raises:
-        _raise_for(estimator, verdicts)
+        raise_for(estimator, verdicts)
     return verdicts
+
+
+class Examination:
+    """One estimator, and the properties that it is asked for one by one; what they share is computed once.
+
+    Args:
+        estimator: as for `check_estimator`.
+        demand: level, bias, power and time of all properties together.
+        expected_failures: as for `check_estimator`.
+        only: as for `check_estimator`.
+        sizes: as for `check_estimator`.
+        seed: as for `check_estimator`.
+
+    Raises:
+        InputError: as `check_estimator`.
+    """
+
+    def __init__(
+        self,
+        estimator: Estimator,
+        demand: Demand,
+        *,
+        expected_failures: Mapping[str, str] | None = None,
+        only: Sequence[str] | None = None,
+        sizes: Sizes = DEFAULT_SIZES,
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(estimator, Estimator):
+            raise InputError(f"estimator must be a wtacrs.estimators.Estimator, got {type(estimator).__name__}")
+        self._table, self._expected = _table(estimator), dict(expected_failures or {})
+        _known("expected_failures", self._expected, self._table)
+        _known("only", only or (), self._table)
+        self.names = [name for name in self._table if only is None or name in only]
+        self._context = _context(estimator, self._table, self.names, demand, sizes, checked_seed(seed))
+
+    def verdict(self, name: str) -> Verdict:
+        """Whether the property of this name holds."""
+        return _verdict(self._table[name], self._context, self._expected.get(name))
 
 
 @torch.no_grad()
@@ -162,6 +190,12 @@ def check_rows(
     return _verdict(entry, context, None)
 
 
+def _known(argument: str, names: Iterable[str], table: Mapping[str, Property]) -> None:
+    for name in names:
+        if name not in table:
+            raise InputError(f"{argument}: no property is called {name!r}; the properties are: {', '.join(table)}")
+
+
 def _table(estimator: Estimator | None) -> dict[str, Property]:
     return EXTERNAL_PROPERTIES if isinstance(estimator, (ExternalProduct, ExternalLinear)) else PROPERTIES
 
@@ -169,20 +203,20 @@ def _table(estimator: Estimator | None) -> dict[str, Property]:
 def _context(
     estimator: Estimator,
     table: Mapping[str, Property],
-    chosen: Sequence[Property],
+    chosen: Sequence[str],
     demand: Demand,
     sizes: Sizes,
     seed: int,
 ) -> CheckContext:
     means = [name for name in table if name in {*MEAN_PROPERTIES, *LAYER_MEAN_PROPERTIES, ZERO_SCORES}]
     tests = len(means) + (STATISTICAL_TESTS if table is PROPERTIES else 0)
-    timed = sum(entry.name in means for entry in chosen) - (POOLED in {entry.name for entry in chosen})
+    timed = sum(name in means and name != POOLED for name in chosen)
     return CheckContext(
         estimator, demand.level / tests, seed, demand=demand, clock=Clock(demand.limit, timed), sizes=sizes
     )
 
 
-def _raise_for(estimator: Estimator, verdicts: Sequence[Verdict]) -> None:
+def raise_for(estimator: Estimator, verdicts: Sequence[Verdict]) -> None:
     """Raise for the properties that do not hold.
 
     Raises:
@@ -230,7 +264,7 @@ def _with_evidence(verdict: Verdict, mean: StagedMean | None) -> Verdict:
     """The verdict with the numbers of the test behind it."""
     if mean is None:
         return verdict
-    directions = [DirectionRecord(**d._asdict()) for d in mean.directions]
+    directions = tuple(DirectionRecord(**d._asdict()) for d in mean.directions)
     return verdict.model_copy(
         update={
             "draws": mean.draws,

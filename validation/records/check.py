@@ -49,7 +49,7 @@ class Verdict(Record):
     power: float | None = None
     bias: float | None = None
     seconds: float | None = None
-    directions: Sequence[DirectionRecord] = ()
+    directions: tuple[DirectionRecord, ...] = ()
 
 
 @register_result

@@ -229,7 +229,7 @@ def test_misuse_names_the_argument():
 
 
 def test_a_broken_property_raises_a_report_that_can_be_read():
-    with pytest.raises(CheckFailed, match="(?s)weight_off_by_k.*broken: mean: equal rows: ") as caught:
+    with pytest.raises(CheckFailed, match=r"(?s)weight_off_by_k.*broken: mean: equal rows: ") as caught:
         check_estimator(WeightOffByK(budget=0.3), only=["mean: equal rows", "spec round trip"])
     assert [v.status for v in caught.value.verdicts] == ["not applicable", "broken"]
     assert str(caught.value).count("\n") == 1

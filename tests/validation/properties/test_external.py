@@ -53,7 +53,7 @@ def test_what_is_sound_has_every_property(name: str, tmp_path: Path) -> None:
     code, found = verdicts(tmp_path, name, "--level", LEVEL, "--bias", "0.5")
     assert code == 0
     assert list(found) == list(EXTERNAL_PROPERTIES)
-    assert {status for status, _ in found.values()} == {"holds", "not applicable"}
+    assert {status for status, _ in found.values()} <= {"holds", "not applicable"}
     assert all(status == "holds" for key, (status, _) in found.items() if key in ALL_MEANS - {POOLED})
 
 
@@ -80,12 +80,13 @@ def test_a_published_defect_breaks_its_property(
     assert {cells[1].strip() for cells in rows if cells[2].strip() == "broken"} == broken
 
 
-def test_a_wrong_variance_breaks_its_property(tmp_path: Path) -> None:
+def test_a_wrong_variance_breaks_its_property() -> None:
     """At a level at which 1200 draws can tell the two variances apart: they differ by a twelfth."""
-    code, found = verdicts(tmp_path, "WrongSignSketch", "--level", "1e-3", "--bias", "0.5")
-    assert code == 1
-    assert found["closed forms, by sampling"][0] == "broken"
-    assert "stated" in found["closed forms, by sampling"][1]
+    law = "closed forms, by sampling"
+    estimator = external_from(f"{DEFECTS}:WrongSignSketch")
+    (found,) = check_estimator(estimator, level=1e-3, only=[law], raises=False)
+    assert found.status == "broken"
+    assert "stated" in found.detail
 
 
 # --- properties that no published defect breaks ------------------------------------------------------------------------
@@ -167,11 +168,8 @@ def test_every_property_catches_its_defect(call, broken: set[str], monkeypatch: 
     }
     monkeypatch.setattr("wtacrs.validation.properties.checks.EXTERNAL_PROPERTIES", mechanical)
     external = external_from(reference(call)) if call.__name__ != "<lambda>" else linear(call)
-    failed = {
-        v.name
-        for v in check_estimator(external, level=float(LEVEL), bias=0.5, raises=False)
-        if v.status == "broken"
-    }
+    verdicts = check_estimator(external, level=float(LEVEL), bias=0.5, raises=False)
+    failed = {v.name for v in verdicts if v.status == "broken"}
     assert broken <= failed
     assert call in (wrong_shape, scaled_in_place) or failed == broken
 

@@ -64,7 +64,11 @@ def test_every_kind_comes_back(tmp_path):
     results = [
         comparison(),
         SweepResult(stamp=stamp(seed=1), sweeps=sweep_winners("a", *problem(), [0.5, 3])),
-        CheckResult(stamp=stamp(seed=2), estimator="exact", verdicts=check_estimator(make("exact"))),
+        CheckResult(
+            stamp=stamp(seed=2),
+            estimator="exact",
+            verdicts=check_estimator(make("exact"), only=["mean: equal rows", "macs"]),
+        ),
     ]
     for position, result in enumerate(results):
         again = load_result(write_result(tmp_path / "deep" / f"{position}.json", result))
