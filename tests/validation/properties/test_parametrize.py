@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from support.planted import WeightOffByK
 
+from wtacrs.estimators import Estimator
 from wtacrs.validation import parametrize_with_laws
 from wtacrs.validation.properties.checks import CheckFailed, Examination, properties
 from wtacrs.validation.properties.parametrize import Law
@@ -13,6 +14,7 @@ from wtacrs.validation.statistics.staged_means import Demand
 pytest_plugins = ("pytester",)
 
 SUITE = """
+from wtacrs.estimators import Estimator
 from wtacrs.validation import parametrize_with_laws
 
 @parametrize_with_laws(["crs(budget=0.3)", "topk(budget=0.3)"], bias=0.5)
@@ -40,6 +42,9 @@ def test_a_broken_law_fails_and_an_expected_one_is_expected() -> None:
 
 
 def test_cases_are_named_after_estimator_and_law() -> None:
-    marked = parametrize_with_laws(["exact"])(lambda estimator, law: law(estimator))
-    (mark,) = marked.pytestmark
+    @parametrize_with_laws(["exact"])
+    def laws(estimator: Estimator, law: Law) -> None:
+        law(estimator)
+
+    (mark,) = laws.pytestmark
     assert "exact-mean: equal rows" in [case.id for case in mark.args[1]]
