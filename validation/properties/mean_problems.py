@@ -54,7 +54,7 @@ MEAN_PROBLEMS: dict[str, Family] = {}
 # rows of a problem that is not asked for at another size
 ROWS = 512
 # with fewer rows a sampler would hardly ever meet the rows beside the dominating one
-MANY_ROWS = 4096
+MANY_ROWS = 1024
 
 
 def _family(name: str) -> Callable[[Callable[..., tuple[Problem, Sequence[Part]]]], Family]:

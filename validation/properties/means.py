@@ -47,8 +47,11 @@ MeanCheck = Callable[[CheckContext], "str | Evidence"]
 MEAN_PROPERTIES: dict[str, Property] = {}
 LAYER_MEAN_PROPERTIES: dict[str, Property] = {}
 
+# of the bias to rule out, along directions that are met in few calls
+_RARELY_MET = 3.0
 # a tenth of the rows: what keeps fewer meets the rows beside a dominating one too rarely
 _FEWEST_KEPT, _KEPT = 0.1, 0.3
+_ROUNDING_SHOWN = 1e-4
 # the norm of an error of rounding, per sum of products of absolute values
 _ROUNDING = 4.0
 _ROUNDED_IN = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
@@ -116,7 +119,8 @@ def judge(
 
 
 def _concluded(found: StagedMean, precision: torch.dtype) -> Evidence:
-    inside = "" if precision == torch.float64 else f"; computed in {_ROUNDED_IN[precision]}"
+    matters = max((d.rounding for d in found.directions), default=0.0) > _ROUNDING_SHOWN
+    inside = f"; computed in {_ROUNDED_IN[precision]}" if matters else ""
     report = mean_report(found) + inside
     if found.outcome == "broken":
         raise PropertyBroken(report, found)
@@ -357,8 +361,14 @@ def mean_after_another_batch(context: CheckContext) -> Evidence:
 
 @_register(MEAN_PROPERTIES, "mean: one dominating row")
 def mean_one_dominating(context: CheckContext) -> Evidence:
-    """The mean is the exact product where one row holds 0.9991 of the mass, for this row and for those beside it."""
-    return mean_on(context, "one dominating row", rows=max(context.sizes.rows * MANY_ROWS // ROWS, 8))
+    """The mean is the exact product where one row holds 0.9991 of the mass, for this row and for those beside it.
+
+    A sampler meets the rows beside it in one call of four, or the dominating one in one of three: three times the bias
+    is to be ruled out, which takes a ninth of the draws.
+    """
+    rows = max(context.sizes.rows * MANY_ROWS // ROWS, 8)
+    demand = dataclasses.replace(context.demand, bias=_RARELY_MET * context.demand.bias)
+    return mean_on(dataclasses.replace(context, demand=demand), "one dominating row", rows=rows)
 
 
 @_register(LAYER_MEAN_PROPERTIES, "mean: 3-D input")

@@ -110,7 +110,7 @@ class Clock:
 
 
 class Sizes(NamedTuple):
-    """Rows and widths of the problems that means are tested on; the one with a dominating row has eight times as many."""
+    """Rows and widths of the problems that means are tested on; the one with a dominating row has twice as many."""
 
     rows: int = ROWS
     d: int = 12
