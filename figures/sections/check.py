@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from wtacrs.figures.sections.blocks import Cell, Code, Details, Flag, Named, Paragraph, Section, Table
 from wtacrs.validation.records.check import CheckResult
 
-_STATES = ("pass", "fail", "expected failure", "not applicable")
+_STATES = ("holds", "broken", "undecided", "expected failure", "not applicable")
 
 
 def section(results: Sequence[Named[CheckResult]]) -> Section:
@@ -25,8 +25,8 @@ def section(results: Sequence[Named[CheckResult]]) -> Section:
     rows: list[list[Cell]] = []
     for _, result in results:
         counts = [str(sum(v.status == state for v in result.verdicts)) for state in _STATES]
-        rows.append([Code(result.estimator), _verdict("pass" if result.passed else "fail"), *counts])
-    section.add(Table(["estimator", "verdict", *_STATES], rows, numeric=range(2, 6)))
+        rows.append([Code(result.estimator), _verdict(result.outcome), *counts])
+    section.add(Table(["estimator", "verdict", *_STATES], rows, numeric=range(2, 7)))
     for _, result in results:
         verdicts: list[list[Cell]] = [[v.name, _verdict(v.status), v.detail] for v in result.verdicts]
         section.add(Details(result.estimator, [Table(["property", "status", "detail"], verdicts)]))
@@ -34,6 +34,6 @@ def section(results: Sequence[Named[CheckResult]]) -> Section:
 
 
 def _verdict(status: str) -> Cell:
-    if status == "pass":
-        return Flag("✓ pass", good=True)
-    return Flag("✗ fail", good=False) if status == "fail" else status
+    if status == "holds":
+        return Flag("✓ holds", good=True)
+    return Flag("✗ broken", good=False) if status == "broken" else status

@@ -11,6 +11,8 @@ from wtacrs.estimators import InputError
 from wtacrs.integration.cli.app import app, console, progress_bar, wrote
 from wtacrs.integration.cli.options import LayersOption, SeedOption
 
+EXIT_CODES = {"holds": 0, "broken": 1, "undecided": 3}
+
 
 @app.command()
 def check(
@@ -29,14 +31,23 @@ def check(
         typer.Option(metavar="FILE", help="Also test the mean on captured layers, at their real size."),
     ] = None,
     layers: LayersOption = None,
-    draws: Annotated[int, typer.Option(min=30, help="Draws per captured layer.")] = 2000,
+    bias: Annotated[float, typer.Option(help="Bias to rule out along every direction, as a share.")] = 0.1,
+    power: Annotated[float, typer.Option(help="Probability of seeing a bias of that size.")] = 0.99,
+    limit: Annotated[
+        float, typer.Option(help="Seconds for the whole check; what is left by then is undecided.")
+    ] = 60.0,
     level: Annotated[float, typer.Option(help="Probability that a sound estimator fails any test.")] = 1e-6,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also write the verdicts there, as JSON.")
     ] = None,
     seed: SeedOption = 0,
 ) -> int:
-    """Check an estimator, or an external product or linear layer; exit code 1 if it breaks a property.
+    """Check an estimator, or an external product or linear layer.
+
+    Every property holds, is broken, or stays undecided. Draws are added until a mean is rejected, or until a bias of
+    --bias along every direction tested would have been seen with --power, or until --limit is over.
+
+    Exit codes: 0 holds, 1 broken, 3 undecided, 2 could not be run.
 
     A SPEC is checked against every property its traits promise. PATH.py:NAME imports the file, which runs it, and takes
     NAME for one of these:
@@ -58,6 +69,7 @@ def check(
     from wtacrs.validation.layers.captures import load_captures
     from wtacrs.validation.properties.external_kinds import KINDS, external_from
     from wtacrs.validation.properties.import_object import is_reference
+    from wtacrs.validation.statistics.staged_means import Demand
 
     if kind not in KINDS:
         raise InputError(f"--kind {kind!r} must be one of {', '.join(KINDS)}")
@@ -69,12 +81,13 @@ def check(
         estimator = make(spec)
     if layers and captures is None:
         raise InputError(f"--layers {layers[0]!r} chooses among captured layers: it needs --captures FILE")
+    demand = Demand(level=level, bias=bias, power=power, limit=limit)
     opened = None if captures is None else load_captures(captures)
     with progress_bar("checking") as report:
         result = check_study(
-            estimator, out, captures=opened, layers=layers, draws=draws, level=level, seed=seed, report=report
+            estimator, out, captures=opened, layers=layers, demand=demand, seed=seed, report=report
         )
     console.print(check_table(result))
     if out is not None:
         wrote(result_file(out, estimator))
-    return 0 if result.passed else 1
+    return EXIT_CODES[result.outcome]

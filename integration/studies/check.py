@@ -12,17 +12,15 @@ from wtacrs.integration.studies.layer_choice import chosen_entries
 from wtacrs.integration.studies.output import source_of
 from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.layers.scores import layer_scores
-from wtacrs.validation.problems import Problem
-from wtacrs.validation.properties.checks import check_estimator, check_external
-from wtacrs.validation.properties.external_estimators import ExternalLinear, ExternalProduct
+from wtacrs.validation.properties.checks import check_estimator, check_rows
 from wtacrs.validation.properties.external_kinds import file_stem
-from wtacrs.validation.properties.mean_report import MeanTracker
+from wtacrs.validation.properties.property import DEFAULT_SIZES, Sizes
 from wtacrs.validation.records.base import stamp
-from wtacrs.validation.records.check import CheckResult, Verdict
+from wtacrs.validation.records.check import CheckResult
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.runner import Report
 from wtacrs.validation.seeds import checked_seed
-from wtacrs.validation.statistics.significance import mean_test
+from wtacrs.validation.statistics.staged_means import DEFAULT_DEMAND, Demand
 
 
 def check_study(
@@ -31,8 +29,8 @@ def check_study(
     *,
     captures: Captures | None = None,
     layers: Sequence[str] | None = None,
-    draws: int = 2000,
-    level: float = 1e-6,
+    demand: Demand = DEFAULT_DEMAND,
+    sizes: Sizes = DEFAULT_SIZES,
     seed: int = 0,
     report: Report | None = None,
 ) -> CheckResult:
@@ -40,25 +38,54 @@ def check_study(
 
     An external product or linear layer is checked against the properties of its kind.
 
-    With captures, each half of the verdicts gets half of the level; that half is shared evenly by the layers.
+    With captures, each half of the verdicts gets half of the level and of the time; the layers share theirs evenly.
+
+    Args:
+        estimator: registered or not, or an external product or layer.
+        out: folder for the result; None writes nothing.
+        captures: captured layers.
+        layers: entries of the captures; all if None.
+        demand: level, bias to rule out, power and seconds of the whole.
+        sizes: of the problems that means are tested on.
+        seed: of all problems and draws.
+        report: is told what is checked, its place and how many there are.
 
     Raises:
-        InputError: on an unusable level, number of draws or layer.
+        InputError: on an unusable number, seed or layer.
     """
     seed = checked_seed(seed)
     entries = [] if captures is None else chosen_entries(captures, layers)
-    share = level / 2 if entries else level
-    if isinstance(estimator, (ExternalProduct, ExternalLinear)):
-        verdicts = check_external(estimator, level=share, seed=seed)
-    else:
-        verdicts = check_estimator(estimator, level=share, seed=seed)
+    half = 2 if entries else 1
+    verdicts = check_estimator(
+        estimator,
+        raises=False,
+        level=demand.level / half,
+        bias=demand.bias,
+        power=demand.power,
+        limit=demand.limit / half,
+        sizes=sizes,
+        seed=seed,
+        report=report,
+    )
     generator = torch.Generator().manual_seed(seed)
-    for done, entry in enumerate(entries, start=1):
+    for done, entry in enumerate(entries):
         assert captures is not None
-        verdicts.append(_layer_verdict(estimator, captures, entry, draws, share / len(entries), generator))
         if report is not None:
             report(entry, done, len(entries))
-    inputs = {"level": str(level)} | ({} if captures is None else source_of(captures))
+        parts = 2 * len(entries)
+        share = Demand(demand.level / parts, demand.bias, demand.power, demand.limit / parts, demand.draws)
+        layer = captures[entry]
+        scores = layer_scores("row-norms", layer.x, layer.dy, layer.mask)
+        verdicts.append(
+            check_rows(estimator, f"mean on {entry}", layer.x, layer.dy, share, scores=scores, generator=generator)
+        )
+    inputs = {
+        "level": str(demand.level),
+        "bias": str(demand.bias),
+        "power": str(demand.power),
+        "limit": str(demand.limit),
+        "sizes": " × ".join(map(str, sizes)),
+    } | ({} if captures is None else source_of(captures))
     result = CheckResult(stamp=stamp(seed=seed, inputs=inputs), estimator=spec(estimator), verdicts=verdicts)
     if out is not None:
         write_result(result_file(out, estimator), result)
@@ -68,20 +95,3 @@ def check_study(
 def result_file(out: Path, estimator: Estimator) -> Path:
     """Where `check_study` writes the verdicts on this estimator."""
     return out / f"check-{file_stem(estimator)}.json"
-
-
-def _layer_verdict(
-    estimator: Estimator, captures: Captures, entry: str, draws: int, level: float, generator: torch.Generator
-) -> Verdict:
-    name = f"mean on {entry}"
-    if not estimator.traits.unbiased:
-        return Verdict(name=name, status="not applicable", detail="the estimator does not claim to be unbiased")
-    layer = captures[entry]
-    scores = layer_scores("row-norms", layer.x, layer.dy, layer.mask)
-    tracker = MeanTracker(estimator, Problem(layer.x, layer.dy))
-    found = mean_test(tracker, layer.x, layer.dy, draws=draws, level=level, scores=scores, generator=generator)
-    detail = (
-        f"{tracker.report()}; p = {found.p_value:.2g} at level {level:.1g} over {draws} draws; seen with 99 % power "
-        f"would be a bias of {found.detectable:.2g} ‖G‖ in any direction, or of {found.detectable_along:.2g} ‖G‖ along G"
-    )
-    return Verdict(name=name, status="fail" if found.rejected else "pass", detail=detail)

@@ -9,7 +9,13 @@ from rich.table import Table
 
 from wtacrs.validation.records.check import CheckResult
 
-_STATUS_STYLE = {"pass": "green", "fail": "bold red", "expected failure": "yellow", "not applicable": "dim"}
+_STATUS_STYLE = {
+    "holds": "green",
+    "broken": "bold red",
+    "undecided": "bold yellow",
+    "expected failure": "yellow",
+    "not applicable": "dim",
+}
 
 
 def check_table(result: CheckResult) -> Table:
@@ -25,8 +31,13 @@ def check_table(result: CheckResult) -> Table:
 
 
 def check_summary(result: CheckResult) -> str:
-    """One line: how many properties hold, and which are broken."""
+    """One line: how many properties hold, which biases are ruled out, and what is broken or undecided."""
     counts = Counter(verdict.status for verdict in result.verdicts)
-    broken = [verdict.name for verdict in result.verdicts if verdict.status == "fail"]
-    told = f"{result.estimator}: {counts['pass']} properties hold, {counts['not applicable']} do not apply"
-    return f"{told}; broken: {', '.join(broken)}" if broken else told
+    told = f"{result.estimator}: {counts['holds']} properties hold, {counts['not applicable']} do not apply"
+    ruled_out = [v.ruled_out for v in result.verdicts if v.status == "holds" and v.ruled_out is not None]
+    if ruled_out:
+        told += f"; biases above {100 * max(ruled_out):.2g} % ruled out by those about the mean"
+    for status in ("broken", "undecided"):
+        names = [verdict.name for verdict in result.verdicts if verdict.status == status]
+        told += f"; {status}: {', '.join(names)}" if names else ""
+    return told

@@ -9,11 +9,13 @@ module rather than in itself cannot be made new: it is carried from draw to draw
 from __future__ import annotations
 
 import dataclasses
+import random
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
@@ -75,10 +77,18 @@ class ExternalEstimator(Estimator[Held]):
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Torch's default generator of the CPU starts at this seed, and is put back afterwards."""
+    """The default generators of torch (CPU), numpy and Python start at this seed, and are put back afterwards."""
+    # external code may draw from any of these, numpy's legacy generator among them
+    ours, others = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        yield
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(ours)
+            np.random.set_state(others)  # noqa: NPY002
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -164,10 +174,19 @@ class ExternalLinear(ExternalEstimator):
         with seeded(_BUILD_SEED):
             return self.build(d, m).to(dtype).train()
 
+    def weight(self, d: int, m: int, dtype: torch.dtype) -> Float[Tensor, "m d"]:
+        """The weight of a new module."""
+        weight = self.module(d, m, dtype).weight
+        assert isinstance(weight, Tensor)
+        return weight.detach()
+
+    def run(self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"]) -> Step:
+        """One step of a layer that has never run."""
+        return step(self.module(x.shape[1], dy.shape[1], x.dtype).to(x.device), x, dy, self.leading)
+
     def product(self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
-        """The weight gradient of a layer that has never run."""
-        module = self.module(x.shape[1], dy.shape[1], x.dtype).to(x.device)
-        return step(module, x, dy, self.leading).dw
+        """The weight gradient of one step."""
+        return self.run(x, dy).dw
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -186,14 +205,14 @@ class TrainedLinear(ExternalLinear):
     steps: int = 3
     kept: list[nn.Module] = dataclasses.field(default_factory=list)
 
-    def product(self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
-        """The weight gradient in the next step."""
+    def run(self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"]) -> Step:
+        """The next step."""
         first = not self.kept
         if first:
             self.kept.append(self.module(x.shape[1], dy.shape[1], x.dtype))
         for _ in range(self.steps if first else 1):
             step(self.kept[0], *self.before, self.leading)
-        return step(self.kept[0], x, dy, self.leading).dw
+        return step(self.kept[0], x, dy, self.leading)
 
 
 def step(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import NamedTuple
@@ -15,6 +16,10 @@ from wtacrs.estimators.core.seeded import SeededEstimator
 from wtacrs.estimators.core.sizing import budget_of, resized, sized_part
 from wtacrs.validation.enumeration.exact_moments import ExactMoments, can_enumerate, enumerate_moments
 from wtacrs.validation.problems import PROBLEMS, Problem, make_problem
+from wtacrs.validation.properties.external_estimators import ExternalEstimator, ExternalLinear, seeded
+from wtacrs.validation.properties.mean_problems import ROWS
+from wtacrs.validation.properties.working_precision import working_precision
+from wtacrs.validation.statistics.staged_means import DEFAULT_DEMAND, Demand, DirectionFinding, StagedMean
 
 # (n, k): small ones for every design, then a few with one or two free slots for designs that fix many rows
 _SMALL = ((5, 2), (6, 3))
@@ -27,7 +32,29 @@ SEEDED = ("all zero", "fewer positive than rows kept", "one dominating", "ties a
 
 
 class PropertyBroken(Exception):
-    """The estimator breaks the property; the message says by how much."""
+    """The estimator breaks the property; the message says by how much.
+
+    Args:
+        message: one line.
+        mean: the test of a mean that says so, if one does.
+    """
+
+    def __init__(self, message: str, mean: StagedMean | None = None) -> None:
+        super().__init__(message)
+        self.mean = mean
+
+
+class Undecided(Exception):
+    """Neither holds nor is broken within the time there was; the message says what could have been missed.
+
+    Args:
+        message: one line.
+        mean: the test of a mean that says so, if one does.
+    """
+
+    def __init__(self, message: str, mean: StagedMean | None = None) -> None:
+        super().__init__(message)
+        self.mean = mean
 
 
 class NotApplicable(Exception):
@@ -58,6 +85,41 @@ class Case(NamedTuple):
         return float(joint_norms(*self.problem).sum())
 
 
+@dataclasses.dataclass
+class Clock:
+    """The time of one run: what one test of a mean does not use is left to the others.
+
+    Args:
+        seconds: for the whole run.
+        tests: how many tests of means are to come.
+    """
+
+    seconds: float
+    tests: int
+    started: float = dataclasses.field(default_factory=time.monotonic)
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left, never quite none."""
+        return max(self.started + self.seconds - time.monotonic(), 1e-3)
+
+    def allowance(self) -> float:
+        """Seconds that the next test of a mean may take."""
+        self.tests = max(self.tests - 1, 0)
+        return self.left / (self.tests + 1)
+
+
+class Sizes(NamedTuple):
+    """Rows and widths of the problems that means are tested on; the one with a dominating row has twice as many."""
+
+    rows: int = ROWS
+    d: int = 12
+    m: int = 4
+
+
+DEFAULT_SIZES = Sizes()
+
+
 @dataclasses.dataclass(frozen=True)
 class CheckContext:
     """One estimator under examination, and the problems it is examined on.
@@ -66,20 +128,58 @@ class CheckContext:
         estimator: as given by the user.
         level: false-alarm probability of one statistical test.
         seed: of every problem and every draw.
+        demand: what the tests of means are asked for; their level is that of one test.
+        clock: time that they share.
+        sizes: of their problems.
+        findings: what the tests of means have found so far, for the one that takes them together.
     """
 
     estimator: Estimator
     level: float
     seed: int
+    demand: Demand = DEFAULT_DEMAND
+    clock: Clock = dataclasses.field(default_factory=lambda: Clock(DEFAULT_DEMAND.limit, 1))
+    sizes: Sizes = DEFAULT_SIZES
+    findings: list[DirectionFinding] = dataclasses.field(default_factory=list)
+
+    @property
+    def precision(self) -> torch.dtype:
+        """The widest dtype that the estimator takes."""
+        return self.estimator.precision if isinstance(self.estimator, ExternalEstimator) else torch.float64
+
+    @cached_property
+    def working_precision(self) -> torch.dtype:
+        """What the estimator computes in on input of its widest dtype."""
+        n, d, m = self.sizes
+        x, dy = make_problem("ties", n, d, m, generator=self.stream(6), dtype=self.precision)
+        return working_precision(lambda: estimate(self.estimator, Problem(x, dy), generator=self.stream()), n)
+
+    @cached_property
+    def drawn_gradients(self) -> set[str]:
+        """Which of dX and db of a layer differ from draw to draw: they are estimated too, and their means are tested."""
+        layer = self.estimator
+        if not isinstance(layer, ExternalLinear):
+            return set()
+        n, d, m = self.sizes
+        x, dy = make_problem("gaussian", n, d, m, generator=self.stream(5), dtype=self.precision)
+        with seeded(self.seed):
+            steps = [layer.run(x, dy) for _ in range(4)]
+        drawn = set()
+        for name, found in (("dX", [s.dx for s in steps]), ("db", [s.db for s in steps])):
+            first = found[0]
+            if first is not None and any(other is not None and not torch.equal(first, other) for other in found):
+                drawn.add(name)
+        return drawn
 
     def stream(self, offset: int = 0) -> torch.Generator:
         """A fresh generator; equal offsets give equal streams."""
         return torch.Generator().manual_seed(self.seed + offset)
 
     def problem(
-        self, name: str, n: int, d: int = 4, m: int = 3, dtype: torch.dtype = torch.float64, offset: int = 0
+        self, name: str, n: int, d: int = 4, m: int = 3, dtype: torch.dtype | None = None, offset: int = 0
     ) -> Problem:
-        """A problem of a named family, always the same for the same arguments."""
+        """A problem of a named family, always the same for the same arguments; in the widest dtype by default."""
+        dtype = dtype or self.precision
         return make_problem(name, n, d, m, generator=self.stream(1_000_003 + offset), dtype=dtype)
 
     def rows(self, at_least: int) -> int:
@@ -172,12 +272,21 @@ def _with_budget(estimator: Estimator) -> Estimator | None:
     return None if budget_of(estimator) is None else sized_part(estimator)
 
 
-Check = Callable[[CheckContext], str]
+Check = Callable[[CheckContext], "str | Evidence"]
+
+
+class Evidence(NamedTuple):
+    """What was seen where a property holds: in words, and the test of a mean behind them."""
+
+    detail: str
+    mean: StagedMean
 
 
 @dataclasses.dataclass(frozen=True)
 class Property:
-    """A property of the protocol: `check` returns what was seen, or raises `PropertyBroken` or `NotApplicable`."""
+    """A property of the protocol: `check` returns what was seen, or raises `PropertyBroken`, `Undecided` or
+    `NotApplicable`.
+    """
 
     name: str
     description: str

@@ -242,9 +242,15 @@ def mean_verdict(
 
 
 def min_detectable_bias(
-    level: float, draws: int, *, std: float, variance: float = 0.0, rounding: float = 0.0
+    level: float,
+    draws: int,
+    *,
+    std: float,
+    variance: float = 0.0,
+    rounding: float = 0.0,
+    power: float = POWER,
 ) -> float:
-    """The norm b of the smallest bias, in whatever direction, that the test by splitting rejects with 99 % power.
+    """The norm b of the smallest bias, in whatever direction, that the test by splitting rejects with this power.
 
     It solves b² − rounding ‖β̂‖ = δ √(b² s + s²/T₁) / √T₂ with ‖β̂‖² = b² + tr Σ/T₁, see `mean_test`.
 
@@ -254,13 +260,14 @@ def min_detectable_bias(
         std: s = √tr Σ².
         variance: tr Σ; it matters only beside a rounding.
         rounding: norm of a bias that still counts as none.
+        power: probability of rejecting it.
     """
     pilot, rest = draws // 2, draws - draws // 2
     if not math.isfinite(std):
         return math.inf
     if std == 0.0:
         return rounding
-    wanted = noncentrality(level, rest, POWER)
+    wanted = noncentrality(level, rest, power)
 
     given = (std, variance, rounding, pilot, rest, wanted)
     high = max(rounding, math.sqrt(std), math.sqrt(variance))

@@ -269,7 +269,9 @@ def test_two_sides_need_two_dithers() -> None:
 @pytest.mark.parametrize("spec", ["dithered_rows(slots=0.4)", "dithered_rows(slots=2.5)"])
 def test_every_property_holds(spec: str) -> None:
     assert [
-        v for v in check_estimator(make(spec), level=share("checks: dithered rows", 2)) if v.status == "fail"
+        v
+        for v in check_estimator(make(spec), level=share("checks: dithered rows", 2), bias=0.5, raises=False)
+        if v.status == "broken"
     ] == []
 
 

@@ -113,14 +113,14 @@ class Silent(CRS):
 @pytest.mark.parametrize(
     ("estimator", "status", "told"),
     [
-        (CRS(budget=0.3), "pass", "0.292, 0.29, 0.3 of the exact product's"),
-        (Understated(budget=0.3), "fail", "n=24, d=4, m=3: states 42, runs 84"),
-        (Spendthrift(budget=0.3), "fail", "n=24, d=4, m=3: states 84, runs 300"),
+        (CRS(budget=0.3), "holds", "0.292, 0.29, 0.3 of the exact product's"),
+        (Understated(budget=0.3), "broken", "n=24, d=4, m=3: states 42, runs 84"),
+        (Spendthrift(budget=0.3), "broken", "n=24, d=4, m=3: states 84, runs 300"),
         (Silent(budget=0.3), "not applicable", "silent(budget=0.3) does not state its macs"),
     ],
 )
 def test_the_property_catches_a_wrong_statement(estimator: Estimator, status: str, told: str) -> None:
-    (verdict,) = [v for v in check_estimator(estimator) if v.name == "macs"]
+    (verdict,) = check_estimator(estimator, only=["macs"], raises=False)
     assert (verdict.status, verdict.detail) == (status, told)
 
 

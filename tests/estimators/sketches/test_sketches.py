@@ -269,8 +269,10 @@ def test_cuda_never_waits_for_the_host(spec: str) -> None:
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("spec", ZOO)
 def test_every_property_holds(spec: str) -> None:
-    verdicts = check_estimator(make(spec), level=share("checks: sketches and projections", len(ZOO)))
-    assert [v for v in verdicts if v.status not in ("pass", "not applicable")] == []
+    verdicts = check_estimator(
+        make(spec), level=share("checks: sketches and projections", len(ZOO)), bias=0.5, raises=False
+    )
+    assert [v for v in verdicts if v.status not in ("holds", "not applicable")] == []
 
 
 @dataclass(frozen=True, repr=False)
@@ -314,7 +316,7 @@ class PaddingInSums(RademacherSketch):
     ],
 )
 def test_planted_defects_are_caught(cls: type[Sketch], broken: set[str]) -> None:
-    assert broken <= {v.name for v in check_estimator(cls(budget=0.3)) if v.status == "fail"}
+    assert broken <= {v.name for v in check_estimator(cls(budget=0.3), raises=False) if v.status == "broken"}
 
 
 class Overridden(RademacherSketch):

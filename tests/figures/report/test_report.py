@@ -184,8 +184,8 @@ def test_sweep_tables_hold_choices_and_regrets(outline: Outline) -> None:
 
 
 def test_verdicts_and_stamps_are_shown(outline: Outline) -> None:
-    assert ["topk(budget=0.3)", "✓ pass", "1", "0", "1", "0"] in outline.rows
-    assert ["full budget", "✓ pass", "k = n"] in outline.rows
+    assert ["topk(budget=0.3)", "✓ holds", "1", "0", "0", "1", "0"] in outline.rows
+    assert ["full budget", "✓ holds", "k = n"] in outline.rows
     (row,) = [r for r in outline.rows if r[:2] == ["compare.json", "comparison"]]
     assert row[2] == "cpu"
     assert row[4:] == ["0", "captures = layers.safetensors"]
@@ -212,10 +212,10 @@ def test_missing_kinds_are_named(tmp_path: Path) -> None:
 
 def test_a_failed_property_is_a_failed_verdict(tmp_path: Path) -> None:
     result = examples.check()
-    broken = [v.model_copy(update={"status": "fail"}) for v in result.verdicts]
+    broken = [v.model_copy(update={"status": "broken"}) for v in result.verdicts]
     write_result(tmp_path / "check.json", result.model_copy(update={"verdicts": broken}))
     outline = Outline(write_report(tmp_path).read_text(encoding="utf-8"))
-    assert ["topk(budget=0.3)", "✗ fail", "0", "2", "0", "0"] in outline.rows
+    assert ["topk(budget=0.3)", "✗ broken", "0", "2", "0", "0", "0"] in outline.rows
 
 
 def test_tasks_get_figures_of_their_own_and_an_empty_history_a_sentence(tmp_path: Path) -> None:
