@@ -209,7 +209,7 @@ def approximate_(
             layer.usual_stream, layer.path = usual_stream(model, layer), name
         known.score_memory = norms
     told = {str(modules[name].path) for name in wanted if _has_gradient(modules[name])}
-    context.after_first_backward = partial(_tell_exact_after_all, ref(model), context, told)
+    context.after_first_backward = partial(_tell_exact_after_all, ref(model), told)
     conversion = _conversion(model, wanted, filter_fn, estimator, neighbours)
     if conversion.warning is not None:
         warnings.warn(conversion.warning, WtacrsWarning, stacklevel=2)
@@ -256,16 +256,15 @@ def _context(model: nn.Module, seed: int | None, masked_gradient: MaskedGradient
     return context
 
 
-def _tell_exact_after_all(model: ref[nn.Module], context: ForwardContext, before: Collection[str]) -> None:
+def _tell_exact_after_all(model: ref[nn.Module], before: Collection[str]) -> None:
     """Warn of layers whose weight others read directly, which only a backward pass shows.
 
     Args:
         model: converted.
-        context: of it.
         before: layers that had a gradient when they were converted, of which it says nothing.
     """
     living = model()
-    names = [] if living is None else exact_after_all(living, {*context.called, *before})
+    names = [] if living is None else exact_after_all(living, {*_called(living), *before})
     if names:
         layers = "1 converted layer was" if len(names) == 1 else f"{len(names)} converted layers were"
         warnings.warn(
@@ -274,6 +273,10 @@ def _tell_exact_after_all(model: ref[nn.Module], context: ForwardContext, before
             WtacrsWarning,
             stacklevel=2,
         )
+
+
+def _called(model: nn.Module) -> set[str]:
+    return {m.path for m in model.modules() if isinstance(m, EstimatedWeightGrad) and m.called}
 
 
 def _has_gradient(layer: nn.Module) -> bool:

@@ -51,6 +51,7 @@ _ATTRIBUTES = (
     "path",
     "gradient_norms",
     "share_inputs",
+    "called",
 )
 
 
@@ -80,6 +81,7 @@ class EstimatedWeightGrad(nn.Module):
         path: its name in the model.
         gradient_norms: what its scores are remembered in, None for row norms.
         share_inputs: whether it keeps one copy with other layers that read the same input.
+        called: whether its `forward` has run since it was converted, compiled or not.
         lean: whether it keeps the recipe of its input where it takes the ordinary path (see `lean_`).
     """
 
@@ -94,6 +96,7 @@ class EstimatedWeightGrad(nn.Module):
     path: str = ""
     gradient_norms: GradientNorms | None = None
     share_inputs: bool = False
+    called: bool = False
     lean: bool = False
 
     def forward_sampled(
@@ -151,9 +154,8 @@ class EstimatedWeightGrad(nn.Module):
         return self.lean and self.training and not is_parametrized(self)
 
     def note_call(self) -> None:
-        """Tell the context that something has called the layer, and not only read its weight."""
-        if self.context is not None and not torch.compiler.is_compiling():
-            self.context.called.add(self.path)
+        """Remember that something has called the layer, and not only read its weight."""
+        self.called = True  # written and never read here: in compiled code it guards nothing
 
     def finds_shared(self, x: Tensor) -> bool:
         """Whether another layer has kept a copy of this very input already, which this one would share."""
