@@ -24,6 +24,7 @@ from wtacrs.integration.layers.estimated_weight_grad import (
     MIN_ELEMENTS,
     EstimatedWeightGrad,
     check_mask_floor,
+    checked_budget_of,
     make_stock,
 )
 from wtacrs.integration.layers.lean.convert import (
@@ -59,6 +60,7 @@ def approximate_(
     share_inputs: bool = True,
     seed: int | None = None,
     mask_floor: float = MASK_FLOOR,
+    budget_of: str = "all-rows",
     masked_gradient: MaskedGradient | None = None,
     lean: bool | str | LeanOptions = False,
 ) -> Conversion:
@@ -113,6 +115,13 @@ def approximate_(
             goes on with its own unless there is a number.
         mask_floor: δ in (0, 1): the share that rows called padding keep of the budget (see `scores_with_floor`); where
             the mask is right, the second moment grows by at most 1/(1 − δ).
+        budget_of: what a budget or slots that are shares are shares of. "live-rows" are those that no mask calls padding,
+            of positive score: bytes and products fall by the share of padding, and the variance is that of the same
+            batch without padding, up to 1/(1 − δ): larger, since with "all-rows" padding lends its share to live rows.
+            The number kept is a size of tensors, so rows are counted where that waits for no device: on the CPU, and
+            elsewhere if the mask is on the CPU (`ForwardContext.given`). Else all count as live, which is said once,
+            except in compiled code. No effect on numbers of rows, ranks, a budget of 1.0, which stays exact, estimators
+            that do not go by scores, and lean output layers, whose budget is a share of the rows with a label anyway.
         masked_gradient: what happens where such rows carry gradient: "warn" (the default) stops the use of the mask in
             that layer and says so once, "raise" raises `InputError` in the backward pass, "ignore" does not look.
         lean: whether the modules around the layers keep less too (see `lean_`, which can also be called before or after),
@@ -141,6 +150,7 @@ def approximate_(
     """
     seed = None if seed is None else checked_seed(seed)
     check_mask_floor(mask_floor)
+    budget_of = checked_budget_of(budget_of)
     if masked_gradient is not None:
         check_masked_gradient(masked_gradient)
     check_flag(share_inputs, "share_inputs")
@@ -202,6 +212,7 @@ def approximate_(
         assert isinstance(layer, EstimatedWeightGrad)
         layer.estimator = its_own
         layer.min_elements, layer.share_inputs, layer.mask_floor = min_elements, share_inputs, mask_floor
+        layer.budget_of = budget_of
         layer.gradient_norms = norms
         known = layer.context
         if known is None or known in inside or not known.hooked:  # else an enclosing model was converted first
