@@ -89,6 +89,8 @@ class ControlVariate(Estimator[Any]):
         check_choice("base", self.base, BASES, self.name)
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
             raise InputError(f"control_variate: rank={self.rank!r} must be an int ≥ 1")
+        if self.rows.saved_type is not None:
+            _saved_type(self.rows.saved_type)
 
     def compress(
         self,

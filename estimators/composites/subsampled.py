@@ -132,6 +132,8 @@ class Subsampled(SourcedEstimator[Any]):
         of = self.of.traits
         own = replace(self.traits, unbiased=of.unbiased, uses_scores=of.uses_scores, uses_support=of.uses_support)
         object.__setattr__(self, "traits", own)  # frozen
+        if self.of.saved_type is not None:
+            _saved_type(self.of.saved_type)
 
     def keep(self, x: Float[Tensor, "n d"], scores: Float64[Tensor, " n"], source: RandomChoices) -> Any:
         """What `of` keeps, and a seed for the second stage."""

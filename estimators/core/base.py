@@ -23,8 +23,8 @@ from abc import ABC, abstractmethod
 from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import lru_cache, wraps
-from typing import Any, ClassVar, Generic, TypeVar
+from functools import wraps
+from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 import torch
 from jaxtyping import Float, Float64, Shaped
@@ -76,9 +76,13 @@ class Estimator(ABC, Generic[SavedT]):
     traits: ClassVar[Traits]
     # for one that wraps another and draws nothing itself: the field that draws, so that enumeration can list it there
     random_part: ClassVar[str | None] = None
+    # the NamedTuple of `compress`, where the class says it as the argument of its base
+    saved_type: ClassVar[type[tuple[Any, ...]] | None] = None
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
+        said = (part for base in vars(cls).get("__orig_bases__", ()) for part in get_args(base))
+        cls.saved_type = next((t for t in said if isinstance(t, type) and issubclass(t, tuple)), cls.saved_type)
         own = vars(cls).get("__post_init__")
         if own is not None:
             cls.__post_init__ = _after_plain_fields(own)  # type: ignore[method-assign]
@@ -233,12 +237,20 @@ def literal(value: object) -> str:
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
-@lru_cache(maxsize=128)
+_WRAPPING: dict[tuple[str, tuple[str, ...], type], Any] = {}
+
+
 def wrapping_saved(name: str, fields: tuple[str, ...], inner: type) -> Any:
-    """A NamedTuple for what a composite keeps: its own tensors and those of an inner estimator, whose type is `inner`."""
-    saved = namedtuple(name, fields)  # type: ignore[misc]
-    saved.inner = inner  # type: ignore[attr-defined]
-    return saved
+    """A NamedTuple for what a composite keeps: its own tensors and those of an inner estimator, whose type is `inner`.
+
+    torch.compile cannot make a class and looks through a cache, so that a composite asks once before, when it is made.
+    """
+    key = (name, fields, inner)
+    if key not in _WRAPPING:
+        saved = namedtuple(name, fields)  # type: ignore[misc]
+        saved.inner = inner  # type: ignore[attr-defined]
+        _WRAPPING[key] = saved
+    return _WRAPPING[key]
 
 
 def saved_bytes(saved: tuple[Any, ...]) -> int:

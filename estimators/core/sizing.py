@@ -97,6 +97,28 @@ def rows_kept(estimator: Estimator, n: int) -> int | None:
     return rows_for(found[1], n) if found is not None and found[0] == "budget" else None
 
 
+def sized_for(estimator: Estimator, n: int) -> Estimator:
+    """The same estimator with as many rows or slots, whatever the input, as it would keep of n rows.
+
+    Only a size that is a share of the rows changes. Looks at fields alone, as `rows_kept`.
+
+    Args:
+        estimator: any.
+        n: rows, at least 1.
+
+    >>> sized_for(sized("quantized_rows(rows=crs)", 0.3), 10).rows, sized_for(sized("crs", 7), 10)
+    (crs(budget=3), crs(budget=7))
+    """
+    for name, value in _fields(estimator).items():
+        if isinstance(value, Estimator) and _rows_or_slots(value) is not None:
+            return dataclasses.replace(estimator, **{name: sized_for(value, n)})  # type: ignore[type-var]
+    found = _rows_or_slots(estimator)
+    if found is None or isinstance(found[1], int):
+        return estimator
+    wanted = max(math.floor(found[1] * n + _ROUNDING_SLACK), 1)
+    return dataclasses.replace(estimator, **{found[0]: wanted})  # type: ignore[type-var]
+
+
 def exact_at(estimator: Estimator, n: int) -> bool:
     """Whether an estimator keeps all of `n` rows, and the estimate is then the exact product.
 
@@ -108,7 +130,7 @@ def exact_at(estimator: Estimator, n: int) -> bool:
 
 def _rows_or_slots(estimator: Estimator) -> tuple[str, int | float] | None:
     """The innermost of these two sizes, as `size_of` finds it, without spec and registry."""
-    values = {name: getattr(estimator, name, None) for name in getattr(estimator, "__dataclass_fields__", ())}
+    values = _fields(estimator)
     for value in values.values():
         if isinstance(value, Estimator) and (inner := _rows_or_slots(value)) is not None:
             return inner
@@ -117,6 +139,10 @@ def _rows_or_slots(estimator: Estimator) -> tuple[str, int | float] | None:
         if isinstance(size, (int, float)) and not isinstance(size, bool):
             return name, size
     return None
+
+
+def _fields(estimator: Estimator) -> dict[str, Any]:
+    return {name: getattr(estimator, name, None) for name in getattr(estimator, "__dataclass_fields__", ())}
 
 
 def size_of(given: Estimator | str) -> tuple[str, int | float] | None:

@@ -10,6 +10,7 @@ import typer
 from wtacrs.integration.cli.app import app, console, wrote
 from wtacrs.integration.cli.options import (
     BatchSizeOption,
+    BudgetOfOption,
     DataOption,
     DevLimitOption,
     EstimatorOption,
@@ -54,6 +55,7 @@ def finetune(
     mask_floor: Annotated[
         float, typer.Option(help="Share of the budget that rows keep which a mask calls padding.")
     ] = 0.01,
+    budget_of: BudgetOfOption = "all-rows",
     masked_gradient: Annotated[
         str,
         typer.Option(
@@ -123,6 +125,7 @@ def finetune(
         "plan": None if plan is None else load_plan(plan).does,
         "scores": scores,
         "mask_floor": mask_floor,
+        "budget_of": budget_of,
         "masked_gradient": masked_gradient,
         "epochs": epochs,
         "steps": steps,

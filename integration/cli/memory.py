@@ -10,6 +10,7 @@ import typer
 from wtacrs.integration.cli.app import app, console, progress_bar, wrote
 from wtacrs.integration.cli.options import (
     BatchSizeOption,
+    BudgetOfOption,
     DataOption,
     DeviceOption,
     LayersOption,
@@ -41,6 +42,7 @@ def memory(
     max_length: MaxLengthOption = 128,
     precision: PrecisionOption = "fp32",
     lean: LeansOption = None,
+    budget_of: BudgetOfOption = "all-rows",
     layers: LayersOption = None,
     lora_rank: LoraRankOption = None,
     lora_fa: LoraFaOption = False,
@@ -77,6 +79,7 @@ def memory(
             report=report,
             owners=owners,
             lean=lean or (),
+            budget_of=budget_of,
         )
     for table in (memory_table(result), *owners_tables(result)):
         console.print(table)

@@ -42,6 +42,13 @@ EstimatorOption = Annotated[
     str,
     typer.Option(metavar="SPEC", help="Estimator of dW, as in 'crs(budget=0.3)'; 'exact' for ordinary training."),
 ]
+BudgetOfOption = Annotated[
+    str,
+    typer.Option(
+        metavar="ROWS",
+        help="What a budget is a share of: all-rows, or live-rows, those that no mask calls padding.",
+    ),
+]
 _LEAN_WORDS = (
     "neighbours (norms, dropout, activations), attention or attention-again, head or head-again, 8-bit or 4-bit, "
     "quick-dropout, joined by commas."

@@ -64,7 +64,7 @@ class ForwardContext:
         draws: the layers' random numbers.
         watch: layers that masks mislead.
         score_memory: what the scores of the layers are remembered in, if they are.
-        called: names of the layers that were called.
+        told_uncounted: whether it was said that live rows are not counted (see `EstimatedWeightGrad`).
         after_first_backward: runs when the first backward pass of layers that draw is over; copies do without.
     """
 
@@ -74,7 +74,7 @@ class ForwardContext:
         self.score_memory: ScoreMemory | None = None
         self._thread = _Thread()
         self._compiled: ForwardPass | None = None
-        self.called: set[str] = set()
+        self.told_uncounted = False
         self.after_first_backward: Callable[[], None] | None = None
         self._balanced = False
         self._recomputation = Recomputation(self.draws)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wtacrs.estimators.core.scores import has_values
 from wtacrs.integration.context.draws import Draws, PassDraws
 from wtacrs.integration.context.freed_bytes import FreedBytes
 from wtacrs.integration.context.masks import moved
@@ -46,6 +47,7 @@ class ForwardPass:
         ids: positions of the examples in their data set, `[batch]`, or None.
         known: False for layers that run outside any forward pass, of which nothing is known.
         notes: what a score memory keeps of this pass, by the memory.
+        live: rows that count as live, by layer and shape, where budgets are shares of them.
         shared: inputs that several layers read.
         freed: the balance of copies and inputs, in a pass in which it is drawn up.
     """
@@ -54,6 +56,7 @@ class ForwardPass:
         self.ids, self.known = ids, known
         self.freed: FreedBytes | None = None
         self.notes: dict[Any, Any] = {}
+        self.live: dict[tuple[str, torch.Size], int] = {}
         self.shared = SharedInputs()
         self._draws = PassDraws(draws)
         self._given: list[Frame] = []
@@ -82,15 +85,17 @@ class ForwardPass:
             shape: of the rows.
             device: where it is needed; None for where it is.
         """
-        fitting: list[Tensor] = []
-        for frame in self._candidates():
-            there = [mask if device is None else moved(mask, device) for mask in frame.masks if _fits(mask, shape)]
-            fitting += [mask.reshape(shape) for mask in there if mask is not None]
-            if fitting and not frame.open:
-                break
+        fitting = self._fitting(shape, device)
         if len(fitting) < 2:
             return next(iter(fitting), None)
         return torch.stack(fitting).any(0)
+
+    def live_rows(self, shape: torch.Size) -> int | None:
+        """How many rows of this shape the mask calls live; None if none fits, or if counting would wait for a device."""
+        fitting = self._fitting(shape, None)
+        if not fitting or not all(map(has_values, fitting)):
+            return None
+        return int(torch.stack(fitting).any(0).sum())
 
     def stream(self, shape: torch.Size, usual: Stream) -> Stream | None:
         """The sequence that rows of this shape run along, by the tokens; `usual` where both fit, None where none does."""
@@ -126,6 +131,16 @@ class ForwardPass:
                 if theirs is argument and known.shape == mask.shape:
                     return mask | known
         return mask
+
+    def _fitting(self, shape: torch.Size, device: torch.device | None) -> list[Tensor]:
+        """Masks of these rows, all of which count (see the class)."""
+        fitting: list[Tensor] = []
+        for frame in self._candidates():
+            there = [mask if device is None else moved(mask, device) for mask in frame.masks if _fits(mask, shape)]
+            fitting += [mask.reshape(shape) for mask in there if mask is not None]
+            if fitting and not frame.open:
+                break
+        return fitting
 
     def _candidates(self) -> list[Frame]:
         """Masks in the order in which they are tried: by hand, of calls under way from the inside out, of all calls."""

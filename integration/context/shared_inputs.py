@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import TensorWeakRef
 
+from wtacrs.estimators.core.base import Estimator
 from wtacrs.estimators.core.scores import has_answers
 
 
@@ -16,12 +17,14 @@ class Sample(NamedTuple):
 
     Attributes:
         kept: what the estimator returned.
+        estimator: that drew it.
         leader: the layer that it was drawn for.
         call: an object that stands for this sample without holding it.
         seen: rows that a memory of scores wants to see in the backward pass, a tuple of tensors; None for none.
     """
 
     kept: Any
+    estimator: Estimator
     leader: str
     call: object
     seen: Any = None

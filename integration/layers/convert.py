@@ -24,6 +24,7 @@ from wtacrs.integration.layers.estimated_weight_grad import (
     MIN_ELEMENTS,
     EstimatedWeightGrad,
     check_mask_floor,
+    checked_budget_of,
     make_stock,
 )
 from wtacrs.integration.layers.lean.convert import (
@@ -60,6 +61,7 @@ def approximate_(
     share_inputs: bool = True,
     seed: int | None = None,
     mask_floor: float = MASK_FLOOR,
+    budget_of: str = "all-rows",
     masked_gradient: MaskedGradient | None = None,
     lean: bool | str | LeanOptions = False,
 ) -> Conversion:
@@ -117,6 +119,13 @@ def approximate_(
             goes on with its own unless there is a number.
         mask_floor: δ in (0, 1): the share that rows called padding keep of the budget (see `scores_with_floor`); where
             the mask is right, the second moment grows by at most 1/(1 − δ).
+        budget_of: what a budget or slots that are shares are shares of. "live-rows" are those that no mask calls padding,
+            of positive score: bytes and products fall by the share of padding, and the variance is that of the same
+            batch without padding, up to 1/(1 − δ): larger, since with "all-rows" padding lends its share to live rows.
+            The number kept is a size of tensors, so rows are counted where that waits for no device: on the CPU, and
+            elsewhere if the mask is on the CPU (`ForwardContext.given`). Else all count as live, which is said once,
+            except in compiled code. No effect on numbers of rows, ranks, a budget of 1.0, which stays exact, estimators
+            that do not go by scores, and lean output layers, whose budget is a share of the rows with a label anyway.
         masked_gradient: what happens where such rows carry gradient: "warn" (the default) stops the use of the mask in
             that layer and says so once, "raise" raises `InputError` in the backward pass, "ignore" does not look.
         lean: whether the modules around the layers keep less too (see `lean_`, which can also be called before or after),
@@ -145,6 +154,7 @@ def approximate_(
     """
     seed = None if seed is None else checked_seed(seed)
     check_mask_floor(mask_floor)
+    budget_of = checked_budget_of(budget_of)
     if masked_gradient is not None:
         check_masked_gradient(masked_gradient)
     check_flag(share_inputs, "share_inputs")
@@ -208,6 +218,7 @@ def approximate_(
         layer.estimator = its_own
         layer.min_elements, layer.min_rows = min_elements, min_rows
         layer.share_inputs, layer.mask_floor = share_inputs, mask_floor
+        layer.budget_of = budget_of
         layer.gradient_norms = norms
         known = layer.context
         if known is None or known in inside or not known.hooked:  # else an enclosing model was converted first
@@ -215,7 +226,7 @@ def approximate_(
             layer.usual_stream, layer.path = usual_stream(model, layer), name
         known.score_memory = norms
     told = {str(modules[name].path) for name in wanted if _has_gradient(modules[name])}
-    context.after_first_backward = partial(_tell_exact_after_all, ref(model), context, told)
+    context.after_first_backward = partial(_tell_exact_after_all, ref(model), told)
     conversion = _conversion(model, wanted, filter_fn, estimator, neighbours)
     if conversion.warning is not None:
         warnings.warn(conversion.warning, WtacrsWarning, stacklevel=2)
@@ -262,16 +273,15 @@ def _context(model: nn.Module, seed: int | None, masked_gradient: MaskedGradient
     return context
 
 
-def _tell_exact_after_all(model: ref[nn.Module], context: ForwardContext, before: Collection[str]) -> None:
+def _tell_exact_after_all(model: ref[nn.Module], before: Collection[str]) -> None:
     """Warn of layers whose weight others read directly, which only a backward pass shows.
 
     Args:
         model: converted.
-        context: of it.
         before: layers that had a gradient when they were converted, of which it says nothing.
     """
     living = model()
-    names = [] if living is None else exact_after_all(living, {*context.called, *before})
+    names = [] if living is None else exact_after_all(living, {*_called(living), *before})
     if names:
         layers = "1 converted layer was" if len(names) == 1 else f"{len(names)} converted layers were"
         warnings.warn(
@@ -280,6 +290,10 @@ def _tell_exact_after_all(model: ref[nn.Module], context: ForwardContext, before
             WtacrsWarning,
             stacklevel=2,
         )
+
+
+def _called(model: nn.Module) -> set[str]:
+    return {m.path for m in model.modules() if isinstance(m, EstimatedWeightGrad) and m.called}
 
 
 def _has_gradient(layer: nn.Module) -> bool:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from wtacrs.estimators import Estimator, row_norms
+from wtacrs.estimators import Estimator, WtacrsWarning, row_norms
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.estimators.core.mask_floor import MASK_FLOOR, scores_with_floor
-from wtacrs.estimators.core.sizing import exact_at, rows_kept
+from wtacrs.estimators.core.scores import has_values
+from wtacrs.estimators.core.sizing import exact_at, rows_kept, sized_for
 from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.context.forward_pass import ForwardPass
 from wtacrs.integration.context.mask_watch import MaskWatch
@@ -29,6 +31,8 @@ from wtacrs.integration.score_memory.gradient_norms import GradientNorms
 from wtacrs.integration.score_memory.seen_rows import SeenRows
 
 MIN_ELEMENTS = 16_384
+BudgetOf = Literal["all-rows", "live-rows"]
+BUDGETS_OF: tuple[BudgetOf, ...] = ("all-rows", "live-rows")
 
 
 def check_mask_floor(value: object) -> None:
@@ -43,16 +47,37 @@ def check_mask_floor(value: object) -> None:
         )
 
 
+def checked_budget_of(value: object) -> BudgetOf:
+    """One of `BUDGETS_OF`.
+
+    Raises:
+        InputError: naming them.
+    """
+    found = next((known for known in BUDGETS_OF if known == value), None)
+    if found is None:
+        raise InputError(f"budget_of={value!r} must be one of {', '.join(map(repr, BUDGETS_OF))}")
+    return found
+
+
+class Sampling(NamedTuple):
+    """What the rows of an input are sampled by."""
+
+    scores: Float64[Tensor, " n"]
+    estimator: Estimator
+
+
 _ATTRIBUTES = (
     "estimator",
     "min_elements",
     "min_rows",
     "mask_floor",
+    "budget_of",
     "context",
     "usual_stream",
     "path",
     "gradient_norms",
     "share_inputs",
+    "called",
 )
 
 
@@ -78,11 +103,13 @@ class EstimatedWeightGrad(nn.Module):
         min_elements: inputs with fewer numbers than this take the exact path.
         min_rows: inputs with fewer rows than this take the exact path.
         mask_floor: δ, the share of the budget that rows called padding keep.
+        budget_of: what a budget that is a share is a share of: "all-rows" or "live-rows" (see `approximate_`).
         context: of the model, None for a layer that is used by itself, which draws from torch's default generator.
         usual_stream: the sequence that it is taken to read where the shape of its input fits two.
         path: its name in the model.
         gradient_norms: what its scores are remembered in, None for row norms.
         share_inputs: whether it keeps one copy with other layers that read the same input.
+        called: whether its `forward` has run since it was converted, compiled or not.
         lean: whether it keeps the recipe of its input where it takes the ordinary path (see `lean_`).
     """
 
@@ -93,11 +120,13 @@ class EstimatedWeightGrad(nn.Module):
     min_elements: int
     min_rows: int = 0
     mask_floor: float = MASK_FLOOR
+    budget_of: BudgetOf = "all-rows"
     context: ForwardContext | None = None
     usual_stream: Stream = "source"
     path: str = ""
     gradient_norms: GradientNorms | None = None
     share_inputs: bool = False
+    called: bool = False
     lean: bool = False
 
     def forward_sampled(
@@ -110,8 +139,8 @@ class EstimatedWeightGrad(nn.Module):
         """
         if torch.compiler.is_compiling() and self.gradient_norms is None:
             current = None if self.context is None else self.context.current
-            scores = self._scores(current, input)
-            return sampled_linear(input, weight, self.bias, self.estimator, scores=scores)
+            scores, estimator = self._sampling(current, input)
+            return sampled_linear(input, weight, self.bias, estimator, scores=scores)
         return self._forward_eagerly(input, weight)
 
     @torch.compiler.disable(reason=NOT_COMPILED)  # type: ignore[untyped-decorator]
@@ -123,8 +152,8 @@ class EstimatedWeightGrad(nn.Module):
         if current is not None and can_share(input):
             return self._forward_within(current, input, weight)
         generator = None if current is None else current.generator(self.path, input.device)
-        scores = self._scores(current, input)
-        return sampled_linear(input, weight, self.bias, self.estimator, scores=scores, generator=generator)
+        scores, estimator = self._sampling(current, input)
+        return sampled_linear(input, weight, self.bias, estimator, scores=scores, generator=generator)
 
     def _forward_within(
         self, current: ForwardPass, input: Float[Tensor, "*batch d"], weight: Float[Tensor, "m d"]
@@ -134,8 +163,9 @@ class EstimatedWeightGrad(nn.Module):
         sample = self._find_shared(current, input)
         if sample is None:
             generator = current.generator(self.path, x.device)
-            kept = compressed(self.estimator, x, scores=self._scores(current, x), generator=generator)
-            sample = Sample(kept, self.path, object(), self._seen_rows(current, x, generator))
+            scores, estimator = self._sampling(current, x)
+            kept = compressed(estimator, x, scores=scores, generator=generator)
+            sample = Sample(kept, estimator, self.path, object(), self._seen_rows(current, x, generator))
             if self._shares(current):
                 current.shared.add(input, self._terms(input), sample)
         if current.freed is not None and can_share(weight):  # tensors of torch.func have no storage
@@ -144,7 +174,7 @@ class EstimatedWeightGrad(nn.Module):
             x,
             weight,
             self.bias,
-            self.estimator,
+            sample.estimator,
             kept=sample.kept,
             on_grad=self._on_grad(current, sample, input),
             seen=sample.seen,
@@ -155,9 +185,8 @@ class EstimatedWeightGrad(nn.Module):
         return self.lean and self.training and not is_parametrized(self)
 
     def note_call(self) -> None:
-        """Tell the context that something has called the layer, and not only read its weight."""
-        if self.context is not None and not torch.compiler.is_compiling():
-            self.context.called.add(self.path)
+        """Remember that something has called the layer, and not only read its weight."""
+        self.called = True  # written and never read here: in compiled code it guards nothing
 
     def finds_shared(self, x: Tensor) -> bool:
         """Whether another layer has kept a copy of this very input already, which this one would share."""
@@ -169,7 +198,13 @@ class EstimatedWeightGrad(nn.Module):
 
         Rows that a mask calls padding have the floor (see `scores_with_floor`).
         """
-        return self._scores(None if self.context is None else self.context.current, x)
+        return self._sampling(None if self.context is None else self.context.current, x).scores
+
+    def estimator_for(self, x: Float[Tensor, "*batch d"]) -> Estimator:
+        """The estimator with the number of rows that it keeps of an input, where `budget_of` says that of live rows."""
+        if self.budget_of == "all-rows":
+            return self.estimator
+        return self._sampling(None if self.context is None else self.context.current, x).estimator
 
     def mask_of(self, x: Float[Tensor, "*batch d"]) -> Bool[Tensor, " n"] | None:
         """Which rows of an input are sampled as real ones in the forward pass under way; None if no mask is in use."""
@@ -193,11 +228,11 @@ class EstimatedWeightGrad(nn.Module):
             and not exact_at(self.estimator, x.numel() // x.shape[-1])
         )
 
-    def _scores(self, current: ForwardPass | None, x: Float[Tensor, "*batch d"]) -> Float64[Tensor, " n"]:
+    def _sampling(self, current: ForwardPass | None, x: Float[Tensor, "*batch d"]) -> Sampling:
         x = as_autocast(x.detach())  # a cast may overflow
         norms = row_norms(x.reshape(-1, x.shape[-1]))
         if current is None or not self.estimator.traits.uses_scores:
-            return norms
+            return Sampling(norms, self.estimator)
         x = current.unflattened(x)
         shape = x.shape[:-1]
         mask = self._mask(current, x)
@@ -205,10 +240,59 @@ class EstimatedWeightGrad(nn.Module):
         if self.gradient_norms is not None and current.known:
             stream = current.stream(shape, self.usual_stream)
             scores = self.gradient_norms.scores(current, self.path, stream, x, norms, mask)
+        estimator = self.estimator
+        if self.budget_of == "live-rows":
+            estimator = self._sized_for_live_rows(current, shape, scores, mask)
         if mask is None:
-            return scores
-        return scores_with_floor(
-            torch.where(mask, scores, norms), mask, rows_kept(self.estimator, len(norms)), self.mask_floor
+            return Sampling(scores, estimator)
+        kept = rows_kept(estimator, len(norms))
+        return Sampling(
+            scores_with_floor(torch.where(mask, scores, norms), mask, kept, self.mask_floor), estimator
+        )
+
+    def _sized_for_live_rows(
+        self,
+        current: ForwardPass,
+        shape: torch.Size,
+        scores: Float64[Tensor, " n"],
+        mask: Bool[Tensor, " n"] | None,
+    ) -> Estimator:
+        """The estimator sized for the rows of positive score that no mask calls padding, where they can be counted.
+
+        Once in a pass for a layer and a shape: checkpointing compares shapes, and may find more masks when it runs the
+        layer again.
+        """
+        if torch.compiler.is_compiling():
+            return self.estimator
+        key = (self.path, shape)
+        if key not in current.live:
+            current.live[key] = self._live_rows(current, shape, scores, mask)
+        live = current.live[key]
+        return self.estimator if live in (0, len(scores)) else sized_for(self.estimator, live)
+
+    def _live_rows(
+        self,
+        current: ForwardPass,
+        shape: torch.Size,
+        scores: Float64[Tensor, " n"],
+        mask: Bool[Tensor, " n"] | None,
+    ) -> int:
+        if has_values(scores):
+            return int(((scores > 0) if mask is None else mask & (scores > 0)).sum())
+        counted = None if mask is None else current.live_rows(shape)
+        if mask is not None and counted is None:
+            self._tell_uncounted(mask)
+        return len(scores) if counted is None else counted
+
+    def _tell_uncounted(self, mask: Tensor) -> None:
+        if self.context is None or self.context.told_uncounted:
+            return
+        self.context.told_uncounted = True
+        warnings.warn(
+            f"budget_of='live-rows': a mask on {mask.device} is not counted, since that would wait for the device: all "
+            "rows count as live; state the mask on the CPU with ForwardContext.given",
+            WtacrsWarning,
+            stacklevel=2,
         )
 
     def _mask(
@@ -233,7 +317,7 @@ class EstimatedWeightGrad(nn.Module):
 
     def _terms(self, x: Tensor) -> tuple[object, ...]:
         """What must be equal, besides the input, for layers to keep one copy."""
-        return self.estimator, self.mask_floor, autocast_dtype(x)
+        return self.estimator, self.mask_floor, self.budget_of, autocast_dtype(x)
 
     def _seen_rows(
         self, current: ForwardPass, x: Float[Tensor, "*batch d"], generator: torch.Generator

@@ -368,7 +368,7 @@ class _Pass:
                 dtype = autocast_dtype(x)
                 if not module.finds_shared(x):
                     shape = x.numel() // x.shape[-1], x.shape[-1]
-                    self._samples.append(DrawnSample(module.estimator, shape, dtype))
+                    self._samples.append(DrawnSample(module.estimator_for(x), shape, dtype))
                 self._calls.append(
                     _Call(self._names[module], stock_input(x, dtype), _stock_weight(module, x, dtype))
                 )

@@ -28,7 +28,7 @@ from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.context.sampling_state import misled_layers
 from wtacrs.integration.layers.choice import made_of_argument
 from wtacrs.integration.layers.convert import approximate_, restore_
-from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS
+from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS, checked_budget_of
 from wtacrs.integration.layers.lean.convert import lean_
 from wtacrs.integration.layers.lean.options import LeanOptions
 from wtacrs.integration.layers.least_elements import checked_min_elements
@@ -63,6 +63,7 @@ def step_memory(
     min_elements: int = MIN_ELEMENTS,
     owners: bool = False,
     lean: str | None = None,
+    budget_of: str = "all-rows",
 ) -> StepMemory:
     """Take two training steps without an update, one for what is saved and one for the peak.
 
@@ -78,6 +79,7 @@ def step_memory(
         min_elements: as in `approximate_`.
         owners: take a third step, for who holds what.
         lean: what neighbours of linear layers keep less of, in the words of `LeanOptions`; None for stock ones.
+        budget_of: as in `approximate_`.
 
     Raises:
         InputError: on an unusable argument, where owners cannot be told (see `track_memory`), and if the model cannot
@@ -89,6 +91,7 @@ def step_memory(
     if not batch or not all(isinstance(value, Tensor) for value in batch.values()):
         raise InputError(f"batch={shown(batch)} must hold tensors, and labels among them")
     made_of_argument(estimator)
+    checked_budget_of(budget_of)
     options = None if lean is None else LeanOptions.parse(lean)
     check_flag(checkpointing, "checkpointing")
     check_flag(owners, "owners")
@@ -103,7 +106,7 @@ def step_memory(
     try:
         with torch.random.fork_rng(devices), without_cache(model), checkpointed(model, checkpointing):
             neighbours = None if options is None else lean_(model, **options.arguments())
-            converted = _convert(model.train(), estimator, layers, min_elements)
+            converted = _convert(model.train(), estimator, layers, min_elements, budget_of)
             saved = saved_by_type(model, lambda: loss_of(model, batch, precision), batch)
             model.zero_grad(set_to_none=True)
             peak = _peak(model, lambda: loss_of(model, batch, precision).backward())
@@ -128,10 +131,13 @@ def step_memory(
     )
 
 
-def _convert(model: nn.Module, estimator: str, layers: Sequence[str] | None, min_elements: int) -> int:
+def _convert(
+    model: nn.Module, estimator: str, layers: Sequence[str] | None, min_elements: int, budget_of: str
+) -> int:
     if estimator == "exact":
         return 0
-    approximate_(model, estimator, filter_fn=filter_of(model, layers), min_elements=min_elements)
+    patterns = filter_of(model, layers)
+    approximate_(model, estimator, filter_fn=patterns, min_elements=min_elements, budget_of=budget_of)
     return len(training_layers(model))
 
 

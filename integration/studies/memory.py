@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from wtacrs.estimators import InputError, make
 from wtacrs.figures.plots import memory as memory_figure
+from wtacrs.integration.layers.estimated_weight_grad import checked_budget_of
 from wtacrs.integration.layers.lean.options import LeanOptions
 from wtacrs.integration.measure.memory import can_checkpoint, step_memory
 from wtacrs.integration.models.loading import is_text_to_text, model_name
@@ -47,6 +48,7 @@ def memory_study(
     report: Report,
     owners: bool = False,
     lean: Sequence[str] = (),
+    budget_of: str = "all-rows",
 ) -> MemoryResult:
     """Open task and model, and measure; the arguments are those of `measure_memory`.
 
@@ -56,6 +58,7 @@ def memory_study(
     seed = checked_seed(seed)
     if precision not in ("fp32", "bf16"):
         raise InputError(f"--precision {precision!r} must be fp32 or bf16")
+    checked_budget_of(budget_of)
     for spec in estimators:
         make(spec)
     for words in lean:
@@ -82,6 +85,7 @@ def memory_study(
         report=report,
         owners=owners,
         lean=lean,
+        budget_of=budget_of,
     )
 
 
@@ -103,17 +107,20 @@ def measure_memory(
     report: Report | None = None,
     owners: bool = False,
     lean: Sequence[str] = (),
+    budget_of: str = "all-rows",
 ) -> MemoryResult:
     """Measure one batch of a task in every way, and write `memory.json`.
 
     A model that cannot checkpoint is measured without. With a `lora_rank` the model gets adapters first (`add_lora`), by
     `layers` those of the named layers. With `owners` the exact step and that of the first estimator tell who holds what.
     Every text of `lean`, in the words of `LeanOptions`, adds all of these steps once more, with such neighbours.
+    `budget_of` is that of `approximate_`.
 
     Raises:
         InputError: on an unusable spec or pattern, and on too few examples.
     """
     seed = checked_seed(seed)
+    checked_budget_of(budget_of)
     name, text_to_text = model_name(model), is_text_to_text(model)
     if lora_rank is not None:
         name = f"{name} with {'LoRA-FA' if lora_fa else 'LoRA'} {lora_rank}"
@@ -133,8 +140,9 @@ def measure_memory(
             report(with_lean(spec, words), done, len(ways))
         told = owners and not on and spec in specs[:2]
         measured = partial(step_memory, model, batch, precision=precision, layers=layers, owners=told)
-        steps.append(measured(estimator=spec, lean=words, checkpointing=on))
+        steps.append(measured(estimator=spec, lean=words, checkpointing=on, budget_of=budget_of))
     inputs = {"max_length": str(max_length)} | ({"layers": " ".join(layers)} if layers else {})
+    inputs |= {"budget_of": budget_of} if budget_of != "all-rows" else {}
     result = MemoryResult(
         stamp=stamp(seed=seed, device=device, inputs=inputs),
         model=name,

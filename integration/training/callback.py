@@ -42,6 +42,7 @@ from wtacrs.integration.layers.estimated_weight_grad import (
     MIN_ELEMENTS,
     EstimatedWeightGrad,
     check_mask_floor,
+    checked_budget_of,
 )
 from wtacrs.integration.layers.lean.convert import LeanConversion, lean_
 from wtacrs.integration.layers.lean.head import LeanHead
@@ -56,7 +57,8 @@ from wtacrs.integration.measure.kept_bytes import (
     training_layers,
 )
 from wtacrs.integration.score_memory.gradient_norms import GradientNorms, gradient_norms_of
-from wtacrs.validation.arguments import checked_integer
+from wtacrs.integration.score_memory.kinds import make_gradient_norms
+from wtacrs.validation.arguments import check_flag, checked_integer
 from wtacrs.validation.patterns import checked_patterns
 from wtacrs.validation.records.plan import BlockChoices, Plan
 from wtacrs.validation.records.receipt import Receipt, receipt_lines
@@ -72,7 +74,11 @@ class LayerConversion(NamedTuple):
     min_elements: int
     mask_floor: float = MASK_FLOOR
     share_inputs: bool = True
+<<<<<<< HEAD
     min_rows: int = 0
+=======
+    budget_of: str = "all-rows"
+>>>>>>> b
 
 
 class WtacrsCallback(TrainerCallback, ExportableState):
@@ -100,7 +106,11 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         min_rows: inputs with fewer rows than this take it too.
         measure_every: steps between measurements; None for none.
         seed: of the layers' random numbers; None for that of `TrainingArguments`.
+        scores: as in `approximate_`: a name, or a memory of gradient norms. What it remembers is not in the checkpoint: a
+            run that is resumed learns it anew, which is logged, and is then no bit-by-bit continuation.
+        share_inputs: as in `approximate_`.
         mask_floor: as in `approximate_`.
+        budget_of: as in `approximate_`.
         masked_gradient: as in `approximate_`.
         lean: what neighbours of linear layers keep less of, as in `approximate_`, from the beginning of training to its
             end; Trainer evaluates and saves as with stock ones. False leaves them as they are: a model that `lean_` has
@@ -127,8 +137,11 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         min_elements: int = MIN_ELEMENTS,
         min_rows: int = 0,
         measure_every: int | None = 500,
+        scores: str | GradientNorms = "row-norms",
+        share_inputs: bool = True,
         seed: int | None = None,
         mask_floor: float = MASK_FLOOR,
+        budget_of: str = "all-rows",
         masked_gradient: MaskedGradient = "warn",
         lean: bool | str | LeanOptions = False,
         plan: Plan | BlockChoices | Mapping[str, Any] | None = None,
@@ -150,13 +163,20 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         check_masked_gradient(masked_gradient)
         self.seed = None if seed is None else checked_seed(seed)
         self.mask_floor, self.masked_gradient = mask_floor, masked_gradient
+        self.budget_of = checked_budget_of(budget_of)
+        check_flag(share_inputs, "share_inputs")
+        self.share_inputs = share_inputs
+        memory = make_gradient_norms(scores)
+        self.scores = "row-norms" if memory is None else memory.kind
+        if memory is not None and estimator is None and self.plan is None:
+            raise InputError(f"scores={self.scores!r}: need an estimator or a plan that samples by them")
         options = LeanOptions.of(lean)
         self.lean: str | Literal[False] = False if options is None else str(options)
         self._neighbours: LeanConversion | None = None
         self.conversion: dict[str, LayerConversion] = {}
         self.misled: dict[str, float] = {}
         self._sampling: dict[str, Any] | None = None
-        self._memory: GradientNorms | None = None
+        self._memory = memory
         self.measured: dict[str, LayerBytes] = {}
         self.receipt: Receipt | None = None
         self._probe: KeptBytesProbe | None = None
@@ -172,8 +192,11 @@ class WtacrsCallback(TrainerCallback, ExportableState):
             "min_elements",
             "min_rows",
             "measure_every",
+            "scores",
+            "share_inputs",
             "seed",
             "mask_floor",
+            "budget_of",
             "masked_gradient",
             "lean",
         )
@@ -278,11 +301,13 @@ class WtacrsCallback(TrainerCallback, ExportableState):
                 model,
                 self.estimator,
                 filter_fn=filter_of(model, self.layers),
+<<<<<<< HEAD
                 min_elements=self.min_elements,
                 min_rows=self.min_rows,
+=======
+>>>>>>> b
                 seed=seed,
-                mask_floor=self.mask_floor,
-                masked_gradient=self.masked_gradient,
+                **self._options(),
             )
         self._memory = gradient_norms_of(model)
         self.conversion = {
@@ -318,6 +343,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
                     min_rows=kind.min_rows,
                     mask_floor=kind.mask_floor,
                     share_inputs=kind.share_inputs,
+                    budget_of=kind.budget_of,
                     scores=self._memory or "row-norms",
                     masked_gradient=self.masked_gradient,
                 )
@@ -326,6 +352,7 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         self._converted = True
 
     def _convert_planned(self, model: nn.Module, plan: BlockChoices, seed: int | None) -> None:
+<<<<<<< HEAD
         approximate_(
             model,
             plan,
@@ -335,6 +362,20 @@ class WtacrsCallback(TrainerCallback, ExportableState):
             mask_floor=self.mask_floor,
             masked_gradient=self.masked_gradient,
         )
+=======
+        approximate_(model, plan, seed=seed, **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        """Arguments of `approximate_` that a plan leaves open too."""
+        return {
+            "min_elements": self.min_elements,
+            "scores": self._memory or "row-norms",
+            "share_inputs": self.share_inputs,
+            "mask_floor": self.mask_floor,
+            "budget_of": self.budget_of,
+            "masked_gradient": self.masked_gradient,
+        }
+>>>>>>> b
 
     def _restore(self, model: nn.Module, *, agree: bool = False) -> None:
         """Stock classes; what the draws depend on is kept, the same in all processes for a checkpoint that they share."""
@@ -358,6 +399,15 @@ class WtacrsCallback(TrainerCallback, ExportableState):
             raise InputError(
                 f"resume_from_checkpoint: the run was trained with lean={known['args'].get('lean', False)!r}, "
                 f"and is now to be trained with lean={self.lean!r}"
+            )
+        if known["args"].get("scores", "row-norms") != self.scores:
+            raise InputError(
+                f"resume_from_checkpoint: the run was trained with scores={known['args'].get('scores', 'row-norms')!r}, "
+                f"and is now to be trained with scores={self.scores!r}"
+            )
+        if self._memory is not None:
+            logger.warning(
+                "wtacrs: what scores=%r remembered is not in the checkpoint: it is learned anew", self._memory.kind
             )
         self._refuse_other(known["attributes"]["conversion"])
         sampling = known["attributes"].get("_sampling")
@@ -397,9 +447,15 @@ def _to_log(found: KeptBytes) -> dict[str, float]:
 
 def _conversion_of(layer: EstimatedWeightGrad | LeanHead) -> LayerConversion:
     if isinstance(layer, LeanHead):  # which goes by labels, not masks, and shares no input
+<<<<<<< HEAD
         return LayerConversion(repr(layer.estimator), layer.min_elements, min_rows=layer.min_rows)
     return LayerConversion(
         repr(layer.estimator), layer.min_elements, layer.mask_floor, layer.share_inputs, layer.min_rows
+=======
+        return LayerConversion(repr(layer.estimator), layer.min_elements)
+    return LayerConversion(
+        repr(layer.estimator), layer.min_elements, layer.mask_floor, layer.share_inputs, layer.budget_of
+>>>>>>> b
     )
 
 
@@ -412,5 +468,12 @@ def _told(entry: LayerConversion | None) -> str:
     if entry is None:
         return "exactly"
     told = f"by {entry.spec}, min_elements={entry.min_elements}"
+<<<<<<< HEAD
     told += f", min_rows={entry.min_rows}" if entry.min_rows else ""
     return told if entry.mask_floor == MASK_FLOOR else f"{told}, mask_floor={entry.mask_floor}"
+=======
+    for name, usual in (("mask_floor", MASK_FLOOR), ("share_inputs", True), ("budget_of", "all-rows")):
+        if (value := getattr(entry, name)) != usual:
+            told += f", {name}={value!r}"
+    return told
+>>>>>>> b

@@ -12,6 +12,7 @@ from wtacrs.estimators import make
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.estimators.core.mask_floor import MASK_FLOOR
 from wtacrs.integration.context.mask_watch import MaskedGradient
+from wtacrs.integration.layers.estimated_weight_grad import BudgetOf
 from wtacrs.integration.layers.lean.options import LeanOptions
 from wtacrs.integration.models.lora import require_peft
 from wtacrs.integration.score_memory.kinds import TRAINING_SCORES, known_training_scores
@@ -50,6 +51,7 @@ class FinetuneConfig(BaseModel):
         plan: what is done with every block, in place of an estimator for all layers (`load_plan(path).does`).
         scores: what rows are sampled by (see `approximate_`).
         mask_floor: the share of the budget that rows called padding keep (see `approximate_`).
+        budget_of: "all-rows" or "live-rows": what a budget is a share of (see `approximate_`).
         masked_gradient: what happens where such rows carry gradient: "warn", "raise" or "ignore" (see `approximate_`).
         lean: what the neighbours of linear layers keep less of, in the words of `LeanOptions`, such as "neighbours" or
             "attention,head"; None leaves them stock.
@@ -89,6 +91,7 @@ class FinetuneConfig(BaseModel):
     plan: BlockChoices | None = None
     scores: str = "row-norms"
     mask_floor: float = Field(MASK_FLOOR, gt=0, lt=1)
+    budget_of: BudgetOf = "all-rows"
     masked_gradient: MaskedGradient = "warn"
     layers: tuple[str, ...] | None = None
     lora_rank: int | None = None

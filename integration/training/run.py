@@ -447,6 +447,7 @@ def _refuse_other(ours: dict[str, Any], theirs: dict[str, Any], folder: Path) ->
         "scores": "row-norms",
         "lora_fa": False,
         "mask_floor": MASK_FLOOR,
+        "budget_of": "all-rows",
         "masked_gradient": "warn",
         "lean": None,
         "plan": None,
@@ -488,6 +489,7 @@ def _convert(model: nn.Module, config: FinetuneConfig) -> LeanConversion | None:
         scores=config.scores,
         seed=config.seed,
         mask_floor=config.mask_floor,
+        budget_of=config.budget_of,
         masked_gradient=config.masked_gradient,
         lean=config.lean or False,
     ).lean
@@ -499,6 +501,7 @@ def _inputs(config: FinetuneConfig) -> dict[str, str]:
         ("lean", None),
         ("scores", "row-norms"),
         ("mask_floor", MASK_FLOOR),
+        ("budget_of", "all-rows"),
         ("masked_gradient", "warn"),
         ("lora_rank", None),
         ("lora_alpha", None),

@@ -23,6 +23,7 @@ SPECS = {
     "quantized_rows": "quantized_rows(bits=2, rows=crs(budget=0.4))",
     "random_projection": "random_projection(rank=2)",
     "stochastic_rounding": "stochastic_rounding(bits=4)",
+    "subsampled": "subsampled(of=wta_crs(budget=0.4))",
     "velora": "velora(groups=2)",
 }
 
@@ -41,6 +42,12 @@ def test_inductor_gives_the_numbers_of_a_seed() -> None:
 def test_blocks_of_rows_are_traced() -> None:
     """Columns that fill no group, rows that are drawn, and a product in int8."""
     check("aot_eager", "dithered_rows(slots=2.3)", 'dithered_rows(slots=0.5, product="int8")')
+
+
+def test_composites_are_traced_in_one_graph() -> None:
+    """What they keep is of a class that is made of the inner estimator's, before anything is traced."""
+    inside = ("wta_crs(budget=0.4)", "dithered_rows(slots=1.3)")
+    check("aot_eager", SPECS["control_variate"], *(f"subsampled(of={of}, rows=0.5)" for of in inside))
 
 
 def test_compiled_kernels_give_the_bits_of_plain_ones() -> None:

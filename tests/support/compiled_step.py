@@ -3,12 +3,14 @@
 python tests/support/compiled_step.py static|dynamic|automatic BACKEND
 python tests/support/compiled_step.py mean BACKEND LEVEL
 python tests/support/compiled_step.py processes
+python tests/support/compiled_step.py learned|regional BACKEND
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
+import warnings
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from wtacrs.integration.layers.convert import approximate_
 from wtacrs.integration.layers.linear import ApproxLinear
+from wtacrs.integration.score_memory.gradient_norms import gradient_norms_of
 from wtacrs.validation.statistics.significance import mean_test_from_projections
 
 LENGTHS = {"static": [10] * 6, "dynamic": [10, 17, 33, 64, 10, 40], "automatic": [10, 17, 33, 64, 10, 40]}
@@ -101,6 +104,51 @@ def mean(backend: str, level: float) -> None:
     assert verdicts == [False, True], verdicts
 
 
+def learned(backend: str) -> None:
+    """Predictors of gradient norms are fitted as in eager training, in the first backward pass and in all that follow."""
+    warnings.filterwarnings("error", message=".*not called")
+    models = [nn.Sequential(nn.Linear(12, 16), nn.GELU(), nn.Linear(16, 4)) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    for model in models:
+        approximate_(model, "wta_crs(budget=0.3)", min_elements=0, scores="learned", seed=1)
+    expected = trained(models[0], models[0], [40] * 4)
+    found = trained(models[1], torch.compile(models[1], backend=backend), [40] * 4)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    fits = [memory.state_dict()["layers"] for m in models if (memory := gradient_norms_of(m)) is not None]
+    assert list(fits[1]) == list(fits[0]) == ["2", "0"]
+    for layer in fits[0]:
+        assert float(fits[0][layer]["v"].norm()) > 0.01, layer
+        torch.testing.assert_close(fits[1][layer], fits[0][layer], atol=1e-5, rtol=1e-4)
+
+
+def regional(backend: str) -> None:
+    """A block that is compiled within an eager model: its layers are called, and the reader of a weight is told."""
+    model = nn.Sequential(
+        nn.Linear(12, 16), nn.Sequential(nn.Linear(16, 16), nn.GELU(), nn.Linear(16, 4)), Reads()
+    )
+    approximate_(model, "wta_crs(budget=0.3)", min_elements=0)
+    model[1].compile(backend=backend)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        model(batch(10)).square().mean().backward()
+    said = [str(w.message) for w in told if "not called" in str(w.message)]
+    assert len(said) == 1, said
+    assert said[0].startswith("1 converted layer was not called"), said
+    assert "2.layer;" in said[0], said
+
+
+class Reads(nn.Module):
+    """Takes a product with the weight of a layer that it does not call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.layer.weight
+
+
 def processes() -> None:
     """Compiled within and around DDP: one graph, one gradient for both, draws by each process's own seed."""
     multiprocessing.spawn(_process, (tempfile.mkdtemp(),), nprocs=2)
@@ -141,6 +189,10 @@ if __name__ == "__main__":
     what = sys.argv[1]
     if what == "mean":
         mean(sys.argv[2], float(sys.argv[3]))
+    elif what == "learned":
+        learned(sys.argv[2])
+    elif what == "regional":
+        regional(sys.argv[2])
     elif what == "processes":
         processes()
     else:

@@ -22,6 +22,15 @@ def test_a_compiled_step_is_the_eager_one() -> None:
     check("automatic", "aot_eager")
 
 
+def test_predictors_of_gradient_norms_are_fitted_by_compiled_steps() -> None:
+    """And no layer is said not to have been called: warnings are errors there."""
+    check("learned", "aot_eager")
+
+
+def test_layers_of_a_compiled_block_are_called() -> None:
+    check("regional", "aot_eager")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("shapes", ["static", "automatic", "dynamic"])
 def test_a_step_compiled_by_inductor_is_the_eager_one(shapes: str) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.layers import estimated_weight_grad
 from wtacrs.integration.layers.convert import approximate_
-from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
+from wtacrs.integration.layers.estimated_weight_grad import BUDGETS_OF, EstimatedWeightGrad
 from wtacrs.validation.statistics.significance import mean_test_from_projections
 
 pytestmark = pytest.mark.filterwarnings("ignore:rows that a mask calls padding")
@@ -70,13 +70,21 @@ def converted(model: nn.Module, spec: str, **options: object) -> ForwardContext:
     seed=st.integers(0, 2**20),
     share_inputs=st.booleans(),
     floor=st.sampled_from([1e-6, 0.01, 0.5]),
+    budget_of=st.sampled_from(BUDGETS_OF),
 )
 def test_the_mean_is_exact_whatever_the_mask_says(
-    shape: Shape, spec: str, examples: int, positions: int, seed: int, share_inputs: bool, floor: float
+    shape: Shape,
+    spec: str,
+    examples: int,
+    positions: int,
+    seed: int,
+    share_inputs: bool,
+    floor: float,
+    budget_of: str,
 ) -> None:
     """Before and after the backward pass has found gradient at padding, and with another mask in every step."""
     model = MaskedModel(shape, seed)
-    context = converted(model, spec, share_inputs=share_inputs, mask_floor=floor)
+    context = converted(model, spec, share_inputs=share_inputs, mask_floor=floor, budget_of=budget_of)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
     for step in range(3):
         batch = random_batch(shape, examples, positions, seed + step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import multiprocessing
 import os
@@ -390,6 +391,37 @@ def test_bad_settings_are_told_at_once(changes: dict[str, Any], told: str) -> No
         WtacrsCallback(**({"estimator": SPEC} | changes))
 
 
+def test_the_callback_takes_every_option_of_approximate() -> None:
+    """With the same defaults; what differs is named here: patterns for a filter, a plan of its own, a stated default."""
+    ours, theirs = (
+        {p.name: p.default for p in inspect.signature(f).parameters.values() if p.kind is p.KEYWORD_ONLY}
+        for f in (WtacrsCallback.__init__, approximate_)
+    )
+    assert ours.pop("layers") is theirs.pop("filter_fn") is None
+    assert (ours.pop("masked_gradient"), theirs.pop("masked_gradient")) == ("warn", None)
+    assert ours.pop("plan") is None
+    assert ours.pop("measure_every") == 500
+    assert ours == theirs
+    assert set(theirs) - {"lean", "seed"} < set(wtacrs()._options())
+
+
+def test_scores_are_learned_and_last_over_checkpoints(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The conversion is taken off at every checkpoint; the memory goes on. A run that is resumed begins it anew."""
+    ours = wtacrs(scores="learned", budget_of="live-rows", share_inputs=False)
+    trainer(tmp_path, ours, max_steps=3, **SAVED).train()
+    memory = ours._memory
+    assert memory is not None
+    assert len(memory.state_dict()["layers"]) > 8
+    assert {entry[2:] for entry in ours.conversion.values()} == {(MASK_FLOOR, False, "live-rows")}
+    again = wtacrs(scores="learned", budget_of="live-rows", share_inputs=False)
+    with caplog.at_level("WARNING"):
+        trainer(tmp_path, again, max_steps=4, **SAVED).train(resume_from_checkpoint=True)
+    assert "what scores='learned' remembered is not in the checkpoint" in caplog.text
+    run = trainer(tmp_path, wtacrs(budget_of="live-rows", share_inputs=False), max_steps=5, **SAVED)
+    with pytest.raises(InputError, match=r"with scores='learned', and is now to be .* scores='row-norms'"):
+        run.train(resume_from_checkpoint=True)
+
+
 def test_replicas_in_one_process_are_refused() -> None:
     with pytest.raises(InputError, match=r"n_gpu=2: nn\.DataParallel is not supported"):
         wtacrs().on_train_begin(SimpleNamespace(n_gpu=2), TrainerState(), TrainerControl(), model=small_t5())
@@ -444,6 +476,10 @@ def test_draws_differ_by_the_seed_of_the_run_or_the_callback(tmp_path: Path) -> 
     [
         ({"seed": 2**32}, f"seed={2**32} must be an integer from 0"),
         ({"mask_floor": 0.0}, "mask_floor=0.0 must be a float"),
+        ({"budget_of": "rows"}, "budget_of='rows' must be one of 'all-rows', 'live-rows'"),
+        ({"share_inputs": 1}, "share_inputs=1"),
+        ({"scores": "x"}, "scores='x' must be one of 'row-norms'"),
+        ({"scores": "learned", "spec": None}, "scores='learned': need an estimator or a plan"),
         ({"masked_gradient": "shout"}, "masked_gradient='shout' must be one of 'warn', 'raise', 'ignore'"),
         (
             {"layers": "classifier"},
