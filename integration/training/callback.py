@@ -74,11 +74,8 @@ class LayerConversion(NamedTuple):
     min_elements: int
     mask_floor: float = MASK_FLOOR
     share_inputs: bool = True
-<<<<<<< HEAD
     min_rows: int = 0
-=======
     budget_of: str = "all-rows"
->>>>>>> b
 
 
 class WtacrsCallback(TrainerCallback, ExportableState):
@@ -301,11 +298,6 @@ class WtacrsCallback(TrainerCallback, ExportableState):
                 model,
                 self.estimator,
                 filter_fn=filter_of(model, self.layers),
-<<<<<<< HEAD
-                min_elements=self.min_elements,
-                min_rows=self.min_rows,
-=======
->>>>>>> b
                 seed=seed,
                 **self._options(),
             )
@@ -352,30 +344,19 @@ class WtacrsCallback(TrainerCallback, ExportableState):
         self._converted = True
 
     def _convert_planned(self, model: nn.Module, plan: BlockChoices, seed: int | None) -> None:
-<<<<<<< HEAD
-        approximate_(
-            model,
-            plan,
-            min_elements=self.min_elements,
-            min_rows=self.min_rows,
-            seed=seed,
-            mask_floor=self.mask_floor,
-            masked_gradient=self.masked_gradient,
-        )
-=======
         approximate_(model, plan, seed=seed, **self._options())
 
     def _options(self) -> dict[str, Any]:
         """Arguments of `approximate_` that a plan leaves open too."""
         return {
             "min_elements": self.min_elements,
+            "min_rows": self.min_rows,
             "scores": self._memory or "row-norms",
             "share_inputs": self.share_inputs,
             "mask_floor": self.mask_floor,
             "budget_of": self.budget_of,
             "masked_gradient": self.masked_gradient,
         }
->>>>>>> b
 
     def _restore(self, model: nn.Module, *, agree: bool = False) -> None:
         """Stock classes; what the draws depend on is kept, the same in all processes for a checkpoint that they share."""
@@ -447,15 +428,14 @@ def _to_log(found: KeptBytes) -> dict[str, float]:
 
 def _conversion_of(layer: EstimatedWeightGrad | LeanHead) -> LayerConversion:
     if isinstance(layer, LeanHead):  # which goes by labels, not masks, and shares no input
-<<<<<<< HEAD
         return LayerConversion(repr(layer.estimator), layer.min_elements, min_rows=layer.min_rows)
     return LayerConversion(
-        repr(layer.estimator), layer.min_elements, layer.mask_floor, layer.share_inputs, layer.min_rows
-=======
-        return LayerConversion(repr(layer.estimator), layer.min_elements)
-    return LayerConversion(
-        repr(layer.estimator), layer.min_elements, layer.mask_floor, layer.share_inputs, layer.budget_of
->>>>>>> b
+        repr(layer.estimator),
+        layer.min_elements,
+        layer.mask_floor,
+        layer.share_inputs,
+        layer.min_rows,
+        layer.budget_of,
     )
 
 
@@ -464,16 +444,15 @@ def _among(names: Container[str], layer: nn.Module, name: str) -> bool:
     return name in names
 
 
+# what is said of a conversion only where it differs
+_USUAL = {"min_rows": 0, "mask_floor": MASK_FLOOR, "share_inputs": True, "budget_of": "all-rows"}
+
+
 def _told(entry: LayerConversion | None) -> str:
     if entry is None:
         return "exactly"
     told = f"by {entry.spec}, min_elements={entry.min_elements}"
-<<<<<<< HEAD
-    told += f", min_rows={entry.min_rows}" if entry.min_rows else ""
-    return told if entry.mask_floor == MASK_FLOOR else f"{told}, mask_floor={entry.mask_floor}"
-=======
-    for name, usual in (("mask_floor", MASK_FLOOR), ("share_inputs", True), ("budget_of", "all-rows")):
+    for name, usual in _USUAL.items():
         if (value := getattr(entry, name)) != usual:
             told += f", {name}={value!r}"
     return told
->>>>>>> b
