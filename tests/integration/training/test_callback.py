@@ -412,7 +412,7 @@ def test_scores_are_learned_and_last_over_checkpoints(tmp_path: Path, caplog: py
     memory = ours._memory
     assert memory is not None
     assert len(memory.state_dict()["layers"]) > 8
-    assert {entry[2:] for entry in ours.conversion.values()} == {(MASK_FLOOR, False, "live-rows")}
+    assert {entry[2:] for entry in ours.conversion.values()} == {(MASK_FLOOR, False, 0, "live-rows")}
     again = wtacrs(scores="learned", budget_of="live-rows", share_inputs=False)
     with caplog.at_level("WARNING"):
         trainer(tmp_path, again, max_steps=4, **SAVED).train(resume_from_checkpoint=True)
