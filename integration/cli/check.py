@@ -53,11 +53,11 @@ def check(
     grad_output and the like make it a product, weight or w a linear, out_features or out a builder of one.
     """
     from wtacrs.estimators import make
+    from wtacrs.estimators.core.references import is_reference
     from wtacrs.integration.studies.check import check_study, result_file
     from wtacrs.integration.tables.check import check_table
     from wtacrs.validation.layers.captures import load_captures
     from wtacrs.validation.properties.external_kinds import KINDS, external_from
-    from wtacrs.validation.properties.import_object import is_reference
 
     if kind not in KINDS:
         raise InputError(f"--kind {kind!r} must be one of {', '.join(KINDS)}")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wtacrs.estimators import Estimator, InputError
+from wtacrs.estimators.core.references import load_reference
 from wtacrs.validation.properties.external_estimators import (
     ExternalEstimator,
     ExternalLinear,
@@ -20,7 +21,6 @@ from wtacrs.validation.properties.external_estimators import (
     prepared,
     seeded,
 )
-from wtacrs.validation.properties.import_object import load_reference
 
 Kind = Literal["auto", "estimator", "product", "linear"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

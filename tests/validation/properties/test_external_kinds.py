@@ -13,7 +13,6 @@ from wtacrs.integration.cli import main
 from wtacrs.validation.problems import make_problem
 from wtacrs.validation.properties.external_estimators import ExternalLinear, ExternalProduct
 from wtacrs.validation.properties.external_kinds import external_from
-from wtacrs.validation.properties.import_object import is_reference, load_reference
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -118,27 +117,6 @@ def test_forms_of_a_product(file: Path) -> None:
 def test_a_module_by_its_name(file: Path) -> None:
     assert isinstance(external_from("theirs:product"), ExternalProduct)
     del sys.modules["theirs"]
-
-
-def test_an_unchanged_file_is_imported_once(file: Path) -> None:
-    assert load_reference(f"{file}:Layer") is load_reference(f"{file}:Layer")
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("crs", False),
-        ("crs(budget=0.3)", False),
-        ("crs(budget=0.3", False),
-        ('wta_crs(budget=0.3, winners="a:b")', False),
-        ("file.py:name", True),
-        ("a/b c (1)/file.py:name", True),
-        ("file.py", True),
-        ("package.module:name", True),
-    ],
-)
-def test_references_and_specs_are_told_apart(text: str, expected: bool) -> None:
-    assert is_reference(text) is expected
 
 
 @pytest.mark.parametrize(
