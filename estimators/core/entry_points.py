@@ -35,7 +35,7 @@ def load_entry_point(name: str) -> object:
 
 def distribution_of(name: str) -> str:
     """The distributions that declare an entry point."""
-    return " and ".join(dict.fromkeys(_distribution(point) for point in _declared(tuple(sys.path))[name]))
+    return " and ".join(sorted({_distribution(point) for point in _declared(tuple(sys.path))[name]}))
 
 
 class EntryPointError(Exception):

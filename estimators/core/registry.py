@@ -108,7 +108,13 @@ def _load_room(name: str) -> None:
 def _load(name: str) -> str | None:
     """Import what registers this name; returns why an entry point cannot be used."""
     _load_room(name)
-    if name in _REGISTRY or name not in entry_point_names():
+    if name not in entry_point_names():
+        return None
+    if name in _modules():
+        return (
+            f"estimator {name!r} of the distribution {distribution_of(name)} has the name of one of this package"
+        )
+    if name in _REGISTRY:
         return None
     owner = f"estimator {name!r} of the distribution {distribution_of(name)}"
     try:
@@ -158,7 +164,7 @@ def lookup(name: str) -> type[Estimator]:
             raise InputError(f"{name} is no class but of type {type(found).__name__}")
         return found
     broken = _load(name)
-    if broken is not None:
+    if name not in _REGISTRY and broken is not None:
         raise InputError(broken)
     if name not in _REGISTRY:
         near = difflib.get_close_matches(name, available(), n=3, cutoff=0.5)
