@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 from support.cli import refused
+from support.installed import install
 
-from wtacrs.estimators import InputError, available, lookup, make, spec
+from wtacrs.estimators import InputError, WtacrsWarning, available, lookup, make, spec
 from wtacrs.estimators.core import entry_points, registry
 from wtacrs.estimators.core.registry import find, unusable
 from wtacrs.estimators.core.sizing import missing_size, sizeless
 from wtacrs.integration.cli import main
+from wtacrs.validation.benchmarks.bench import registered_entries
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -31,12 +33,17 @@ class Unregistered(CRS):
 @dataclass(frozen=True, repr=False)
 class Entered(CRS): ...
 
+@dataclass(frozen=True, repr=False)
+class Flavoured(CRS):
+    flavour: str
+
 class Loose(CRS): ...
 number = 3
 '''
 DECLARED = {
     "acme_plain": "acme_rows:Unregistered",
     "acme_entered": "acme_rows:Entered",
+    "acme_flavoured": "acme_rows:Flavoured",
     "acme_alias": "acme_rows:Entered",
     "acme_loose": "acme_rows:Loose",
     "acme_number": "acme_rows:number",
@@ -52,15 +59,6 @@ BROKEN = {
     "acme_needs": "ModuleNotFoundError: No module named 'absent_library'",
     "acme_twice": "is declared by two distributions, acme-estimators and other-estimators",
 }
-
-
-def install(folder: Path, name: str, declared: dict[str, str]) -> None:
-    """What an installer leaves of a distribution."""
-    info = folder / f"{name.replace('-', '_')}-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    lines = [f"{key} = {value}" for key, value in declared.items()]
-    (info / "entry_points.txt").write_text("\n".join(["[wtacrs.estimators]", *lines]) + "\n")
 
 
 @pytest.fixture
@@ -129,6 +127,12 @@ def test_broken_ones_are_listed_and_fatal_to_nothing(installed: Path, capsys: py
     assert "'acme_needs' of the distribution acme-estimators" in refused(capsys, "zoo", "acme_needs")
     assert main(["zoo", "acme_plain"]) == 0
     assert "Draw as Acme does" in capsys.readouterr().out
+
+
+def test_one_that_needs_more_than_a_size_is_left_out_of_all(installed: Path) -> None:
+    with pytest.warns(WtacrsWarning, match="acme_flavoured is left out: .*acme_flavoured needs flavour"):
+        entries = registered_entries()
+    assert "acme_plain(budget=0.3)" in {entry.estimator for entry in entries}
 
 
 def test_another_process_finds_them(installed: Path) -> None:
