@@ -17,7 +17,7 @@ import difflib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from functools import cache, partial
 from types import ModuleType
 from typing import Any, NamedTuple, TypeVar
@@ -39,6 +39,19 @@ _REGISTRY: dict[str, type[Estimator]] = {}
 _PACKAGE = __name__.split(".core.")[0]
 _NO_ESTIMATORS = (f"{_PACKAGE}.core", f"{_PACKAGE}.kernels")
 _NEEDED = "an Estimator class, an estimator or a function that returns one is needed"
+
+
+def check_known(arguments: Iterable[str], known: Collection[str], owner: str, noun: str = "argument") -> None:
+    """Refuse a name that is not among the known ones.
+
+    Raises:
+        InputError: with a near name, and all of them.
+    """
+    for key in arguments:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise InputError(f"{owner} has no {noun} {key!r}{hint}; it has: {', '.join(known) or 'none'}")
 
 
 class Maker(NamedTuple):
@@ -222,12 +235,8 @@ def checked_arguments(parsed: Spec, text: str, made_by: Maker, **overrides: Any)
         key: build(value, text) if isinstance(value, Spec) else value for key, value in parsed.fields.items()
     }
     arguments, name, known = {**inside, **overrides}, parsed.name, made_by.fields
-    for key in arguments:
-        if key not in known and not made_by.takes_any:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            has = f"{made_by.noun} {key!r}{hint}; it has: {', '.join(known) or 'none'}"
-            raise InputError(f"spec {text!r}: {name} has no {has}")
+    if not made_by.takes_any:
+        check_known(arguments, known, f"spec {text!r}: {name}", made_by.noun)
     missing = [key for key, value in known.items() if value is dataclasses.MISSING and key not in arguments]
     if missing:
         hint = "" if made_by.noun == "field" else f"; {_NEEDED}"
@@ -263,7 +272,7 @@ def maker(name: str) -> Maker:
     if isinstance(found, type):
         made = Maker(partial(_called, name, found), _class_fields(found))
     elif isinstance(found, Estimator):
-        _name_classes(found, name, source, module)
+        name_classes(found, name, source, module)
         values = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}  # type: ignore[arg-type]
         made = Maker(partial(_called, name, partial(dataclasses.replace, found)), values)  # type: ignore[type-var]
     elif callable(found):
@@ -325,11 +334,11 @@ def _returned(name: str, call: Callable[..., Any], source: str, module: ModuleTy
     made = _called(name, call, **arguments)
     if not isinstance(made, Estimator):
         raise InputError(f"{name}(…) returned {type(made).__name__}: {_NEEDED}")
-    _name_classes(made, f"{name}(…)", source, module)
+    name_classes(made, f"{name}(…)", source, module)
     return made
 
 
-def _name_classes(estimator: Estimator, told: str, source: str, module: ModuleType) -> None:
+def name_classes(estimator: Estimator, told: str, source: str, module: ModuleType) -> None:
     """Give the class of an estimator, and of those inside it, a reference by which another process finds it."""
     cls = type(estimator)
     if not _has_a_name(cls):
@@ -342,7 +351,7 @@ def _name_classes(estimator: Estimator, told: str, source: str, module: ModuleTy
         _name_class(cls, told, reference)
     for field in dataclasses.fields(estimator):  # type: ignore[arg-type]
         if isinstance(value := getattr(estimator, field.name), Estimator):
-            _name_classes(value, told, source, module)
+            name_classes(value, told, source, module)
 
 
 def _name_class(cls: type[Estimator], told: str, reference: str) -> None:
