@@ -17,7 +17,7 @@ from functools import reduce
 from wtacrs.estimators.core.base import Estimator, plain, spec_name
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.estimators.core.registry import build, defaults, maker
-from wtacrs.estimators.core.specs import Spec, parse
+from wtacrs.estimators.core.specs import Spec, parse, references_in
 
 SIZES = ("budget", "slots", "rank")
 # a rank counts only where nothing inside has rows or slots: of a control variate it is that of the base
@@ -232,12 +232,8 @@ def _parsed(given: Estimator | str) -> Spec:
 def _found(text: str) -> Spec:
     """A parsed spec whose references have been imported, so that their fields are known."""
     parsed = parse(text)
-    waiting = [parsed]
-    while waiting:
-        part = waiting.pop()
-        if ":" in part.name:
-            maker(part.name)
-        waiting += [value for value in part.fields.values() if isinstance(value, Spec)]
+    for reference in references_in(parsed):
+        maker(reference)
     return parsed
 
 

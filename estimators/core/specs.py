@@ -19,6 +19,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from wtacrs.estimators.core.base import literal
@@ -51,6 +52,19 @@ class Spec(NamedTuple):
         head = written(self.name)
         # a quoted reference alone would be a string
         return f"{head}({inside})" if inside or head != self.name else head
+
+
+def references_in(parsed: Spec) -> Iterator[str]:
+    """The references in a spec, its own and nested ones.
+
+    >>> list(references_in(parse("control_variate(rows=code/mine.py:Mine(budget=0.3))")))
+    ['code/mine.py:Mine']
+    """
+    if ":" in parsed.name:
+        yield parsed.name
+    for value in parsed.fields.values():
+        if isinstance(value, Spec):
+            yield from references_in(value)
 
 
 def parse(text: str) -> Spec:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal, NamedTuple
+from importlib import import_module
+from typing import Any, ClassVar, Literal, NamedTuple, SupportsIndex
 
 import torch
 from jaxtyping import Float, Int64, Shaped
@@ -22,6 +23,7 @@ from wtacrs.estimators import Estimator, InputError, Traits
 from wtacrs.estimators.core.checks import check_matrix, check_rows_agree
 from wtacrs.estimators.core.counter_rng import new_seed
 from wtacrs.estimators.core.products import product_dtype
+from wtacrs.estimators.core.sizing import rows_for
 from wtacrs.validation.problems import Problem
 
 Form = Literal["plain", "generator", "k"]
@@ -54,12 +56,16 @@ class Held(NamedTuple):
 
 
 class ExternalEstimator(Estimator[Held]):
-    """Base of both kinds; `precision` is the widest dtype it works in, `sizes` the least sizes."""
+    """Base of both kinds; `precision` is the widest dtype it works in, `sizes` the least sizes.
+
+    `origin` holds the arguments of `external_from` that gave it: another process finds it by these.
+    """
 
     traits: ClassVar[Traits] = Traits("external", True, False, False, False)
     label: str
     precision: torch.dtype
     sizes: Sizes
+    origin: Mapping[str, Any] | None
 
     @abstractmethod
     def product(self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
@@ -85,6 +91,18 @@ class ExternalEstimator(Estimator[Held]):
 
     def __repr__(self) -> str:
         return self.label
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        """Its code lies in a module that another process does not know: it is found again."""
+        if self.origin is None:
+            return super().__reduce_ex__(protocol)
+        return _found_again, (dict(self.origin), getattr(self, "budget", None))
+
+
+def _found_again(origin: Mapping[str, Any], budget: int | float | None) -> Any:
+    external_from = import_module("wtacrs.validation.properties.external_kinds").external_from
+    found = external_from(**origin)
+    return found if budget is None else dataclasses.replace(found, budget=budget)
 
 
 class NoTensor(TypeError):
@@ -113,6 +131,8 @@ class ExternalProduct(ExternalEstimator):
         transposed: it returns `[d, m]`.
         precision: the widest dtype it works in.
         sizes: the least sizes it works at.
+        origin: the arguments of `external_from`.
+        budget: of the rows, what one that asks for k is given; `FRACTION` if None.
     """
 
     label: str
@@ -121,10 +141,20 @@ class ExternalProduct(ExternalEstimator):
     transposed: bool = False
     precision: torch.dtype = torch.float64
     sizes: Sizes = LEAST
+    origin: Mapping[str, Any] | None = None
+    budget: int | float | None = None
 
     def rows(self, n: int) -> int | None:
         """The k that it is given for n rows; None if it decides itself."""
-        return max(1, int(FRACTION * n)) if self.form == "k" else None
+        if self.form != "k":
+            return None
+        return max(1, int(FRACTION * n)) if self.budget is None else rows_for(self.budget, n)
+
+    def __repr__(self) -> str:
+        if self.budget is None:
+            return self.label
+        inside = self.label.partition("(")[2].removesuffix(")")
+        return f"{self.label.partition('(')[0]}({inside}{', ' if inside else ''}budget={self.budget!r})"
 
     def product(self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"]) -> Float[Tensor, "m d"]:
         """One call.
@@ -180,6 +210,7 @@ class ExternalLinear(ExternalEstimator):
         leading: leading axes of the input, as `(2,)` for `[2, n/2, d]`; none gives `[n, d]`.
         precision: the widest dtype it works in.
         sizes: the least sizes it works at.
+        origin: the arguments of `external_from`.
     """
 
     label: str
@@ -187,6 +218,7 @@ class ExternalLinear(ExternalEstimator):
     leading: tuple[int, ...] = ()
     precision: torch.dtype = torch.float64
     sizes: Sizes = LEAST
+    origin: Mapping[str, Any] | None = None
 
     def module(self, d: int, m: int, dtype: torch.dtype) -> nn.Module:
         """A new module in training mode; always the same initial weights."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from wtacrs.estimators import Estimator, InputError
 from wtacrs.estimators.core.base import literal
-from wtacrs.estimators.core.references import attribute, open_module, split_reference
+from wtacrs.estimators.core.references import attribute, load_reference, open_module, split_reference
 from wtacrs.estimators.core.registry import build, check_known, keywords_of, name_classes
 from wtacrs.estimators.core.specs import Spec, parse
 from wtacrs.validation.properties.external_estimators import (
@@ -120,7 +121,50 @@ def external_from(
         raise InputError(f"{label} is not callable: it is of type {type(piece.found).__name__}")
     told = ", ".join(f"{key}={literal(value)}" for key, value in values.items())
     piece = piece._replace(label=f"{label}({told})" if told else label)
-    return _product(piece) if chosen == "product" else _linear(piece)
+    made_piece = _product(piece) if chosen == "product" else _linear(piece)
+    origin = {
+        "reference": reference, "kind": kind, "given": dict(given or {}), "rows": rows, "in_features": in_features,
+        "out_features": out_features, "device": device,
+    }  # fmt: skip
+    return replace(made_piece, origin=origin)
+
+
+def external_piece(reference: str, **given: Any) -> ExternalProduct | ExternalLinear | None:
+    """The product or layer that a reference names; None if it is there to make estimators.
+
+    Args:
+        reference: as for `external_from`.
+        given: values of hyperparameters.
+
+    Raises:
+        InputError: as `external_from`.
+    """
+    parsed = parse(reference)
+    found = load_reference(parsed.name)
+    if _is_estimator(found) or (callable(found) and not _tells_its_kind(found, {*parsed.fields, *given})):
+        return None
+    piece = external_from(reference, given=given)
+    return piece if isinstance(piece, (ExternalProduct, ExternalLinear)) else None
+
+
+def takes(reference: str, name: str) -> bool:
+    """Whether what a reference names needs a value of this name and is not given one."""
+    parsed = parse(reference)
+    found = load_reference(parsed.name)
+    if not callable(found) or name in parsed.fields:
+        return False
+    return name in {p.name for p in _needed(Piece(parsed.name, found, parsed.fields, (), 0, None))}
+
+
+def _tells_its_kind(found: object, given: Collection[str]) -> bool:
+    piece = Piece("", found, dict.fromkeys(given), (), 0, None)
+    if _is_factory(piece, "auto"):
+        return True  # what it returns tells
+    try:
+        _kind(piece)
+    except InputError:
+        return False
+    return True
 
 
 def file_stem(estimator: Estimator) -> str:
