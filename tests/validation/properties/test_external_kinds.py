@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from wtacrs.estimators import Estimator, InputError
 from wtacrs.integration.cli import main
 from wtacrs.validation.problems import make_problem
 from wtacrs.validation.properties.checks import check_external
-from wtacrs.validation.properties.external_estimators import ExternalLinear, ExternalProduct, step
-from wtacrs.validation.properties.external_kinds import external_from, file_stem
+from wtacrs.validation.properties.external_estimators import AdaptedLinear, ExternalLinear, ExternalProduct, step
+from wtacrs.validation.properties.external_kinds import _elsewhere, external_from, file_stem
 from wtacrs.validation.properties.saved_for_backward import bytes_for_backward
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -250,6 +251,25 @@ def test_sizes_that_are_asked_for(file: Path) -> None:
     assert external_from(f"{file}:Wide", in_features=48).sizes == (64, 48, 16)  # type: ignore[attr-defined]
     with pytest.raises(InputError, match=r"theirs\.py:tall raises ValueError: too few rows on every call"):
         external_from(f"{file}:tall")
+
+
+def test_what_runs_on_a_device_is_shown_on_the_cpu() -> None:
+    """As on any device, but that nothing moves."""
+    cpu = torch.device("cpu")
+    x, dy = make_problem("gaussian", 8, 4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    inner = nn.Linear(4, 3)
+    once = step(AdaptedLinear(inner, "", turned=False, device=cpu), x, dy)
+    torch.testing.assert_close(once.y, inner(x).detach())
+    torch.testing.assert_close(once.dw, dy.T @ x)
+    torch.testing.assert_close(once.db, dy.sum(0))
+
+    def drawn(x: Tensor, dy: Tensor, *, generator: torch.Generator) -> Tensor:
+        return torch.rand(3, 4, generator=generator)
+
+    seeds = [torch.Generator().manual_seed(seed) for seed in (1, 1, 2)]
+    first, again, other = (_elsewhere(drawn, cpu, x, dy, generator=seed) for seed in seeds)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 @pytest.mark.cuda
