@@ -81,7 +81,7 @@ def open_module(source: str) -> ModuleType:
     Raises:
         InputError: if there is none, or it cannot be imported.
     """
-    return _from_file(Path(source)) if source.endswith(".py") else _from_name(source)
+    return _from_file(Path(source).expanduser()) if source.endswith(".py") else _from_name(source)
 
 
 def attribute(module: ModuleType, source: str, name: str) -> object:

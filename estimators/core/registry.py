@@ -38,7 +38,10 @@ EstimatorClass = TypeVar("EstimatorClass", bound=type[Estimator])
 _REGISTRY: dict[str, type[Estimator]] = {}
 _PACKAGE = __name__.split(".core.")[0]
 _NO_ESTIMATORS = (f"{_PACKAGE}.core", f"{_PACKAGE}.kernels")
-_NEEDED = "an Estimator class, an estimator or a function that returns one is needed"
+_NEEDED = (
+    "an Estimator class, an estimator or a function that returns one is needed; products and layers are for "
+    "`wtacrs check` and `wtacrs compare`"
+)
 
 
 def check_known(arguments: Iterable[str], known: Collection[str], owner: str, noun: str = "argument") -> None:
