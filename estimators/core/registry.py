@@ -124,13 +124,7 @@ def _load_room(name: str) -> None:
 def _load(name: str) -> str | None:
     """Import what registers this name; returns why an entry point cannot be used."""
     _load_room(name)
-    if name not in entry_point_names():
-        return None
-    if name in _modules():
-        return (
-            f"estimator {name!r} of the distribution {distribution_of(name)} has the name of one of this package"
-        )
-    if name in _REGISTRY:
+    if name in _REGISTRY or name not in entry_point_names():
         return None
     owner = f"estimator {name!r} of the distribution {distribution_of(name)}"
     try:
@@ -158,7 +152,13 @@ def available() -> tuple[str, ...]:
 
 def unusable() -> dict[str, str]:
     """Names of entry points that cannot be used, each with the reason, which names its distribution."""
-    found = {name: _load(name) for name in entry_point_names()}
+    ours = "has the name of one of this package"
+    found = {
+        name: f"estimator {name!r} of the distribution {distribution_of(name)} {ours}"
+        if name in _modules()
+        else _load(name)
+        for name in entry_point_names()
+    }
     return {name: reason for name, reason in found.items() if reason is not None}
 
 

@@ -127,7 +127,11 @@ def _head(node: ast.expr) -> str | None:
     """What is called: a name, or a reference in quotes."""
     if isinstance(node, ast.Name):
         return node.id
-    if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(rf".+:{NAME}", node.value):
+    if (
+        isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and re.fullmatch(rf".+:{NAME}", node.value, re.DOTALL)
+    ):
         return node.value
     return None
 

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from support.paths import TESTS
 
 from wtacrs.estimators import CRS, ControlVariate, InputError, available, lookup, make, spec
 from wtacrs.estimators.core import registry
 from wtacrs.estimators.core.references import is_reference, load_reference
 from wtacrs.estimators.core.sizing import budget_of, missing_size, resized, sized, sizeless
-from wtacrs.estimators.core.specs import parse
+from wtacrs.estimators.core.specs import Spec, parse
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -295,3 +297,26 @@ def test_references_and_specs_are_told_apart(text: str, expected: bool) -> None:
 def test_strings_are_left_as_they_are() -> None:
     assert parse("theirs(winners=\"a.py:b\", other='c:d')").fields == {"winners": "a.py:b", "other": "c:d"}
     assert CRS.reference is ControlVariate.reference is None
+
+
+PATHS = st.text(min_size=1, max_size=12).map(lambda text: f"{text}.py:Mine")
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()
+)
+FIELDS = st.dictionaries(st.sampled_from(["budget", "rows", "k", "kind"]), VALUES, max_size=3)
+SPECS = st.builds(Spec, st.one_of(PATHS, st.sampled_from(["crs", "mine"])), FIELDS)
+NESTED = st.builds(lambda outer, inner: Spec(outer.name, {**outer.fields, "inner": inner}), SPECS, SPECS)
+
+
+@given(st.one_of(SPECS, NESTED))
+def test_what_is_written_is_read_whatever_the_path(written_spec: Spec) -> None:
+    assert parse(str(written_spec)) == written_spec
+
+
+@given(st.text(alphabet="ab.py:()=,\"' \\/#1\n", max_size=30))
+def test_any_text_is_parsed_or_refused(text: str) -> None:
+    try:
+        found = parse(text)
+    except InputError:
+        return
+    assert parse(str(found)) == found
