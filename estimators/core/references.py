@@ -173,7 +173,8 @@ def _import_errors(source: str) -> Iterator[None]:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a module may call sys.exit
-        raise InputError(f"{source} cannot be imported: {type(error).__name__}: {error}") from error
+        hint = "; name it as package.module:NAME" if "attempted relative import" in str(error) else ""
+        raise InputError(f"{source} cannot be imported: {type(error).__name__}: {error}{hint}") from error
 
 
 @contextmanager

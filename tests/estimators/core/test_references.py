@@ -242,6 +242,7 @@ def test_an_unchanged_file_is_imported_once_and_a_changed_one_anew(file: Path) -
         ("mine.py:Mnie(budget=3)", "mine.py has no 'Mnie'; did you mean 'Mine'?"),
         ("no.such.module:Mine", "no.such.module cannot be imported: ModuleNotFoundError"),
         ("syntax.py:f", "syntax.py cannot be imported: SyntaxError"),
+        ("relative.py:f", "with no known parent package; name it as package.module:NAME"),
         (
             "mine.py:Mine(bugdet=3)",
             "mine.py:Mine has no field 'bugdet' (did you mean budget?); it has: budget, flavour",
@@ -268,6 +269,7 @@ def test_an_unchanged_file_is_imported_once_and_a_changed_one_anew(file: Path) -
 )
 def test_a_wrong_reference_is_refused_in_one_line(file: Path, text: str, fragment: str) -> None:
     Path("syntax.py").write_text("def f(:\n")
+    Path("relative.py").write_text("from .neighbour import Theirs\n")
     with pytest.raises(InputError) as caught:
         make(text)
     assert fragment in str(caught.value)
