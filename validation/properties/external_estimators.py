@@ -177,7 +177,8 @@ class ExternalProduct(ExternalEstimator):
         """
         if self.form == "generator":
             # a seed from the seeded default generator: the function must draw from what it is given
-            result = self.call(x, dy, generator=torch.Generator().manual_seed(int(new_seed(x.device, None))))
+            seed = int(new_seed(x.device, None))
+            result = self.call(x, dy, generator=torch.Generator(x.device).manual_seed(seed))
         elif self.form == "k":
             result = self.call(x, dy, self.rows(x.shape[0]))
         else:

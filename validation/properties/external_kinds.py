@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from wtacrs.estimators import Estimator, InputError
 from wtacrs.estimators.core.base import literal
@@ -20,44 +18,19 @@ from wtacrs.estimators.core.specs import Spec, parse
 from wtacrs.validation.properties.external_estimators import (
     LEAST,
     WIDTHS,
-    AdaptedLinear,
     ExternalEstimator,
     ExternalLinear,
     ExternalProduct,
-    Form,
-    FunctionLinear,
-    Sizes,
-    prepared,
-    seeded,
 )
+from wtacrs.validation.properties.external_layers import linear_from
+from wtacrs.validation.properties.external_products import product_from
+from wtacrs.validation.properties.piece import OUT_NAMES, WEIGHTS, Piece, fits, needed
 
 Kind = Literal["auto", "estimator", "product", "linear"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 # names of the second argument that tell what a function is
 _GRADIENTS = {"dy", "dY", "y", "Y", "g", "grad", "grad_y", "grad_out", "grad_output", "grad_outputs", "delta"}
-_WEIGHTS = {"w", "W", "weight", "weights"}
-_SIZES = {"out", "out_features", "d_out", "n_out", "out_dim", "output_size"}
-
-
-class Piece(NamedTuple):
-    """An external object and the values of its hyperparameters.
-
-    Attributes:
-        label: what to call it.
-        found: the object.
-        given: keywords of every call of it.
-        widths: columns of x and dy to try.
-        rows: of the properties.
-        device: where it runs; None for the CPU.
-    """
-
-    label: str
-    found: Any
-    given: Mapping[str, Any]
-    widths: Sequence[tuple[int, int]]
-    rows: int
-    device: torch.device | None
 
 
 def external_from(
@@ -121,7 +94,7 @@ def external_from(
         raise InputError(f"{label} is not callable: it is of type {type(piece.found).__name__}")
     told = ", ".join(f"{key}={literal(value)}" for key, value in values.items())
     piece = piece._replace(label=f"{label}({told})" if told else label)
-    made_piece = _product(piece) if chosen == "product" else _linear(piece)
+    made_piece = product_from(piece) if chosen == "product" else linear_from(piece)
     origin = {
         "reference": reference, "kind": kind, "given": dict(given or {}), "rows": rows, "in_features": in_features,
         "out_features": out_features, "device": device,
@@ -153,7 +126,7 @@ def takes(reference: str, name: str) -> bool:
     found = load_reference(parsed.name)
     if not callable(found) or name in parsed.fields:
         return False
-    return name in {p.name for p in _needed(Piece(parsed.name, found, parsed.fields, (), 0, None))}
+    return name in {p.name for p in needed(Piece(parsed.name, found, parsed.fields, (), 0, None))}
 
 
 def _tells_its_kind(found: object, given: Collection[str]) -> bool:
@@ -209,10 +182,11 @@ def _known(label: str, found: object, values: Mapping[str, Any]) -> Mapping[str,
 def _is_factory(piece: Piece, kind: str) -> bool:
     """Whether it is called with the values it is given, and what it returns examined."""
     found = piece.found
-    if not callable(found) or _is_layer_class(found) or isinstance(found, nn.Module) or _needed(piece):
+    if not callable(found) or _is_layer_class(found) or isinstance(found, nn.Module) or needed(piece):
         return False
-    fits = {"product": _fits(found, None, None, **piece.given), "linear": _fits(found, 4, 3, **piece.given)}
-    return not fits.get(kind, False)
+    if kind in ("product", "linear"):
+        return not fits(found, *((None, None) if kind == "product" else (4, 3)), **piece.given)
+    return True
 
 
 def _called(piece: Piece) -> object:
@@ -257,246 +231,14 @@ def _kind(piece: Piece) -> Kind:
         raise InputError(f"{label} is not callable: it is of type {type(found).__name__}")
     if isinstance(found, nn.Module):
         raise InputError(f"{label} is a layer already built: name its class, or a function that builds it")
-    names = [parameter.name for parameter in _needed(piece)]
+    names = [parameter.name for parameter in needed(piece)]
     second = names[1] if len(names) > 1 else ""
     if second in _GRADIENTS and len(names) <= 3:
         return "product"
-    if (second in _WEIGHTS and len(names) <= 3) or (second in _SIZES and len(names) == 2):
+    if (second in WEIGHTS and len(names) <= 3) or (second in OUT_NAMES and len(names) == 2):
         return "linear"
     raise InputError(
         f"{label}({', '.join(names)}) does not tell by its arguments what it is: accepted are f(x, dy), "
         "linear(x, weight, bias), build(in_features, out_features) and a function without other arguments than are "
-        "given; say --kind product or --kind linear, or give values by --set"
+        "given; say --kind product or --kind linear, or write values behind it, as in NAME(k=100)"
     )
-
-
-def _needed(piece: Piece) -> list[inspect.Parameter]:
-    """Arguments without a default and without a value, of a call; of an autograd Function those of its forward pass."""
-    call = piece.found
-    if isinstance(call, type) and issubclass(call, torch.autograd.Function):
-        call = call.forward
-    try:
-        parameters = inspect.signature(call).parameters.values()
-    except (ValueError, TypeError):
-        raise InputError(
-            f"{piece.label} has no signature that can be read: wrap it in a Python function"
-        ) from None
-    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    empty = inspect.Parameter.empty
-    return [p for p in parameters if p.default is empty and p.kind not in kinds and p.name not in piece.given]
-
-
-def _fits(call: Callable[..., Any], *arguments: object, **keywords: object) -> bool:
-    try:
-        inspect.signature(call).bind(*arguments, **keywords)
-    except TypeError:
-        return False
-    return True
-
-
-def _product(piece: Piece) -> ExternalProduct:
-    names = [parameter.name for parameter in _needed(piece)]
-    call = partial(piece.found, **piece.given) if piece.given else piece.found
-    x, dy, generator = torch.empty(0, 1), torch.empty(0, 1), torch.Generator()
-    takes_generator = "generator" in inspect.signature(call).parameters
-    form: Form
-    if takes_generator and _fits(call, x, dy, generator=generator):
-        form = "generator"
-    elif _fits(call, x, dy):
-        form = "plain"
-    elif _fits(call, x, dy, 1):
-        form = "k"
-    else:
-        raise InputError(
-            f"{piece.label}({', '.join(names)}) cannot be called as a product: accepted are f(x, dy), "
-            "f(x, dy, generator=…) and f(x, dy, k)"
-        )
-    if piece.device is not None:
-        call = partial(_elsewhere, call, piece.device)
-    found = prepared(ExternalProduct(piece.label, call, form, sizes=Sizes(piece.rows)), piece.widths)
-    assert isinstance(found, ExternalProduct)
-    return found
-
-
-def _elsewhere(call: Callable[..., Any], device: torch.device, x: Tensor, dy: Tensor, *k: int, **more: Any) -> Any:
-    """A call on another device, which draws from a generator of that device."""
-    if "generator" in more:
-        seed = int(torch.randint(2**62, (), generator=more["generator"]))
-        more = {"generator": torch.Generator(device).manual_seed(seed)}
-    result = call(x.to(device), dy.to(device), *k, **more)
-    return result.to(x.device) if isinstance(result, Tensor) else result
-
-
-def _linear(piece: Piece) -> ExternalLinear:
-    """The first of the possible layouts of its weight in which it runs; equal widths, which fit any layout, come last."""
-    first: InputError | None = None
-    builders = _builders(piece)
-    for equal in (False, True):
-        widths = [(d, m) for d, m in piece.widths if (d == m) == equal]
-        for raw in builders if widths else ():
-            try:
-                return _layer(piece._replace(widths=widths), raw)
-            except InputError as error:
-                first = first or error
-    assert first is not None
-    raise first
-
-
-_Build = Callable[[int, int], nn.Module]
-
-
-def _layer(piece: Piece, raw: _Build) -> ExternalLinear:
-    module, d, m = _first_built(piece, raw)
-    owner = _owner(piece.label, module, d, m)
-    turned = _is_turned(module, owner, d, m)
-    adapted = turned or owner != "" or piece.device is not None
-    build = partial(_adapted, raw, owner, turned, piece.device) if adapted else raw
-    found = prepared(ExternalLinear(piece.label, build, sizes=Sizes(piece.rows)), piece.widths)
-    assert isinstance(found, ExternalLinear)
-    return found
-
-
-def _adapted(raw: _Build, owner: str, turned: bool, device: torch.device | None, d: int, m: int) -> nn.Module:
-    return AdaptedLinear(raw(d, m), owner, turned=turned, device=device)
-
-
-def _in_order(piece: Piece, raw: _Build) -> _Build:
-    """What builds the layer by (in, out), if its own order is the other one and its names do not say so.
-
-    Raises:
-        InputError: if its names say (in, out), and it builds (out, in).
-    """
-    if not _is_reversed(piece, raw):
-        return raw
-    names = [parameter.name for parameter in _needed(piece)]
-    if len(names) > 1 and names[1] not in _SIZES:
-        return partial(_in_other_order, raw)
-    told = f"in_features={piece.widths[0][0]}, out_features={piece.widths[0][1]}"
-    raise InputError(f"{piece.label}: {told} build a layer that takes out_features columns and gives in_features")
-
-
-def _in_other_order(raw: _Build, d: int, m: int) -> nn.Module:
-    return raw(m, d)
-
-
-def _is_reversed(piece: Piece, raw: _Build) -> bool:
-    """Whether it is built by (out, in), as `Conv1D` of transformers is, seen at the first sizes at which it runs."""
-    for d, m in piece.widths:
-        if d == m:
-            continue
-        try:
-            with seeded(0):
-                module = raw(d, m)
-        except Exception:  # `_first_built` tells
-            continue
-        if _gives(module, d, m):
-            return False
-        if _gives(module, m, d):
-            return True
-    return False
-
-
-@torch.no_grad()
-def _gives(module: object, d: int, m: int) -> bool:
-    """Whether a layer makes m columns of d."""
-    try:
-        weight = next(module.parameters())  # type: ignore[attr-defined]
-        with seeded(0):
-            y = module(torch.zeros(LEAST.n, d, device=weight.device, dtype=weight.dtype))  # type: ignore[operator]
-    except Exception:
-        return False
-    return isinstance(y, Tensor) and list(y.shape) == [LEAST.n, m]
-
-
-def _first_built(piece: Piece, raw: _Build) -> tuple[nn.Module, int, int]:
-    """The layer at the first sizes at which it can be built."""
-    told = ""
-    for d, m in piece.widths:
-        try:
-            with seeded(0):
-                module = raw(d, m)
-        except Exception as error:
-            told = (
-                told or f"{piece.label}: in_features={d}, out_features={m} raised {type(error).__name__}: {error}"
-            )
-            continue
-        if not isinstance(module, nn.Module):
-            raise InputError(
-                f"{piece.label} with {d}, {m} returned {type(module).__name__}, an nn.Module is needed"
-            )
-        return module, d, m
-    tried = "" if len(piece.widths) == 1 else f"; nor can it be built with {piece.widths[-1]} or the sizes between"
-    raise InputError(told + tried)
-
-
-def _owner(label: str, module: nn.Module, d: int, m: int) -> str:
-    """Name of the module inside a layer that has its weight; "" for itself."""
-    weights = {name: getattr(inner, "weight", None) for name, inner in module.named_modules()}
-    right = [n for n, w in weights.items() if isinstance(w, Tensor) and list(w.shape) in ([m, d], [d, m])]
-    if "" in right or len(right) == 1:
-        return "" if "" in right else right[0]
-    own = weights.get("")
-    shown = f"shape {list(own.shape)}" if isinstance(own, Tensor) else "no tensor"
-    if len(right) > 1:
-        shown += f", and those of {' and '.join(right)} have its shape"
-    raise InputError(
-        f"{label}({d}, {m}).weight is {shown}, [out, in] = {[m, d]} or [in, out] = {[d, m]} is needed"
-    )
-
-
-@torch.no_grad()
-def _is_turned(module: nn.Module, owner: str, d: int, m: int) -> bool:
-    """Whether the weight is `[in, out]`: by its shape, and of a square one by what the layer computes."""
-    weight = module.get_submodule(owner).weight
-    assert isinstance(weight, Tensor)
-    if d != m:
-        return list(weight.shape) == [d, m]
-    x = torch.randn(LEAST.n, d, generator=torch.Generator().manual_seed(0)).to(weight.device, weight.dtype)
-    try:
-        with seeded(0):
-            y = module(x)
-        y = y - y.mean(0)  # without its bias
-        x = x - x.mean(0)
-        return bool((y - x @ weight).norm() < (y - x @ weight.T).norm())
-    except Exception:  # `prepared` will tell
-        return False
-
-
-def _builders(piece: Piece) -> list[_Build]:
-    """What builds the layer; for a function, with its weight `[out, in]` and `[in, out]`."""
-    label, found, given = piece.label, piece.found, piece.given
-    needed = [parameter.name for parameter in _needed(piece)]
-    if isinstance(found, type) and issubclass(found, torch.autograd.Function):
-        count = len(needed) - (0 if _has_setup(found) else 1)
-        if count not in (2, 3):
-            raise InputError(f"{label}.forward must take (x, weight) or (x, weight, bias), it takes {count}")
-        return _wrapped(partial(_applied, found, given) if given else found.apply, bias=count == 3)
-    is_function = not isinstance(found, type) and (len(needed) == 3 or (len(needed) > 1 and needed[1] in _WEIGHTS))
-    if is_function and len(needed) <= 3:
-        return _wrapped(partial(found, **given) if given else found, bias=_fits(found, None, None, None, **given))
-    if not _fits(found, 4, 3, **given):
-        raise InputError(
-            f"{label}({', '.join(needed)}) cannot be used as a linear layer: accepted are "
-            "build(in_features, out_features), linear(x, weight, bias) and an autograd Function of these; "
-            "other arguments are given by --set"
-        )
-    return [_in_order(piece, lambda d, m: found(d, m, **given))]
-
-
-def _has_setup(function: type[torch.autograd.Function]) -> bool:
-    return function.setup_context is not torch.autograd.Function.setup_context
-
-
-def _applied(function: type[torch.autograd.Function], given: Mapping[str, Any], *tensors: Tensor) -> Any:
-    """`apply` takes no keywords: the values stand in the order of the forward pass, behind the tensors."""
-    parameters = list(inspect.signature(function.forward).parameters.values())
-    rest = parameters[len(tensors) + (0 if _has_setup(function) else 1) :]
-    last = max((place for place, p in enumerate(rest) if p.name in given), default=-1)
-    return function.apply(*tensors, *(given.get(p.name, p.default) for p in rest[: last + 1]))
-
-
-def _wrapped(call: Callable[..., Any], *, bias: bool) -> list[_Build]:
-    return [
-        lambda d, m: FunctionLinear(call, d, m, bias=bias),
-        lambda d, m: FunctionLinear(call, d, m, bias=bias, turned=True),
-    ]

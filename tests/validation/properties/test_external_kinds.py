@@ -12,10 +12,13 @@ from torch import Tensor, nn
 
 from wtacrs.estimators import Estimator, InputError
 from wtacrs.integration.cli import main
-from wtacrs.validation.problems import make_problem
+from wtacrs.validation.problems import Problem, make_problem
 from wtacrs.validation.properties.checks import check_external
+from wtacrs.validation.properties.external import ExternalCheckContext
 from wtacrs.validation.properties.external_estimators import AdaptedLinear, ExternalLinear, ExternalProduct, step
-from wtacrs.validation.properties.external_kinds import _elsewhere, external_from, file_stem
+from wtacrs.validation.properties.external_kinds import external_from, file_stem
+from wtacrs.validation.properties.external_products import elsewhere
+from wtacrs.validation.properties.property import PropertyBroken
 from wtacrs.validation.properties.saved_for_backward import bytes_for_backward
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -84,6 +87,10 @@ class SquareTurned(Turned):
     def forward(self, x):
         if self.weight.shape[0] != self.weight.shape[1]: raise ValueError("not square")
         return super().forward(x)
+class ShrunkTurned(Turned):
+    def __init__(self, in_features, out_features):
+        super().__init__(in_features, out_features)
+        self.weight.register_hook(lambda gradient: 0.9 * gradient)
 class Reversed(Turned):
     def __init__(self, nf, nx): super().__init__(nx, nf)
 class Outside(nn.Module):
@@ -245,6 +252,16 @@ def test_least_sizes_and_layouts_of_the_weight(file: Path, name: str, sizes: tup
         assert bytes_for_backward(module, x) == x.numel() * x.element_size()
 
 
+def test_a_defect_behind_a_turned_weight_is_seen(file: Path) -> None:
+    found = external_from(f"{file}:ShrunkTurned")
+    assert isinstance(found, ExternalLinear)
+    context = ExternalCheckContext(found, 1e-6, 0)
+    x, dy = context.problem("gaussian", 64)
+    torch.testing.assert_close(found.contract(found.compress(x), dy), 0.9 * dy.T @ x)
+    with pytest.raises(PropertyBroken, match=r"the mean is 0\.9 × the exact product"):
+        context.judge(found, Problem(x, dy), draws=30)
+
+
 def test_sizes_that_are_asked_for(file: Path) -> None:
     found = external_from(f"{file}:tall", rows=128, in_features=10, out_features=7)
     assert found.sizes == (128, 10, 7)  # type: ignore[attr-defined]
@@ -267,7 +284,7 @@ def test_what_runs_on_a_device_is_shown_on_the_cpu() -> None:
         return torch.rand(3, 4, generator=generator)
 
     seeds = [torch.Generator().manual_seed(seed) for seed in (1, 1, 2)]
-    first, again, other = (_elsewhere(drawn, cpu, x, dy, generator=seed) for seed in seeds)
+    first, again, other = (elsewhere(drawn, cpu, x, dy, generator=seed) for seed in seeds)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
