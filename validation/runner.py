@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,8 @@ import joblib
 import torch
 
 from wtacrs.estimators import InputError
+from wtacrs.estimators.core.references import split_reference
+from wtacrs.estimators.core.specs import parse, references_in
 from wtacrs.validation.files import replacing
 from wtacrs.validation.records.base import SCHEMA_VERSION, Record
 from wtacrs.validation.seeds import checked_seed
@@ -182,6 +184,22 @@ def file_mark(path: Path) -> str:
     """Name, size and time of change of a file: part of the key of a task that reads it."""
     found = path.stat()
     return f"{path.resolve()} {found.st_size} {found.st_mtime_ns}"
+
+
+def code_mark(estimators: Iterable[object]) -> str:
+    """The state of the files that estimators by reference and external code come from, with a space before it.
+
+    Part of the key of a task that runs them: a changed file is another task. Empty for what is registered.
+    """
+    found: set[str] = set()
+    for estimator in estimators:
+        text = (getattr(estimator, "origin", None) or {}).get("reference", str(estimator))
+        try:
+            sources = [split_reference(reference)[0] for reference in references_in(parse(text))]
+        except InputError:  # no spec
+            continue
+        found |= {file_mark(Path(source)) for source in sources if source.endswith(".py")}
+    return "".join(f" {mark}" for mark in sorted(found))
 
 
 def _call(index: int, task: Task[RecordT], threads: int | None) -> tuple[int, TaskOutput[RecordT] | InputError]:

@@ -19,12 +19,14 @@ Properties, checked by `wtacrs.validation.properties.checks` for every registere
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
-from typing import Any, ClassVar, Generic, TypeVar, get_args
+from importlib import import_module
+from typing import Any, ClassVar, Generic, SupportsIndex, TypeVar, get_args
 
 import torch
 from jaxtyping import Float, Float64, Shaped
@@ -32,6 +34,7 @@ from torch import Tensor
 
 from wtacrs.estimators.core.checks import check_matrix, check_rows_agree
 from wtacrs.estimators.core.errors import InputError, NoClosedForm
+from wtacrs.estimators.core.references import written
 from wtacrs.estimators.core.scores import joint_norms, sampling_scores
 
 SavedT = TypeVar("SavedT", bound=tuple[Any, ...])
@@ -74,6 +77,8 @@ class Estimator(ABC, Generic[SavedT]):
 
     name: ClassVar[str]
     traits: ClassVar[Traits]
+    # of a class that was found by reference; a class derived from it has one of its own
+    reference: ClassVar[str | None] = None
     # for one that wraps another and draws nothing itself: the field that draws, so that enumeration can list it there
     random_part: ClassVar[str | None] = None
     # the NamedTuple of `compress`, where the class says it as the argument of its base
@@ -191,7 +196,27 @@ class Estimator(ABC, Generic[SavedT]):
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{f.name}={literal(getattr(self, f.name))}" for f in fields(self))  # type: ignore[arg-type]
-        return f"{self.name}({arguments})" if arguments else self.name
+        head = written(spec_name(type(self)))
+        return f"{head}({arguments})" if arguments or head[:1] == '"' else head
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        """A class by reference lies in a module that another process does not know: it is made again from its spec."""
+        if vars(type(self)).get("reference") is None:
+            return super().__reduce_ex__(protocol)
+        return _made_again, (repr(self),)
+
+    def __deepcopy__(self, memo: object) -> Estimator[SavedT]:
+        """Itself: it is stateless."""
+        return self
+
+
+def spec_name(cls: type[Estimator]) -> str:
+    """The head of the specs of a class: the reference by which it was found, else its registered name."""
+    return vars(cls).get("reference") or getattr(cls, "name", cls.__name__)
+
+
+def _made_again(text: str) -> Any:
+    return import_module("wtacrs.estimators.core.registry").make(text)
 
 
 def plain(value: Any) -> Any:
@@ -234,7 +259,7 @@ def _after_plain_fields(checks: Callable[..., None]) -> Callable[..., None]:
 
 def literal(value: object) -> str:
     """A value of a field as it is written in a spec."""
-    return f'"{value}"' if isinstance(value, str) else repr(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 _WRAPPING: dict[tuple[str, tuple[str, ...], type], Any] = {}

@@ -15,9 +15,10 @@ from collections.abc import Iterable
 from functools import reduce
 from typing import Any
 
-from wtacrs.estimators.core.base import Estimator, plain
+from wtacrs.estimators.core.base import Estimator, plain, spec_name
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.estimators.core.registry import Spec, build, find, parse
+from wtacrs.estimators.core.registry import build, defaults, maker
+from wtacrs.estimators.core.specs import Spec, parse, references_in
 
 SIZES = ("budget", "slots", "rank")
 # a rank counts only where nothing inside has rows or slots: of a control variate it is that of the base
@@ -163,7 +164,7 @@ def size_of(given: Estimator | str) -> tuple[str, int | float] | None:
         return None
     *outside, name = path
     part = _at(parsed, outside)
-    value = part.fields.get(name, _defaults(part.name).get(name))
+    value = part.fields.get(name, defaults(part.name).get(name))
     return (name, value) if isinstance(value, (int, float)) else None
 
 
@@ -177,12 +178,12 @@ def missing_size(text: str) -> str | None:
     """The size field that a spec leaves out, None if it has its size or needs none.
 
     Raises:
-        InputError: if the text is no spec.
+        InputError: if the text is no spec, or a reference in it cannot be imported.
 
     >>> missing_size("control_variate(rows=crs)"), missing_size("crs(budget=0.3)"), missing_size("exact")
     ('budget', None, None)
     """
-    path = _path(parse(text))
+    path = _path(_found(text))
     return path[-1] if path is not None and size_of(text) is None else None
 
 
@@ -197,7 +198,7 @@ def sized(given: Estimator | str, size: int | float = 1) -> Estimator:
     """
     if isinstance(given, Estimator):
         return given
-    parsed = parse(given)
+    parsed = _found(given)
     path = _path(parsed)
     if path is not None and size_of(given) is None:
         parsed = _with(parsed, path, size)
@@ -250,8 +251,17 @@ def _parsed(given: Estimator | str) -> Spec:
     if isinstance(given, str):
         return parse(given)
     fields = {f.name: getattr(given, f.name) for f in dataclasses.fields(given)}  # type: ignore[arg-type]
-    name = getattr(given, "name", type(given).__name__)  # one that is not registered has none
-    return Spec(name, {k: _parsed(v) if isinstance(v, Estimator) else v for k, v in fields.items()})
+    return Spec(
+        spec_name(type(given)), {k: _parsed(v) if isinstance(v, Estimator) else v for k, v in fields.items()}
+    )
+
+
+def _found(text: str) -> Spec:
+    """A parsed spec whose references have been imported, so that their fields are known."""
+    parsed = parse(text)
+    for reference in references_in(parsed):
+        maker(reference)
+    return parsed
 
 
 def _path(parsed: Spec) -> tuple[str, ...] | None:
@@ -263,15 +273,9 @@ def _innermost(parsed: Spec, names: tuple[str, ...]) -> tuple[str, ...] | None:
     for key, value in parsed.fields.items():
         if isinstance(value, Spec) and (inner := _innermost(value, names)) is not None:
             return (key, *inner)
-    known = {*parsed.fields, *_defaults(parsed.name)}
+    known = {*parsed.fields, *defaults(parsed.name)}
     written = parsed.fields
     return next(((n,) for n in names if n in known and isinstance(written.get(n, 1), (int, float))), None)
-
-
-def _defaults(name: str) -> dict[str, Any]:
-    """Fields of a registered estimator and their defaults, `MISSING` without one; nothing for an unknown name."""
-    cls = find(name)
-    return {} if cls is None else {f.name: f.default for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
 
 
 def _at(parsed: Spec, path: Iterable[str]) -> Spec:
@@ -296,11 +300,11 @@ def _without(parsed: Spec, path: tuple[str, ...]) -> Spec:
 
 def _brief(parsed: Spec) -> Spec:
     """In the order of the estimator's fields, without those at their defaults."""
-    defaults = _defaults(parsed.name)
-    order = {name: place for place, name in enumerate(defaults)}
+    known = defaults(parsed.name)
+    order = {name: place for place, name in enumerate(known)}
     fields = {}
     for key, value in sorted(parsed.fields.items(), key=lambda item: order.get(item[0], len(order))):
-        if value != defaults.get(key, dataclasses.MISSING):
+        if value != known.get(key, dataclasses.MISSING):
             fields[key] = _brief(value) if isinstance(value, Spec) else value
     return Spec(parsed.name, fields)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from wtacrs.estimators import InputError
+from wtacrs.estimators import Estimator, InputError
 from wtacrs.integration.cli.app import app, console, progress_bar, wrote
-from wtacrs.integration.cli.options import LayersOption, SeedOption
+from wtacrs.integration.cli.options import LayersOption, SeedOption, device_from
 
 EXIT_CODES = {"holds": 0, "broken": 1, "undecided": 3}
 
@@ -20,12 +22,36 @@ def check(
         str,
         typer.Argument(
             metavar="SPEC|PATH.py:NAME",
-            help="As in 'crs(budget=0.3)', or external code: PATH.py:NAME or package.module:NAME.",
+            help="As in 'crs(budget=0.3)', or external code, as in mine.py:f or 'package.module:Mine(budget=0.3)'.",
         ),
     ],
     kind: Annotated[
         str, typer.Option(help="What PATH.py:NAME is: auto, estimator, product or linear; see above.")
     ] = "auto",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="A hyperparameter, as in k=100 or mode='\"fast\"'. Repeatable."
+        ),
+    ] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=2, help="Rows of x that a product or layer is checked on.")
+    ] = None,
+    in_features: Annotated[
+        int | None,
+        typer.Option("--in-features", "--in", min=1, help="Columns of x. Default: the least that work."),
+    ] = None,
+    out_features: Annotated[
+        int | None, typer.Option("--out-features", min=1, help="Columns of dy. Default: the least that work.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where a product or layer runs: cpu, cuda, cuda:1 …")] = "cpu",
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where it prints to. Default: a file beside the verdicts with --out, else a temporary one.",
+        ),
+    ] = None,
     captures: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Also test the mean on captured layers, at their real size."),
@@ -50,44 +76,89 @@ def check(
     Exit codes: 0 holds, 1 broken, 3 undecided, 2 could not be run.
 
     A SPEC is checked against every property its traits promise. PATH.py:NAME imports the file, which runs it, and takes
-    NAME for one of these:
+    NAME for one of these; values follow, as in 'mine.py:Mine(k=100)', or --set gives them. What needs no other
+    arguments is called, and what it returns is examined:
 
-    estimator: an Estimator, its class, or a function without arguments that returns one.
+    estimator: an Estimator, its class, or a function that returns one.
 
     product: f(x, dy), f(x, dy, generator=…) or f(x, dy, k), an estimate [m, d] of dyᵀx for x [n, d] and dy [n, m];
     xᵀdy [d, m] is told apart by its shape. k is 0.3 n.
 
-    linear: an nn.Module class or a function build(in_features, out_features) whose module has weight [out, in]; or an
-    autograd Function or a function linear(x, weight, bias). The estimate is weight.grad after a backward pass.
+    linear: an nn.Module class or a function build(in_features, out_features) whose module has weight [out, in], or
+    [in, out] as Conv1D of GPT-2; or an autograd Function or a function linear(x, weight, bias). The estimate is
+    weight.grad after a backward pass.
 
     With --kind auto a class decides by itself, and a function by the name of its second argument: dy, y, grad,
     grad_output and the like make it a product, weight or w a linear, out_features or out a builder of one.
     """
-    from wtacrs.estimators import make
+    from wtacrs.integration.cli.their_output import printing_to
     from wtacrs.integration.studies.check import check_study, result_file
     from wtacrs.integration.tables.check import check_table
     from wtacrs.validation.layers.captures import load_captures
-    from wtacrs.validation.properties.external_kinds import KINDS, external_from
-    from wtacrs.validation.properties.import_object import is_reference
+    from wtacrs.validation.properties.external_kinds import KINDS, reference_stem
     from wtacrs.validation.statistics.staged_means import Demand
 
     if kind not in KINDS:
         raise InputError(f"--kind {kind!r} must be one of {', '.join(KINDS)}")
-    if is_reference(spec):
-        estimator = external_from(spec, kind)
-    elif kind != "auto":
-        raise InputError(f"--kind {kind} is for external code, PATH.py:NAME; {spec!r} is a spec")
-    else:
-        estimator = make(spec)
     if layers and captures is None:
         raise InputError(f"--layers {layers[0]!r} chooses among captured layers: it needs --captures FILE")
     demand = Demand(level=level, bias=bias, power=power, limit=limit)
+    options = {
+        "rows": rows,
+        "in_features": in_features,
+        "out_features": out_features,
+        "device": device_from(device),
+    }
+    values = values_from(set_)
+    place = out / f"check-{reference_stem(spec)}.log" if log is None and out is not None else log
     opened = None if captures is None else load_captures(captures)
-    with progress_bar("checking") as report:
+    with progress_bar("checking") as report, printing_to(place) as printed:
+        estimator = _estimator(spec, kind, values, options)
         result = check_study(
             estimator, out, captures=opened, layers=layers, demand=demand, seed=seed, report=report
         )
     console.print(check_table(result))
     if out is not None:
         wrote(result_file(out, estimator))
+    printed.name_it()
     return EXIT_CODES[result.outcome]
+
+
+def _estimator(spec: str, kind: str, values: dict[str, Any], options: dict[str, Any]) -> Estimator:
+    from wtacrs.estimators import make
+    from wtacrs.estimators.core.references import is_reference
+    from wtacrs.validation.properties.external_kinds import external_from
+
+    if is_reference(spec):
+        return external_from(spec, kind, given=values, **options)
+    if kind != "auto":
+        raise InputError(f"--kind {kind} is for external code, PATH.py:NAME; {spec!r} is a spec")
+    for name, value in options.items():
+        if value not in (None, "cpu"):
+            raise InputError(
+                f"--{name.replace('_', '-')} {value} is for external products and layers; {spec!r} is a spec"
+            )
+    return make(spec, **values)
+
+
+def values_from(texts: Sequence[str] | None) -> dict[str, Any]:
+    """What `--set NAME=VALUE` says; values are literals of Python.
+
+    Raises:
+        InputError: on what is not of this form, and a name that is given twice.
+    """
+    values: dict[str, Any] = {}
+    for text in texts or ():
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not name.isidentifier():
+            raise InputError(f"--set {text!r} must be NAME=VALUE, as in k=100")
+        if name in values:
+            raise InputError(f"--set {name} is given twice")
+        try:
+            values[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            raise InputError(
+                f"--set {text!r}: {value!r} is no number, True, False, None, list or quoted string; "
+                f"a string is written as {name}='\"{value}\"'"
+            ) from None
+    return values

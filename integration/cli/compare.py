@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,13 @@ from wtacrs.integration.cli.options import (
 @app.command()
 def compare(
     captures: CapturesArgument,
+    compared: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SPEC|PATH.py:NAME]...",
+            help="What to compare: as --estimator, or a product or layer as `wtacrs check` takes it.",
+        ),
+    ] = None,
     estimator: EstimatorsOption = None,
     budget: BudgetsOption = None,
     share: Annotated[
@@ -55,9 +63,12 @@ def compare(
 ) -> None:
     """Compare bias, variance, error over steps, cosine, bytes and MACs of estimators on captured layers.
 
+    Of somebody else's products and layers, bytes and time are measured beside those of the estimators at equal rows.
     --budget compares at equal rows. Without it and --bytes: at 5 budgets and at 10 % and 30 % of the bytes. Finished
     parts are kept in the folder until the result is written: run the same command again to continue.
     """
+    from wtacrs.estimators.core.references import is_reference
+    from wtacrs.integration.cli.their_output import printing_to
     from wtacrs.integration.studies.compare import candidates_of, comparison_study
     from wtacrs.integration.tables.compare import comparison_table, oracle_ratio_table, ratio_table
     from wtacrs.validation.files import check_folder
@@ -69,11 +80,16 @@ def compare(
         raise InputError(
             "--combinations are compared at equal bytes: name a share with --bytes, as in --bytes 0.1"
         )
-    candidates = candidates_of(estimator, budgets_from(budget), share, COMBINATIONS if combinations else ())
-    kinds, place = None if scores is None else scores_from(scores), device_from(device)
+    texts, place = [*(compared or ()), *(estimator or ())], device_from(device)
+    kinds = None if scores is None else scores_from(scores)
     opened = load_captures(captures)
     check_folder("out", out)
-    with progress_bar("comparing") as report:
+    theirs = any(is_reference(text) for text in texts)
+    with (
+        progress_bar("comparing") as report,
+        printing_to(out / "compare.log") if theirs else nullcontext() as printed,
+    ):
+        candidates = candidates_of(texts, budgets_from(budget), share, COMBINATIONS if combinations else ())
         result = comparison_study(
             opened,
             candidates,
@@ -91,3 +107,5 @@ def compare(
             console.print(table)
     figures = ("variance_budget", "variance_bytes", "variance_macs", "oracle_ratio")
     wrote(out / "comparison.json", *(out / f"{name}.png" for name in figures))
+    if printed is not None:
+        printed.name_it()

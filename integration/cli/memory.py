@@ -32,7 +32,10 @@ from wtacrs.integration.cli.options import (
 def memory(
     estimator: Annotated[
         list[str] | None,
-        typer.Option(metavar="SPEC", help="Estimator of dW. Repeatable; default wta_crs(budget=0.3)."),
+        typer.Option(
+            metavar="SPEC",
+            help="Estimator of dW, or as in 'mine.py:Mine(budget=0.3)'. Repeatable; default wta_crs(budget=0.3).",
+        ),
     ] = None,
     task: TaskOption = "docstrings",
     data: DataOption = None,

@@ -35,12 +35,16 @@ EstimatorsOption = Annotated[
     typer.Option(
         "--estimator",
         metavar="SPEC",
-        help="As in 'wta_crs(winners=\"optimal\")'; without a budget: at each --budget. Repeatable.",
+        help="As in 'wta_crs(winners=\"optimal\")', or your own, as in 'mine.py:Mine(k=4)'; without a budget: at each "
+        "--budget. Repeatable.",
     ),
 ]
 EstimatorOption = Annotated[
     str,
-    typer.Option(metavar="SPEC", help="Estimator of dW, as in 'crs(budget=0.3)'; 'exact' for ordinary training."),
+    typer.Option(
+        metavar="SPEC",
+        help="Estimator of dW, as in 'crs(budget=0.3)' or 'mine.py:Mine(budget=0.3)'; 'exact' for ordinary training.",
+    ),
 ]
 BudgetOfOption = Annotated[
     str,

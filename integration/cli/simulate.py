@@ -31,7 +31,10 @@ def simulate(
         str, typer.Option(help="adamw, adamw-foreach (as on CUDA by default), sgd, adafactor or none.")
     ] = "adamw",
     estimator: Annotated[
-        list[str] | None, typer.Option(metavar="SPEC", help="Estimator of dW. Repeatable; default exact.")
+        list[str] | None,
+        typer.Option(
+            metavar="SPEC", help="Estimator of dW, or as in 'mine.py:Mine(budget=0.3)'. Repeatable; default exact."
+        ),
     ] = None,
     lean: Annotated[
         str | None, typer.Option(metavar="WORDS", help="Lean neighbours: 'neighbours', or as in 'attention,head'.")

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from wtacrs.estimators import InputError
+from wtacrs.estimators import InputError, make
+from wtacrs.estimators.core.references import is_reference
 from wtacrs.estimators.core.sizing import sized
 from wtacrs.figures.plots import oracle_ratio, variance_budget
 from wtacrs.integration.studies.layer_choice import chosen_entries
 from wtacrs.integration.studies.output import device_name, draw_or_remove, source_of
+from wtacrs.validation.benchmarks.over_exact import times_over_exact
 from wtacrs.validation.layers.candidates import RECOMMENDED, Candidate, candidates_from
-from wtacrs.validation.layers.captures import Captures
+from wtacrs.validation.layers.captures import Captures, on_device
 from wtacrs.validation.layers.compare import DRAWS, STEPS, compare
 from wtacrs.validation.layers.equal_bytes import BASELINE, DEFAULT_CANDIDATES
+from wtacrs.validation.properties.external_estimators import ExternalEstimator, ExternalProduct
+from wtacrs.validation.properties.external_kinds import external_piece, takes
 from wtacrs.validation.records.base import ScoreKind, stamp
 from wtacrs.validation.records.compare import ComparisonResult, ComparisonRow
 from wtacrs.validation.records.results import write_result
@@ -34,8 +39,9 @@ def candidates_of(
 ) -> list[Candidate]:
     """What to compare: the given estimators, or the usual ones, at equal rows, at equal bytes, or at both.
 
-    With neither budgets nor shares both have their defaults. At equal bytes the paper's WTA-CRS is always there, for
-    the others to be measured by.
+    With neither budgets nor shares both have their defaults. Somebody else's products and layers, by reference, stand
+    beside the estimators at equal rows, and beside the usual ones if no other is named. At equal bytes the paper's
+    WTA-CRS is always there, for the others to be measured by.
 
     Args:
         specs: estimators; the usual ones if None.
@@ -48,14 +54,15 @@ def candidates_of(
     """
     if not budgets and not shares:
         budgets, shares = DEFAULT_BUDGETS, DEFAULT_SHARES
-    found: list[Candidate] = []
+    named, pieces = pieces_of(specs or (), budgets or DEFAULT_BUDGETS)
+    found = list(pieces)
     if budgets:
-        at_both = candidates_from(specs or DEFAULT_ESTIMATORS, budgets, shares or ())
+        at_both = candidates_from(named or DEFAULT_ESTIMATORS, budgets, shares or ())
         found += [candidate for candidate in at_both if candidate.share is None]
     if shares:
         others = [
             given
-            for given in (*(specs or DEFAULT_CANDIDATES), *at_shares)
+            for given in (*(named or DEFAULT_CANDIDATES), *at_shares)
             if given in RECOMMENDED or sized(given) != sized(BASELINE)
         ]
         found += candidates_from([BASELINE, *others], (), shares)
@@ -93,6 +100,8 @@ def comparison_study(
         device=device,
         runner=runner,
     )
+    if any(isinstance(candidate.estimator, ExternalEstimator) for candidate in candidates):
+        rows = _timed(captures, rows, candidates, device)
     if not rows:
         raise InputError(
             f"captures={captures.path}: no chosen layer has a product other than zero and rows enough for the bytes"
@@ -107,6 +116,49 @@ def comparison_study(
         draw_or_remove(partial(variance_budget.draw, result, against=against), out / f"variance_{against}.png")
     draw_or_remove(partial(oracle_ratio.draw, result), out / "oracle_ratio.png")
     return result
+
+
+def pieces_of(texts: Sequence[str], budgets: Sequence[int | float]) -> tuple[list[str], list[Candidate]]:
+    """Estimators among these specs and references, and the products and layers.
+
+    A product that asks for k, and what asks for a `budget`, is taken at every budget; any other as it is.
+
+    Raises:
+        InputError: on what cannot be found, imported or run.
+    """
+    specs, found = [], []
+    for text in texts:
+        if not is_reference(text):
+            specs.append(text)
+        elif takes(text, "budget"):
+            sized_pieces = [external_piece(text, budget=budget) for budget in budgets]
+            found += [Candidate(piece) for piece in sized_pieces if piece is not None]
+            specs += [text] if None in sized_pieces else []
+        elif (piece := external_piece(text)) is None:
+            specs.append(text)
+        elif isinstance(piece, ExternalProduct) and piece.form == "k":
+            found += [Candidate(replace(piece, budget=budget)) for budget in budgets]
+        else:
+            found.append(Candidate(piece))
+    return specs, found
+
+
+def _timed(
+    captures: Captures, rows: Sequence[ComparisonRow], candidates: Sequence[Candidate], device: str
+) -> list[ComparisonRow]:
+    """The rows with their times, found here and in no other process; rows at equal bytes have none."""
+    measured = {candidate.text: candidate.estimator for candidate in candidates if candidate.share is None}
+    times: dict[tuple[str, str], float] = {}
+    for layer in dict.fromkeys(row.layer for row in rows):
+        names = dict.fromkeys(row.estimator for row in rows if row.layer == layer and row.bytes_share is None)
+        estimators = [make(measured[name]) for name in names]
+        capture = on_device(captures[layer], device)
+        found = times_over_exact(capture.x, capture.dy, estimators)
+        times |= {(layer, name): time for name, time in zip(names, found, strict=True)}
+    return [
+        row if row.bytes_share is not None else row.model_copy(update={"time": times[row.layer, row.estimator]})
+        for row in rows
+    ]
 
 
 def _tell_misfits(candidates: Sequence[Candidate], rows: Sequence[ComparisonRow], runner: Runner) -> None:

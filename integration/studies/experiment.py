@@ -14,6 +14,7 @@
     "WTA-CRS 0.3" = 'wta_crs(budget=0.3)'
     "LoRA" = { lora_rank = 8, lr = 1e-3 }
     "LoRA, CRS 0.3" = { lora_rank = 8, lr = 1e-3, estimator = "crs(budget=0.3)" }
+    "ours" = 'code/mine.py:Mine(budget=0.3)'    # a path from the current folder
 
 The same command continues an interrupted experiment in its folder. Finished runs keep no weights.
 """

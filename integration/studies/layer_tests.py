@@ -17,7 +17,7 @@ from wtacrs.validation.layers.layer_tests import adjusted_for_families, examine_
 from wtacrs.validation.records.base import ScoreKind, stamp
 from wtacrs.validation.records.layer_tests import LayerTest, LayerTestResult
 from wtacrs.validation.records.results import write_result
-from wtacrs.validation.runner import Runner, Task, file_mark
+from wtacrs.validation.runner import Runner, Task, code_mark, file_mark
 from wtacrs.validation.seeds import checked_seed
 from wtacrs.validation.statistics.one_sample import check_sample
 from wtacrs.validation.statistics.variance_ratio import LEAST_DRAWS, Quantity
@@ -72,7 +72,8 @@ def layer_test_study(
         for estimator in estimators:
             baseline = _baseline(estimator, against)
             for kind in scores if estimator.traits.uses_scores else scores[:1]:
-                key = f"test {file_mark(captures.path)} {entry} {estimator} {baseline} {kind} {options}"
+                mark = file_mark(captures.path) + code_mark((estimator, baseline))
+                key = f"test {mark} {entry} {estimator} {baseline} {kind} {options}"
                 arguments = (captures.path, entry, estimator, baseline, kind, *options)
                 tasks.append(Task(key=key, work=examine_entry, arguments=arguments, label=entry))
     tests = runner.run(LayerTest, tasks)

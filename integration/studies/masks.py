@@ -29,7 +29,7 @@ from wtacrs.validation.patterns import check_patterns, fits
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.masks import CONDITIONS, SIDES, Condition, MaskRow, MasksResult
 from wtacrs.validation.records.results import write_result
-from wtacrs.validation.runner import Runner, Task, TaskOutput, generator_for
+from wtacrs.validation.runner import Runner, Task, TaskOutput, code_mark, generator_for
 
 DEFAULT_ESTIMATOR = "wta_crs(budget=0.3)"
 
@@ -62,7 +62,7 @@ def masks_study(
     runner = Runner() if runner is None else runner
     tasks = [
         Task(
-            key=f"masks {name} {side} {spec(made)} {mask_floor} {seed}",
+            key=f"masks {name} {side} {spec(made)}{code_mark([made])} {mask_floor} {seed}",
             work=architecture_rows,
             arguments=(name, side, spec(made), mask_floor, seed),
             label=f"{name}, {side}",

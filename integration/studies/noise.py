@@ -24,7 +24,7 @@ from wtacrs.validation.layers.scores import default_scores
 from wtacrs.validation.records.base import ScoreKind, stamp
 from wtacrs.validation.records.noise import LayerNoise, NoiseResult
 from wtacrs.validation.records.results import write_result
-from wtacrs.validation.runner import Runner, Task, file_mark
+from wtacrs.validation.runner import Runner, Task, code_mark, file_mark
 from wtacrs.validation.seeds import checked_seed
 from wtacrs.validation.summaries.series import series
 
@@ -88,9 +88,10 @@ def noise_study(
     runner = Runner() if runner is None else runner
     estimators = [make(candidate.estimator) for candidate in candidates_from(specs, budgets)]
     kinds = default_scores(captures) if scores is None else scores
+    mark = file_mark(captures.path) + code_mark(estimators)
     tasks = [
         Task(
-            key=f"noise {file_mark(captures.path)} {layer} {estimators} {list(kinds)} {draws} {seed} {device}",
+            key=f"noise {mark} {layer} {estimators} {list(kinds)} {draws} {seed} {device}",
             work=noise_of_layer,
             arguments=(captures.path, layer, estimators, tuple(kinds), draws, seed, device),
             label=layer,

@@ -30,6 +30,9 @@ def comparison_table(result: ComparisonResult, width: int = 132) -> Table:
     steps = result.rows[0].steps
     mean = f"MSE of {steps} steps"
     columns = ["estimator", "size", "bias²", "variance", "MSE", mean, "cosine", "bytes", "MACs", "found by"]
+    timed = any(row.time is not None for row in result.rows)
+    if timed:
+        columns.insert(columns.index("MACs"), "time")
     for name in _OPTIONAL:
         if sum(_WIDTHS.get(column, _NUMBER) + _GAP for column in columns) > max(width, 1):
             columns.remove(name)
@@ -68,12 +71,19 @@ def comparison_table(result: ComparisonResult, width: int = 132) -> Table:
             "cosine": f"{entry.cosine:.3f}",
             "bytes": f"{entry.byte_fraction:.1%}",
             "MACs": _percent(entry.mac_fraction),
+            "time": "–" if entry.time is None else f"{entry.time:.2g}×",
             "found by": _method(entry),
         }
         table.add_row(*(cells[column] for column in columns))
+    told = []
     if any(entry.error is not None for entry in layer_medians(result.rows)):
-        table.caption = "a sampled bias² has its own noise taken off, and may be below zero where there is none"
-        table.caption_justify = "left"
+        told.append("a sampled bias² has its own noise taken off, and may be below zero where there is none")
+    if timed:
+        told.append(
+            "time: of both verbs or of a product's call over the exact product, of a layer over a step of nn.Linear; "
+            "a product needs x whole, its call comes in the backward pass; bytes of a layer are measured"
+        )
+    table.caption, table.caption_justify = "\n".join(told) or None, "left"
     return table
 
 

@@ -8,6 +8,7 @@ import sys
 from rich.table import Table
 
 from wtacrs.estimators import available, lookup
+from wtacrs.estimators.core.registry import unusable
 
 
 def zoo_table() -> Table:
@@ -24,10 +25,16 @@ def zoo_table() -> Table:
     return table
 
 
+def unusable_lines() -> list[str]:
+    """A line for every estimator that an installed package declares and that cannot be used."""
+    return [f"not usable: {reason}" for reason in unusable().values()]
+
+
 def in_a_line(cls: type) -> str:
-    """What an estimator is, from the first line of its module: `name`: …"""
+    """What an estimator is, from the first line of its module, `name`: …; else from the first line of its own text."""
     module = inspect.getdoc(sys.modules[cls.__module__]) or ""
-    return module.split("\n")[0].partition(": ")[2].rstrip(".") or cls.__name__
+    own = vars(cls).get("__doc__") or cls.__name__  # a parent's says something else
+    return (module.split("\n")[0].partition(": ")[2] or own.strip().split("\n")[0]).rstrip(".")
 
 
 def _parameters(cls: type) -> list[inspect.Parameter]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ import torch
 from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
-from wtacrs.estimators import Estimator, InputError, available, make, saved_bytes, spec
+from wtacrs.estimators import Estimator, InputError, WtacrsWarning, available, make, saved_bytes, spec
 from wtacrs.estimators.composites.dithered_rows import DitheredRows
 from wtacrs.estimators.core.registry import lookup
 from wtacrs.estimators.core.sizing import missing_size, rows_kept, sized
@@ -93,7 +94,9 @@ def entry_from(text: str, scores: ScoreKind = "row-norms") -> Entry:
     >>> entry_from("crs(budget=0.3)").share, entry_from("crs at 0.3").share
     (None, 0.3)
     """
-    estimator, _, given = (part.strip() for part in text.partition(" at "))
+    estimator, _, given = (part.strip() for part in text.rpartition(" at "))
+    if not estimator or ":" in given:  # the path of a reference may hold the word
+        estimator, given = text.strip(), ""
     if not given:
         if estimator in RECOMMENDED:
             raise InputError(f'estimator="{estimator}" is made for a share of the bytes: "{estimator} at 0.3"')
@@ -114,8 +117,17 @@ def default_entries() -> list[Entry]:
 
 
 def registered_entries(scores: ScoreKind = "row-norms") -> list[Entry]:
-    """Every registered estimator: of 30 % of the rows, of 1.2 slots a row, or of the rank that fits 30 % of the bytes."""
-    return [entry_from(_registered(name), scores) for name in available()]
+    """Every registered estimator: of 30 % of the rows, of 1.2 slots a row, or of the rank that fits 30 % of the bytes.
+
+    One of an installed package that needs other values is left out, with a warning.
+    """
+    found = []
+    for name in available():
+        try:
+            found.append(entry_from(_registered(name), scores))
+        except InputError as reason:
+            warnings.warn(f"{name} is left out: {reason}", WtacrsWarning, stacklevel=2)
+    return found
 
 
 def _registered(name: str) -> str:

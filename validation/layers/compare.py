@@ -24,10 +24,12 @@ from wtacrs.estimators.core.sizing import budget_of, sizeless
 from wtacrs.validation.layers.candidates import Candidate, fitted, stored_bytes
 from wtacrs.validation.layers.captures import Captures, LayerCapture, on_device
 from wtacrs.validation.layers.scores import LayerLike, default_scores, layer_scores, stream_name
+from wtacrs.validation.properties.external_estimators import ExternalEstimator, ExternalLinear, seeded
 from wtacrs.validation.properties.macs import stated_macs
+from wtacrs.validation.properties.saved_for_backward import bytes_for_backward
 from wtacrs.validation.records.base import ScoreKind
 from wtacrs.validation.records.compare import ComparisonRow
-from wtacrs.validation.runner import Runner, Task, TaskOutput, file_mark, generator_for
+from wtacrs.validation.runner import Runner, Task, TaskOutput, code_mark, file_mark, generator_for
 from wtacrs.validation.statistics.moments import Moments, Product, moments
 
 STEPS = 100
@@ -85,8 +87,8 @@ class ComparisonConfig:
 
 def _error_of_mean(estimator: Estimator, found: Moments, steps: int) -> float:
     """`bias² + variance / steps`; a measured bias² is noise where the estimator is unbiased, and can be negative."""
-    measured = found.method == "monte carlo"
-    bias_squared = 0.0 if measured and estimator.traits.unbiased else max(found.bias_squared, 0.0)
+    known = estimator.traits.unbiased and not isinstance(estimator, ExternalEstimator)  # external code claims it
+    bias_squared = 0.0 if found.method == "monte carlo" and known else max(found.bias_squared, 0.0)
     return bias_squared + found.variance / steps
 
 
@@ -164,7 +166,7 @@ def _row(
         estimator=name,
         requested=candidate.text,
         bytes_share=candidate.share,
-        budget=budget_of(estimator),
+        budget=budget_of(name if isinstance(estimator, ExternalEstimator) else estimator),
         scores=kind,
         n=n,
         d=d,
@@ -181,7 +183,7 @@ def _row(
         variance_error=_relative(found.variance_error, unit),
         mse_error=_relative(found.mse_error, unit),
         cosine_error=cosine_error,
-        saved_bytes=_bytes(estimator, x),
+        saved_bytes=_bytes(estimator, x, m),
         exact_bytes=x.numel() * x.element_size(),
         macs=stated_macs(estimator, n, d, m),
         exact_macs=n * d * m,
@@ -201,8 +203,17 @@ def _without_padding(capture: LayerCapture) -> LayerCapture:
     return LayerCapture(capture.x[kept].to(torch.bfloat16), capture.dy[kept], kept[kept], stale)
 
 
-def _bytes(estimator: Estimator, x: Float[Tensor, "n d"]) -> int:
-    """Bytes kept of x: its shape alone decides; a large x is not compressed for that."""
+def _bytes(estimator: Estimator, x: Float[Tensor, "n d"], m: int) -> int:
+    """Bytes kept of x: its shape alone decides; a large x is not compressed for that.
+
+    Of an external layer those are measured that its forward pass keeps. An external product is called in the backward
+    pass, and needs x whole until then.
+    """
+    if isinstance(estimator, ExternalLinear):
+        with seeded(0):
+            return bytes_for_backward(estimator.module(x.shape[1], m, x.dtype).to(x.device), x)
+    if isinstance(estimator, ExternalEstimator):
+        return x.numel() * x.element_size()
     if x.numel() > _LARGE:
         return stored_bytes(estimator, (x.shape[0], x.shape[1]), x.dtype)
     return saved_bytes(estimator.compress(x, generator=torch.Generator(x.device).manual_seed(0)))
@@ -276,6 +287,7 @@ def _task(
 ) -> Task[ComparisonRow]:
     source: Mapping[str, LayerLike] = captures if isinstance(captures, Captures) else {layer: captures[layer]}
     mark = file_mark(captures.path) if isinstance(captures, Captures) else "memory"
+    mark += code_mark(candidate.estimator for candidate in candidates)
     return Task(
         key=f"compare {mark} {layer} {config} {[(candidate.text, candidate.share) for candidate in candidates]}",
         work=_compared,
@@ -291,6 +303,11 @@ def _compared(
         return TaskOutput(records=tuple(compare_layer(layer, captures[layer], candidates, config)))
     except ZeroProduct as reason:
         return TaskOutput(skipped=str(reason))
+    except Exception as error:
+        theirs = next((c.text for c in candidates if isinstance(c.estimator, ExternalEstimator)), None)
+        if theirs is None or isinstance(error, InputError):
+            raise
+        return TaskOutput(skipped=f"{theirs} on {layer}: it raises {type(error).__name__}: {error}")
 
 
 def _warn(layer: str, reason: str) -> None:

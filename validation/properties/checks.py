@@ -17,7 +17,12 @@ import wtacrs.validation.properties.mechanics
 import wtacrs.validation.properties.moments  # noqa: F401
 from wtacrs.estimators import Estimator, InputError
 from wtacrs.validation.properties.external import EXTERNAL_PROPERTIES
-from wtacrs.validation.properties.external_estimators import ExternalLinear, ExternalProduct
+from wtacrs.validation.properties.external_estimators import (
+    LEAST,
+    ExternalEstimator,
+    ExternalLinear,
+    ExternalProduct,
+)
 from wtacrs.validation.properties.mean_report import bias_size
 from wtacrs.validation.properties.means import (
     LAYER_MEAN_PROPERTIES,
@@ -211,9 +216,17 @@ def _context(
     means = [name for name in table if name in {*MEAN_PROPERTIES, *LAYER_MEAN_PROPERTIES, ZERO_SCORES}]
     tests = len(means) + (STATISTICAL_TESTS if table is PROPERTIES else 0)
     timed = sum(name in means and name != POOLED for name in chosen)
+    if isinstance(estimator, ExternalEstimator):
+        sizes = _sizes_of(estimator, sizes)
     return CheckContext(
         estimator, demand.level / tests, seed, demand=demand, clock=Clock(demand.limit, timed), sizes=sizes
     )
+
+
+def _sizes_of(estimator: ExternalEstimator, usual: Sizes) -> Sizes:
+    """The usual sizes, unless the code needs or was given others."""
+    n, d, m = estimator.sizes
+    return Sizes(usual.rows if n == LEAST.n else n, *((usual.d, usual.m) if (d, m) == LEAST[1:] else (d, m)))
 
 
 def raise_for(estimator: Estimator, verdicts: Sequence[Verdict]) -> None:

@@ -29,7 +29,6 @@ from wtacrs.validation.properties.property import (
 from wtacrs.validation.properties.saved_for_backward import bytes_for_backward
 
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-_ROWS = 64
 
 EXTERNAL_PROPERTIES: dict[str, Property] = {}
 
@@ -60,7 +59,7 @@ def shape_and_dtype(context: CheckContext) -> str:
     """The estimate is `[m, d]`, finite and of the dtype of the input; single precision must work."""
     works, raises = [], []
     for dtype in _DTYPES:
-        problem = context.problem("gaussian", _ROWS, dtype=dtype)
+        problem = context.problem("gaussian", context.least.n, dtype=dtype)
         short = str(dtype).removeprefix("torch.")
         try:
             got = estimate(context.estimator, problem, generator=context.stream())
@@ -69,7 +68,8 @@ def shape_and_dtype(context: CheckContext) -> str:
                 raise
             raises.append(f"{short} raises {type(error).__name__}")
             continue
-        require(list(got.shape) == [3, 4], f"{short}: shape {list(got.shape)}, expected [m, d] = [3, 4]")
+        expected = [context.least.m, context.least.d]
+        require(list(got.shape) == expected, f"{short}: shape {list(got.shape)}, expected [m, d] = {expected}")
         require(got.dtype == dtype, f"{short} in, {str(got.dtype).removeprefix('torch.')} out")
         require(bool(got.isfinite().all()), f"{short}: NaN or infinite values")
         works.append(short)
@@ -84,7 +84,7 @@ register_property("inputs not modified")(inputs_not_modified)
 @register_property("the draw advances")
 def draw_advances(context: CheckContext) -> str:
     """Successive calls, and successive steps of one layer, draw anew, unless the product is exact."""
-    x, dy = context.problem("gaussian", _ROWS)
+    x, dy = context.problem("gaussian", context.least.n)
     exact = dy.double().T @ x.double()
     with seeded(context.seed):
         drawn = [call() for call in [_caller(context, x, dy)] * 8]
@@ -99,7 +99,7 @@ def draw_advances(context: CheckContext) -> str:
 @register_property("the draw is reproducible")
 def draw_reproducible(context: CheckContext) -> str:
     """The same seed gives the same draw: `torch.manual_seed`, or the generator that is given."""
-    x, dy = context.problem("gaussian", _ROWS)
+    x, dy = context.problem("gaussian", context.least.n)
     drawn = []
     for _ in range(2):
         with seeded(context.seed):
@@ -141,7 +141,7 @@ def awkward_sizes(context: CheckContext) -> str:
 @register_property("zero scores")
 def zero_scores(context: CheckContext) -> str:
     """Rows that are all zero, in x or in dy, give zero: every score is 0 and 0/0 lies near."""
-    x, dy = context.problem("gaussian", _ROWS)
+    x, dy = context.problem("gaussian", context.least.n)
     for what, problem in (("x", Problem(0 * x, dy)), ("dy", Problem(x, 0 * dy))):
         got = estimate(context.estimator, problem, generator=context.stream())
         require(bool(got.isfinite().all()), f"{what} = 0: NaN or infinite values")
@@ -152,7 +152,7 @@ def zero_scores(context: CheckContext) -> str:
 @register_property("output is exact")
 def output_is_exact(context: CheckContext) -> str:
     """The output is `x Wᵀ + b`, for an input `[2, n/2, d]` too."""
-    x, dy = context.problem("gaussian", _ROWS)
+    x, dy = context.problem("gaussian", context.least.n)
     module, found = _one_step(context, x, dy)
     exact = x @ _weight(context).T
     bias = getattr(module, "bias", None)
@@ -166,7 +166,7 @@ def output_is_exact(context: CheckContext) -> str:
 @register_property("input gradient")
 def input_gradient(context: CheckContext) -> str:
     """dX is `dY W`; where it is drawn, its mean is tested together with dW's."""
-    x, dy = context.problem("gaussian", _ROWS)
+    x, dy = context.problem("gaussian", context.least.n)
     found = _one_step(context, x, dy)[1]
     require(found.dx is not None, "the input receives no gradient")
     if "dX" in context.drawn_gradients:
@@ -178,7 +178,7 @@ def input_gradient(context: CheckContext) -> str:
 @register_property("bias gradient")
 def bias_gradient(context: CheckContext) -> str:
     """db is `Σ dY`; where it is drawn, its mean is tested together with dW's."""
-    x, dy = context.problem("gaussian", _ROWS)
+    x, dy = context.problem("gaussian", context.least.n)
     module, found = _one_step(context, x, dy)
     if getattr(module, "bias", None) is None:
         raise NotApplicable("no bias")
@@ -190,7 +190,7 @@ def bias_gradient(context: CheckContext) -> str:
 
 
 def _weight(context: CheckContext) -> Tensor:
-    return _layer(context).weight(4, 3, context.precision)
+    return _layer(context).weight(context.least.d, context.least.m, context.precision)
 
 
 def _one_step(context: CheckContext, x: Tensor, dy: Tensor) -> tuple[torch.nn.Module, Step]:

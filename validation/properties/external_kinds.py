@@ -2,192 +2,243 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from wtacrs.estimators import Estimator, InputError
+from wtacrs.estimators.core.base import literal
+from wtacrs.estimators.core.references import attribute, load_reference, open_module, split_reference
+from wtacrs.estimators.core.registry import build, check_known, keywords_of, name_classes
+from wtacrs.estimators.core.specs import Spec, parse
 from wtacrs.validation.properties.external_estimators import (
+    LEAST,
+    WIDTHS,
     ExternalEstimator,
     ExternalLinear,
     ExternalProduct,
-    Form,
-    FunctionLinear,
-    prepared,
-    seeded,
 )
-from wtacrs.validation.properties.import_object import load_reference
+from wtacrs.validation.properties.external_layers import linear_from
+from wtacrs.validation.properties.external_products import product_from
+from wtacrs.validation.properties.piece import OUT_NAMES, WEIGHTS, Piece, fits, needed
 
 Kind = Literal["auto", "estimator", "product", "linear"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 # names of the second argument that tell what a function is
 _GRADIENTS = {"dy", "dY", "y", "Y", "g", "grad", "grad_y", "grad_out", "grad_output", "grad_outputs", "delta"}
-_WEIGHTS = {"w", "W", "weight", "weights"}
-_SIZES = {"out", "out_features", "d_out", "n_out", "out_dim", "output_size"}
-
-_D, _M = 6, 5
 
 
-def external_from(reference: str, kind: str = "auto") -> Estimator:
+def external_from(
+    reference: str,
+    kind: str = "auto",
+    *,
+    given: Mapping[str, Any] | None = None,
+    rows: int | None = None,
+    in_features: int | None = None,
+    out_features: int | None = None,
+    device: str = "cpu",
+) -> Estimator:
     """The object that a reference names, as something that the list of properties can examine.
 
     Args:
-        reference: `PATH.py:NAME` or `package.module:NAME`.
+        reference: `PATH.py:NAME` or `package.module:NAME`; values may follow, as in `mine.py:Mine(budget=0.3)`. What
+            takes no other arguments than those given is called, and what it returns is examined.
         kind: what it is; "auto" decides by its class, or by the names of its arguments.
+        given: more values.
+        rows: of the properties.
+        in_features: columns of x; None finds the least that it works at, as for `out_features`, those of dy.
+        out_features: as above.
+        device: where a product or layer runs.
 
     Returns:
         An `Estimator` as it is, or an `ExternalProduct` or `ExternalLinear` around the object.
 
     Raises:
-        InputError: if it cannot be found or imported, or cannot be used as what it is said to be.
+        InputError: if it cannot be found or imported, does not take these values, cannot be used as what it is said to
+            be, or raises on every call.
     """
     if kind not in KINDS:
         raise InputError(f"--kind {kind!r} must be one of {', '.join(KINDS)}")
-    found = load_reference(reference)
-    source, _, name = reference.strip().rpartition(":")
+    parsed = parse(reference)
+    for name in given or {}:
+        if name in parsed.fields:
+            raise InputError(f"{name!r} is given twice: in {reference!r} and by --set")
+    parsed = Spec(parsed.name, {**parsed.fields, **(given or {})})
+    source, name = split_reference(parsed.name)
+    module = open_module(source)
+    found = attribute(module, source, name)
     label = f"{Path(source).name}:{name}"
-    chosen = _kind(label, found) if kind == "auto" else kind
-    if chosen == "estimator":
-        return _estimator(label, found)
-    if not callable(found):
-        raise InputError(f"{label} is not callable: it is of type {type(found).__name__}")
-    return prepared(_product(label, found) if chosen == "product" else _linear(label, found))
+    place = None if torch.device(device).type == "cpu" else torch.device(device)
+    options = {"rows": rows, "in_features": in_features, "out_features": out_features, "device": place}
+    if kind == "estimator" or _is_estimator(found):
+        return _runs(build(parsed, reference), options)
+    values = {
+        key: build(value, reference) if isinstance(value, Spec) else value for key, value in parsed.fields.items()
+    }
+    if values:
+        check_known(values, _known(label, found, values), label)
+    piece = Piece(label, found, values, _widths(in_features, out_features), rows or LEAST.n, place)
+    if _is_factory(piece, kind):
+        made = _called(piece)
+        if isinstance(made, Estimator):
+            name_classes(made, f"{label}(…)", source, module)
+            return _runs(made, options)
+        piece = piece._replace(found=made, given={})
+    chosen = _kind(piece) if kind == "auto" else kind
+    if not callable(piece.found):
+        raise InputError(f"{label} is not callable: it is of type {type(piece.found).__name__}")
+    told = ", ".join(f"{key}={literal(value)}" for key, value in values.items())
+    piece = piece._replace(label=f"{label}({told})" if told else label)
+    made_piece = product_from(piece) if chosen == "product" else linear_from(piece)
+    origin = {
+        "reference": reference, "kind": kind, "given": dict(given or {}), "rows": rows, "in_features": in_features,
+        "out_features": out_features, "device": device,
+    }  # fmt: skip
+    return replace(made_piece, origin=origin)
+
+
+def external_piece(reference: str, **given: Any) -> ExternalProduct | ExternalLinear | None:
+    """The product or layer that a reference names; None if it is there to make estimators.
+
+    Args:
+        reference: as for `external_from`.
+        given: values of hyperparameters.
+
+    Raises:
+        InputError: as `external_from`.
+    """
+    parsed = parse(reference)
+    found = load_reference(parsed.name)
+    if _is_estimator(found) or (callable(found) and not _tells_its_kind(found, {*parsed.fields, *given})):
+        return None
+    piece = external_from(reference, given=given)
+    return piece if isinstance(piece, (ExternalProduct, ExternalLinear)) else None
+
+
+def takes(reference: str, name: str) -> bool:
+    """Whether what a reference names needs a value of this name and is not given one."""
+    parsed = parse(reference)
+    found = load_reference(parsed.name)
+    if not callable(found) or name in parsed.fields:
+        return False
+    return name in {p.name for p in needed(Piece(parsed.name, found, parsed.fields, (), 0, None))}
+
+
+def _tells_its_kind(found: object, given: Collection[str]) -> bool:
+    piece = Piece("", found, dict.fromkeys(given), (), 0, None)
+    if _is_factory(piece, "auto"):
+        return True  # what it returns tells
+    try:
+        _kind(piece)
+    except InputError:
+        return False
+    return True
 
 
 def file_stem(estimator: Estimator) -> str:
     """What the file of a result is called after: the registered name, or the last part of an external one's label."""
     if isinstance(estimator, ExternalEstimator):
-        return estimator.label.rpartition(":")[2]
+        return estimator.label.partition("(")[0].rpartition(":")[2]
     return getattr(estimator, "name", type(estimator).__name__)
 
 
-def _kind(label: str, found: object) -> Kind:
-    if isinstance(found, Estimator) or (isinstance(found, type) and issubclass(found, Estimator)):
-        return "estimator"
-    if isinstance(found, type) and issubclass(found, (nn.Module, torch.autograd.Function)):
+def reference_stem(text: str) -> str:
+    """What files about a spec or reference are called after, before it has been made.
+
+    >>> reference_stem("code/mine.py:Mine(budget=0.3)"), reference_stem("crs(budget=0.3)")
+    ('Mine', 'crs')
+    """
+    return parse(text).name.rpartition(":")[2]
+
+
+def _widths(in_features: int | None, out_features: int | None) -> list[tuple[int, int]]:
+    """Columns of x and dy to try: those that are given, beside the usual ones."""
+    found = [(in_features or d, out_features or m) for d, m in WIDTHS]
+    return list(dict.fromkeys(found))
+
+
+def _is_estimator(found: object) -> bool:
+    return isinstance(found, Estimator) or (isinstance(found, type) and issubclass(found, Estimator))
+
+
+def _is_layer_class(found: object) -> bool:
+    return isinstance(found, type) and issubclass(found, (nn.Module, torch.autograd.Function))
+
+
+def _known(label: str, found: object, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What it takes by keyword: anything, where it has **keywords."""
+    if not callable(found):
+        raise InputError(f"{label} is not callable: it takes no {', '.join(values)}")
+    call = found.forward if isinstance(found, type) and issubclass(found, torch.autograd.Function) else found
+    known, takes_any = keywords_of(label, call)
+    return dict.fromkeys([*known, *values]) if takes_any else known
+
+
+def _is_factory(piece: Piece, kind: str) -> bool:
+    """Whether it is called with the values it is given, and what it returns examined."""
+    found = piece.found
+    if not callable(found) or _is_layer_class(found) or isinstance(found, nn.Module) or needed(piece):
+        return False
+    if kind in ("product", "linear"):
+        return not fits(found, *((None, None) if kind == "product" else (4, 3)), **piece.given)
+    return True
+
+
+def _called(piece: Piece) -> object:
+    told = f"{piece.label}({'…' if piece.given else ''})"
+    try:
+        made = piece.found(**piece.given)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{told} raised {type(error).__name__}: {error}") from error
+    if not callable(made) and not isinstance(made, Estimator):
+        raise InputError(
+            f"{told} returned {type(made).__name__}: an Estimator, a product or what builds a linear layer is needed"
+        )
+    return made
+
+
+def _runs(estimator: Estimator, options: Mapping[str, object]) -> Estimator:
+    """The estimator, if it can be run at all; an estimator has the sizes of its properties and no device."""
+    for name, value in options.items():
+        if value is not None:
+            option = "--" + name.replace("_", "-")
+            raise InputError(f"{option} {value} is for products and layers: {estimator!r} is an estimator")
+    first: Exception | None = None
+    for d, m in WIDTHS:
+        generator = torch.Generator().manual_seed(0)
+        x, dy = torch.randn(LEAST.n, d, generator=generator), torch.randn(LEAST.n, m, generator=generator)
+        try:
+            estimator.contract(estimator.compress(x, generator=generator), dy)
+        except Exception as error:
+            first = first or error
+        else:
+            return estimator
+    raise InputError(f"{estimator!r} raises {type(first).__name__}: {first} on every call") from first
+
+
+def _kind(piece: Piece) -> Kind:
+    label, found = piece.label, piece.found
+    if _is_layer_class(found):
         return "linear"
     if not callable(found):
         raise InputError(f"{label} is not callable: it is of type {type(found).__name__}")
     if isinstance(found, nn.Module):
         raise InputError(f"{label} is a layer already built: name its class, or a function that builds it")
-    names = [parameter.name for parameter in _needed(label, found)]
-    if not names:
-        return "estimator"
+    names = [parameter.name for parameter in needed(piece)]
     second = names[1] if len(names) > 1 else ""
     if second in _GRADIENTS and len(names) <= 3:
         return "product"
-    if (second in _WEIGHTS and len(names) <= 3) or (second in _SIZES and len(names) == 2):
+    if (second in WEIGHTS and len(names) <= 3) or (second in OUT_NAMES and len(names) == 2):
         return "linear"
     raise InputError(
         f"{label}({', '.join(names)}) does not tell by its arguments what it is: accepted are f(x, dy), "
-        "linear(x, weight, bias), build(in_features, out_features) and a function without arguments; "
-        "say --kind product or --kind linear"
+        "linear(x, weight, bias), build(in_features, out_features) and a function without other arguments than are "
+        "given; say --kind product or --kind linear, or write values behind it, as in NAME(k=100)"
     )
-
-
-def _signature(label: str, call: Callable[..., Any]) -> inspect.Signature:
-    try:
-        return inspect.signature(call)
-    except (ValueError, TypeError):
-        raise InputError(f"{label} has no signature that can be read: wrap it in a Python function") from None
-
-
-def _needed(label: str, call: Callable[..., Any]) -> list[inspect.Parameter]:
-    """Arguments without a default."""
-    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    parameters = _signature(label, call).parameters.values()
-    return [p for p in parameters if p.default is inspect.Parameter.empty and p.kind not in kinds]
-
-
-def _fits(label: str, call: Callable[..., Any], *arguments: object, **keywords: object) -> bool:
-    try:
-        _signature(label, call).bind(*arguments, **keywords)
-    except TypeError:
-        return False
-    return True
-
-
-def _estimator(label: str, found: object) -> Estimator:
-    if isinstance(found, Estimator):
-        return found
-    if not callable(found):
-        raise InputError(f"{label} is no Estimator and not callable: it is of type {type(found).__name__}")
-    needed = [parameter.name for parameter in _needed(label, found)]
-    if needed:
-        raise InputError(
-            f"{label} needs {', '.join(needed)}: name an Estimator instance, or a function without arguments "
-            "that returns one"
-        )
-    try:
-        made = found()
-    except Exception as error:
-        raise InputError(f"{label}() raised {type(error).__name__}: {error}") from error
-    if not isinstance(made, Estimator):
-        raise InputError(f"{label}() returned {type(made).__name__}, a wtacrs.estimators.Estimator is needed")
-    return made
-
-
-def _product(label: str, call: Callable[..., Any]) -> ExternalProduct:
-    names = [parameter.name for parameter in _needed(label, call)]
-    x, dy, generator = torch.empty(0, 1), torch.empty(0, 1), torch.Generator()
-    takes_generator = "generator" in _signature(label, call).parameters
-    form: Form
-    if takes_generator and _fits(label, call, x, dy, generator=generator):
-        form = "generator"
-    elif _fits(label, call, x, dy):
-        form = "plain"
-    elif _fits(label, call, x, dy, 1):
-        form = "k"
-    else:
-        raise InputError(
-            f"{label}({', '.join(names)}) cannot be called as a product: accepted are f(x, dy), "
-            "f(x, dy, generator=…) and f(x, dy, k)"
-        )
-    return ExternalProduct(label, call, form)
-
-
-def _linear(label: str, found: Any) -> ExternalLinear:
-    build = _builder(label, found)
-    try:
-        with seeded(0):
-            module = build(_D, _M)
-    except Exception as error:
-        raise InputError(f"{label}({_D}, {_M}) raised {type(error).__name__}: {error}") from error
-    if not isinstance(module, nn.Module):
-        raise InputError(f"{label}({_D}, {_M}) returned {type(module).__name__}, an nn.Module is needed")
-    weight = getattr(module, "weight", None)
-    if not isinstance(weight, Tensor) or list(weight.shape) != [_M, _D]:
-        shown = f"shape {list(weight.shape)}" if isinstance(weight, Tensor) else "no tensor"
-        raise InputError(f"{label}({_D}, {_M}).weight is {shown}, [out, in] = {[_M, _D]} is needed")
-    return ExternalLinear(label, build)
-
-
-def _builder(label: str, found: Any) -> Callable[[int, int], nn.Module]:
-    if isinstance(found, type) and issubclass(found, torch.autograd.Function):
-        count = len(_needed(label, found.forward)) - (0 if _has_setup(found) else 1)
-        if count not in (2, 3):
-            raise InputError(f"{label}.forward must take (x, weight) or (x, weight, bias), it takes {count}")
-        return _wrapped(found.apply, bias=count == 3)
-    needed = [parameter.name for parameter in _needed(label, found)]
-    is_function = not isinstance(found, type) and (len(needed) == 3 or (len(needed) > 1 and needed[1] in _WEIGHTS))
-    if is_function and len(needed) <= 3:
-        return _wrapped(found, bias=_fits(label, found, None, None, None))
-    if not _fits(label, found, _D, _M):
-        raise InputError(
-            f"{label}({', '.join(needed)}) cannot be used as a linear layer: accepted are "
-            "build(in_features, out_features), linear(x, weight, bias) and an autograd Function of these"
-        )
-    return lambda d, m: found(d, m)
-
-
-def _has_setup(function: type[torch.autograd.Function]) -> bool:
-    return function.setup_context is not torch.autograd.Function.setup_context
-
-
-def _wrapped(call: Callable[..., Any], *, bias: bool) -> Callable[[int, int], nn.Module]:
-    return lambda d, m: FunctionLinear(call, d, m, bias=bias)

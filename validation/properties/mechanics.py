@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from wtacrs.estimators import InputError, available, joint_norms, lookup, make, saved_bytes, spec
+from wtacrs.estimators import InputError, joint_norms, make, saved_bytes, spec
+from wtacrs.estimators.core.registry import is_remade
 from wtacrs.validation.problems import PROBLEMS, Problem
 from wtacrs.validation.properties.macs import counted_macs, stated_macs
 from wtacrs.validation.properties.property import (
@@ -28,8 +29,7 @@ _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 @register_property("spec round trip")
 def spec_round_trip(context: CheckContext) -> str:
     """`make(spec(e)) == e`, and equal estimators hash alike."""
-    name = getattr(context.estimator, "name", None)
-    if name not in available() or lookup(name) is not type(context.estimator):
+    if not is_remade(context.estimator):
         raise NotApplicable(f"{type(context.estimator).__name__} is not registered")
     again = make(spec(context.estimator))
     require(again == context.estimator, f"make({spec(context.estimator)!r}) gives {again!r}")

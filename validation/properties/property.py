@@ -16,7 +16,8 @@ from wtacrs.estimators.core.seeded import SeededEstimator
 from wtacrs.estimators.core.sizing import budget_of, resized, sized_part
 from wtacrs.validation.enumeration.exact_moments import ExactMoments, can_enumerate, enumerate_moments
 from wtacrs.validation.problems import PROBLEMS, Problem, make_problem
-from wtacrs.validation.properties.external_estimators import ExternalEstimator, ExternalLinear, seeded
+from wtacrs.validation.properties.external_estimators import LEAST, ExternalEstimator, ExternalLinear, seeded
+from wtacrs.validation.properties.external_estimators import Sizes as LeastSizes
 from wtacrs.validation.properties.mean_problems import ROWS
 from wtacrs.validation.properties.working_precision import working_precision
 from wtacrs.validation.statistics.staged_means import DEFAULT_DEMAND, Demand, DirectionFinding, StagedMean
@@ -147,6 +148,11 @@ class CheckContext:
         """The widest dtype that the estimator takes."""
         return self.estimator.precision if isinstance(self.estimator, ExternalEstimator) else torch.float64
 
+    @property
+    def least(self) -> LeastSizes:
+        """Rows and widths of the problems that are not about the mean."""
+        return self.estimator.sizes if isinstance(self.estimator, ExternalEstimator) else LEAST
+
     @cached_property
     def working_precision(self) -> torch.dtype:
         """What the estimator computes in on input of its widest dtype."""
@@ -176,10 +182,17 @@ class CheckContext:
         return torch.Generator().manual_seed(self.seed + offset)
 
     def problem(
-        self, name: str, n: int, d: int = 4, m: int = 3, dtype: torch.dtype | None = None, offset: int = 0
+        self,
+        name: str,
+        n: int,
+        d: int | None = None,
+        m: int | None = None,
+        dtype: torch.dtype | None = None,
+        offset: int = 0,
     ) -> Problem:
         """A problem of a named family, always the same for the same arguments; in the widest dtype by default."""
         dtype = dtype or self.precision
+        d, m = d or self.least.d, m or self.least.m
         return make_problem(name, n, d, m, generator=self.stream(1_000_003 + offset), dtype=dtype)
 
     def rows(self, at_least: int) -> int:

@@ -22,7 +22,8 @@ class ComparisonRow(Record):
     estimator, or of the one that it wraps. `mse_of_mean` is the error of the mean of `steps` independent estimates,
     `bias² + variance / steps`, without a bias² that was measured on an estimator known to be unbiased; `cosine` is
     `⟨EĜ, G⟩ / (‖G‖ (E‖Ĝ‖²)^½)`. `macs` (see `Estimator.macs`) is None where the estimator does
-    not state them.
+    not state them. `time` is over that of what is replaced, the exact product or a layer's whole step, and is measured
+    where somebody else's product or layer is compared.
     """
 
     layer: str
@@ -50,6 +51,7 @@ class ComparisonRow(Record):
     exact_bytes: int
     macs: int | None = Field(validation_alias=AliasChoices("macs", "multiplications"))
     exact_macs: PositiveInt = Field(validation_alias=AliasChoices("exact_macs", "exact_multiplications"))
+    time: float | None = None
 
     @property
     def relative_macs(self) -> float | None:

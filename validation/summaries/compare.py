@@ -25,7 +25,7 @@ class LayerMedian:
     are the quartiles of the mean squared error; `error` is the median standard error of the Monte-Carlo rows, None if
     all rows are closed forms. `row_fraction` (None without a budget), `byte_fraction` and `mac_fraction`
     (None where no row states them) are medians of rows kept, bytes stored and multiply–accumulates, as fractions of
-    exact.
+    exact, and `time` of the times over exact (None where none was measured).
     """
 
     series: str
@@ -46,6 +46,7 @@ class LayerMedian:
     high: float
     error: float | None
     methods: tuple[str, ...]
+    time: float | None = None
 
     @property
     def mostly_bias(self) -> bool:
@@ -136,6 +137,7 @@ def _median(
     with numpy.errstate(invalid="ignore"):  # infinite errors have no quartiles: nan says so
         low, high = numpy.quantile([row.mse for row in rows], [0.25, 0.75])
     fractions = [f for f in map(row_fraction, rows) if f is not None]
+    times = [row.time for row in rows if row.time is not None]
     errors = [e for e in map(standard_error, rows) if e is not None]
     return LayerMedian(
         series=name,
@@ -156,4 +158,5 @@ def _median(
         high=float(high),
         error=median(errors) if errors else None,
         methods=tuple(sorted({row.method for row in rows})),
+        time=median(times) if times else None,
     )

@@ -82,6 +82,11 @@ def test_names_that_are_not_registered_have_the_size_they_state() -> None:
     assert size_of("theirs(rank=3)") == ("rank", 3)
     assert sizeless('theirs(rows=inner(budget=7), kind="a")') == 'theirs(kind="a", rows=inner)'
     assert missing_size("theirs") is None
+    assert size_of("missing.py:Theirs") is None
+    assert size_of("missing.py:Theirs(budget=7)") == ("budget", 7)
+    assert sizeless('control_variate(rows=missing.py:Theirs(budget=7, kind="a"))') == (
+        'control_variate(rows=missing.py:Theirs(kind="a"))'
+    )
 
 
 @dataclass(frozen=True, repr=False)
@@ -104,7 +109,7 @@ def test_what_cannot_be_sized_says_so() -> None:
     with pytest.raises(InputError, match="no budget, slots or rank"):
         resized(make("fp8"), 3)
     with pytest.raises(InputError, match="not of the form"):
-        size_of("file.py:function")
+        size_of("crs(budget=")
     with pytest.raises(InputError, match=r"spec 'crs\(bugdet=3\)'.*did you mean budget"):
         sized("crs(bugdet=3)")
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from support.cli import refused
 
 from wtacrs.integration.cli import main
-from wtacrs.validation.records.check import CheckResult
+from wtacrs.integration.studies import check as check_study_module
+from wtacrs.validation.properties.external_estimators import ExternalProduct
+from wtacrs.validation.records.check import CheckResult, Verdict
 from wtacrs.validation.records.results import load_result
 
 
@@ -43,6 +51,90 @@ def test_check_of_a_broken_estimator_exits_with_one(monkeypatch: pytest.MonkeyPa
         CRS, "plan", lambda self, s, u: honest(self, s, u)._replace(weights=2 * s.new_ones(len(u)))
     )
     assert main(["check", "crs(budget=0.3)", "--bias", "0.5"]) == 1
+
+
+LOUD = """
+import logging, sys, warnings
+from tqdm import tqdm
+print("imported")
+logging.basicConfig(force=True)
+def loud(x, dy):
+    print("called")
+    print("told", file=sys.stderr)
+    warnings.warn("beware")
+    logging.warning("logged")
+    for _ in tqdm(range(1), desc="counting"): pass
+    return dy.T @ x
+def quiet(x, dy): return dy.T @ x
+def fails(x, dy):
+    print("before")
+    raise ValueError("never")
+"""
+
+
+@pytest.fixture
+def loud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder with a file that prints; temporary files go there too."""
+    handlers = logging.getLogger().handlers[:]
+    (tmp_path / "loud.py").write_text(LOUD)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(warnings, "showwarning", shown)
+    monkeypatch.setattr(check_study_module, "check_estimator", lambda external, **given: [called(external)])
+    yield tmp_path
+    logging.getLogger().handlers[:] = handlers
+
+
+def shown(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """As Python does where no test collects warnings."""
+    print(f"{category.__name__}: {message}", file=sys.stderr)
+
+
+def called(external: ExternalProduct) -> Verdict:
+    external.call(torch.ones(3, 2), torch.ones(3, 2))
+    return Verdict(name="it was called", status="holds", detail="once")
+
+
+WORDS = ("imported", "called", "told", "beware", "logged", "counting")
+
+
+@pytest.mark.parametrize(
+    ("options", "place"),
+    [
+        (["--out", "out"], "out/check-loud.log"),
+        (["--log", "a/b.log", "--out", "out"], "a/b.log"),
+        ([], "wtacrs-*.log"),
+    ],
+)
+def test_what_it_prints_goes_to_a_file(
+    options: list[str], place: str, loud: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "loud.py:loud", *options]) == 0
+    streams = capsys.readouterr()
+    assert streams.err == ""
+    (file,) = loud.glob(place)
+    assert streams.out.splitlines()[-1].startswith("what the code printed: ")
+    assert streams.out.splitlines()[-1].endswith(file.name)
+    table = streams.out.rpartition("what the code printed")[0]
+    for word in WORDS[1:]:
+        assert word in file.read_text()
+        assert word not in table.replace("it was called", "")
+
+
+def test_a_quiet_one_leaves_no_file(loud: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (loud / "quiet.py").write_text("def quiet(x, dy): return dy.T @ x")
+    assert main(["check", "quiet.py:quiet", "--log", "a.log"]) == 0
+    assert main(["check", "quiet.py:quiet"]) == 0
+    assert not list(loud.glob("*.log"))
+    assert "printed" not in capsys.readouterr().out
+
+
+def test_the_file_is_named_when_it_fails_too(loud: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "loud.py:fails", "--log", "a.log"]) == 2
+    streams = capsys.readouterr()
+    assert streams.err == "error: loud.py:fails raises ValueError: never on every call\n"
+    assert streams.out == "what the code printed: a.log\n"
+    assert "before" in Path("a.log").read_text()
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,8 @@ def test_an_entry_is_a_spec_or_what_fits_a_share() -> None:
     assert entry_from("crs(budget=0.3)") == Entry("crs(budget=0.3)")
     assert entry_from("crs at 0.3", "oracle") == Entry("crs", 0.3, "oracle")
     assert entry_from("crs at 0.3").text == "crs at 0.3"
+    with pytest.raises(InputError, match="look at me/mine"):
+        entry_from('"look at me/mine.py:Mine"(budget=0.3)')
     for text, fragment in {
         "recommended": "is made for a share of the bytes",
         "crs at much": "must be a share such as 0.3",
