@@ -12,6 +12,7 @@ from wtacrs.estimators import available
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_the_python_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     examples = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert len(examples[0].splitlines()) <= 20
