@@ -14,17 +14,20 @@ from wtacrs.integration.cli.app import app, console, progress_bar, wrote
 from wtacrs.integration.cli.options import LayersOption, SeedOption, device_from
 
 EXIT_CODES = {"holds": 0, "broken": 1, "undecided": 3}
+# of several estimators the worst counts
+_SEVERITY = (0, 3, 1)
 
 
 @app.command()
 def check(
-    spec: Annotated[
-        str,
+    specs: Annotated[
+        list[str] | None,
         typer.Argument(
-            metavar="SPEC|PATH.py:NAME",
+            metavar="SPEC|PATH.py:NAME …",
             help="As in 'crs(budget=0.3)', or external code, as in mine.py:f or 'package.module:Mine(budget=0.3)'.",
         ),
-    ],
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every registered estimator.")] = False,
     kind: Annotated[
         str, typer.Option(help="What PATH.py:NAME is: auto, estimator, product or linear; see above.")
     ] = "auto",
@@ -68,7 +71,7 @@ def check(
     ] = None,
     seed: SeedOption = 0,
 ) -> int:
-    """Check an estimator, or an external product or linear layer.
+    """Check estimators, or external products or linear layers.
 
     Every property holds, is broken, or stays undecided. Draws are added until a mean is rejected, or until a bias of
     --bias along every direction tested would have been seen with --power, or until --limit is over.
@@ -92,8 +95,8 @@ def check(
     grad_output and the like make it a product, weight or w a linear, out_features or out a builder of one.
     """
     from wtacrs.integration.cli.their_output import printing_to
-    from wtacrs.integration.studies.check import check_study, result_file
-    from wtacrs.integration.tables.check import check_table
+    from wtacrs.integration.studies.check import check_study, registered_estimators, result_files
+    from wtacrs.integration.tables.check import check_table, checks_table
     from wtacrs.validation.layers.captures import load_captures
     from wtacrs.validation.properties.external_kinds import KINDS, reference_stem
     from wtacrs.validation.statistics.staged_means import Demand
@@ -110,18 +113,22 @@ def check(
         "device": device_from(device),
     }
     values = values_from(set_)
-    place = out / f"check-{reference_stem(spec)}.log" if log is None and out is not None else log
+    if bool(specs) == all_:
+        raise InputError("check needs a SPEC or PATH.py:NAME, or --all, and not both")
+    named = specs or []
+    place = out / f"check-{reference_stem(named[0])}.log" if log is None and out is not None and named else log
     opened = None if captures is None else load_captures(captures)
     with progress_bar("checking") as report, printing_to(place) as printed:
-        estimator = _estimator(spec, kind, values, options)
-        result = check_study(
-            estimator, out, captures=opened, layers=layers, demand=demand, seed=seed, report=report
-        )
-    console.print(check_table(result))
-    if out is not None:
-        wrote(result_file(out, estimator))
+        chosen = [_estimator(text, kind, values, options) for text in named] or registered_estimators()
+        places = result_files(out, chosen)
+        results = [
+            check_study(estimator, file, captures=opened, layers=layers, demand=demand, seed=seed, report=report)
+            for estimator, file in zip(chosen, places, strict=True)
+        ]
+    console.print(check_table(results[0]) if len(results) == 1 else checks_table(results))
+    wrote(*(file for file in places if file is not None))
     printed.name_it()
-    return EXIT_CODES[result.outcome]
+    return max((EXIT_CODES[result.outcome] for result in results), key=_SEVERITY.index)
 
 
 def _estimator(spec: str, kind: str, values: dict[str, Any], options: dict[str, Any]) -> Estimator:

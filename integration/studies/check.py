@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import torch
 from wtacrs.estimators import Estimator, spec
 from wtacrs.integration.studies.layer_choice import chosen_entries
 from wtacrs.integration.studies.output import source_of
+from wtacrs.validation.benchmarks.bench import registered_entries
 from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.layers.scores import layer_scores
 from wtacrs.validation.properties.checks import check_estimator, check_rows
@@ -25,7 +28,7 @@ from wtacrs.validation.statistics.staged_means import DEFAULT_DEMAND, Demand
 
 def check_study(
     estimator: Estimator,
-    out: Path | None,
+    file: Path | None,
     *,
     captures: Captures | None = None,
     layers: Sequence[str] | None = None,
@@ -34,7 +37,7 @@ def check_study(
     seed: int = 0,
     report: Report | None = None,
 ) -> CheckResult:
-    """The list of properties, and on captured layers a test of the mean at their real size; writes `check-<name>.json`.
+    """The list of properties, and on captured layers a test of the mean at their real size.
 
     An external product or linear layer is checked against the properties of its kind.
 
@@ -42,7 +45,7 @@ def check_study(
 
     Args:
         estimator: registered or not, or an external product or layer.
-        out: folder for the result; None writes nothing.
+        file: where the result is written; None writes nothing.
         captures: captured layers.
         layers: entries of the captures; all if None.
         demand: level, bias to rule out, power and seconds of the whole.
@@ -55,7 +58,7 @@ def check_study(
     """
     seed = checked_seed(seed)
     entries = [] if captures is None else chosen_entries(captures, layers)
-    half = 2 if entries else 1
+    half, started = 2 if entries else 1, time.monotonic()
     verdicts = check_estimator(
         estimator,
         raises=False,
@@ -86,12 +89,30 @@ def check_study(
         "limit": str(demand.limit),
         "sizes": " × ".join(map(str, sizes)),
     } | ({} if captures is None else source_of(captures))
-    result = CheckResult(stamp=stamp(seed=seed, inputs=inputs), estimator=spec(estimator), verdicts=verdicts)
-    if out is not None:
-        write_result(result_file(out, estimator), result)
+    result = CheckResult(
+        stamp=stamp(seed=seed, inputs=inputs),
+        estimator=spec(estimator),
+        verdicts=verdicts,
+        seconds=time.monotonic() - started,
+    )
+    if file is not None:
+        write_result(file, result)
     return result
 
 
-def result_file(out: Path, estimator: Estimator) -> Path:
-    """Where `check_study` writes the verdicts on this estimator."""
-    return out / f"check-{file_stem(estimator)}.json"
+def registered_estimators() -> list[Estimator]:
+    """Every registered estimator, at three tenths of the rows or bytes of the problems that it is checked on."""
+    n, d, _ = DEFAULT_SIZES
+    found = (entry.at(n, d, torch.bfloat16) for entry in registered_entries())
+    return [estimator for estimator in found if estimator is not None]
+
+
+def result_files(out: Path | None, estimators: Sequence[Estimator]) -> list[Path | None]:
+    """`check-<name>.json` in a folder for each estimator, numbered from the second of a name on; None without a folder."""
+    files: list[Path | None] = []
+    seen: Counter[str] = Counter()
+    for stem in map(file_stem, estimators):
+        seen[stem] += 1
+        number = "" if seen[stem] == 1 else f"-{seen[stem]}"
+        files.append(None if out is None else out / f"check-{stem}{number}.json")
+    return files

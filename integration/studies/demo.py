@@ -15,7 +15,7 @@ from wtacrs.figures.plots import training as training_figure
 from wtacrs.figures.report.report import write_report
 from wtacrs.integration.models.loading import SMALL_T5, load_model, small_t5, task_tokenizer
 from wtacrs.integration.studies.capture import capture_task
-from wtacrs.integration.studies.check import check_study
+from wtacrs.integration.studies.check import check_study, result_files
 from wtacrs.integration.studies.compare import DEFAULT_ESTIMATORS, candidates_of, comparison_study
 from wtacrs.integration.studies.sweep import DEFAULT_BUDGETS, sweep_study
 from wtacrs.integration.tables.check import check_summary
@@ -86,7 +86,9 @@ def _steps(out: Path, seed: int, console: Console) -> Path:
     for sentence in which_winners(sweep.sweeps):
         console.print(f"  {sentence}", highlight=False)
     with say("check", "every property that the estimators promise, by enumeration and by sampling"):
-        checks = [check_study(make(spec), out, seed=seed) for spec in CHECKED]
+        estimators = [make(spec) for spec in CHECKED]
+        files = result_files(out, estimators)
+        checks = [check_study(*pair, seed=seed) for pair in zip(estimators, files, strict=True)]
     for result in checks:
         console.print(f"  {check_summary(result)}", highlight=False)
     with say("report", "one self-contained page"):

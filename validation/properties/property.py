@@ -114,7 +114,7 @@ class Sizes(NamedTuple):
     """Rows and widths of the problems that means are tested on; the one with a dominating row has twice as many."""
 
     rows: int = ROWS
-    d: int = 12
+    d: int = 16
     m: int = 4
 
 

@@ -54,11 +54,12 @@ class Verdict(Record):
 
 @register_result
 class CheckResult(Result):
-    """The list of properties applied to one estimator."""
+    """The list of properties applied to one estimator, and the seconds that it took."""
 
     kind: Literal["check"] = "check"
     estimator: str
     verdicts: Sequence[Verdict]
+    seconds: float | None = None
 
     @property
     def outcome(self) -> Outcome:

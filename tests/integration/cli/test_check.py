@@ -163,3 +163,31 @@ def test_an_unusable_number_is_told_in_one_line(capsys: pytest.CaptureFixture[st
         assert main(["check", "exact", option, "-1"]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert f"{option.removeprefix('--')}=-1" in line
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_several_estimators_have_a_line_and_a_file_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    specs = ["exact", "topk(budget=0.3)", "topk(budget=0.5)"]
+    assert main(["check", *specs, "--out", str(tmp_path), "--bias", "0.5"]) == 0
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == [
+        "check-exact.json",
+        "check-topk-2.json",
+        "check-topk.json",
+    ]
+    shown = capsys.readouterr().out
+    assert all(spec in shown for spec in specs)
+
+
+def test_check_needs_something_to_check(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["exact", "--all"]):
+        assert main(["check", *arguments]) == 2
+        assert "--all" in capsys.readouterr().err
+
+
+def test_every_registered_estimator_can_be_checked() -> None:
+    from wtacrs.estimators import available
+    from wtacrs.integration.studies.check import registered_estimators
+
+    assert {estimator.name for estimator in registered_estimators()} == set(available())
