@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from wtacrs.estimators.composites.recommended import recommended as recommended
     from wtacrs.estimators.composites.subsampled import Subsampled as Subsampled
     from wtacrs.estimators.core.base import Estimator as Estimator
+    from wtacrs.estimators.core.base import Published as Published
     from wtacrs.estimators.core.base import Traits as Traits
     from wtacrs.estimators.core.base import saved_bytes as saved_bytes
     from wtacrs.estimators.core.errors import InputError as InputError
@@ -77,6 +78,7 @@ _HOMES = {
     "recommended": "composites.recommended",
     "Subsampled": "composites.subsampled",
     "Estimator": "core.base",
+    "Published": "core.base",
     "Traits": "core.base",
     "saved_bytes": "core.base",
     "InputError": "core.errors",

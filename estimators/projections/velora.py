@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Estimator, Traits
+from wtacrs.estimators.core.base import Estimator, Published, Traits
 from wtacrs.estimators.core.checks import check_matrix, check_rows_agree
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.estimators.core.products import double_product, product_dtype
@@ -55,6 +55,7 @@ class VeLoRA(Estimator[SavedPieces]):
 
     groups: int
 
+    published: ClassVar[Published] = Published("Miles et al. 2024, arXiv 2405.17991", unbiased=False)
     traits: ClassVar[Traits] = Traits(
         family="projection",
         unbiased=False,

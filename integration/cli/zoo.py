@@ -14,12 +14,10 @@ def zoo(
     name: Annotated[str | None, typer.Argument(help="One estimator: its definition, proof and variance.")] = None,
 ) -> None:
     """List the estimators and what they promise, or explain one of them."""
-    import inspect
-
     from wtacrs.estimators import lookup
-    from wtacrs.integration.tables.zoo import zoo_table
+    from wtacrs.integration.tables.zoo import explained, zoo_table
 
     if name is None:
         console.print(zoo_table())
     else:
-        console.print(inspect.getdoc(lookup(name)), markup=False, highlight=False)
+        console.print(explained(lookup(name)), markup=False, highlight=False)
