@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from wtacrs.estimators.sketches.lbp_wht import LBPWHT as LBPWHT
     from wtacrs.estimators.sketches.rademacher_sketch import RademacherSketch as RademacherSketch
     from wtacrs.estimators.sketches.srht import SRHT as SRHT
+    from wtacrs.estimators.sketches.xconv import XConv as XConv
 
 # public name to the module that holds it, which is imported when the name is first used
 _HOMES = {
@@ -127,6 +128,7 @@ _HOMES = {
     "RademacherSketch": "sketches.rademacher_sketch",
     "SRHT": "sketches.srht",
     "LBPWHT": "sketches.lbp_wht",
+    "XConv": "sketches.xconv",
 }
 
 __all__ = [*sorted(_HOMES), "__version__"]

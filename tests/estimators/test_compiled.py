@@ -12,6 +12,7 @@ from wtacrs.estimators import available
 
 SPECS = {
     **{name: f"{name}(budget=0.3)" for name in available()},
+    "actnn": "actnn",
     "control_variate": "control_variate(rank=2, rows=wta_crs(budget=0.4))",
     "dithered_rows": "dithered_rows(slots=1.3)",
     "exact": "exact",
@@ -23,6 +24,7 @@ SPECS = {
     "quantized_rows": "quantized_rows(bits=2, rows=crs(budget=0.4))",
     "random_projection": "random_projection(rank=2)",
     "stochastic_rounding": "stochastic_rounding(bits=4)",
+    "vcas": "vcas",
     "velora": "velora(groups=2)",
 }
 
