@@ -97,12 +97,12 @@ class VeLoRA(SourcedEstimator[SavedPieces]):
         if isinstance(self.groups, bool) or not isinstance(self.groups, int) or self.groups < 1:
             raise InputError(f"velora: groups={self.groups!r} must be an int ≥ 1, the number of pieces per row")
         check_choice("direction", self.direction, DIRECTIONS, self.name)
-        drawn = self.direction == "random"
-        if not (self.scale == "unbiased" and drawn) and not _positive(self.scale):
+        drawn, corrected = self.direction == "random", isinstance(self.scale, str) and self.scale == "unbiased"
+        if not (corrected and drawn) and not _positive(self.scale):
             raise InputError(
                 f'velora: scale={self.scale!r} must be a finite number > 0, or "unbiased" with direction="random"'
             )
-        own = replace(self.traits, deterministic=not drawn, unbiased=self.scale == "unbiased")
+        own = replace(self.traits, deterministic=not drawn, unbiased=corrected)
         object.__setattr__(self, "traits", own)  # frozen
 
     def keep(self, x: Float[Tensor, "n d"], scores: Float64[Tensor, " n"], source: RandomChoices) -> SavedPieces:

@@ -38,8 +38,8 @@ class XConv(Sketch):
     for samples of one token it is `random_projection` with normal entries, some of them set to zero. Orthogonal probes of
     the features are `prac(principal=0)`.
 
-    Mean: normal probes have variance 1/k, so that `E ZZᵀ = 1`. Orthogonal ones are √(t/k) times k orthonormal columns that
-    span a uniformly random subspace: by symmetry `E ZZᵀ` is a multiple of 1, and its trace is t. Either way
+    Mean: normal probes have variance 1/k, so that `E ZZᵀ = 1`. Orthogonal ones are √(t/k) times k orthonormal columns
+    that span a uniformly random subspace: by symmetry `E ZZᵀ` is a multiple of 1, and its trace is t. Either way
     `EĜ = Σ_s dY_sᵀ E(ZZᵀ) X_s = G`.
 
     Variance: let `N = dY_s dY_s'ᵀ` and `M = X_s X_s'ᵀ` for two samples, and sum over all pairs of them,
