@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from wtacrs.estimators.composites.recommended import recommended as recommended
     from wtacrs.estimators.composites.subsampled import Subsampled as Subsampled
     from wtacrs.estimators.core.base import Estimator as Estimator
+    from wtacrs.estimators.core.base import Published as Published
     from wtacrs.estimators.core.base import Traits as Traits
     from wtacrs.estimators.core.base import saved_bytes as saved_bytes
     from wtacrs.estimators.core.errors import InputError as InputError
@@ -40,11 +41,13 @@ if TYPE_CHECKING:
     from wtacrs.estimators.core.scores import row_norms as row_norms
     from wtacrs.estimators.core.scores import sampling_scores as sampling_scores
     from wtacrs.estimators.core.sizing import rows_for as rows_for
+    from wtacrs.estimators.projections.dropit import DropIT as DropIT
     from wtacrs.estimators.projections.low_rank import LowRank as LowRank
     from wtacrs.estimators.projections.pamm import PAMM as PAMM
     from wtacrs.estimators.projections.prac import PRAC as PRAC
     from wtacrs.estimators.projections.random_projection import RandomProjection as RandomProjection
     from wtacrs.estimators.projections.velora import VeLoRA as VeLoRA
+    from wtacrs.estimators.rounding.actnn import ActNN as ActNN
     from wtacrs.estimators.rounding.fp8 import FP8 as FP8
     from wtacrs.estimators.rounding.stochastic_rounding import StochasticRounding as StochasticRounding
     from wtacrs.estimators.rows.bernoulli import Bernoulli as Bernoulli
@@ -60,11 +63,14 @@ if TYPE_CHECKING:
     from wtacrs.estimators.rows.systematic import Systematic as Systematic
     from wtacrs.estimators.rows.topk import TopK as TopK
     from wtacrs.estimators.rows.uniform import Uniform as Uniform
+    from wtacrs.estimators.rows.vcas import VCAS as VCAS
     from wtacrs.estimators.rows.wta_crs import WTACRS as WTACRS
     from wtacrs.estimators.sketches.count_sketch import CountSketch as CountSketch
     from wtacrs.estimators.sketches.gaussian_sketch import GaussianSketch as GaussianSketch
+    from wtacrs.estimators.sketches.lbp_wht import LBPWHT as LBPWHT
     from wtacrs.estimators.sketches.rademacher_sketch import RademacherSketch as RademacherSketch
     from wtacrs.estimators.sketches.srht import SRHT as SRHT
+    from wtacrs.estimators.sketches.xconv import XConv as XConv
 
 # public name to the module that holds it, which is imported when the name is first used
 _HOMES = {
@@ -77,6 +83,7 @@ _HOMES = {
     "recommended": "composites.recommended",
     "Subsampled": "composites.subsampled",
     "Estimator": "core.base",
+    "Published": "core.base",
     "Traits": "core.base",
     "saved_bytes": "core.base",
     "InputError": "core.errors",
@@ -96,8 +103,10 @@ _HOMES = {
     "PRAC": "projections.prac",
     "RandomProjection": "projections.random_projection",
     "VeLoRA": "projections.velora",
+    "DropIT": "projections.dropit",
     "FP8": "rounding.fp8",
     "StochasticRounding": "rounding.stochastic_rounding",
+    "ActNN": "rounding.actnn",
     "Bernoulli": "rows.bernoulli",
     "ConditionalPoisson": "rows.conditional_poisson",
     "CRS": "rows.crs",
@@ -113,10 +122,13 @@ _HOMES = {
     "TopK": "rows.topk",
     "Uniform": "rows.uniform",
     "WTACRS": "rows.wta_crs",
+    "VCAS": "rows.vcas",
     "CountSketch": "sketches.count_sketch",
     "GaussianSketch": "sketches.gaussian_sketch",
     "RademacherSketch": "sketches.rademacher_sketch",
     "SRHT": "sketches.srht",
+    "LBPWHT": "sketches.lbp_wht",
+    "XConv": "sketches.xconv",
 }
 
 __all__ = [*sorted(_HOMES), "__version__"]

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Shaped, UInt8
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Estimator, Traits, wrapping_saved
+from wtacrs.estimators.core.base import Estimator, Published, Traits, wrapping_saved
 from wtacrs.estimators.core.checks import check_choice, check_length, check_matrix, check_rows_agree
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.estimators.core.packing import Packed, pack, pack_bits, unpack, unpack_bits
@@ -78,6 +78,7 @@ class ControlVariate(Estimator[Any]):
     base: str = "mean+lowrank"
     rank: int = 8
 
+    published: ClassVar[Published] = Published("Hammersley & Handscomb 1964", unbiased=True)
     traits: ClassVar[Traits] = Traits(
         family="composite", unbiased=True, deterministic=False, uses_scores=True, exact_at_full_budget=False
     )

@@ -22,7 +22,7 @@ from wtacrs.estimators.composites.residual_rows import (
     rounding_variances,
 )
 from wtacrs.estimators.composites.widths import MOST_SLOTS, Chosen, Part, Picked, Widths, parts_of, widths_for
-from wtacrs.estimators.core.base import Traits
+from wtacrs.estimators.core.base import Published, Traits
 from wtacrs.estimators.core.checks import check_choice, check_length, check_rows_agree
 from wtacrs.estimators.core.counter_rng import CounterStream, Source
 from wtacrs.estimators.core.dither import draw_dither
@@ -134,6 +134,7 @@ class DitheredRows(RegeneratingEstimator[SavedDitheredRows]):
     product: str = "auto"
     kernels: str = "plain"
 
+    published: ClassVar[Published] = Published("this project", unbiased=None)
     traits: ClassVar[Traits] = Traits(
         family="composite", unbiased=True, deterministic=False, uses_scores=True, exact_at_full_budget=False
     )

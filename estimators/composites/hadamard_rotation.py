@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Estimator, Traits
+from wtacrs.estimators.core.base import Estimator, Published, Traits
 from wtacrs.estimators.core.checks import check_matrix, check_rows_agree
 from wtacrs.estimators.core.counter_rng import CounterStream
 from wtacrs.estimators.core.errors import InputError
@@ -60,6 +60,7 @@ class HadamardRotation(Estimator[Any]):
     rows: Estimator
 
     random_part: ClassVar[str | None] = "rows"
+    published: ClassVar[Published] = Published("Suresh et al. 2017, arXiv 1611.00429", unbiased=True)
     traits: ClassVar[Traits] = Traits(
         family="composite", unbiased=True, deterministic=False, uses_scores=True, exact_at_full_budget=False
     )

@@ -17,7 +17,7 @@ from wtacrs.estimators.composites.slots import (
     peak_to_rms,
     relative_error,
 )
-from wtacrs.estimators.core.base import Traits
+from wtacrs.estimators.core.base import Published, Traits
 from wtacrs.estimators.core.checks import check_choice, check_length, check_rows_agree
 from wtacrs.estimators.core.counter_rng import Source, Uniforms
 from wtacrs.estimators.core.errors import NoClosedForm
@@ -115,6 +115,7 @@ class MixedPrecisionRows(RegeneratingEstimator[SavedSlots]):
     design: str = "systematic"
     group: int | None = None
 
+    published: ClassVar[Published] = Published("this project", unbiased=None)
     traits: ClassVar[Traits] = Traits(
         family="composite", unbiased=True, deterministic=False, uses_scores=True, exact_at_full_budget=False
     )

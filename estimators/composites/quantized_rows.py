@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float64, Int, Int64, Shaped, UInt8
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Traits
+from wtacrs.estimators.core.base import Published, Traits
 from wtacrs.estimators.core.checks import check_length, check_rows_agree
 from wtacrs.estimators.core.counter_rng import CounterStream, Source, Uniforms, entry_counters
 from wtacrs.estimators.core.errors import InputError
@@ -87,6 +87,9 @@ class QuantizedRows(RegeneratingEstimator[SavedPackedRows]):
     group: int | None = None
     rounding: str = "dithered"
 
+    published: ClassVar[Published] = Published(
+        "this project, on Gupta et al. 2015 and Schuchman 1964", unbiased=None
+    )
     traits: ClassVar[Traits] = Traits(
         family="composite", unbiased=True, deterministic=False, uses_scores=True, exact_at_full_budget=False
     )

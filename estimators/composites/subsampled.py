@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Float64, Int, Shaped
 from torch import Tensor
 
 from wtacrs.estimators.composites.mixed_precision_rows import DESIGNS
-from wtacrs.estimators.core.base import Estimator, Traits, wrapping_saved
+from wtacrs.estimators.core.base import Estimator, Published, Traits, wrapping_saved
 from wtacrs.estimators.core.checks import check_choice, check_matrix
 from wtacrs.estimators.core.counter_rng import CounterStream
 from wtacrs.estimators.core.errors import InputError, NoClosedForm
@@ -110,6 +110,7 @@ class Subsampled(SourcedEstimator[Any]):
     rows: int | float | str = 0.5
     design: str = "systematic"
 
+    published: ClassVar[Published] = Published("Särndal, Swensson & Wretman 1992", unbiased=True)
     # of an instance: what it inherits is that of the estimator inside
     traits: ClassVar[Traits] = Traits(
         family="composite",

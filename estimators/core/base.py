@@ -68,6 +68,32 @@ class Traits:
         return self.uses_scores or self.uses_support
 
 
+@dataclass(frozen=True)
+class Published:
+    """Where a method comes from, and whether its mean is the exact product in the form in which it was published.
+
+    That form need not be the one of the estimator, whose mean `traits.unbiased` and its docstring tell.
+
+    Attributes:
+        source: authors and year, with the number on arXiv where there is one; "this project" for what is its own.
+        unbiased: of the published form; None where no form of it was published.
+        note: what differs here, if the published form has another mean.
+    """
+
+    source: str
+    unbiased: bool | None
+    note: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """What the published form is, in a word or two.
+
+        >>> Published("Eckart & Young 1936", unbiased=False).verdict
+        'biased'
+        """
+        return {True: "unbiased", False: "biased", None: "not published"}[self.unbiased]
+
+
 class Estimator(ABC, Generic[SavedT]):
     """An estimator of `dy.T @ x`; concrete ones are frozen dataclasses whose fields are hyper-parameters.
 
@@ -79,6 +105,8 @@ class Estimator(ABC, Generic[SavedT]):
     traits: ClassVar[Traits]
     # of a class that was found by reference; a class derived from it has one of its own
     reference: ClassVar[str | None] = None
+    # None only outside this package: an estimator of its registry says it
+    published: ClassVar[Published | None] = None
     # for one that wraps another and draws nothing itself: the field that draws, so that enumeration can list it there
     random_part: ClassVar[str | None] = None
     # the NamedTuple of `compress`, where the class says it as the argument of its base

@@ -134,6 +134,16 @@ def round_up(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return torch.where(rounded.to(x.dtype) < x, following, rounded)
 
 
+def round_down(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The largest finite bf16 number not above x; below the least of them, that one."""
+    limit = torch.finfo(torch.bfloat16).max
+    below = -round_up(-x.clamp(max=0.0))
+    rounded = x.clamp(min=0.0).to(torch.bfloat16)
+    previous = (rounded.view(torch.int16) - 1).view(torch.bfloat16)
+    above = torch.where(rounded.to(x.dtype) > x, previous, rounded)
+    return torch.where(x < 0, below, above).clamp(-limit, limit)
+
+
 def grouped(x: Float[Tensor, "k d"], group: int | None) -> Float[Tensor, "k groups size"]:
     """The numbers of every group, zeros at the end of a last, shorter one."""
     k, d = x.shape

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Estimator, Traits
+from wtacrs.estimators.core.base import Estimator, Published, Traits
 from wtacrs.estimators.core.checks import check_matrix, check_rows_agree
 from wtacrs.estimators.core.products import double_product, product_dtype
 from wtacrs.estimators.core.registry import register
@@ -58,6 +58,7 @@ class LowRank(Estimator[SavedLowRank]):
 
     rank: int | float
 
+    published: ClassVar[Published] = Published("Eckart & Young 1936", unbiased=False)
     traits: ClassVar[Traits] = Traits(
         family="projection",
         unbiased=False,

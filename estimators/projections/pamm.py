@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int, Int64, Shaped
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Traits
+from wtacrs.estimators.core.base import Published, Traits
 from wtacrs.estimators.core.checks import check_length, check_rows_agree
 from wtacrs.estimators.core.counter_rng import Source
 from wtacrs.estimators.core.errors import InputError, NoClosedForm
@@ -67,6 +67,7 @@ class PAMM(SeededEstimator[SavedPoints]):
     budget: int | float
     tolerance: float = 1.0
 
+    published: ClassVar[Published] = Published("Khalaf et al. 2025, arXiv 2506.02939", unbiased=False)
     traits: ClassVar[Traits] = Traits(
         family="rows",
         unbiased=False,

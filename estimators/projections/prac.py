@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Traits
+from wtacrs.estimators.core.base import Published, Traits
 from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.estimators.core.counter_rng import Source
 from wtacrs.estimators.core.errors import InputError
@@ -76,6 +76,7 @@ class PRAC(SeededEstimator[SavedPrac]):
     rank: int | float
     principal: int | float = 0.5
 
+    published: ClassVar[Published] = Published("Li, Zhang & Fang 2026, arXiv 2602.23111", unbiased=True)
     traits: ClassVar[Traits] = Traits(
         family="projection",
         unbiased=True,

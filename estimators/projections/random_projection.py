@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float64, Int64, Shaped
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Traits
+from wtacrs.estimators.core.base import Published, Traits
 from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.estimators.core.counter_rng import Source
 from wtacrs.estimators.core.errors import InputError
@@ -73,6 +73,7 @@ class RandomProjection(SeededEstimator[SavedProjection]):
     rank: int | float
     kind: str = "rademacher"
 
+    published: ClassVar[Published] = Published("Shamshoum et al. 2024, arXiv 2410.15352", unbiased=True)
     traits: ClassVar[Traits] = Traits(
         family="projection",
         unbiased=True,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from wtacrs.estimators.core.base import Published
 from wtacrs.estimators.core.checks import check_length
 from wtacrs.estimators.core.packing import round_up
 from wtacrs.estimators.core.products import product_dtype, working_dtype
@@ -53,6 +54,12 @@ class FP8(RoundingEstimator[SavedFp8]):
     >>> saved_bytes(FP8().compress(torch.randn(10, 128)))
     1300
     """
+
+    published: ClassVar[Published] = Published(
+        "Micikevicius et al. 2022, arXiv 2209.05433",
+        unbiased=False,
+        note="the format is published with rounding to the nearest number, here numbers are rounded at random",
+    )
 
     def rounded(self, x: Float[Tensor, "n d"], uniforms: Float[Tensor, "n d"]) -> SavedFp8:
         """Scale and round."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
+from wtacrs.estimators.core.base import Published
 from wtacrs.estimators.core.checks import check_length
 from wtacrs.estimators.core.packing import Packed, check_bits, grid_places, pack, rounding_variance, unpack
 from wtacrs.estimators.core.products import product_dtype
@@ -50,6 +51,8 @@ class StochasticRounding(RoundingEstimator[SavedRounded]):
     >>> saved_bytes(StochasticRounding(bits=4, group=64).compress(torch.randn(10, 128)))
     680
     """
+
+    published: ClassVar[Published] = Published("Gupta et al. 2015, arXiv 1502.02551", unbiased=True)
 
     bits: int = 8
     group: int | None = None

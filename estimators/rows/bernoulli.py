@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Complex128, Float, Float64, Shaped
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Traits
+from wtacrs.estimators.core.base import Published, Traits
 from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.estimators.core.registry import register
@@ -81,6 +81,7 @@ class Bernoulli(RowEstimator):
 
     reserve: float = 2.0
 
+    published: ClassVar[Published] = Published("Hájek 1964", unbiased=True)
     traits: ClassVar[Traits] = Traits(
         family="rows", unbiased=True, deterministic=False, uses_scores=True, exact_at_full_budget=True
     )

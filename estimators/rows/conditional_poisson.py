@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Traits
+from wtacrs.estimators.core.base import Published, Traits
 from wtacrs.estimators.core.registry import register
 from wtacrs.estimators.core.sizing import rows_for
 from wtacrs.estimators.rows.count_tree import Level, cuts, laws_of, macs_down, macs_up, messages, sampled, splits
@@ -90,6 +90,7 @@ class ConditionalPoisson(FixedSizeEstimator):
     (tensor([0, 1], dtype=torch.int32), tensor([1., 1., 2., 2.]), 4)
     """
 
+    published: ClassVar[Published] = Published("Hájek 1964; Chen, Dempster & Liu 1994", unbiased=True)
     traits: ClassVar[Traits] = Traits(
         family="rows", unbiased=True, deterministic=False, uses_scores=True, exact_at_full_budget=True
     )

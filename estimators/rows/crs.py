@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Traits
+from wtacrs.estimators.core.base import Published, Traits
 from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.estimators.core.registry import register
 from wtacrs.estimators.core.row_design import RowPlan
@@ -48,6 +48,7 @@ class CRS(RowEstimator):
     True
     """
 
+    published: ClassVar[Published] = Published("Drineas, Kannan & Mahoney 2006", unbiased=True)
     traits: ClassVar[Traits] = Traits(
         family="rows", unbiased=True, deterministic=False, uses_scores=True, exact_at_full_budget=False
     )

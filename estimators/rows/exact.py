@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float64, Int, Shaped
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Estimator, Traits
+from wtacrs.estimators.core.base import Estimator, Published, Traits
 from wtacrs.estimators.core.checks import check_matrix, check_rows_agree
 from wtacrs.estimators.core.products import double_product, product_dtype, working_dtype
 from wtacrs.estimators.core.registry import register
@@ -37,6 +37,7 @@ class Exact(Estimator[SavedExact]):
             [1., 1., 1.]])
     """
 
+    published: ClassVar[Published] = Published("definition", unbiased=True)
     traits: ClassVar[Traits] = Traits(
         family="exact", unbiased=True, deterministic=True, uses_scores=False, exact_at_full_budget=True
     )

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Traits
+from wtacrs.estimators.core.base import Published, Traits
 from wtacrs.estimators.core.registry import register
 from wtacrs.estimators.core.sizing import rows_for
 from wtacrs.estimators.rows.fixed_size import OrderedEstimator, TailDraw, in_slots
@@ -84,6 +84,7 @@ class Pivotal(OrderedEstimator):
     (tensor([0, 1], dtype=torch.int32), tensor([1., 1., 2., 2.]), 4)
     """
 
+    published: ClassVar[Published] = Published("Deville & Tillé 1998", unbiased=True)
     traits: ClassVar[Traits] = Traits(
         family="rows", unbiased=True, deterministic=False, uses_scores=True, exact_at_full_budget=True
     )

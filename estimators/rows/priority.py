@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Traits
+from wtacrs.estimators.core.base import Published, Traits
 from wtacrs.estimators.core.registry import register
 from wtacrs.estimators.core.row_design import RowPlan
 from wtacrs.estimators.core.sizing import rows_for
@@ -49,6 +49,7 @@ class Priority(RowEstimator):
     (tensor(0, dtype=torch.int32), tensor(1.), tensor(True))
     """
 
+    published: ClassVar[Published] = Published("Duffield, Lund & Thorup 2007", unbiased=True)
     traits: ClassVar[Traits] = Traits(
         family="rows", unbiased=True, deterministic=False, uses_scores=True, exact_at_full_budget=True
     )

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Traits
+from wtacrs.estimators.core.base import Published, Traits
 from wtacrs.estimators.core.registry import register
 from wtacrs.estimators.core.sizing import rows_for
 from wtacrs.estimators.rows.conditional_poisson import tail_probabilities
@@ -69,6 +69,7 @@ class Sampford(FixedSizeEstimator):
     (tensor([0, 1], dtype=torch.int32), tensor([1., 1., 2., 2.]), 4)
     """
 
+    published: ClassVar[Published] = Published("Sampford 1967", unbiased=True)
     traits: ClassVar[Traits] = Traits(
         family="rows", unbiased=True, deterministic=False, uses_scores=True, exact_at_full_budget=True
     )

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Traits
+from wtacrs.estimators.core.base import Published, Traits
 from wtacrs.estimators.core.checks import check_choice, check_length
 from wtacrs.estimators.core.registry import register
 from wtacrs.estimators.core.row_design import RowPlan
@@ -61,6 +61,7 @@ class Systematic(OrderedEstimator):
 
     kernels: str = "plain"
 
+    published: ClassVar[Published] = Published("Madow 1949", unbiased=True)
     traits: ClassVar[Traits] = Traits(
         family="rows", unbiased=True, deterministic=False, uses_scores=True, exact_at_full_budget=True
     )

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Traits
+from wtacrs.estimators.core.base import Published, Traits
 from wtacrs.estimators.core.registry import register
 from wtacrs.estimators.core.row_design import RowPlan
 from wtacrs.estimators.core.sizing import rows_for
@@ -36,6 +36,7 @@ class TopK(RowEstimator):
     tensor([[5.]])
     """
 
+    published: ClassVar[Published] = Published("Adelman et al. 2021, arXiv 1805.08079", unbiased=False)
     traits: ClassVar[Traits] = Traits(
         family="rows", unbiased=False, deterministic=True, uses_scores=True, exact_at_full_budget=True
     )

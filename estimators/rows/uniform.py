@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Traits
+from wtacrs.estimators.core.base import Published, Traits
 from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.estimators.core.registry import register
@@ -58,6 +58,7 @@ class Uniform(RowEstimator):
     replacement: bool = False
 
     # without replacement every instance promises more (see below)
+    published: ClassVar[Published] = Published("Cochran 1977", unbiased=True)
     traits: ClassVar[Traits] = Traits(
         family="rows",
         unbiased=True,

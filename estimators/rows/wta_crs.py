@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Float64, Int, Shaped
 from torch import Tensor
 
-from wtacrs.estimators.core.base import Traits
+from wtacrs.estimators.core.base import Published, Traits
 from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.estimators.core.registry import register
@@ -79,6 +79,7 @@ class WTACRS(RowEstimator):
 
     winners: str | int | float = "paper"
 
+    published: ClassVar[Published] = Published("Liu et al. 2023, arXiv 2305.15265", unbiased=True)
     traits: ClassVar[Traits] = Traits(
         family="rows", unbiased=True, deterministic=False, uses_scores=True, exact_at_full_budget=True
     )

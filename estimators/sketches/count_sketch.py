@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
+from wtacrs.estimators.core.base import Published
 from wtacrs.estimators.core.counter_rng import Source
 from wtacrs.estimators.core.registry import register
 from wtacrs.estimators.core.sizing import rows_for
@@ -41,6 +43,8 @@ class CountSketch(Sketch):
     >>> kept.sketch.abs().sum(0)  # every row once
     tensor([1., 1., 1.])
     """
+
+    published: ClassVar[Published] = Published("Charikar, Chen & Farach-Colton 2002", unbiased=True)
 
     def apply(self, matrix: Float[Tensor, "n c"], k: int, source: Source) -> Float[Tensor, "k c"]:
         """Signed rows, added bucket by bucket."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
+from wtacrs.estimators.core.base import Published
 from wtacrs.estimators.core.counter_rng import Source
 from wtacrs.estimators.core.registry import register
 from wtacrs.estimators.core.sizing import rows_for
@@ -39,6 +41,8 @@ class GaussianSketch(Sketch):
     >>> kept.sketch.shape, GaussianSketch(budget=16).contract(kept, dy).shape
     (torch.Size([16, 8]), torch.Size([4, 8]))
     """
+
+    published: ClassVar[Published] = Published("Indyk & Motwani 1998", unbiased=True)
 
     def apply(self, matrix: Float[Tensor, "n c"], k: int, source: Source) -> Float[Tensor, "k c"]:
         """`S @ matrix`, block by block."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
+from wtacrs.estimators.core.base import Published
 from wtacrs.estimators.core.counter_rng import Source
 from wtacrs.estimators.core.registry import register
 from wtacrs.estimators.core.sizing import rows_for
@@ -37,6 +39,8 @@ class RademacherSketch(Sketch):
     >>> bool(torch.allclose(estimator.contract(estimator.compress(x), dy), dy.T @ x))
     True
     """
+
+    published: ClassVar[Published] = Published("Achlioptas 2003", unbiased=True)
 
     def apply(self, matrix: Float[Tensor, "n c"], k: int, source: Source) -> Float[Tensor, "k c"]:
         """`S @ matrix`, block by block."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
+from wtacrs.estimators.core.base import Published
 from wtacrs.estimators.core.counter_rng import Source
 from wtacrs.estimators.core.registry import register
 from wtacrs.estimators.core.seeded import BLOCK
@@ -48,6 +50,8 @@ class SRHT(Sketch):
     >>> bool(torch.allclose(whole.contract(whole.compress(x), dy), dy.T @ x, atol=1e-5))
     True
     """
+
+    published: ClassVar[Published] = Published("Ailon & Chazelle 2006", unbiased=True)
 
     def apply(self, matrix: Float[Tensor, "n c"], k: int, source: Source) -> Float[Tensor, "k c"]:
         """Signs, transform and choice, for as many columns at a time as fit a block."""

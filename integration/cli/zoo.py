@@ -20,14 +20,12 @@ def zoo(
     ] = None,
 ) -> None:
     """List the estimators and what they promise, those of installed packages included, or explain one of them."""
-    import inspect
-
     from wtacrs.estimators import lookup
-    from wtacrs.integration.tables.zoo import unusable_lines, zoo_table
+    from wtacrs.integration.tables.zoo import explained, unusable_lines, zoo_table
 
     if name is None:
         console.print(zoo_table())
         for line in unusable_lines():
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     else:
-        console.print(inspect.getdoc(lookup(name)), markup=False, highlight=False)
+        console.print(explained(lookup(name)), markup=False, highlight=False)

@@ -7,21 +7,32 @@ import sys
 
 from rich.table import Table
 
-from wtacrs.estimators import available, lookup
+from wtacrs.estimators import Estimator, available, lookup
 from wtacrs.estimators.core.registry import unusable
 
 
 def zoo_table() -> Table:
     """All registered estimators and what they promise."""
     table = Table(title="Estimators of dYᵀ X", title_justify="left")
-    for column in ("name", "parameters", "unbiased", "random", "uses scores", "exact at k = n", "what it is"):
+    columns = (
+        "name",
+        "parameters",
+        "unbiased",
+        "as published",
+        "random",
+        "uses scores",
+        "exact at k = n",
+        "what it is",
+    )
+    for column in columns:
         table.add_column(column, overflow="fold")
     for name in available():
         cls = lookup(name)
         traits = cls.traits
         fields = ", ".join(str(parameter) for parameter in _parameters(cls))
-        flags = (traits.unbiased, not traits.deterministic, traits.uses_scores, traits.exact_at_full_budget)
-        table.add_row(name, fields, *map(_yes, flags), in_a_line(cls))
+        flags = (not traits.deterministic, traits.uses_scores, traits.exact_at_full_budget)
+        unbiased = _yes(traits.unbiased)
+        table.add_row(name, fields, unbiased, _as_published(cls), *map(_yes, flags), in_a_line(cls))
     return table
 
 
@@ -30,11 +41,27 @@ def unusable_lines() -> list[str]:
     return [f"not usable: {reason}" for reason in unusable().values()]
 
 
+def explained(cls: type[Estimator]) -> str:
+    """The docstring of an estimator, and the form in which its method was published."""
+    told = inspect.getdoc(cls) or cls.__name__
+    published = cls.published
+    if published is None:
+        return told
+    note = f" ({published.note})" if published.note else ""
+    here = "unbiased" if cls.traits.unbiased else "biased"
+    return f"{told}\n\nAs published: {published.verdict}, {published.source}. Here: {here}{note}."
+
+
 def in_a_line(cls: type) -> str:
     """What an estimator is, from the first line of its module, `name`: …; else from the first line of its own text."""
     module = inspect.getdoc(sys.modules[cls.__module__]) or ""
     own = vars(cls).get("__doc__") or cls.__name__  # a parent's says something else
     return (module.split("\n")[0].partition(": ")[2] or own.strip().split("\n")[0]).rstrip(".")
+
+
+def _as_published(cls: type[Estimator]) -> str:
+    published = cls.published
+    return "" if published is None else f"{published.verdict}: {published.source}"
 
 
 def _parameters(cls: type) -> list[inspect.Parameter]:

@@ -12,6 +12,7 @@ from wtacrs.estimators import available
 
 SPECS = {
     **{name: f"{name}(budget=0.3)" for name in available()},
+    "actnn": "actnn",
     "control_variate": "control_variate(rank=2, rows=wta_crs(budget=0.4))",
     "dithered_rows": "dithered_rows(slots=1.3)",
     "exact": "exact",
@@ -24,6 +25,7 @@ SPECS = {
     "random_projection": "random_projection(rank=2)",
     "stochastic_rounding": "stochastic_rounding(bits=4)",
     "subsampled": "subsampled(of=wta_crs(budget=0.4))",
+    "vcas": "vcas",
     "velora": "velora(groups=2)",
 }
 
