@@ -80,10 +80,12 @@ def examined(captures: Path, entry: str, estimator: str, against: str | None = N
 def test_a_sampled_layer(captures):
     found = examined(captures, "block.0.wi#0", "crs(budget=0.3)", "wta_crs(budget=0.3)")
     layer = load_captures(captures)["block.0.wi#0"]
-    assert (found.n, found.d, found.m, found.draws, found.unbiased) == (60, 6, 5, 300, True)
-    assert (found.bias.method, found.bias.verdict) == ("sampling", "accepted")
+    assert (found.n, found.d, found.m, found.first_draws, found.unbiased) == (60, 6, 5, 300, True)
+    assert (found.bias.method, found.bias.verdict) == ("sampling", "holds")
+    assert found.draws == 300 << (found.bias.looks - 1)
     assert found.bias.detectable is not None
     assert 0 < found.bias.detectable_along < found.bias.detectable
+    assert found.bias.detectable_along <= found.bias.asked == 0.1
     unit = float((layer.dy.double().T @ layer.x.double()).square().sum())
     scores = torch.where(layer.mask, layer.x.double().norm(dim=1), 0.0)
     specs = ("crs(budget=0.3)", "wta_crs(budget=0.3)")
@@ -109,7 +111,7 @@ def test_a_small_layer_is_enumerated(captures):
     assert found.variance.measured == pytest.approx(exact.variance / unit)
     assert found.variance.verdict == "accepted"
     broken = examined(captures, "head#0", "shrunk(budget=2)")
-    assert broken.bias.verdict == "rejected"
+    assert broken.bias.verdict == "broken"
     assert broken.bias.bias == pytest.approx(0.3)
     assert broken.bias.along == pytest.approx(-0.3)
     assert broken.variance is not None
@@ -147,7 +149,7 @@ def test_ratios_by_sampling_hold_the_truth(captures, quantity):
 @pytest.mark.usefixtures("shrunk")
 def test_planted_bias_is_rejected_and_named(captures):
     found = examined(captures, "block.1.wi#0", "shrunk(budget=0.5)", draws=600, level=1e-3)
-    assert found.bias.verdict == "rejected"
+    assert found.bias.verdict == "broken"
     assert found.bias.along == pytest.approx(-0.3, abs=0.1)
     assert found.variance is not None
     assert found.variance.verdict == "rejected"
@@ -175,7 +177,7 @@ def test_a_layer_without_a_product_is_skipped(captures):
 def layer_test(layer: str, bias_p: float | None, variance_p: float | None, *, unbiased: bool = True) -> LayerTest:
     bias = BiasFinding(
         method="sampling" if bias_p is not None else "enumeration", bias_squared=0.01, along=0.0, rounding=0.0,
-        p_value=bias_p, verdict="accepted",
+        p_value=bias_p, verdict="holds", detectable_along=None if bias_p is None else 0.2 * bias_p + 0.05,
     )  # fmt: skip
     variance = VarianceFinding(method="sampling", measured=1.0, stated=1.0, p_value=variance_p, verdict="accepted")
     ratio = RatioFinding(
@@ -201,13 +203,13 @@ def test_each_family_has_one_level():
         pytest.approx(0.04),
         None,
     ]
-    assert [t.bias.verdict for t in found] == ["rejected", "rejected", "biased, as declared", "accepted"]
+    assert [t.bias.verdict for t in found] == ["broken", "broken", "biased, as declared", "holds"]
     assert [t.variance.adjusted for t in found if t.variance] == pytest.approx([0.12, 0.004, 1.0, 1.0])
     assert [t.variance.verdict for t in found if t.variance] == ["accepted", "rejected", "accepted", "accepted"]
     assert [t.ratio.verdict for t in found if t.ratio] == ["no difference", "lower", *["no difference"] * 2]
     result = LayerTestResult(stamp=stamp(seed=0), level=0.05, tests=found)
     assert [t.layer for t in result.broken] == ["a", "b"]
-    assert layer_test_summary(result)[0].startswith("no bias: 2 of 3 claims rejected")
+    assert layer_test_summary(result)[0].startswith("no bias: 2 of 3 claims broken")
 
 
 @pytest.fixture(scope="module")
@@ -245,8 +247,8 @@ def test_the_command_fails_on_a_broken_claim(captures, tmp_path, capsys):
     ]
     assert main([str(a) for a in [*arguments, 600, "--layers", "block.*", "--out", tmp_path]]) == 1
     shown = capsys.readouterr().out
-    assert "no bias: 2 of 2 claims rejected at 0.01" in shown
-    assert "rejected" in shown
+    assert "no bias: 2 of 2 claims broken at 0.01" in shown
+    assert "off by" not in shown
     found = load_result(tmp_path / "layer_tests.json")
     assert isinstance(found, LayerTestResult)
     assert all(t.ratio is None for t in found.tests)
