@@ -15,6 +15,8 @@ from wtacrs.estimators.core import registry
 from wtacrs.figures import style
 from wtacrs.figures.plots import layer_tests as figure
 from wtacrs.integration.cli import main
+from wtacrs.integration.studies import layer_tests as layer_test_studies
+from wtacrs.integration.studies.layer_tests import layer_test_study
 from wtacrs.integration.tables.layer_tests import layer_test_tables
 from wtacrs.validation.enumeration.exact_moments import enumerate_moments
 from wtacrs.validation.layers import layer_tests
@@ -30,12 +32,15 @@ from wtacrs.validation.records.layer_tests import (
     VarianceFinding,
 )
 from wtacrs.validation.records.results import load_result
-from wtacrs.validation.summaries.layer_tests import layer_test_summary
+from wtacrs.validation.runner import Runner
+from wtacrs.validation.summaries.layer_tests import draws_needed, layer_test_summary, ruled_out
 from wtacrs.validation.summaries.series import series
 
 pytestmark = pytest.mark.usefixtures("unchecked_module")  # many thousand draws
 
 LEVEL = share("layer tests", 4)
+# a large bias is ruled out in few stages
+QUICK = ("--bias", 0.6, "--limit", 600)
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -216,7 +221,9 @@ def test_each_family_has_one_level():
 def result(captures, tmp_path_factory) -> LayerTestResult:
     out = tmp_path_factory.mktemp("out")
     arguments = ["test", captures, "--estimator", "pivotal", "--estimator", "wta_crs", "--estimator", "topk"]
-    code = main([str(a) for a in [*arguments, "--draws", 60, "--level", LEVEL, "--out", out, "--scores", "both"]])
+    code = main(
+        [str(a) for a in [*arguments, "--draws", 60, "--level", LEVEL, "--out", out, "--scores", "both", *QUICK]]
+    )
     assert code == 0
     assert (out / "layer_tests.png").read_bytes().startswith(b"\x89PNG")
     found = load_result(out / "layer_tests.json")
@@ -257,7 +264,7 @@ def test_the_command_fails_on_a_broken_claim(captures, tmp_path, capsys):
 
 def test_same_seed_same_file(captures, tmp_path):
     for name in ("a", "b"):
-        arguments = ["test", captures, "--estimator", "pivotal", "--draws", 30, "--out", tmp_path / name]
+        arguments = ["test", captures, "--estimator", "pivotal", "--draws", 30, "--out", tmp_path / name, *QUICK]
         assert main([str(a) for a in arguments]) == 0
     assert (tmp_path / "a" / "layer_tests.json").read_bytes() == (tmp_path / "b" / "layer_tests.json").read_bytes()
 
@@ -266,9 +273,11 @@ def test_tables_have_a_row_per_layer_and_a_line_that_says_it_all(result):
     tables = layer_test_tables(result)
     assert [t.row_count for t in tables] == [3] * 6
     lines = layer_test_summary(result)
-    worst = max(t.bias.detectable or 0.0 for t in result.tests)
-    assert lines[0].startswith("no bias: 0 of 12 claims rejected")
-    assert f"a bias of {worst:.2g} ‖G‖ in any direction" in lines[0]
+    worst = max(t.bias.detectable_along or 0.0 for t in result.tests)
+    anywhere = max(t.bias.detectable or 0.0 for t in result.tests)
+    assert lines[0].startswith("no bias: 0 of 12 claims broken")
+    assert f"biases above {100 * worst:.2g} % of ‖G‖ along G ruled out where it holds" in lines[0]
+    assert f"above {100 * anywhere:.2g} % in any direction" in lines[0]
     assert any(line.startswith("closed form of the variance: 0 of ") for line in lines)
     assert any("pivotal" in line and "lower on" in line for line in lines)
 
@@ -282,14 +291,34 @@ def test_figure_shows_what_the_result_holds(result, tmp_path):
     assert {x for x, _ in points(right, look.colour, look.marker)} == {t.bias.bias for t in mine}
     bars = {x for x, _ in points(right, look.colour, "|")}
     assert bars == {t.bias.detectable for t in mine if t.bias.detectable}
-    assert "0 of 12 claims of no bias rejected" in fig.get_suptitle()
+    assert "0 of 12 claims of no bias broken" in fig.get_suptitle()
     assert "would have been seen with 99 % power" in legend(fig)
+    assert {"holds", "bias", "bias along G to rule out: 60 %"} <= set(legend(fig))
+    asked = {x for line in left.get_lines() if line.get_linestyle() == ":" for x in line.get_xdata()}
+    assert asked == {-0.6, 0.6}
     assert figure.draw(result, tmp_path / "o.png").read_bytes() == style.png(figure.build(result))
     many = [t.model_copy(update={"layer": f"h.{i}"}) for i, t in enumerate(result.tests * 3)]
     shown = figure.build(result.model_copy(update={"tests": many}))
     assert "40 of 54 layers shown" in shown.get_suptitle()
     with pytest.raises(style.NothingToDraw):
         figure.build(result.model_copy(update={"tests": []}))
+
+
+def test_figure_shows_undecided_means_apart(result):
+    first = next(t for t in result.tests if t.bias.method == "sampling")
+    undecided = first.model_copy(update={"bias": first.bias.model_copy(update={"verdict": "undecided"})})
+    faces = []
+    for test in (first, undecided):
+        fig = figure.build(result.model_copy(update={"tests": [test]}))
+        look = style.looks([test.estimator])[series(test.estimator)]
+        left = visible(fig)[0]
+        (mark,) = [line for line in left.get_lines() if line.get_marker() == look.marker]
+        bar = next(line for line in left.get_lines() if line.get_marker() == "None" and len(line.get_xdata()) == 2)
+        faces.append((mark.get_fillstyle(), bar.get_linestyle()))
+        assert test.bias.verdict in legend(fig)
+    assert faces[0] == ("full", "-")
+    assert faces[1] == ("left", "--")
+    assert "1 undecided" in fig.get_suptitle()
 
 
 def test_figure_of_exact_answers_and_of_biases_beyond_its_axes(result):
@@ -306,4 +335,147 @@ def test_enumeration_gives_way_to_sampling_where_outcomes_are_many(monkeypatch):
     monkeypatch.setattr(layer_tests, "_OUTCOMES", 3)
     found = examine_layer("a", *problem, CRS(budget=2), draws=50, level=LEVEL, generator=seeded(1))
     assert found.bias.method == "sampling"
-    assert found.draws == 50
+    assert found.first_draws == 50
+
+
+def test_few_draws_leave_a_mean_undecided(captures, tmp_path, capsys):
+    """Not rejected, and nothing ruled out: no pass. As many draws as the summary says decide it."""
+    arguments = [
+        "test",
+        captures,
+        "--estimator",
+        "crs",
+        "--budget",
+        0.3,
+        "--layers",
+        "block.*",
+        "--against",
+        "none",
+    ]
+    few = [*arguments, "--draws", 40, "--limit", 1e-6, "--level", LEVEL, "--out", tmp_path]
+    assert main([str(a) for a in few]) == 3
+    shown = capsys.readouterr().out
+    assert "no bias: 0 of 2 claims broken" in shown
+    assert "2 undecided" in shown
+    found = load_result(tmp_path / "layer_tests.json")
+    assert isinstance(found, LayerTestResult)
+    assert (found.outcome, len(found.undecided)) == ("undecided", 2)
+    assert all(t.bias.verdict == "undecided" and t.bias.detectable_along > t.bias.asked for t in found.tests)
+    assert all("could be missed at 99 % power" in ruled_out(t) for t in found.tests)
+    needed = max(draws_needed(t) or 0 for t in found.tests)
+    assert f"about {needed:,} draws would rule out 10 % along G" in shown
+    enough = [*arguments, "--draws", int(1.3 * needed), "--limit", 1e-6, "--level", LEVEL, "--out", tmp_path / "b"]
+    assert main([str(a) for a in enough]) == 0
+
+
+@pytest.mark.usefixtures("shrunk")
+def test_a_bias_too_small_for_the_first_stage_is_found_in_a_later_one(captures):
+    options = {"draws": 60, "level": 1e-9}
+    short = examined(captures, "block.0.wi#0", "shrunk(budget=0.1)", limit=1e-6, **options)
+    assert (short.bias.verdict, short.draws) == ("undecided", 60)
+    long = examined(captures, "block.0.wi#0", "shrunk(budget=0.1)", limit=600.0, **options)
+    assert long.bias.verdict == "broken"
+    assert long.bias.looks > 1
+    assert long.variance is not None
+    assert short.variance is not None
+    assert long.variance.measured == short.variance.measured
+    assert "off by" in ruled_out(long)
+
+
+def test_what_is_asked_for_holds_after_the_correction(captures):
+    """With a family of 20 tests it takes more draws, and is ruled out at a twentieth of the level."""
+    alone = examined(captures, "block.0.wi#0", "crs(budget=0.3)", draws=200)
+    among = examined(captures, "block.0.wi#0", "crs(budget=0.3)", draws=200, family=20)
+    if among.draws == alone.draws:
+        assert among.bias.detectable_along > alone.bias.detectable_along
+    else:
+        assert among.draws > alone.draws
+    others = [layer_test(str(i), 1.0, None) for i in range(19)]
+    (first, *_) = adjusted_for_families([among, *others], LEVEL)
+    assert first.bias.verdict == "holds"
+    edge = among.bias.model_copy(update={"p_value": LEVEL / 20})
+    (first, *_) = adjusted_for_families([among.model_copy(update={"bias": edge}), *others], LEVEL)
+    assert first.bias.verdict == "broken"
+
+
+def test_a_study_that_was_interrupted_ends_as_one_that_was_not(captures, tmp_path, monkeypatch):
+    def study(out: Path) -> bytes:
+        runner = Runner(folder=out)
+        options = {"layers": ["block.*", "head"], "draws": 40, "bias": 0.6, "limit": 600.0, "runner": runner}
+        layer_test_study(load_captures(captures), ["crs", "pivotal"], [0.3], out, **options)
+        return (out / "layer_tests.json").read_bytes()
+
+    whole = study(tmp_path / "a")
+    calls = []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return examine_entry(*arguments)
+
+    monkeypatch.setattr(layer_test_studies, "examine_entry", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        study(tmp_path / "b")
+    assert study(tmp_path / "b") == whole
+    assert len(calls) == 4 + 3
+
+
+def test_older_files_are_read_in_todays_words():
+    sampled = {"method": "sampling", "bias_squared": 0.0, "along": 0.0, "rounding": 0.0}
+    exact = sampled | {"method": "enumeration"}
+
+    def read(verdict: str, **changes: object) -> str:
+        return BiasFinding.model_validate(sampled | {"verdict": verdict} | changes).verdict
+
+    assert read("accepted", detectable_along=0.05) == "holds"
+    assert read("accepted", detectable_along=0.2) == "undecided"
+    assert read("accepted") == "accepted"
+    assert read("accepted", **exact) == "holds"
+    assert read("rejected", detectable_along=0.2) == "broken"
+    assert read("biased, as declared") == "biased, as declared"
+
+
+EXTERNAL = """
+import torch
+
+def sampled(x, dy, k):
+    weights = x.norm(dim=1) * dy.norm(dim=1)
+    rows = torch.multinomial(weights, k, replacement=True)
+    factors = weights.sum() / (k * weights[rows])
+    return (factors[:, None] * dy[rows]).T @ x[rows]
+
+def unweighted(x, dy, k):
+    rows = torch.randperm(len(x))[:k]
+    return dy[rows].T @ x[rows]
+
+def fails(x, dy):
+    if len(x) == 60:
+        raise ValueError("sixty rows")
+    return dy.T @ x
+"""
+
+
+@pytest.fixture
+def external(tmp_path) -> Path:
+    path = tmp_path / "theirs.py"
+    path.write_text(EXTERNAL)
+    return path
+
+
+def test_products_of_others_are_tested_beside_a_baseline(captures, external, tmp_path, capsys):
+    def run(name: str, *more: object) -> int:
+        arguments = ["test", captures, "--estimator", f"{external}:{name}", "--layers", "block.0*", *more]
+        return main([str(a) for a in [*arguments, "--out", tmp_path, "--draws", 60, *QUICK]])
+
+    assert run("sampled", "--budget", 0.5, "--level", LEVEL) == 0
+    found = load_result(tmp_path / "layer_tests.json")
+    assert isinstance(found, LayerTestResult)
+    (sound,) = found.tests
+    assert (sound.estimator, sound.variance) == ("theirs.py:sampled(budget=0.5)", None)
+    assert sound.ratio is not None
+    assert sound.ratio.against.startswith("wta_crs(budget=0.5")
+    assert run("unweighted", "--budget", 0.3) == 1
+    capsys.readouterr()
+    assert run("fails") == 2
+    assert "sixty rows" in capsys.readouterr().err
