@@ -13,6 +13,7 @@ from wtacrs.validation.records.layer_tests import (
     RatioFinding,
     VarianceFinding,
 )
+from wtacrs.validation.summaries.layer_tests import off_along, percent
 
 _STYLES = {
     "holds": "green",
@@ -27,9 +28,9 @@ _STYLES = {
 def layer_test_tables(result: LayerTestResult) -> list[Table]:
     """One table per estimator and kind of scores, one row per layer.
 
-    The bias, relative to ‖G‖: estimated; from which size on it is ruled out, or, where the mean is undecided, would have
-    been seen, along G and in any direction; draws; p by Holm. The variance: measured over closed form, p by Holm. Last,
-    over the baseline's, with its interval.
+    The bias, relative to ‖G‖: estimated along G; from which size on it is ruled out, or would have been seen, along G and
+    in any direction; draws; p by Holm. The variance: measured over closed form, p by Holm. Last, over the baseline's,
+    with its interval.
     """
     grouped: dict[tuple[str, str], list[LayerTest]] = {}
     for test in result.tests:
@@ -47,12 +48,12 @@ def _table(title: str, tests: list[LayerTest], names: dict[str, str]) -> Table:
         title += f"; {compared[0].quantity} over {compared[0].against}"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.caption, table.caption_justify = _caption(tests), "left"
-    columns = ["layer", "mean", "bias/‖G‖", "along G", "anywhere", "draws", "Holm"]
+    columns = ["layer", "mean", "along G", "ruled out", "anywhere", "draws", "Holm"]
     columns += ["var/form", "Holm", "closed form"] if stated else []
     columns += ["over baseline"] if compared else []
     for column in columns:
-        number = column in ("bias/‖G‖", "along G", "anywhere", "draws", "Holm", "var/form")
-        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+        text = column in ("layer", "mean", "closed form", "over baseline")
+        table.add_column(column, justify="left" if text else "right", no_wrap=True)
     for test in tests:
         cells = [names[test.layer], *_bias(test)]
         cells += _variance(test.variance) if stated else ()
@@ -66,8 +67,9 @@ def _caption(tests: list[LayerTest]) -> str | None:
     if power is None:
         return None
     return (
-        f"along G, anywhere: biases above this share of ‖G‖ are ruled out with {100 * power:.4g} % power; "
-        "~ this share would have been seen, too large to rule out what is asked for"
+        "along G: estimated bias, of ‖G‖; "
+        f"> along G, and anywhere, biases above this share are ruled out with {100 * power:.4g} % power; "
+        "~ would have been seen with it"
     )
 
 
@@ -75,14 +77,14 @@ def _bias(test: LayerTest) -> tuple[str, ...]:
     found = test.bias
     draws = f"{test.draws:,}" if test.draws else "–"
     reached = (_reach(found, value) for value in (found.detectable_along, found.detectable))
-    return (_styled(found.verdict), f"{found.bias:.2g}", *reached, draws, _p(found.adjusted))
+    return (_styled(found.verdict), off_along(found), *reached, draws, _p(found.adjusted))
 
 
 def _reach(found: BiasFinding, value: float | None) -> str:
-    """`> 1.2 %`: what is ruled out; `~` before what would have been seen in a test that says no such thing."""
+    """`> 1.2 %`: what is ruled out; `~` before what would have been seen, where the mean does not hold."""
     if value is None:
         return "exact" if found.method == "enumeration" else "–"
-    return f"{'>' if found.verdict == 'holds' else '~'} {100 * value:.2g} %"
+    return f"{'>' if found.verdict == 'holds' else '~'} {percent(value)}"
 
 
 def _variance(found: VarianceFinding | None) -> tuple[str, ...]:

@@ -31,9 +31,8 @@ from wtacrs.validation.records.layer_tests import (
 from wtacrs.validation.runner import TaskOutput, generator_for
 from wtacrs.validation.statistics.one_sample import check_sample, holm
 from wtacrs.validation.statistics.significance import rounding_error, rounding_variance, variance_verdict
-from wtacrs.validation.statistics.staged_means import LEAST_DRAWS as LEAST_TOTAL
 from wtacrs.validation.statistics.staged_means import Demand
-from wtacrs.validation.statistics.staged_splits import STAGES, staged_split_test
+from wtacrs.validation.statistics.staged_splits import staged_split_test
 from wtacrs.validation.statistics.variance_ratio import (
     LEAST_DRAWS,
     Quantity,
@@ -210,8 +209,7 @@ def demand_of(draws: int, level: float, bias: float, power: float, limit: float,
     check_sample(draws, level, LEAST_DRAWS)
     if isinstance(family, bool) or not isinstance(family, int) or family < 1:
         raise InputError(f"family={family!r} must be an integer ≥ 1")
-    most = max(draws << (STAGES - 1), LEAST_TOTAL)
-    return Demand(level=level / family, bias=bias, power=power, limit=limit, draws=most)
+    return Demand(level=level / family, bias=bias, power=power, limit=limit)
 
 
 class _Layer(NamedTuple):

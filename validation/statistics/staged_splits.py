@@ -77,7 +77,8 @@ def staged_split_test(
     Args:
         draw: gives one estimate.
         target: the claimed mean, not zero.
-        demand: level, bias to rule out along the target as a share of its norm, power, seconds.
+        demand: level, bias to rule out along the target as a share of its norm, power, seconds; 8 stages bound the
+            draws, not its number.
         first: n, the draws of the first stage, ≥ 4.
         rounding: norm of a bias that still counts as none.
 

@@ -32,10 +32,7 @@ def ruled_out(test: LayerTest) -> str:
     """What the test of the mean tells of one row: "biases above 1.2 % of ‖G‖ along G ruled out with 99 % power"."""
     found = test.bias
     if found.verdict in ("broken", "biased, as declared"):
-        if found.method == "enumeration":
-            return f"off by {_percent(found.bias)} of ‖G‖, exactly"
-        along = f"{100 * found.along:+.2g} ± {100 * (found.along_error or 0.0):.1g} %"
-        return f"off by {_percent(found.bias)} of ‖G‖, along G by {along}"
+        return f"off by {off_along(found)} of ‖G‖ along G, by {percent(found.bias)} in norm"
     if found.method == "enumeration":
         return "exact: no bias"
     reach = found.detectable_along
@@ -43,22 +40,35 @@ def ruled_out(test: LayerTest) -> str:
         return _left_open(found)
     if reach is None:
         return "no bias was seen"
-    return f"biases above {_percent(reach)} of ‖G‖ along G ruled out with {_power(found)} power"
+    return f"biases above {percent(reach)} of ‖G‖ along G ruled out with {_power(found)} power"
 
 
 def _left_open(found: BiasFinding) -> str:
     if found.rounding >= found.asked:
-        return f"rounding alone may be {_percent(found.rounding)} of ‖G‖"
+        return f"rounding alone may be {percent(found.rounding)} of ‖G‖"
     if found.detectable_along is None or not math.isfinite(found.detectable_along):
         return "all draws are alike: too few to tell"
-    missed = f"biases up to {_percent(found.detectable_along)} of ‖G‖ along G could be missed"
+    missed = f"biases up to {percent(found.detectable_along)} of ‖G‖ along G could be missed"
     return f"{missed} at {_power(found)} power"
+
+
+def off_along(found: BiasFinding) -> str:
+    """The estimated bias along G with its standard error, `-6.8 ± 0.9 %`; exact without one."""
+    if not found.along_error:
+        return f"{100 * found.along:.2g} %"
+    digits = max(0, -math.floor(math.log10(100 * found.along_error)))
+    along = round(100 * found.along, digits) + 0.0  # no -0
+    return f"{along:.{digits}f} ± {100 * found.along_error:.{digits}f} %"
 
 
 def draws_needed(test: LayerTest) -> int | None:
     """About how many draws it takes to rule out the bias asked for; None where no number would, or none is needed."""
     times = test.bias.needed
-    return None if times is None or times <= 1.0 else math.ceil(times * test.draws)
+    if times is None or times <= 1.0:
+        return None
+    draws = times * test.draws
+    unit = 10 ** max(math.floor(math.log10(draws)) - 1, 0)
+    return math.ceil(draws / unit) * unit
 
 
 def _mean_line(result: LayerTestResult) -> str:
@@ -70,10 +80,10 @@ def _mean_line(result: LayerTestResult) -> str:
     if not sampled:
         return line
     reach, worst = max(sampled, key=lambda pair: pair[0])
-    line += f"; biases above {_percent(reach)} of ‖G‖ along G ruled out where it holds"
+    line += f"; biases above {percent(reach)} of ‖G‖ along G ruled out where it holds"
     anywhere = [t.bias.detectable for _, t in sampled if t.bias.detectable is not None]
     if anywhere:
-        line += f", and above {_percent(max(anywhere))} in any direction,"
+        line += f", and above {percent(max(anywhere))} in any direction,"
     return f"{line} with {_power(worst.bias)} power (the hardest along G: {worst.layer})"
 
 
@@ -82,7 +92,7 @@ def _undecided_line(result: LayerTestResult) -> list[str]:
     if not result.undecided:
         return []
     needed = {test.layer: draws for test in result.undecided if (draws := draws_needed(test)) is not None}
-    asked = _percent(max(test.bias.asked for test in result.undecided))
+    asked = percent(max(test.bias.asked for test in result.undecided))
     told = []
     if needed:
         hardest = max(needed, key=lambda layer: needed[layer])
@@ -93,8 +103,9 @@ def _undecided_line(result: LayerTestResult) -> list[str]:
     return [f"undecided: {'; '.join(told)}"] if told else []
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %"
+def percent(share: float) -> str:
+    """`1.2 %`, or `120 %`."""
+    return f"{100 * share:.2g} %" if share < 0.995 else f"{100 * share:.0f} %"
 
 
 def _power(found: BiasFinding) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from wtacrs.validation.records.layer_tests import (
 )
 from wtacrs.validation.records.results import load_result
 from wtacrs.validation.runner import Runner
-from wtacrs.validation.summaries.layer_tests import draws_needed, layer_test_summary, ruled_out
+from wtacrs.validation.summaries.layer_tests import draws_needed, layer_test_summary, percent, ruled_out
 from wtacrs.validation.summaries.series import series
 
 pytestmark = pytest.mark.usefixtures("unchecked_module")  # many thousand draws
@@ -276,8 +277,16 @@ def test_tables_have_a_row_per_layer_and_a_line_that_says_it_all(result):
     worst = max(t.bias.detectable_along or 0.0 for t in result.tests)
     anywhere = max(t.bias.detectable or 0.0 for t in result.tests)
     assert lines[0].startswith("no bias: 0 of 12 claims broken")
-    assert f"biases above {100 * worst:.2g} % of ‖G‖ along G ruled out where it holds" in lines[0]
-    assert f"above {100 * anywhere:.2g} % in any direction" in lines[0]
+    assert f"biases above {percent(worst)} of ‖G‖ along G ruled out where it holds" in lines[0]
+    assert f"above {percent(anywhere)} in any direction" in lines[0]
+    cells = {column.header: list(column.cells) for column in tables[0].columns}
+    group = (result.tests[0].estimator, result.tests[0].scores)
+    mine = [t.bias for t in result.tests if (t.estimator, t.scores) == group]
+    assert cells["mean"] == ["[green]holds[/green]"] * 3
+    assert cells["ruled out"] == [
+        "exact" if b.detectable_along is None else f"> {percent(b.detectable_along)}" for b in mine
+    ]
+    assert "ruled out with 99 % power" in str(tables[0].caption)
     assert any(line.startswith("closed form of the variance: 0 of ") for line in lines)
     assert any("pivotal" in line and "lower on" in line for line in lines)
 
@@ -361,6 +370,10 @@ def test_few_draws_leave_a_mean_undecided(captures, tmp_path, capsys):
     assert isinstance(found, LayerTestResult)
     assert (found.outcome, len(found.undecided)) == ("undecided", 2)
     assert all(t.bias.verdict == "undecided" and t.bias.detectable_along > t.bias.asked for t in found.tests)
+    (table,) = layer_test_tables(found)
+    cells = {column.header: list(column.cells) for column in table.columns}
+    assert cells["mean"] == ["[bold yellow]undecided[/bold yellow]"] * 2
+    assert all(cell.startswith("~") for cell in cells["ruled out"])
     assert all("could be missed at 99 % power" in ruled_out(t) for t in found.tests)
     needed = max(draws_needed(t) or 0 for t in found.tests)
     assert f"about {needed:,} draws would rule out 10 % along G" in shown
@@ -419,6 +432,27 @@ def test_a_study_that_was_interrupted_ends_as_one_that_was_not(captures, tmp_pat
         study(tmp_path / "b")
     assert study(tmp_path / "b") == whole
     assert len(calls) == 4 + 3
+
+
+def test_a_row_says_what_was_ruled_out():
+    held = layer_test("a", 0.5, None)
+    found = held.bias.model_copy(update={"detectable_along": 0.012, "along": -0.068, "along_error": 0.009})
+
+    def told(**changes: object) -> str:
+        return ruled_out(held.model_copy(update={"bias": found.model_copy(update=changes)}))
+
+    assert told() == "biases above 1.2 % of ‖G‖ along G ruled out with 99 % power"
+    assert told(power=0.95).endswith("with 95 % power")
+    undecided = {"verdict": "undecided", "detectable_along": 0.4}
+    assert told(**undecided) == "biases up to 40 % of ‖G‖ along G could be missed at 99 % power"
+    assert told(**undecided, rounding=0.2) == "rounding alone may be 20 % of ‖G‖"
+    assert told(verdict="undecided", detectable_along=math.inf) == "all draws are alike: too few to tell"
+    assert told(verdict="broken", bias_squared=1.44) == "off by -6.8 ± 0.9 % of ‖G‖ along G, by 120 % in norm"
+    assert told(method="enumeration", detectable_along=None) == "exact: no bias"
+    assert draws_needed(held.model_copy(update={"bias": found})) is None
+    wide = found.model_copy(update=undecided)
+    assert draws_needed(held.model_copy(update={"bias": wide, "draws": 1001})) == 17_000  # 4² times as many
+    assert draws_needed(held.model_copy(update={"bias": wide.model_copy(update={"rounding": 0.2})})) is None
 
 
 def test_older_files_are_read_in_todays_words():
