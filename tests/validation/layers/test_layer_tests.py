@@ -483,6 +483,18 @@ def unweighted(x, dy, k):
     rows = torch.randperm(len(x))[:k]
     return dy[rows].T @ x[rows]
 
+class Halved(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        ctx.save_for_backward(x, weight)
+        return x @ weight.T + bias
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, weight = ctx.saved_tensors
+        kept = 2.0 * (torch.rand(len(x), 1) < 0.5).to(x.dtype)
+        return dy @ weight, (dy * kept).T @ x, dy.sum(0)
+
 def fails(x, dy):
     if len(x) == 60:
         raise ValueError("sixty rows")
@@ -497,7 +509,7 @@ def external(tmp_path) -> Path:
     return path
 
 
-def test_products_of_others_are_tested_beside_a_baseline(captures, external, tmp_path, capsys):
+def test_products_and_layers_of_others_are_tested_beside_a_baseline(captures, external, tmp_path, capsys):
     def run(name: str, *more: object) -> int:
         arguments = ["test", captures, "--estimator", f"{external}:{name}", "--layers", "block.0*", *more]
         return main([str(a) for a in [*arguments, "--out", tmp_path, "--draws", 60, *QUICK]])
@@ -510,6 +522,10 @@ def test_products_of_others_are_tested_beside_a_baseline(captures, external, tmp
     assert sound.ratio is not None
     assert sound.ratio.against.startswith("wta_crs(budget=0.5")
     assert run("unweighted", "--budget", 0.3) == 1
+    assert run("Halved", "--against", "crs(budget=0.5)", "--level", LEVEL) == 0
+    found = load_result(tmp_path / "layer_tests.json")
+    assert isinstance(found, LayerTestResult)
+    assert [(t.estimator, t.unbiased, t.bias.verdict) for t in found.tests] == [("theirs.py:Halved", True, "holds")]
     capsys.readouterr()
     assert run("fails") == 2
     assert "sixty rows" in capsys.readouterr().err
