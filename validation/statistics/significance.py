@@ -20,7 +20,14 @@ from torch import Tensor
 from wtacrs.estimators import Estimator, InputError, joint_norms
 from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.validation.statistics.monte_carlo import estimates
-from wtacrs.validation.statistics.one_sample import OneSample, check_sample, holm, noncentrality, one_sample
+from wtacrs.validation.statistics.one_sample import (
+    OneSample,
+    check_sample,
+    holm,
+    least_shift,
+    noncentrality,
+    one_sample,
+)
 from wtacrs.validation.statistics.streaming import PairDifferences, SplitDraws
 
 __all__ = [
@@ -161,7 +168,8 @@ def mean_test(
     estimate of tr Σ², and δ = c + 2.33 widened for the t distribution (`one_sample.noncentrality`), where c is the
     critical value at level/2. The bound is attained where Σ has one direction and the bias shares it: there u is ±β/b, of
     the right sign nearly always, and all of δ is left. `tests/validation/statistics/test_mean_test.py` computes the power
-    for many spectra.
+    for many spectra. `detectable_along` is the shift that the test along the target sees on either side, skewed as the
+    sample is (`one_sample.least_shift`).
 
     The null hypothesis is widened by the rounding of the estimate's own dtype: a bias of norm at most
     `rounding_error(x, dy)` is none.
@@ -241,7 +249,7 @@ def mean_verdict(
         detectable = math.inf
     reachable = math.inf
     if on_target is not None and not (rarest and _alike_and_off(on_target)):
-        reachable = rounding + noncentrality(share, draws, power, sides=2) * on_target.error
+        reachable = rounding + least_shift(on_target, share, draws, power)
     return MeanTest(
         p_value=p_value,
         rejected=p_value <= level,

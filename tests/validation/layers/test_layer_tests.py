@@ -525,7 +525,9 @@ def test_products_and_layers_of_others_are_tested_beside_a_baseline(captures, ex
     assert run("Halved", "--against", "crs(budget=0.5)", "--level", LEVEL) == 0
     found = load_result(tmp_path / "layer_tests.json")
     assert isinstance(found, LayerTestResult)
-    assert [(t.estimator, t.unbiased, t.bias.verdict) for t in found.tests] == [("theirs.py:Halved", True, "holds")]
+    assert [(t.estimator, t.unbiased, t.bias.verdict) for t in found.tests] == [
+        ("theirs.py:Halved", True, "holds")
+    ]
     capsys.readouterr()
     assert run("fails") == 2
     assert "sixty rows" in capsys.readouterr().err
