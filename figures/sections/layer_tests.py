@@ -8,16 +8,17 @@ from functools import partial
 from wtacrs.figures.plots import layer_tests as figure
 from wtacrs.figures.sections.blocks import Cell, Code, Details, Flag, Named, Paragraph, Section, Table, number
 from wtacrs.validation.records.layer_tests import LayerTest, LayerTestResult, RatioFinding
-from wtacrs.validation.summaries.layer_tests import layer_test_summary
+from wtacrs.validation.summaries.layer_tests import layer_test_summary, ruled_out
 
 _HEAD = (
-    "layer", "estimator", "scores", "draws", "bias / ‖G‖", "seen from", "p", "Holm", "mean",
+    "layer", "estimator", "scores", "draws", "mean", "bias / ‖G‖", "what was found", "anywhere", "Holm",
     "variance / closed form", "Holm", "closed form", "over the baseline",
 )  # fmt: skip
+_NUMERIC = (3, 5, 7, 8, 9, 10)
 
 
 def section(results: Sequence[Named[LayerTestResult]]) -> Section:
-    """What was rejected in sentences, the figure, every test folded away."""
+    """What is broken or undecided in sentences, the figure, every test folded away."""
     section = Section("Tests on captured layers")
     for _, result in section.each(results):
         section.add(*(Paragraph(f"{line[0].upper()}{line[1:]}.") for line in layer_test_summary(result)))
@@ -25,17 +26,19 @@ def section(results: Sequence[Named[LayerTestResult]]) -> Section:
             partial(figure.build, result),
             "Bias on captured layers",
             "Estimated bias of every estimator on every layer, along the exact product and in any direction, with "
-            "intervals. A filled mark is a bias. A bar is the smallest bias that would have been seen with 99 % power.",
+            "intervals. A filled mark is a bias, an open one holds, a half-filled one with dashes is undecided. A bar is "
+            "the smallest bias that would have been seen with the power asked for, a dotted line the bias to rule out.",
         )
-        broken = [test for test in result.tests if test in result.broken]
-        if broken:
-            section.add(Table(_HEAD, [_row(test) for test in broken], numeric=(3, 4, 5, 6, 7, 9, 10)))
+        open_or_broken = [test for test in result.tests if test in result.broken or test in result.undecided]
+        if open_or_broken:
+            section.add(Table(_HEAD, [_row(test) for test in open_or_broken], numeric=_NUMERIC))
         rows = [_row(test) for test in result.tests]
         section.add(
-            Details(f"All {len(rows)} tests", [Table(_HEAD, rows, numeric=(3, 4, 5, 6, 7, 9, 10))]),
+            Details(f"All {len(rows)} tests", [Table(_HEAD, rows, numeric=_NUMERIC)]),
             Paragraph(
-                "A bias is relative to the norm of the layer's exact product; “seen from” is the size from which it "
-                "would have been seen in any direction with 99 % power. Holm: p over all tests of the family.",
+                "A bias is relative to the norm of the layer's exact product G. A mean holds where a bias of the size "
+                "asked for, along G, would have been seen; “anywhere” is the size from which one in any direction would "
+                "have been. Holm: p over all looks, layers and estimators.",
                 soft=True,
             ),
         )
@@ -44,10 +47,10 @@ def section(results: Sequence[Named[LayerTestResult]]) -> Section:
 
 def _row(test: LayerTest) -> list[Cell]:
     bias, variance = test.bias, test.variance
-    seen = "exact" if bias.detectable is None else number(bias.detectable)
+    anywhere = "exact" if bias.detectable is None else number(bias.detectable)
     cells: list[Cell] = [
-        test.layer, Code(test.estimator), test.scores, f"{test.draws:,}" if test.draws else "–", number(bias.bias),
-        seen, _p(bias.p_value), _p(bias.adjusted), _verdict(bias.verdict),
+        test.layer, Code(test.estimator), test.scores, f"{test.draws:,}" if test.draws else "–", _verdict(bias.verdict),
+        number(bias.bias), ruled_out(test), anywhere, _p(bias.adjusted),
     ]  # fmt: skip
     if variance is None:
         cells += ["–", "–", "none"]
@@ -58,7 +61,9 @@ def _row(test: LayerTest) -> list[Cell]:
 
 
 def _verdict(verdict: str) -> Cell:
-    return verdict if verdict.startswith("biased") else Flag(verdict, good=verdict == "accepted")
+    if verdict in ("undecided", "biased, as declared"):
+        return verdict
+    return Flag(verdict, good=verdict in ("holds", "accepted"))
 
 
 def _p(value: float | None) -> str:

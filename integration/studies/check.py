@@ -108,7 +108,7 @@ def registered_estimators() -> list[Estimator]:
 
 
 def result_files(out: Path | None, estimators: Sequence[Estimator]) -> list[Path | None]:
-    """`check-<name>.json` in a folder for each estimator, numbered from the second of a name on; None without a folder."""
+    """`check-<name>.json` in a folder for each estimator, numbered from the second of a name on; else None."""
     files: list[Path | None] = []
     seen: Counter[str] = Counter()
     for stem in map(file_stem, estimators):

@@ -13,15 +13,24 @@ from wtacrs.validation.records.layer_tests import (
     RatioFinding,
     VarianceFinding,
 )
+from wtacrs.validation.summaries.layer_tests import off_along, percent
 
-_STYLES = {"accepted": "green", "rejected": "bold red", "biased, as declared": "yellow"}
+_STYLES = {
+    "holds": "green",
+    "broken": "bold red",
+    "undecided": "bold yellow",
+    "biased, as declared": "yellow",
+    "accepted": "green",
+    "rejected": "bold red",
+}
 
 
 def layer_test_tables(result: LayerTestResult) -> list[Table]:
     """One table per estimator and kind of scores, one row per layer.
 
-    The bias, relative to ‖G‖: estimated; from which size on it would have been seen in any direction, with 99 % power; p,
-    and p by Holm. The variance: measured over closed form, p by Holm. Last, over the baseline's, with its interval.
+    The bias, relative to ‖G‖: estimated along G; from which size on it is ruled out, or would have been seen, along G and
+    in any direction; draws; p by Holm. The variance: measured over closed form, p by Holm. Last, over the baseline's,
+    with its interval.
     """
     grouped: dict[tuple[str, str], list[LayerTest]] = {}
     for test in result.tests:
@@ -38,23 +47,44 @@ def _table(title: str, tests: list[LayerTest], names: dict[str, str]) -> Table:
     if compared:
         title += f"; {compared[0].quantity} over {compared[0].against}"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    columns = ["layer", "bias/‖G‖", "seen from", "p", "Holm", "mean"]
+    table.caption, table.caption_justify = _caption(tests), "left"
+    columns = ["layer", "mean", "along G", "ruled out", "anywhere", "draws", "Holm"]
     columns += ["var/form", "Holm", "closed form"] if stated else []
     columns += ["over baseline"] if compared else []
     for column in columns:
-        number = column in ("bias/‖G‖", "seen from", "p", "Holm", "var/form")
-        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+        text = column in ("layer", "mean", "closed form", "over baseline")
+        table.add_column(column, justify="left" if text else "right", no_wrap=True)
     for test in tests:
-        cells = [names[test.layer], *_bias(test.bias)]
+        cells = [names[test.layer], *_bias(test)]
         cells += _variance(test.variance) if stated else ()
         cells += [_ratio(test.ratio)] if compared else []
         table.add_row(*cells)
     return table
 
 
-def _bias(found: BiasFinding) -> tuple[str, ...]:
-    seen = "exact" if found.detectable is None else f"{found.detectable:.3f}"
-    return (f"{found.bias:.2g}", seen, _p(found.p_value), _p(found.adjusted), _styled(found.verdict))
+def _caption(tests: list[LayerTest]) -> str | None:
+    power = next((test.bias.power for test in tests if test.bias.detectable_along is not None), None)
+    if power is None:
+        return None
+    return (
+        "along G: estimated bias, of ‖G‖; "
+        f"> along G, and anywhere, biases above this share are ruled out with {100 * power:.4g} % power; "
+        "~ would have been seen with it"
+    )
+
+
+def _bias(test: LayerTest) -> tuple[str, ...]:
+    found = test.bias
+    draws = f"{test.draws:,}" if test.draws else "–"
+    reached = (_reach(found, value) for value in (found.detectable_along, found.detectable))
+    return (_styled(found.verdict), off_along(found), *reached, draws, _p(found.adjusted))
+
+
+def _reach(found: BiasFinding, value: float | None) -> str:
+    """`> 1.2 %`: what is ruled out; `~` before what would have been seen, where the mean does not hold."""
+    if value is None:
+        return "exact" if found.method == "enumeration" else "–"
+    return f"{'>' if found.verdict == 'holds' else '~'} {percent(value)}"
 
 
 def _variance(found: VarianceFinding | None) -> tuple[str, ...]:

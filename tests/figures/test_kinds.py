@@ -87,7 +87,7 @@ def test_a_section_says_what_the_result_says() -> None:
     def words(kind: str) -> str:
         return " ".join(str(block) for block in view_of(kind).section([Named("a", EVERY[kind])]).blocks)
 
-    assert "no bias: 1 of 2 claims rejected".capitalize() in words("layer tests")
+    assert "no bias: 1 of 3 claims broken at 0.01, 1 undecided".capitalize() in words("layer tests")
     assert "62.5% less in linear layers" in words("memory")
     assert "2.00 by one module each, 3.00 by several together" in words("tracked memory")
     assert "AddmmBackward0" in words("tracked memory")

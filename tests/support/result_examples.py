@@ -96,12 +96,13 @@ def transfer() -> TransferResult:
 
 
 def layer_tests() -> LayerTestResult:
-    """A sound claim with a baseline, and a broken one."""
+    """A sound claim with a baseline, a broken one, and one that is undecided."""
     sound = BiasFinding(
         method="sampling", bias_squared=0.001, bias_squared_error=0.002, along=0.01, along_error=0.02, rounding=1e-9,
-        detectable=0.2, detectable_along=0.1, p_value=0.4, adjusted=0.8, verdict="accepted",
+        detectable=0.2, detectable_along=0.1, p_value=0.4, adjusted=0.8, verdict="holds",
     )  # fmt: skip
-    broken = sound.model_copy(update={"verdict": "rejected", "p_value": 1e-12, "adjusted": 1e-11, "along": -0.3})
+    undecided = sound.model_copy(update={"verdict": "undecided", "along_error": 0.05, "detectable_along": 0.4})
+    broken = sound.model_copy(update={"verdict": "broken", "p_value": 1e-12, "adjusted": 1e-11, "along": -0.3})
     variance = VarianceFinding(method="sampling", measured=1.1, stated=1.0, adjusted=0.3, verdict="accepted")
     ratio = RatioFinding(
         against="crs(budget=0.3)", quantity="variance", ratio=0.5, low=0.4, high=0.6, method="monte carlo",
@@ -116,6 +117,7 @@ def layer_tests() -> LayerTestResult:
                 layer=NASTY, estimator="wta_crs(budget=0.3)", bias=sound, variance=variance, ratio=ratio, **common
             ),
             LayerTest(layer="b", estimator="mine.py:f", bias=broken, variance=None, ratio=None, **common),
+            LayerTest(layer="c", estimator="mine.py:f", bias=undecided, variance=None, ratio=None, **common),
         ],
     )
 

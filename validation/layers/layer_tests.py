@@ -16,24 +16,23 @@ from wtacrs.validation.enumeration.exact_moments import ExactMoments, can_enumer
 from wtacrs.validation.layers.captures import load_captures, on_device
 from wtacrs.validation.layers.compare import ZeroProduct, exact_product
 from wtacrs.validation.layers.scores import layer_scores, stream_name
+from wtacrs.validation.properties.external_estimators import ExternalEstimator
 from wtacrs.validation.records.base import ScoreKind
 from wtacrs.validation.records.layer_tests import (
+    BIAS,
+    POWER,
     BiasFinding,
     BiasVerdict,
     LayerTest,
     RatioFinding,
     VarianceFinding,
+    unseen,
 )
 from wtacrs.validation.runner import TaskOutput, generator_for
-from wtacrs.validation.statistics.monte_carlo import estimates
 from wtacrs.validation.statistics.one_sample import check_sample, holm
-from wtacrs.validation.statistics.significance import (
-    mean_verdict,
-    rounding_error,
-    rounding_variance,
-    variance_verdict,
-)
-from wtacrs.validation.statistics.streaming import SplitDraws
+from wtacrs.validation.statistics.significance import rounding_error, rounding_variance, variance_verdict
+from wtacrs.validation.statistics.staged_means import Demand
+from wtacrs.validation.statistics.staged_splits import staged_split_test
 from wtacrs.validation.statistics.variance_ratio import (
     LEAST_DRAWS,
     Quantity,
@@ -48,6 +47,8 @@ from wtacrs.validation.statistics.variance_ratio import (
 _ENUMERATED_ROWS, _OUTCOMES = 12, 500
 # rounding of moments over outcomes, relative to Σw or to E‖Ĝ‖²
 _EXACT = 1e-10
+LIMIT = 60.0
+"""Seconds for the test of one mean, unless others are asked for."""
 
 
 def examine_entry(
@@ -61,6 +62,10 @@ def examine_entry(
     seed: int,
     quantity: Quantity = "variance",
     device: str = "cpu",
+    bias: float = BIAS,
+    power: float = POWER,
+    limit: float = LIMIT,
+    family: int = 1,
 ) -> TaskOutput[LayerTest]:
     """`examine_layer` on one entry of a captured file, with a stream of its own: one piece of a study.
 
@@ -77,9 +82,13 @@ def examine_entry(
         seed: of the whole study.
         quantity: as in `examine_layer`.
         device: where the products are computed.
+        bias: as in `examine_layer`, like the three that follow.
+        power: as above.
+        limit: as above.
+        family: as above.
 
     Raises:
-        InputError: on an unusable argument.
+        InputError: on an unusable argument, or where external code raises.
     """
     layer = on_device(load_captures(path)[entry], device)
     try:
@@ -96,9 +105,17 @@ def examine_entry(
             level=level,
             generator=generator_for(seed, f"{entry} {spec(estimator)} {stream_name(scores)}", layer.x.device),
             quantity=quantity,
+            bias=bias,
+            power=power,
+            limit=limit,
+            family=family,
         )
     except ZeroProduct as reason:
         return TaskOutput(skipped=str(reason))
+    except Exception as error:
+        if isinstance(error, InputError) or not isinstance(estimator, ExternalEstimator):
+            raise
+        raise InputError(f"{estimator!r} on {entry}: it raises {type(error).__name__}: {error}") from error
     return TaskOutput((found,))
 
 
@@ -117,12 +134,21 @@ def examine_layer(
     level: float,
     generator: torch.Generator | None = None,
     quantity: Quantity = "variance",
+    bias: float = BIAS,
+    power: float = POWER,
+    limit: float = LIMIT,
+    family: int = 1,
 ) -> LayerTest:
     """Test the mean and, where there is a closed form, the variance; compare the variance with a baseline's.
 
-    One set of draws serves both tests and the comparison (Holm's correction holds under any dependence). Where the
-    estimator is deterministic, or the layer so small that all outcomes can be listed, they are, in fp64, and the answer
-    is exact. Verdicts are those of a single test; `adjusted_for_families` corrects them for all that were made.
+    The mean is tested in stages, until it is rejected or a bias of the size asked for along the exact product is ruled
+    out (`staged_split_test`); what is neither in the end is undecided. The draws of the first stage, whose number is
+    fixed, serve the variance and the comparison too (Holm's correction holds under any dependence). Where the estimator
+    is deterministic, or the layer so small that all outcomes can be listed, they are, in fp64, and the answer is exact.
+
+    Verdicts on mean and variance are at `level / family`: Bonferroni's share, at which Holm's correction over `family`
+    tests rejects at the latest. So the power stated is that of the corrected verdict, which `adjusted_for_families`
+    gives; the verdict on the ratio, and its interval, are of that comparison by itself.
 
     Args:
         name: of the layer.
@@ -133,21 +159,27 @@ def examine_layer(
         mask: False at padding rows, which get score 0.
         stale: row norms of dY at an earlier state, for the scores "stale".
         scores: kind of scores, for both estimators.
-        draws: number of draws ≥ 6, fixed beforehand.
-        level: probability in (0, 1) of rejecting a true claim.
+        draws: number of draws ≥ 6 of the first stage, fixed beforehand.
+        level: probability in (0, 1) of rejecting any true claim of a kind in the family.
         generator: source of the draws.
         quantity: what the comparison is of, "variance" or "mse" (about the exact product).
+        bias: to be ruled out along the exact product, as a share of its norm.
+        power: with which a bias of that size would be seen.
+        limit: seconds for the test of the mean; the first stage is drawn whatever it takes.
+        family: number of layers and estimators that share the level.
 
     Raises:
         ZeroProduct: if the exact product is zero.
         InputError: on an unusable argument.
     """
-    check_sample(draws, level, LEAST_DRAWS)
+    asked = demand_of(draws, level, bias, power, limit, family)
     exact = exact_product(name, x, dy)
     layer = _Layer(x, dy, layer_scores(scores, x, dy, mask, stale, layer=name), exact, float(exact.norm()))
     listed = _all_outcomes(estimator, layer)
     sampled = listed is None
-    seen = _listing(estimator, layer, listed) if listed else _sample(estimator, layer, draws, level, generator)
+    seen = (
+        _listing(estimator, layer, listed, asked) if listed else _sample(estimator, layer, draws, asked, generator)
+    )
     ratio = None
     if against is not None and against != estimator:
         found = _compare(estimator, against, layer, seen, quantity, draws, level, generator)
@@ -160,11 +192,24 @@ def examine_layer(
         n=x.shape[0],
         d=x.shape[1],
         m=dy.shape[1],
-        draws=draws if sampled else 0,
+        draws=draws << (seen.bias.looks - 1) if sampled else 0,
+        first_draws=draws if sampled else 0,
         bias=seen.bias,
         variance=seen.variance,
         ratio=ratio,
     )
+
+
+def demand_of(draws: int, level: float, bias: float, power: float, limit: float, family: int = 1) -> Demand:
+    """What one test of a mean is asked for; arguments as in `examine_layer`.
+
+    Raises:
+        InputError: on an unusable argument.
+    """
+    check_sample(draws, level, LEAST_DRAWS)
+    if isinstance(family, bool) or not isinstance(family, int) or family < 1:
+        raise InputError(f"family={family!r} must be an integer ≥ 1")
+    return Demand(level=level / family, bias=bias, power=power, limit=limit)
 
 
 class _Layer(NamedTuple):
@@ -196,7 +241,7 @@ def _all_outcomes(estimator: Estimator, layer: _Layer) -> ExactMoments | None:
         return None
 
 
-def _listing(estimator: Estimator, layer: _Layer, listed: ExactMoments) -> _Seen:
+def _listing(estimator: Estimator, layer: _Layer, listed: ExactMoments, asked: Demand) -> _Seen:
     error = listed.mean - layer.exact
     rounding = _EXACT * float(joint_norms(layer.x, layer.dy).sum()) / layer.unit
     size = float(error.norm()) / layer.unit
@@ -205,7 +250,9 @@ def _listing(estimator: Estimator, layer: _Layer, listed: ExactMoments) -> _Seen
         bias_squared=size**2,
         along=float((error * layer.exact).sum()) / layer.unit**2,
         rounding=rounding,
-        verdict=_bias_verdict(size > rounding, estimator),
+        asked=asked.bias,
+        power=asked.power,
+        verdict=_bias_verdict(size > rounding, estimator.traits.unbiased, None, asked.bias),
     )
     stated = known_moment(estimator, layer.x.double(), layer.dy.double(), scores=layer.scores)
     variance = None
@@ -221,13 +268,15 @@ def _listing(estimator: Estimator, layer: _Layer, listed: ExactMoments) -> _Seen
 
 
 def _sample(
-    estimator: Estimator, layer: _Layer, draws: int, level: float, generator: torch.Generator | None
+    estimator: Estimator, layer: _Layer, draws: int, asked: Demand, generator: torch.Generator | None
 ) -> _Seen:
-    stream = SplitDraws(layer.exact, draws)
-    for estimate in estimates(estimator, layer.x, layer.dy, draws, layer.scores, generator):
-        stream.add(estimate)
+    def draw() -> Tensor:
+        saved = estimator.compress(layer.x, scores=layer.scores, generator=generator)
+        return estimator.contract(saved, layer.dy).double()
+
     rounding = rounding_error(layer.x, layer.dy)
-    mean = mean_verdict(stream, level, unit=layer.unit, rounding=rounding)
+    found = staged_split_test(draw, layer.exact, asked, draws, rounding=rounding)
+    mean = found.test
     bias = BiasFinding(
         method="sampling",
         bias_squared=mean.bias_squared,
@@ -238,25 +287,31 @@ def _sample(
         detectable=mean.detectable,
         detectable_along=mean.detectable_along,
         p_value=mean.p_value,
-        verdict=_bias_verdict(mean.rejected, estimator),
+        asked=asked.bias,
+        power=asked.power,
+        looks=found.looks,
+        verdict=_bias_verdict(mean.rejected, estimator.traits.unbiased, mean.detectable_along, asked.bias),
     )
-    squares = stream.pairs.squares
+    variance = _variance(estimator, layer, found.pair_squares, asked.level)
+    return _Seen(bias, variance, {"variance": found.pair_squares, "mse": found.squares})
+
+
+def _variance(estimator: Estimator, layer: _Layer, squares: list[float], level: float) -> VarianceFinding | None:
     stated = known_moment(estimator, layer.x, layer.dy, scores=layer.scores)
-    variance = None
-    if stated is not None:
-        found = variance_verdict(
-            squares, stated, level, rounding=rounding_variance(layer.x, layer.dy), unit=layer.unit**2
-        )
-        variance = VarianceFinding(
-            method="sampling",
-            measured=found.measured,
-            error=found.error,
-            stated=found.stated,
-            detectable=found.detectable,
-            p_value=found.p_value,
-            verdict="rejected" if found.rejected else "accepted",
-        )
-    return _Seen(bias, variance, {"variance": squares, "mse": stream.squares})
+    if stated is None:
+        return None
+    found = variance_verdict(
+        squares, stated, level, rounding=rounding_variance(layer.x, layer.dy), unit=layer.unit**2
+    )
+    return VarianceFinding(
+        method="sampling",
+        measured=found.measured,
+        error=found.error,
+        stated=found.stated,
+        detectable=found.detectable,
+        p_value=found.p_value,
+        verdict="rejected" if found.rejected else "accepted",
+    )
 
 
 def _compare(
@@ -318,7 +373,9 @@ def _ratio_finding(found: VarianceRatio, against: str) -> RatioFinding:
 def adjusted_for_families(tests: Sequence[LayerTest], level: float) -> list[LayerTest]:
     """The same tests with Holm's p-values and verdicts, one family each for biases, variances and ratios.
 
-    Where all claims are true, each family rejects any with probability at most `level`. Exact answers stay as they are.
+    Where all claims are true, each family rejects any with probability at most `level`: the p-value of a mean is one of
+    all its looks together, so that Holm's correction over layers and estimators takes it as it is. Exact answers stay as
+    they are. What is not rejected holds or is undecided by the bias asked for.
     """
     biases = _adjusted([test.bias for test in tests])
     variances = _adjusted([test.variance for test in tests])
@@ -326,10 +383,11 @@ def adjusted_for_families(tests: Sequence[LayerTest], level: float) -> list[Laye
     found = []
     for test, bias, variance, ratio in zip(tests, biases, variances, ratios, strict=True):
         if bias is not None and bias.adjusted is not None:
-            bias = bias.model_copy(update={"verdict": _bias_verdict(bias.adjusted <= level, test)})
+            verdict = _bias_verdict(bias.adjusted <= level, test.unbiased, bias.detectable_along, bias.asked)
+            bias = bias.model_copy(update={"verdict": verdict})
         if variance is not None and variance.adjusted is not None:
-            verdict = "rejected" if variance.adjusted <= level else "accepted"
-            variance = variance.model_copy(update={"verdict": verdict})
+            stands = "rejected" if variance.adjusted <= level else "accepted"
+            variance = variance.model_copy(update={"verdict": stands})
         if ratio is not None and ratio.adjusted is not None:
             ratio = ratio.model_copy(update={"verdict": _ratio_verdict(ratio.adjusted <= level, ratio.ratio)})
         found.append(test.model_copy(update={"bias": bias, "variance": variance, "ratio": ratio}))
@@ -348,11 +406,11 @@ def _adjusted(findings: Sequence[FindingT | None]) -> list[FindingT | None]:
     ]
 
 
-def _bias_verdict(biased: bool, estimator: Estimator | LayerTest) -> BiasVerdict:
-    claims = estimator.unbiased if isinstance(estimator, LayerTest) else estimator.traits.unbiased
-    if not biased:
-        return "accepted"
-    return "rejected" if claims else "biased, as declared"
+def _bias_verdict(seen: bool, claims: bool, reach: float | None, asked: float) -> BiasVerdict:
+    """Whether the claim of no bias, if it is made, holds; `reach` is `detectable_along`, None where all is exact."""
+    if seen:
+        return "broken" if claims else "biased, as declared"
+    return unseen(reach, asked)
 
 
 def _ratio_verdict(differs: bool, ratio: float) -> Literal["lower", "higher", "no difference"]:

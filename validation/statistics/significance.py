@@ -20,7 +20,14 @@ from torch import Tensor
 from wtacrs.estimators import Estimator, InputError, joint_norms
 from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.validation.statistics.monte_carlo import estimates
-from wtacrs.validation.statistics.one_sample import check_sample, holm, noncentrality, one_sample
+from wtacrs.validation.statistics.one_sample import (
+    OneSample,
+    check_sample,
+    holm,
+    least_shift,
+    noncentrality,
+    one_sample,
+)
 from wtacrs.validation.statistics.streaming import PairDifferences, SplitDraws
 
 __all__ = [
@@ -161,7 +168,8 @@ def mean_test(
     estimate of tr Σ², and δ = c + 2.33 widened for the t distribution (`one_sample.noncentrality`), where c is the
     critical value at level/2. The bound is attained where Σ has one direction and the bias shares it: there u is ±β/b, of
     the right sign nearly always, and all of δ is left. `tests/validation/statistics/test_mean_test.py` computes the power
-    for many spectra.
+    for many spectra. `detectable_along` is the shift that the test along the target sees on either side, skewed as the
+    sample is (`one_sample.least_shift`).
 
     The null hypothesis is widened by the rounding of the estimate's own dtype: a bias of norm at most
     `rounding_error(x, dy)` is none.
@@ -193,7 +201,14 @@ def mean_test(
 
 
 def mean_verdict(
-    stream: SplitDraws, level: float, *, unit: float, rounding: float, deterministic: bool = False
+    stream: SplitDraws,
+    level: float,
+    *,
+    unit: float,
+    rounding: float,
+    deterministic: bool = False,
+    power: float = POWER,
+    rarest: float = 0.0,
 ) -> MeanTest:
     """The verdict of `mean_test` on draws already taken.
 
@@ -203,10 +218,17 @@ def mean_verdict(
         unit: norm that biases are expressed in.
         rounding: norm of a bias that still counts as none.
         deterministic: the draws are known to be equal.
+        power: of `detectable` and `detectable_along`.
+        rarest: an event of smaller probability per draw may never happen in the sample: T numbers that are all alike and
+            off have p ≥ (1 − rarest)^T, and rule out nothing.
     """
     along, split = stream.along, stream.split
-    anywhere = one_sample(split, rounding=rounding, side="greater", deterministic=deterministic)
-    on_target = one_sample(along, rounding=rounding, deterministic=deterministic) if along else None
+    anywhere = _doubted(
+        one_sample(split, rounding=rounding, side="greater", deterministic=deterministic), len(split), rarest
+    )
+    on_target = None
+    if along:
+        on_target = _doubted(one_sample(along, rounding=rounding, deterministic=deterministic), len(along), rarest)
     raw = [anywhere.p_value] if on_target is None else [anywhere.p_value, on_target.p_value]
     p_value = float(holm(np.array(raw)).min())
     share = level / len(raw)
@@ -221,10 +243,13 @@ def mean_verdict(
         std=math.sqrt(spectrum + doubt),
         variance=math.fsum(squares) / len(squares),
         rounding=rounding,
+        power=power,
     )
+    if rarest and _alike_and_off(anywhere):
+        detectable = math.inf
     reachable = math.inf
-    if on_target is not None:
-        reachable = rounding + noncentrality(share, draws, POWER, sides=2) * on_target.error
+    if on_target is not None and not (rarest and _alike_and_off(on_target)):
+        reachable = rounding + least_shift(on_target, share, draws, power)
     return MeanTest(
         p_value=p_value,
         rejected=p_value <= level,
@@ -239,6 +264,16 @@ def mean_verdict(
         detectable=detectable / unit,
         detectable_along=reachable / unit,
     )
+
+
+def _alike_and_off(found: OneSample) -> bool:
+    return found.error == 0.0 and found.p_value < 1.0
+
+
+def _doubted(found: OneSample, count: int, rarest: float) -> OneSample:
+    if not rarest or not _alike_and_off(found):
+        return found
+    return found._replace(p_value=max(found.p_value, (1 - rarest) ** count))
 
 
 def min_detectable_bias(

@@ -23,7 +23,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from wtacrs.estimators import InputError
-from wtacrs.validation.statistics.one_sample import noncentrality, one_sample
+from wtacrs.validation.statistics.one_sample import least_shift, one_sample
 from wtacrs.validation.statistics.significance import min_detectable_bias
 
 Outcome = Literal["holds", "broken", "undecided"]
@@ -167,8 +167,8 @@ def staged_mean_test(
     one draw of 100 may not have happened yet.
 
     *Power.* Along a direction with standard error s a bias of δ s is rejected with the power asked for, where δ is
-    the noncentrality at which a t test of `look_level` reaches it (`noncentrality`). Drawing ends when δ s + rounding
-    is at most the bias asked for, along every direction.
+    the noncentrality at which a t test of `look_level` reaches it, and more where the draws are skewed (`least_shift`).
+    Drawing ends when δ s + rounding is at most the bias asked for, along every direction.
 
     The time limit depends on no draw. Where it ends a stage early, what was drawn is looked at.
 
@@ -302,7 +302,7 @@ class _Looks:
             p_value = (1 - RAREST) ** len(shares)
         detectable = direction.rounding
         if found.error > 0.0:
-            detectable += found.error * noncentrality(self.level, len(shares), self.demand.power, sides=2)
+            detectable += least_shift(found, self.level, len(shares), self.demand.power)
         elif p_value < 1.0:
             detectable = math.inf
         return DirectionFinding(

@@ -58,8 +58,10 @@ class PairDifferences:
 class SplitDraws:
     """Errors `E_t = Ĝ_t − target` of a fixed number of draws, the first half a pilot for the second.
 
+    `start_stage` makes all draws so far the pilot of those that follow.
+
     Attributes:
-        pilot: number of draws in the pilot, `draws // 2`.
+        pilot: number of draws in the pilot, `draws // 2` in the first stage.
         pairs: the differences of consecutive draws.
     """
 
@@ -87,9 +89,18 @@ class SplitDraws:
             self._split.append(inner(error, self._direction))
         self._sum += error
         if self._count == self.pilot:
-            self._pilot_norm = torch.linalg.vector_norm(self._sum)
-            # a pilot without any error has no direction: zero, on which everything projects to zero
-            self._direction = self._sum / torch.where(self._pilot_norm > 0, self._pilot_norm, 1.0)
+            self._aim()
+
+    def start_stage(self) -> None:
+        """Make all draws so far the pilot: those that follow are projected on the direction of their mean error."""
+        self.pilot = self._count
+        self._split = []
+        self._aim()
+
+    def _aim(self) -> None:
+        self._pilot_norm = torch.linalg.vector_norm(self._sum)
+        # a pilot without any error has no direction: zero, on which everything projects to zero
+        self._direction = self._sum / torch.where(self._pilot_norm > 0, self._pilot_norm, 1.0)
 
     @property
     def along(self) -> list[float]:

@@ -11,6 +11,7 @@ from support.false_alarms import share
 from torch import Tensor
 
 from wtacrs.estimators import InputError
+from wtacrs.validation.statistics.one_sample import noncentrality
 from wtacrs.validation.statistics.staged_means import (
     FIRST_STAGE,
     RAREST,
@@ -24,6 +25,7 @@ from wtacrs.validation.statistics.staged_means import (
 
 TARGET = torch.tensor([3.0, 0.0, 4.0, 1.0], dtype=torch.float64)
 FIRST = torch.tensor([3.0, 0.0, 0.0, 0.0], dtype=torch.float64)
+ACCOUNT = share("staged means", 5)
 DIRECTIONS = (Direction("all", TARGET), Direction("first", FIRST))
 
 
@@ -37,7 +39,7 @@ def outcome(mean: Tensor, std: float, seed: int = 0, **demand):
 
 
 def test_a_true_mean_holds_once_the_bias_asked_for_is_ruled_out() -> None:
-    found = outcome(TARGET, 1.0, level=share("staged means", 4), bias=0.05)
+    found = outcome(TARGET, 1.0, level=ACCOUNT, bias=0.05)
     assert found.outcome == "holds"
     assert (
         found.draws == FIRST_STAGE << 5
@@ -96,7 +98,7 @@ def test_false_alarms_stay_within_a_level_that_can_be_seen() -> None:
             return TARGET * hits
 
         rejected += staged_mean_test(draw, TARGET, DIRECTIONS, Demand(level=level, bias=10.0)).outcome == "broken"
-    assert rejected <= stats.binom.isf(share("staged means", 4), runs, level)
+    assert rejected <= stats.binom.isf(ACCOUNT, runs, level)
 
 
 def test_numbers_that_are_all_alike_reject_late() -> None:
@@ -135,7 +137,26 @@ def test_stated_detectable_biases_are_detected() -> None:
     mean = TARGET + shift * FIRST
     found = [outcome(mean, 1.0, seed, level=1e-3, draws=sized.draws) for seed in range(runs)]
     missed = sum(each.outcome != "broken" for each in found)
-    assert missed <= stats.binom.isf(share("staged means", 4), runs, 0.01)
+    assert missed <= stats.binom.isf(ACCOUNT, runs, 0.01)
+
+
+def test_stated_detectable_biases_are_detected_away_from_a_long_tail() -> None:
+    """Draws of skewness 2.7 whose mean is too small; the plain noncentrality would promise a bias that nearly all miss."""
+    from scipy import stats
+
+    runs, draws, hit = 100, FIRST_STAGE, 0.1
+    generator = torch.Generator().manual_seed(8)
+
+    def judged(bias: float):
+        hits = (torch.rand(draws, 1, dtype=torch.float64, generator=generator) < hit).double() / hit
+        source = iter(TARGET * (1 - bias + 0.2 * (hits - 1)))
+        return staged_mean_test(lambda: next(source), TARGET, DIRECTIONS[:1], Demand(level=1e-6, draws=draws))
+
+    stated = max(judged(0.0).ruled_out for _ in range(20))
+    plain = noncentrality(1e-6 / STAGES / 2, draws, 0.99, sides=2) * 0.6 / math.sqrt(draws)
+    assert stated > 2 * plain
+    assert sum(judged(stated).outcome != "broken" for _ in range(runs)) <= stats.binom.isf(ACCOUNT, runs, 0.01)
+    assert sum(judged(plain).outcome != "broken" for _ in range(runs)) > runs / 2
 
 
 def test_findings_of_several_problems_are_stronger_together() -> None:
@@ -167,7 +188,7 @@ def test_pooled_p_values_are_uniform_where_there_is_no_bias() -> None:
         found = pooled(findings, 1e-6)
         assert found is not None
         p_values.append(found.p_value)
-    assert stats.kstest(p_values, "uniform").pvalue > share("staged means", 4)
+    assert stats.kstest(p_values, "uniform").pvalue > ACCOUNT
 
 
 def test_misuse_names_the_argument() -> None:
