@@ -13,7 +13,7 @@ from wtacrs.estimators.core.base import Traits
 from wtacrs.estimators.core.registry import register
 from wtacrs.estimators.core.sizing import rows_for
 from wtacrs.estimators.rows.count_tree import Level, cuts, laws_of, macs_down, macs_up, messages, sampled, splits
-from wtacrs.estimators.rows.fixed_size import FixedSizeEstimator, TailDraw, in_slots
+from wtacrs.estimators.rows.fixed_size import FixedSizeEstimator, JointInclusion, TailDraw, in_slots
 from wtacrs.estimators.rows.inclusion import Inclusion, inclusion
 from wtacrs.estimators.rows.poisson_binomial import at_size, pairs, sizes_of
 
@@ -120,14 +120,15 @@ class ConditionalPoisson(FixedSizeEstimator):
         wanted = k - target.taken
         return cuts(fitted(tail_probabilities(target), wanted).levels, wanted, chosen)
 
-    def joint(self, probabilities: Float64[Tensor, " n"], k: int) -> Float64[Tensor, "n n"]:
-        """`π_ij = p_i p_j P(M_ij = r − 2)/P(M = r)`, O(n²·√n) time; on the diagonal π, not what was asked for."""
+    def joint(self, probabilities: Float64[Tensor, " n"], k: int) -> JointInclusion:
+        """`π_ij = p_i p_j P(M_ij = r − 2)/P(M = r)`, O(n²·√n) time, with π, not what was asked for."""
         size = probabilities.sum().round().long()
         fit = fitted(probabilities, size)
         sizes = sizes_of(fit.present, fit.absent)
         spectrum = at_size(sizes, size)
-        joint = pairs(spectrum / spectrum.real.sum(), sizes)
-        return torch.diagonal_scatter(joint, fit.probabilities)
+        odds = _ratio(fit.present, fit.probabilities)
+        together = pairs(spectrum / spectrum.real.sum(), sizes) * odds.unsqueeze(1) * odds
+        return JointInclusion.of_ratios(fit.probabilities, together)
 
 
 def tail_probabilities(target: Inclusion) -> Float64[Tensor, " n"]:
