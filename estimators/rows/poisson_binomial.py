@@ -58,6 +58,25 @@ def sizes_of(present: Float64[Tensor, " n"], absent: Float64[Tensor, " n"]) -> S
     return Sizes(points, weights, factors.prod(0), present, turn / factors)
 
 
+def few_messages(
+    present: Float64[Tensor, " n"], absent: Float64[Tensor, " n"], size: Int[Tensor, ""]
+) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " n"]]:
+    """P(M = size) without row i, and with row i certain: a dozen operations, O(n²), for few rows.
+
+    Right to some 1e-15 beside 1, not relatively. In real numbers, by sizes and angles: compilers know no complex ones.
+    """
+    points = _points(present.shape[0])
+    frequency = torch.arange(points // 2 + 1, device=present.device)
+    omega = frequency.double() * (2 * math.pi / points)
+    real = absent.unsqueeze(1) + present.unsqueeze(1) * omega.cos()
+    imaginary = present.unsqueeze(1) * omega.sin()
+    log, angle = 0.5 * (real.square() + imaginary.square()).log(), torch.atan2(imaginary, real)
+    weight = torch.where(frequency == 0, 1.0, 2.0).double() / points
+    left = weight * (log.sum(0) - log).exp()
+    turned = angle.sum(0) - angle - omega * size
+    return (left * turned.cos()).sum(1), (left * (turned + omega).cos()).sum(1)
+
+
 def at_size(sizes: Sizes, size: Int[Tensor, ""]) -> Complex128[Tensor, " l"]:
     """Summed over the frequencies, the real part is P(M = size); times `ratios[i]`, P(M = size and event i)."""
     frequency = torch.arange(sizes.weights.shape[0], device=size.device)
