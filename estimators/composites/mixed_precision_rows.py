@@ -29,7 +29,7 @@ from wtacrs.estimators.core.scores import row_norms, sampling_scores
 from wtacrs.estimators.core.sizing import check_slots, slots_for
 from wtacrs.estimators.core.sourced import RandomChoices, RegeneratingEstimator
 from wtacrs.estimators.rows.conditional_poisson import ConditionalPoisson
-from wtacrs.estimators.rows.fixed_size import FixedSizeEstimator, weighted_covariance
+from wtacrs.estimators.rows.fixed_size import FixedSizeEstimator
 from wtacrs.estimators.rows.pivotal import Pivotal
 from wtacrs.estimators.rows.row_estimator import MOST_ROWS_FOR_COVARIANCE, coefficient_variance
 from wtacrs.estimators.rows.sampford import Sampford
@@ -271,7 +271,7 @@ class MixedPrecisionRows(RegeneratingEstimator[SavedSlots]):
             if x.shape[0] > MOST_ROWS_FOR_COVARIANCE:
                 raise NoClosedForm(f"{self!r}: {x.shape[0]} rows need a covariance of n² numbers; use Monte Carlo")
             joint = self.rows_design(x.shape[0]).joint(p, int(allotment.rows))
-            p, sampling = joint.diagonal(), coefficient_variance(weighted_covariance(joint), x, dy)
+            p, sampling = joint.probabilities, coefficient_variance(joint.covariance, x, dy)
         else:
             sampling = p.new_zeros(())
         squares = torch.where(p > 0, 1.0 / torch.where(p > 0, p, 1.0), 0.0)

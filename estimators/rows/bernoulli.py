@@ -146,11 +146,10 @@ class Bernoulli(RowEstimator):
             return RowMoments(reached, scores.new_zeros((n, n)))
         if self.slots(n) == n:
             return RowMoments(reached, torch.diag(self.weight_squares(scores) - reached))
-        target, p, sizes, _, both = self._overflow(scores)
+        target, _, sizes, _, both = self._overflow(scores)
         together = pairs(both, sizes)
-        safe = torch.where(target.tail, p, 1.0)
         in_tail = target.tail.to(torch.float64)
-        covariance = (together / torch.outer(safe, safe) - 1.0) * torch.outer(in_tail, in_tail)
+        covariance = (together - 1.0) * torch.outer(in_tail, in_tail)
         variances = (self.weight_squares(scores) - 1.0) * in_tail
         return RowMoments(reached, torch.diagonal_scatter(covariance, variances))
 
@@ -161,12 +160,13 @@ class Bernoulli(RowEstimator):
         if rows_for(self.budget, n) == n:
             return reached
         target = inclusion(scores, rows_for(self.budget, n))
-        inverse = torch.where(target.probabilities > 0, 1 / target.probabilities, 0.0)
+        largest = torch.finfo(torch.float64).max
+        inverse = torch.where(target.probabilities > 0, (1 / target.probabilities).clamp(max=largest), 0.0)
         if self.slots(n) == n:
             return inverse
         _, _, sizes, one, _ = self._overflow(scores)
-        raised = (sizes.ratios @ one).real
-        return torch.where(target.tail, raised * inverse * inverse, reached)
+        raised = (sizes.given @ one).real
+        return torch.where(target.tail, (raised * inverse).clamp(max=largest), reached)
 
     def variance(
         self, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"], *, scores: Shaped[Tensor, " n"] | None = None

@@ -56,6 +56,46 @@ class TailDraw(NamedTuple):
     probabilities: Float64[Tensor, " n"]
 
 
+class JointInclusion(NamedTuple):
+    """How often rows are included together.
+
+    Attributes:
+        probabilities: π, those of the design itself.
+        ratios: `π_ij/(π_i π_j)`, on the diagonal 1/π, 0 where a row is never included. Kept in place of π_ij, which
+            underflows where two small probabilities meet.
+    """
+
+    probabilities: Float64[Tensor, " n"]
+    ratios: Float64[Tensor, "n n"]
+
+    @classmethod
+    def of_ratios(cls, probabilities: Float64[Tensor, " n"], ratios: Float64[Tensor, "n n"]) -> JointInclusion:
+        """From `π_ij/(π_i π_j)` of different rows that are included at all; what else is given is not used."""
+        reached = probabilities > 0
+        most = torch.finfo(torch.float64).max
+        inverse = torch.where(reached, (1.0 / torch.where(reached, probabilities, 1.0)).clamp(max=most), 0.0)
+        ratios = torch.where(reached.unsqueeze(1) & reached, ratios, 0.0)
+        return cls(probabilities, torch.diagonal_scatter(ratios, inverse))
+
+    @classmethod
+    def of(cls, joint: Float64[Tensor, "n n"]) -> JointInclusion:
+        """From π_ij, with π on the diagonal."""
+        p = joint.diagonal()
+        safe = torch.where(p > 0, p, 1.0)
+        return cls.of_ratios(p, joint / safe.unsqueeze(1) / safe)
+
+    @property
+    def covariance(self) -> Float64[Tensor, "n n"]:
+        """`π_ij/(π_i π_j) − 1` where π is not 0: that of the coefficients I/π."""
+        reached = (self.probabilities > 0).to(torch.float64)
+        return self.ratios - torch.outer(reached, reached)
+
+    @property
+    def matrix(self) -> Float64[Tensor, "n n"]:
+        """π_ij, with π on the diagonal."""
+        return self.probabilities.unsqueeze(1) * self.ratios * self.probabilities
+
+
 @dataclass(frozen=True, repr=False)
 class FixedSizeEstimator(RowEstimator):
     """Base of the fixed-size designs; a subclass defines `draw_tail`, and `joint` where it is known.
@@ -79,8 +119,8 @@ class FixedSizeEstimator(RowEstimator):
         """The inclusion probabilities of `draw_tail`: those asked for."""
         return target.probabilities
 
-    def joint(self, probabilities: Float64[Tensor, " n"], k: int) -> Float64[Tensor, "n n"]:
-        """Joint inclusion probabilities π_ij where `probabilities` are asked for; on the diagonal those of `included`.
+    def joint(self, probabilities: Float64[Tensor, " n"], k: int) -> JointInclusion:
+        """Joint inclusion probabilities π_ij where `probabilities` are asked for, with those of `included`.
 
         Raises:
             NoClosedForm: if they are not known.
@@ -120,8 +160,7 @@ class FixedSizeEstimator(RowEstimator):
         reached = (scores > 0).to(torch.float64)
         if k == n:
             return RowMoments(reached, scores.new_zeros((n, n)))
-        joint = self.joint(inclusion(scores, k).probabilities, k)
-        return RowMoments(reached, weighted_covariance(joint))
+        return RowMoments(reached, self.joint(inclusion(scores, k).probabilities, k).covariance)
 
 
 @dataclass(frozen=True, repr=False)
@@ -149,13 +188,6 @@ class OrderedEstimator(FixedSizeEstimator):
         if self.order == "random":
             return uniforms[:n]
         return torch.arange(n, dtype=torch.float64, device=uniforms.device) / max(n, 1)
-
-
-def weighted_covariance(joint: Float64[Tensor, "n n"]) -> Float64[Tensor, "n n"]:
-    """`π_ij/(π_i π_j) − 1` where π is not 0: the covariance of the coefficients I/π."""
-    p = joint.diagonal()
-    safe, reached = torch.where(p > 0, p, 1.0), (p > 0).to(torch.float64)
-    return joint / torch.outer(safe, safe) - torch.outer(reached, reached)
 
 
 def tail_first(target: Inclusion, keys: Float64[Tensor, " n"]) -> Int[Tensor, " n"]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from wtacrs.estimators.core.base import Published, Traits
 from wtacrs.estimators.core.registry import register
 from wtacrs.estimators.core.sizing import rows_for
-from wtacrs.estimators.rows.fixed_size import OrderedEstimator, TailDraw, in_slots
+from wtacrs.estimators.rows.fixed_size import JointInclusion, OrderedEstimator, TailDraw, in_slots
 from wtacrs.estimators.rows.inclusion import Inclusion, inclusion
 
 
@@ -123,7 +123,7 @@ class Pivotal(OrderedEstimator):
         contest = chosen.shape[0] - self.keys(n)
         return left[contest : contest + 1]
 
-    def joint(self, probabilities: Float64[Tensor, " n"], k: int) -> Float64[Tensor, "n n"]:
+    def joint(self, probabilities: Float64[Tensor, " n"], k: int) -> JointInclusion:
         """π_ij of the fixed order, O(n² log n) time.
 
         Raises:
@@ -161,7 +161,7 @@ class Pivotal(OrderedEstimator):
         certain = probabilities == 1
         both = torch.where(certain[:, None], probabilities[None, :], both)
         both = torch.where(certain[None, :], probabilities[:, None], both)
-        return both.fill_diagonal_(0.0) + torch.diag(probabilities)
+        return JointInclusion.of(torch.diagonal_scatter(both, probabilities))
 
     def _entrants(
         self, target: Inclusion, uniforms: Float64[Tensor, " q"]

@@ -14,7 +14,7 @@ from wtacrs.estimators.core.registry import register
 from wtacrs.estimators.core.sizing import rows_for
 from wtacrs.estimators.rows.conditional_poisson import tail_probabilities
 from wtacrs.estimators.rows.count_tree import Level, cuts, laws_of, macs_up, sampled, splits
-from wtacrs.estimators.rows.fixed_size import FixedSizeEstimator, TailDraw, in_slots
+from wtacrs.estimators.rows.fixed_size import FixedSizeEstimator, JointInclusion, TailDraw, in_slots
 from wtacrs.estimators.rows.inclusion import Inclusion, inclusion
 from wtacrs.estimators.rows.poisson_binomial import at_size, sizes_of
 
@@ -93,21 +93,26 @@ class Sampford(FixedSizeEstimator):
         target = inclusion(scores, k)
         return cuts(_levels(target), k - target.taken, chosen)
 
-    def joint(self, probabilities: Float64[Tensor, " n"], k: int) -> Float64[Tensor, "n n"]:
+    def joint(self, probabilities: Float64[Tensor, " n"], k: int) -> JointInclusion:
         """π_ij from the law of M, O(n²·√n) time."""
-        size = probabilities.sum().round().long()
-        sizes = sizes_of(probabilities, 1 - probabilities)
-        if not bool((probabilities * (1 - probabilities) > 0).any()):
-            return torch.outer(probabilities, probabilities)  # nothing is random
-        ratios, spectrum = sizes.ratios, at_size(sizes, size)
-        left_out = 1 - probabilities.unsqueeze(1)
+        free = (probabilities > 0) & (probabilities < 1)
+        size = torch.where(free, probabilities, 0.0).sum().round().long()
+        if not bool(size > 0):  # nothing is random: no row, or rows so small that rounding leaves none to be drawn
+            return JointInclusion.of_ratios(
+                probabilities, torch.ones_like(torch.outer(probabilities, probabilities))
+            )
+        p = torch.where(free, probabilities, 0.0)
+        sizes = sizes_of(p, 1 - p)
+        ratios, given, spectrum = sizes.ratios, sizes.given, at_size(sizes, size)
+        left_out = 1 - p.unsqueeze(1)
         # Σ_l (1 − π_l) I_l, where I_i = I_j = 1 are certain: their own terms are not taken in the mean
-        own = ratios * (1 - ratios) * left_out
+        own = given * (1 - ratios) * left_out
         total = (ratios * left_out).sum(0)
-        joint = (ratios * (spectrum * total)) @ ratios.T
-        cross = (own * spectrum) @ ratios.T
-        joint = (joint + cross + cross.T).real / (spectrum * total).real.sum()
-        return torch.diagonal_scatter(joint, probabilities)
+        together = (given * (spectrum * total)) @ given.T
+        cross = (own * spectrum) @ given.T
+        together = (together + cross + cross.T).real / (spectrum * total).real.sum()
+        both = free.unsqueeze(1) & free
+        return JointInclusion.of_ratios(probabilities, torch.where(both, together, 1.0))
 
 
 def _levels(target: Inclusion) -> list[Level]:

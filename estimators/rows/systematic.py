@@ -15,7 +15,7 @@ from wtacrs.estimators.core.registry import register
 from wtacrs.estimators.core.row_design import RowPlan
 from wtacrs.estimators.core.sizing import rows_for
 from wtacrs.estimators.kernels.choice import ROW_SETS, row_kernels
-from wtacrs.estimators.rows.fixed_size import OrderedEstimator, TailDraw, tail_first
+from wtacrs.estimators.rows.fixed_size import JointInclusion, OrderedEstimator, TailDraw, tail_first
 from wtacrs.estimators.rows.inclusion import Inclusion, inclusion
 from wtacrs.estimators.rows.row_estimator import SavedRows
 
@@ -112,7 +112,7 @@ class Systematic(OrderedEstimator):
         rows = tail_first(target, self.row_keys(n, chosen))
         return _fractions(torch.where(target.tail, target.probabilities, 0.0)[rows].cumsum(0))
 
-    def joint(self, probabilities: Float64[Tensor, " n"], k: int) -> Float64[Tensor, "n n"]:
+    def joint(self, probabilities: Float64[Tensor, " n"], k: int) -> JointInclusion:
         """π_ij of the fixed order, O(n²·cells) time.
 
         Raises:
@@ -127,7 +127,7 @@ class Systematic(OrderedEstimator):
         before = torch.cat([ends.new_zeros(1), ends[:-1]])
         hit = (ends[:, None] - middle).ceil() - (before[:, None] - middle).ceil() > 0
         hit = (hit | (probabilities == 1)[:, None]).to(torch.float64)
-        return (hit * width) @ hit.T
+        return JointInclusion.of((hit * width) @ hit.T)
 
 
 def _fractions(ends: Float64[Tensor, " n"]) -> Float64[Tensor, " c"]:

@@ -18,7 +18,7 @@ from wtacrs.integration.cli.options import (
     OutOption,
     SeedOption,
     device_from,
-    scores_from,
+    score_kind_from,
 )
 
 
@@ -81,17 +81,15 @@ def bench(
     from wtacrs.validation.benchmarks.bench import default_entries, entry_from, registered_entries
     from wtacrs.validation.layers.captures import load_captures
 
-    kinds = scores_from(scores or "row-norms")
-    if len(kinds) != 1:
-        raise InputError(f"--scores {scores!r} must be row-norms, oracle or stale")
+    kind = score_kind_from("row-norms" if scores is None else scores)
     if scores is not None and not (estimator or everything):
         raise InputError(f"--scores {scores!r} is for --estimator or --all: the default compares both kinds")
     if everything and estimator:
         raise InputError(f"--all names every estimator already: leave --estimator {estimator[0]!r} out")
     if everything:
-        entries = registered_entries(kinds[0])
+        entries = registered_entries(kind)
     else:
-        entries = [entry_from(text, kinds[0]) for text in estimator] if estimator else default_entries()
+        entries = [entry_from(text, kind) for text in estimator] if estimator else default_entries()
     if lean is not None and not step:
         raise InputError(
             f"--lean {lean!r} is for --step: neighbours of layers that are measured alone keep nothing"

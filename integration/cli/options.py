@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -173,11 +173,26 @@ def scores_from(text: str) -> tuple[ScoreKind, ...]:
     """
     from wtacrs.validation.layers.scores import SCORE_KINDS
 
-    named: dict[str, tuple[ScoreKind, ...]] = {kind: (kind,) for kind in (*SCORE_KINDS, "stale")}
-    named |= {"both": SCORE_KINDS, "all": (*SCORE_KINDS, "stale")}
-    if text not in named:
-        raise InputError(f"--scores {text!r} must be one of {', '.join(named)}")
-    return named[text]
+    several: dict[str, tuple[ScoreKind, ...]] = {"both": SCORE_KINDS, "all": (*SCORE_KINDS, "stale")}
+    return several[text] if text in several else (score_kind_from(text, several),)
+
+
+def score_kind_from(text: str, others: Iterable[str] = ()) -> ScoreKind:
+    """The one kind of scores that `--scores` names.
+
+    Args:
+        text: what was given.
+        others: names that the option takes too, for the message.
+
+    Raises:
+        InputError: on another name.
+    """
+    from wtacrs.validation.layers.scores import SCORE_KINDS
+
+    kinds: dict[str, ScoreKind] = {kind: kind for kind in (*SCORE_KINDS, "stale")}
+    if text not in kinds:
+        raise InputError(f"--scores {text!r} must be one of {', '.join([*kinds, *others])}")
+    return kinds[text]
 
 
 def device_from(text: str) -> str:

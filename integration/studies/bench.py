@@ -19,6 +19,7 @@ from wtacrs.integration.studies.front import measure_front
 from wtacrs.integration.studies.output import device_name, draw_or_remove, source_of
 from wtacrs.validation.arguments import checked_integer
 from wtacrs.validation.benchmarks.bench import (
+    TOO_LARGE,
     BenchProblem,
     Entry,
     bench_problem,
@@ -111,10 +112,11 @@ def bench_study(
         step: the training step to measure too, by all entries that need no known scores; None for none.
         seed: of x, dY and draws.
         report: progress.
-        skipped: told of a captured layer whose exact product is zero, and why.
+        skipped: told of what is left out, and why: a captured layer whose exact product is zero, an estimator that a
+            problem is too small for.
 
     Raises:
-        InputError: on an unusable argument.
+        InputError: on an unusable argument, and if nothing could be measured.
     """
     seed = checked_seed(seed)
     checked_integer(rounds, "rounds", least=1)
@@ -125,8 +127,11 @@ def bench_study(
         raise InputError(
             f"precision={precision!r}: a training step is measured in {' or '.join(_STEP_PRECISIONS)}"
         )
-    if step is not None and step.lean is not None:
-        LeanOptions.parse(step.lean)
+    if step is not None:
+        config_of(step.model)
+        checked_min_rows(step.min_rows)
+        if step.lean is not None:
+            LeanOptions.parse(step.lean)
     if not entries:
         raise InputError("estimators must name at least one")
     check_folder("out", out)
@@ -140,10 +145,12 @@ def bench_study(
         if report is not None:
             report(name, done, len(problems))
         try:
-            rows += measure(problem())
+            rows += measure(problem(), skipped=partial(_entry_skipped, skipped, name))
         except ZeroProduct as reason:
             if skipped is not None:
                 skipped(name, str(reason))
+    if not rows:
+        raise InputError("estimators: none could be measured on any problem")
     roofs = better(roofs, measure_roofs([precision], device))
     result = BenchResult(
         stamp=stamp(seed=seed, device=device_name(device), inputs={} if captures is None else source_of(captures)),
@@ -151,13 +158,18 @@ def bench_study(
         rounds=rounds,
         roofs=roofs,
         rows=[_under(row, roofs) for row in rows],
-        step=None if step is None else _step(entries, step, precision, rounds, device, seed, report),
+        step=None if step is None else _step(entries, step, precision, rounds, device, seed, report, skipped),
     )
     write_result(out / "bench.json", result)
     draw_or_remove(partial(bench_figure.draw, result), out / "bench.png")
     if result.step is not None:
         draw_or_remove(partial(front_figure.draw, result.step), out / "bench_step.png")
     return result
+
+
+def _entry_skipped(skipped: Callable[[str, str], None] | None, problem: str, entry: Entry, reason: str) -> None:
+    if skipped is not None:
+        skipped(problem, f"{entry.text} on {problem}: {reason}")
 
 
 def _under(row: BenchRow, roofs: Roofs) -> BenchRow:
@@ -200,9 +212,11 @@ def _step(
     device: str,
     seed: int,
     report: Report | None,
+    skipped: Callable[[str, str], None] | None,
 ) -> FrontResult:
-    rows = checked_min_rows(shape.min_rows)
-    specs = list(dict.fromkeys(_step_specs(entries, shape, precision)))
+    rows = shape.min_rows
+    told = partial(_entry_skipped, skipped, "the step")
+    specs = list(dict.fromkeys(_step_specs(entries, shape, precision, told)))
     ways = [Way(), Way(checkpointing=True), *(Way(estimator=text, min_rows=rows) for text in specs)]
     if shape.lean is not None:
         ways += [Way(lean=shape.lean), *(Way(lean=shape.lean, estimator=text, min_rows=rows) for text in specs)]
@@ -213,11 +227,17 @@ def _step(
     )  # fmt: skip
 
 
-def _step_specs(entries: Sequence[Entry], shape: StepShape, precision: str) -> Iterator[str]:
+def _step_specs(
+    entries: Sequence[Entry], shape: StepShape, precision: str, skipped: Callable[[Entry, str], None]
+) -> Iterator[str]:
     """Estimators for layers of all sizes: what fits a share of the bytes at the width of the model has a size per row."""
     n, d = shape.batch_size * shape.length, config_of(shape.model).hidden_size
     for entry in entries:
-        estimator = entry.at(n, d, DTYPES[precision]) if entry.scores == "row-norms" else None
+        if entry.scores != "row-norms":
+            continue
+        estimator = entry.at(n, d, DTYPES[precision])
+        if estimator is None:
+            skipped(entry, TOO_LARGE)
         if estimator is None or estimator.name == "exact":
             continue
         size = size_of(estimator)

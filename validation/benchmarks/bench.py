@@ -53,6 +53,7 @@ DEFAULT_WITH_KNOWN_SCORES = (
     "recommended at 0.3",
     "recommended at 0.1",
 )
+TOO_LARGE = "even its smallest size keeps more bytes"
 _REQUIRED = {"rows": "rows=systematic", "of": "of=systematic", "groups": "groups=8"}
 _SIZES = {"budget": 0.3, "slots": 1.2}
 
@@ -187,8 +188,9 @@ def bench_problem(
     draws: int,
     seed: int = 0,
     report: Callable[[str, int, int], None] | None = None,
+    skipped: Callable[[Entry, str], None] | None = None,
 ) -> list[BenchRow]:
-    """Every entry on one problem; one that does not fit its bytes has no row.
+    """Every entry on one problem; one that does not fit its bytes, or refuses the problem, has no row.
 
     Args:
         problem: x and dY.
@@ -199,14 +201,15 @@ def bench_problem(
         draws: of Monte Carlo where there is no closed form.
         seed: of the draws.
         report: progress.
+        skipped: told of an entry without a row, and why.
 
     Raises:
         ZeroProduct: if the exact product is zero.
-        InputError: on an unusable estimator.
+        InputError: on scores that the problem does not have.
     """
     x, dy, device = problem.x, problem.dy, problem.x.device
     exact = exact_product(problem.layer or "gaussian", x, dy)
-    candidates = list(_candidates(problem, entries))
+    candidates = list(_candidates(problem, entries, skipped))
     generator = torch.Generator(device).manual_seed(seed)
     timed = _timed(problem, candidates, rounds, generator)
     rows = []
@@ -217,13 +220,29 @@ def bench_problem(
     return rows
 
 
-def _candidates(problem: BenchProblem, entries: Iterable[Entry]) -> Iterator[_Candidate]:
+def _candidates(
+    problem: BenchProblem, entries: Iterable[Entry], skipped: Callable[[Entry, str], None] | None = None
+) -> Iterator[_Candidate]:
     (n, d), dtype = problem.x.shape, problem.x.dtype
     for entry in entries:
-        estimator = entry.at(n, d, dtype)
+        scores = layer_scores(entry.scores, problem.x, problem.dy, None, problem.stale, layer=problem.layer)
+        given = None if entry.scores == "row-norms" else scores
+        try:
+            estimator, reason = entry.at(n, d, dtype), TOO_LARGE
+            if estimator is not None:
+                _tried(estimator, problem, given)
+        except InputError as refusal:
+            estimator, reason = None, str(refusal)
         if estimator is not None:
-            scores = layer_scores(entry.scores, problem.x, problem.dy, None, problem.stale, layer=problem.layer)
-            yield _Candidate(entry, estimator, scores, None if entry.scores == "row-norms" else scores)
+            yield _Candidate(entry, estimator, scores, given)
+        elif skipped is not None:
+            skipped(entry, reason)
+
+
+def _tried(estimator: Estimator, problem: BenchProblem, given: Float64[Tensor, " n"] | None) -> None:
+    """Some shapes are refused by the verbs alone, as by groups of more columns than x has."""
+    generator = torch.Generator(problem.x.device).manual_seed(0)
+    estimator.contract(estimator.compress(problem.x, scores=given, generator=generator), problem.dy)
 
 
 class Seconds(NamedTuple):
@@ -246,7 +265,7 @@ class Seconds(NamedTuple):
 
 @torch.no_grad()
 def time_entries(problem: BenchProblem, entries: Iterable[Entry], *, rounds: int, seed: int = 0) -> list[Seconds]:
-    """Seconds of every entry, without anything else; one that does not fit its bytes is left out.
+    """Seconds of every entry, without anything else; one that does not fit, or refuses the problem, is left out.
 
     Args:
         problem: x and dY.

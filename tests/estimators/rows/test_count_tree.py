@@ -20,7 +20,7 @@ from wtacrs.estimators.rows import count_tree
 from wtacrs.estimators.rows.conditional_poisson import ConditionalPoisson, fitted, tail_probabilities
 from wtacrs.estimators.rows.count_tree import Level, laws_of, messages, sampled, splits
 from wtacrs.estimators.rows.inclusion import inclusion
-from wtacrs.estimators.rows.poisson_binomial import at_size, sizes_of
+from wtacrs.estimators.rows.poisson_binomial import at_size, few_messages, sizes_of
 from wtacrs.validation.enumeration.exact_moments import enumerate_moments
 from wtacrs.validation.enumeration.plans import listed_plans
 
@@ -307,3 +307,54 @@ def test_estimates_are_unbiased_whatever_the_search_leaves(
         assert found.variance == pytest.approx(float(estimator.variance(x, dy)), rel=1e-9)
     else:
         assert bias > 1e-4
+
+
+def nearly_certain(n: int, generator: torch.Generator) -> list[tuple[Tensor, int]]:
+    """Scores whose mass lies nearly all on as many rows as are drawn, or falls by orders from row to row."""
+    near = 1 + 0.05 * torch.rand(n, generator=generator, dtype=torch.float64)
+    row, cases = torch.arange(n), []
+    for large in (3, n // 10):
+        cases += [(torch.where(row < large, near, small * near), large) for small in (1e-2, 1e-4, 1e-9)]
+    return [*cases, *((torch.logspace(0, -decades, n, dtype=torch.float64), 8) for decades in (6, 60, 120))]
+
+
+def farthest(n: int, generator: torch.Generator) -> float:
+    """Largest relative distance of π from what was asked for, over rows that are not certain."""
+    found = [0.0]
+    for scores, k in nearly_certain(n, generator):
+        target = inclusion(scores / scores.max(), k)
+        p = tail_probabilities(target)
+        assert float((p * (1 - p)).sum()) > 1e-11
+        free = (p > 0) & (p < 1)
+        found.append(float((fitted(p, k - target.taken).probabilities / p - 1)[free].abs().max()))
+    return max(found)
+
+
+@pytest.mark.parametrize(("n", "allowed"), [(24, 1e-4), (64, 1e-4), (65, 0.1), (200, 0.1), (1000, 0.1)])
+def test_inclusion_probabilities_come_near_where_nearly_all_mass_is_certain(
+    n: int, allowed: float, generator: torch.Generator
+) -> None:
+    assert farthest(n, generator) < allowed
+
+
+def test_a_start_for_large_spreads_alone_leaves_them_far_away(
+    monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
+) -> None:
+    monkeypatch.setattr(module, "_start", lambda inside, spread: -inside / spread.clamp(min=1.0))
+    assert farthest(200, generator) > 1.0
+
+
+@given(st.lists(st.floats(-21.0, 21.0), min_size=2, max_size=9), st.data())
+def test_few_rows_by_their_characteristic_function(theta: list[float], data: st.DataObject) -> None:
+    """Both of the numbers of a row are those of the tree, to rounding beside 1."""
+    size = torch.tensor(data.draw(st.integers(0, len(theta))))
+    t = torch.tensor(theta, dtype=torch.float64)
+    found = torch.stack(few_messages(t.sigmoid(), (-t).sigmoid(), size), 1)
+    law = [
+        laws_of(*(torch.cat([p[:i], p[i + 1 :]]) for p in (t.sigmoid(), (-t).sigmoid())))[-1]
+        for i in range(len(t))
+    ]
+    for i, level in enumerate(law):
+        chances = torch.nn.functional.pad(level.laws[0, 0], (1, len(t) + 1))
+        expected = torch.stack([chances[size + 1], chances[size]])
+        torch.testing.assert_close(found[i], expected, rtol=0, atol=1e-14)

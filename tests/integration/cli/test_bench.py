@@ -53,11 +53,15 @@ def test_it_measures_and_says_where(
         (["--estimator", "crs at lot"], "must be a share such as 0.3"),
         (["--all", "--estimator", "exact"], "--all names every estimator already"),
         (["--scores", "oracle"], "is for --estimator or --all"),
-        (["--scores", "both"], "--scores 'both' must be row-norms, oracle or stale"),
+        (["--scores", "both"], "--scores 'both' must be one of oracle, row-norms, stale"),
         (["--scores", "stale", "--estimator", "crs(budget=0.3)"], "scores='stale'"),
         (["--dtype", "int4"], "precision='int4' must be one of"),
         (["--dtype", "fp16", "--step"], "is measured in fp32 or bf16"),
         (["--lean", "attention"], "is for --step"),
+        (
+            ["--estimator", "crs at 0.001", "--sizes", "8x4x4", "--out", "{tmp}/out"],
+            "none could be measured on any problem",
+        ),
         (["--min-rows", "9"], "is for --step"),
         (["--lean", "attention,attention-again", "--step"], "asks for two kinds of attention"),
         (["--device", "abacus"], "--device 'abacus' cannot be used"),
@@ -74,3 +78,12 @@ def test_bad_input_is_one_line(
 ) -> None:
     given = [text.format(**places) for text in arguments]
     assert fragment in refused(capsys, "bench", *given)
+
+
+def test_what_is_not_measured_is_named(places: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    out = places["tmp"] / "out"
+    given = ["--estimator", "exact", "--estimator", "crs at 0.001", "--estimator", "velora(groups=8)"]
+    assert main(["bench", *given, "--sizes", "64x4x4", "--rounds", "1", "--out", str(out)]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "skipped crs at 0.001 on 64 x 4 x 4: even its smallest size keeps more bytes" in told
+    assert "on 64 x 4 x 4: velora: groups=8 must be at most the 4 features of x" in told

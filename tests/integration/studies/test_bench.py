@@ -97,7 +97,21 @@ def test_the_whole_step_is_measured_with_the_same_estimators(
     monkeypatch.setattr(front, "text_windows", random_batches)
     monkeypatch.setattr(front, "load_task", lambda name: name)
     entries = [*ENTRIES, entry_from("recommended at 0.3")]
-    result = bench_study(entries, tmp_path, sizes=SMALL[1:], rounds=1, draws=3, step=shape)
+    entries.append(entry_from("crs at 0.0001"))
+    left_out: list[str] = []
+    result = bench_study(
+        entries,
+        tmp_path,
+        sizes=SMALL[1:],
+        rounds=1,
+        draws=3,
+        step=shape,
+        skipped=lambda _, why: left_out.append(why),
+    )
+    assert [why.partition(":")[0] for why in left_out] == [
+        "crs at 0.0001 on 48 x 16 x 8",
+        "crs at 0.0001 on the step",
+    ]
     assert result.step is not None
     stock, checkpointed, *sampled = result.step.rows
     assert checkpointed.way.checkpointing
@@ -125,6 +139,8 @@ def test_arguments_that_cannot_be_used(tmp_path: Path) -> None:
         ({"draws": 2}, "draws=2"),
         ({"precision": "int8"}, "precision='int8' must be one of fp64, fp32, bf16, fp16"),
         ({"precision": "fp16", "step": StepShape()}, "a training step is measured in fp32 or bf16"),
+        ({"step": StepShape("t5-bse")}, "did you mean t5-base"),
+        ({"step": StepShape(min_rows=-1)}, "min_rows=-1"),
         ({"layers": ["a*"]}, "name a captured file"),
         ({"seed": -1}, "seed"),
     ):

@@ -77,6 +77,21 @@ def test_what_does_not_fit_has_no_row() -> None:
     assert rows_of(tiny, entry_from("exact"))[0].estimator == "exact"
 
 
+def test_every_entry_has_a_row_or_a_reason() -> None:
+    """At one row of one column some estimators have no size that fits, and others refuse the shape."""
+    small, entries, why = gaussian_problem(1, 1, 1, precision="fp32", device="cpu"), registered_entries(), {}
+    found = bench_problem(
+        small, entries, ROOFS, precision="fp32", rounds=1, draws=3, skipped=lambda one, text: why.update({one.text: text})
+    )  # fmt: skip
+    assert "exact" in {row.requested for row in found}
+    assert sorted([*why, *(row.requested for row in found)]) == sorted(entry.text for entry in entries)
+    assert next(text for name, text in why.items() if name.startswith("velora")).startswith(
+        "velora: groups=8 must be"
+    )
+    with pytest.raises(InputError, match="scores='stale'"):  # what the problem lacks is nobody's size
+        bench_problem(small, [entry_from("exact", "stale")], ROOFS, precision="fp32", rounds=1, draws=3)
+
+
 def test_a_row_says_what_the_estimator_says() -> None:
     x, dy = problem().x, problem().dy
     norms, oracle, exact = rows_of(

@@ -128,7 +128,7 @@ def excess(spec: str, scores: Tensor, k: int) -> float:
     estimator = make(spec, budget=k)
     assert isinstance(estimator, FixedSizeEstimator)
     p = inclusion(scores, k).probabilities
-    form = estimator.joint(p, k).fill_diagonal_(0.0) - (1 - 1 / k) * torch.outer(p, p)
+    form = estimator.joint(p, k).matrix.fill_diagonal_(0.0) - (1 - 1 / k) * torch.outer(p, p)
     return float(torch.linalg.eigvalsh(form / torch.outer(p, p).sqrt()).max())
 
 
