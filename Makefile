@@ -18,7 +18,7 @@ SITE := $(CURDIR)/build/site
 CARRIED := pydantic|pydantic_core|annotated-types|typing-inspection|beartype
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo theory memory bench wheel bench-cuda test test-slow lint format gallery numbers check-numbers clean
+.PHONY: help setup demo theory memory bench wheel bench-cuda test test-slow lint format gallery numbers check-numbers audit clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -99,6 +99,9 @@ numbers: $(INSTALLED)  ## measure every number of the README's tables anew and w
 
 check-numbers: demo  ## run the demo afresh and compare it with the README's numbers
 	PYTHONPATH=tests $(BIN)/python -m readme_numbers.check --demo $(RUN)
+
+audit: $(INSTALLED)  ## how often wtacrs check finds every kind of defect, and raises an alarm: docs/audit.md (half an hour)
+	PYTHONPATH=tests $(BIN)/python -m published_defects.audit
 
 clean:  ## remove the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

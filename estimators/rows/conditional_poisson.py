@@ -60,18 +60,19 @@ class ConditionalPoisson(FixedSizeEstimator):
     exactly known for any working probabilities p (see `wtacrs.estimators.rows.count_tree`, which also divides the sample
     down to the rows: exactly r of them). Weights are 1/π_i with these π_i. So p decides the variance only.
 
-    The p that give the π* of `wtacrs.estimators.rows.inclusion` are unique (Chen, Dempster & Liu). They are approached by
-    a fixed number of steps, so that nothing waits for the host: 6 for up to 64 rows, one for more. With
-    `θ_i = log p_i/(1 − p_i)` and `v = Σ π*_i (1 − π*_i)` the start is `logit π*_i + (½ − π*_i) h`, but for a common shift.
-    Where v is large h is 1/v, the next term of Hájek's expansion in 1/v. Where it is small, almost always the r likeliest
-    rows are drawn, else one of them gives way to another: with `E ≈ v/2` the chance of that, the odds of the others are
-    `π*_i/√(E(1 − E))` and those of the likeliest `√(E(1 − E))/(1 − π*_i)`, so h is `−log E(1 − E) ≈ log(1 + 2/v)`. The
-    smaller of both is taken. A step is `(1 − g_i)(logit π*_i − logit π_i(θ))`, g_i = c_i/Σc, with c from `c_i (Σc − c_i) ∝
-    π*_i (1 − π*_i)`: Newton's step if the indicators had covariances −c_i c_j, as they have for r = 1, and in the limit
-    of large v. What this leaves out is extrapolated from the last two steps (Anderson, "Iterative Procedures for
-    Nonlinear Integral Equations", Journal of the ACM 12, 1965). For up to 64 rows π_i comes within 1e-7 of π*_i
-    relatively where v > 1, within 1e-4 else; for more rows within 1e-6 where v > 20, within 1e-3 where v > 3, within a tenth
-    else: measured, not proved. (Below v = 1e-11 doubles do not tell 1 − π from 0 well enough.) EĜ does not depend on it.
+    The p that give the π* of `wtacrs.estimators.rows.inclusion` are unique (Chen, Dempster & Liu). They are
+    approached by a fixed number of steps, so that nothing waits for the host: 6 for up to 64 rows, one for more. With
+    `θ_i = log p_i/(1 − p_i)` and `v = Σ π*_i (1 − π*_i)` the start is `logit π*_i + (½ − π*_i) h`, but for a common
+    shift. Where v is large h is 1/v, the next term of Hájek's expansion in 1/v. Where it is small, almost always the
+    r likeliest rows are drawn, else one gives way to another: with `E ≈ v/2` the chance of that, the odds of the
+    others are `π*_i/√(E(1 − E))` and those of the likeliest `√(E(1 − E))/(1 − π*_i)`, so h is `−log E(1 − E) ≈ log(1
+    + 2/v)`. The smaller of both is taken. A step is `(1 − g_i)(logit π*_i − logit π_i(θ))`, g_i = c_i/Σc, with c from
+    `c_i (Σc − c_i) ∝ π*_i (1 − π*_i)`: Newton's step if the indicators had covariances −c_i c_j, as they have for r =
+    1, and in the limit of large v. What this leaves out is extrapolated from the last two steps (Anderson, "Iterative
+    Procedures for Nonlinear Integral Equations", Journal of the ACM 12, 1965). For up to 64 rows π_i comes within
+    1e-7 of π*_i relatively where v > 1, within 1e-4 else; for more rows within 1e-6 where v > 20, within 1e-3 where v
+    > 3, within a tenth else: measured, not proved. (Below v = 1e-11 doubles do not tell 1 − π from 0 well enough.) EĜ
+    does not depend on it.
 
     Mean: `E I_i = π_i`, so with weight 1/π_i `EĜ = G`.
 

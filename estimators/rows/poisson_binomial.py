@@ -31,8 +31,8 @@ class Sizes(NamedTuple):
         weights: 1/L at ω = 0, 2/L elsewhere: sums over this half are real parts of sums over all frequencies.
         joined: φ(ω).
         present: p.
-        given: `e^{iω} / (1 − p_i + p_i e^{iω})`: event i is certain, in place of its probability. Near 1 however small p_i
-            is, so that pairs of small probabilities do not underflow.
+        given: `e^{iω} / (1 − p_i + p_i e^{iω})`: event i is certain, in place of its probability. Near 1 however small
+            p_i is, so that pairs of small probabilities do not underflow.
     """
 
     points: int

@@ -165,6 +165,8 @@ class Examination:
 
     def verdict(self, name: str) -> Verdict:
         """Whether the property of this name holds."""
+        if name in _means(self._table) and name != POOLED:
+            self._context.clock.turn()
         return _verdict(self._table[name], self._context, self._expected.get(name))
 
 
@@ -190,7 +192,7 @@ def check_rows(
         scores: as in `Estimator.compress`.
         generator: source of the draws.
     """
-    context = CheckContext(estimator, demand.level, 0, demand=demand, clock=Clock(demand.limit, 1))
+    context = CheckContext(estimator, demand.level, 0, demand=demand, clock=Clock(demand.limit))
     entry = Property(name, name, lambda context: mean_of_problem(context, x, dy, scores, generator))
     return _verdict(entry, context, None)
 
@@ -205,6 +207,10 @@ def _table(estimator: Estimator | None) -> dict[str, Property]:
     return EXTERNAL_PROPERTIES if isinstance(estimator, (ExternalProduct, ExternalLinear)) else PROPERTIES
 
 
+def _means(table: Mapping[str, Property]) -> list[str]:
+    return [name for name in table if name in {*MEAN_PROPERTIES, *LAYER_MEAN_PROPERTIES, ZERO_SCORES}]
+
+
 def _context(
     estimator: Estimator,
     table: Mapping[str, Property],
@@ -213,7 +219,7 @@ def _context(
     sizes: Sizes,
     seed: int,
 ) -> CheckContext:
-    means = [name for name in table if name in {*MEAN_PROPERTIES, *LAYER_MEAN_PROPERTIES, ZERO_SCORES}]
+    means = _means(table)
     tests = len(means) + (STATISTICAL_TESTS if table is PROPERTIES else 0)
     timed = sum(name in means and name != POOLED for name in chosen)
     if isinstance(estimator, ExternalEstimator):

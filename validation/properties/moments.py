@@ -101,7 +101,7 @@ def closed_forms_by_sampling(context: CheckContext) -> str:
     """`expectation` and `variance` agree with the moments of many draws."""
     if context.estimator.traits.deterministic:
         raise NotApplicable("deterministic: one outcome, see the enumeration")
-    x, dy = context.problem("gaussian", context.rows(24))
+    x, dy = context.problem("coherent", context.rows(24))
     scores = joint_norms(x, dy)
     seen = []
     target = closed_form(lambda: context.estimator.expectation(x, dy, scores=scores))

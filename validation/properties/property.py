@@ -92,11 +92,11 @@ class Clock:
 
     Args:
         seconds: for the whole run.
-        tests: how many tests of means are to come.
+        tests: how many tests of means are to come after the one whose turn it is.
     """
 
     seconds: float
-    tests: int
+    tests: int = 0
     started: float = dataclasses.field(default_factory=time.monotonic)
 
     @property
@@ -104,9 +104,12 @@ class Clock:
         """Seconds that are left, never quite none."""
         return max(self.started + self.seconds - time.monotonic(), 1e-3)
 
-    def allowance(self) -> float:
-        """Seconds that the next test of a mean may take."""
+    def turn(self) -> None:
+        """Go on to the next test of a mean, whether it will draw anything or not."""
         self.tests = max(self.tests - 1, 0)
+
+    def allowance(self) -> float:
+        """Seconds that the test of a mean whose turn it is may take."""
         return self.left / (self.tests + 1)
 
 
@@ -139,7 +142,7 @@ class CheckContext:
     level: float
     seed: int
     demand: Demand = DEFAULT_DEMAND
-    clock: Clock = dataclasses.field(default_factory=lambda: Clock(DEFAULT_DEMAND.limit, 1))
+    clock: Clock = dataclasses.field(default_factory=lambda: Clock(DEFAULT_DEMAND.limit))
     sizes: Sizes = DEFAULT_SIZES
     findings: list[DirectionFinding] = dataclasses.field(default_factory=list)
 

@@ -57,7 +57,7 @@ def conditional_poisson_variance(scores: Tensor, k: int, pairs: list[Fraction]) 
     target = inclusion(scores, k)
     tail = target.tail.nonzero().flatten().tolist()
     fit = fitted(tail_probabilities(target), k - target.taken)
-    free = [i for i in tail if 0 < fit.present[i] and 0 < fit.absent[i]]
+    free = [i for i in tail if fit.present[i] > 0 and fit.absent[i] > 0]
     sure = [i for i in tail if float(fit.absent[i]) == 0]
     odds = {i: Fraction(float(fit.present[i])) / Fraction(float(fit.absent[i])) for i in free}
     law = {

@@ -44,8 +44,9 @@ from wtacrs.estimators import (
 )
 from wtacrs.validation.properties import checks
 from wtacrs.validation.properties.checks import CheckFailed, check_estimator, properties
+from wtacrs.validation.properties.external_estimators import ExternalProduct
 from wtacrs.validation.properties.means import POOLED
-from wtacrs.validation.properties.property import PROPERTIES, Property
+from wtacrs.validation.properties.property import PROPERTIES, Clock, Property
 
 # the library's own refusals are under test here, not those of the signatures' checker
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -233,6 +234,17 @@ def test_a_broken_property_raises_a_report_that_can_be_read():
         check_estimator(WeightOffByK(budget=0.3), only=["mean: equal rows", "spec round trip"])
     assert [v.status for v in caught.value.verdicts] == ["not applicable", "broken"]
     assert str(caught.value).count("\n") == 1
+
+
+def test_the_last_law_that_draws_has_all_the_time_that_is_left(monkeypatch):
+    """Laws that do not apply, such as those of layers to a product, have their turn and leave their time."""
+    to_come: list[int] = []
+    whole = Clock.allowance
+    monkeypatch.setattr(Clock, "allowance", lambda clock: to_come.append(clock.tests) or whole(clock))
+    product = ExternalProduct("exact", lambda x, dy: dy.T @ x)
+    verdicts = check_estimator(product, bias=BIAS)
+    assert len([v for v in verdicts if v.draws]) == len(to_come)
+    assert to_come == list(range(len(to_come)))[::-1]
 
 
 def test_too_little_time_leaves_a_mean_undecided():

@@ -141,7 +141,7 @@ def test_stated_detectable_biases_are_detected() -> None:
 
 
 def test_stated_detectable_biases_are_detected_away_from_a_long_tail() -> None:
-    """Draws of skewness 2.7 whose mean is too small; the plain noncentrality would promise a bias that nearly all miss."""
+    """Draws of skewness 2.7 whose mean is too small; the plain noncentrality promises a bias that nearly all miss."""
     from scipy import stats
 
     runs, draws, hit = 100, FIRST_STAGE, 0.1

@@ -1,0 +1,1 @@
+"""Defects of published code by kind, each written afresh from its description, and sound pieces beside them."""
