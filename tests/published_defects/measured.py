@@ -99,9 +99,10 @@ def found_by_its_law(piece: Piece, seed: int, level: float = LEVEL) -> Verdict:
 
 
 def _error(verdict: Verdict) -> float:
-    """Of the direction that is off most."""
-    furthest: DirectionRecord = max(verdict.directions, key=lambda each: abs(each.share - 1.0))
-    return furthest.error
+    """Of the direction whose deviation is the bias of the verdict."""
+    bias = verdict.bias or 0.0
+    nearest: DirectionRecord = min(verdict.directions, key=lambda each: abs(abs(each.share - 1.0) - bias))
+    return nearest.error
 
 
 def _silent(name: str, seeds: int) -> TaskOutput[Record]:

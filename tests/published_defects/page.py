@@ -153,10 +153,12 @@ def _piece(name: str) -> Piece:
 
 
 def _share(value: float) -> str:
-    """`12 %`, to two digits; large shares as multiples."""
+    """`12 %`, to two digits; large shares as multiples, and what is rounding alone as none."""
     if value >= 10:
         return f"{value:.0f} ×"
-    return f"{100 * value:.2g} %" if value < 1 else f"{100 * value:.0f} %"
+    if value < 1e-9:
+        return "0 %"
+    return f"{100 * value:.0f} %" if value >= 0.0995 else f"{100 * value:.2g} %"
 
 
 def _table(head: Sequence[str], left: int, rows: Sequence[Sequence[str]]) -> str:
