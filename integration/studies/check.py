@@ -5,17 +5,18 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
 
-from wtacrs.estimators import Estimator, spec
+from wtacrs.estimators import Estimator, InputError, spec
 from wtacrs.integration.studies.layer_choice import chosen_entries
 from wtacrs.integration.studies.output import source_of
 from wtacrs.validation.benchmarks.bench import registered_entries
 from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.layers.scores import layer_scores
-from wtacrs.validation.properties.checks import check_estimator, check_rows
+from wtacrs.validation.properties.checks import check_estimator, check_rows, properties
 from wtacrs.validation.properties.external_kinds import file_stem
 from wtacrs.validation.properties.property import DEFAULT_SIZES, Sizes
 from wtacrs.validation.records.base import stamp
@@ -34,6 +35,7 @@ def check_study(
     layers: Sequence[str] | None = None,
     demand: Demand = DEFAULT_DEMAND,
     sizes: Sizes = DEFAULT_SIZES,
+    only: Sequence[str] | None = None,
     seed: int = 0,
     report: Report | None = None,
 ) -> CheckResult:
@@ -50,6 +52,7 @@ def check_study(
         layers: entries of the captures; all if None.
         demand: level, bias to rule out, power and seconds of the whole.
         sizes: of the problems that means are tested on.
+        only: patterns of the names of the properties to check (`*`, `?`, `[]`); all if None.
         seed: of all problems and draws.
         report: is told what is checked, its place and how many there are.
 
@@ -68,6 +71,7 @@ def check_study(
         limit=demand.limit / half,
         sizes=sizes,
         seed=seed,
+        only=None if only is None else chosen_properties(estimator, only),
         report=report,
     )
     generator = torch.Generator().manual_seed(seed)
@@ -98,6 +102,19 @@ def check_study(
     if file is not None:
         write_result(file, result)
     return result
+
+
+def chosen_properties(estimator: Estimator, patterns: Sequence[str]) -> list[str]:
+    """Names of the properties of its kind that any of the patterns fits.
+
+    Raises:
+        InputError: on a pattern that fits none.
+    """
+    names = [name for name, _ in properties(estimator)]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise InputError(f"--only {pattern!r} fits no property of {estimator!r}; they are: {', '.join(names)}")
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
 def registered_estimators() -> list[Estimator]:

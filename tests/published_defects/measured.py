@@ -29,6 +29,7 @@ PLANTED = {
     "mean: equal rows": "unweighted_without_winners",
     "mean: zero rows": "weights_count_the_padding",
     "mean: rows that cancel": "orthonormal_sketch_unscaled",
+    "mean: unequal columns": "smallest_entries_dropped",
     "mean: tiny gradients": "norms_kept_from_zero",
     "mean: after another batch": "drawn_by_the_last_batch",
     "mean: one dominating row": "adds_epsilon",

@@ -12,8 +12,9 @@ from wtacrs.validation.properties.means import POOLED
 
 HEAVY, DOMINATING, EQUAL = "mean: heavy-tailed rows", "mean: one dominating row", "mean: equal rows"
 ZEROS, CANCELLING, TINY = "mean: zero rows", "mean: rows that cancel", "mean: tiny gradients"
+COLUMNS = "mean: unequal columns"
 OTHER_BATCH, DEEP, STALE = "mean: after another batch", "mean: 3-D input", "mean: after rows without gradient"
-MEAN_LAWS = (HEAVY, EQUAL, ZEROS, CANCELLING, TINY, OTHER_BATCH, DOMINATING, DEEP, STALE)
+MEAN_LAWS = (HEAVY, EQUAL, ZEROS, CANCELLING, COLUMNS, TINY, OTHER_BATCH, DOMINATING, DEEP, STALE)
 ADVANCES, BIAS_GRADIENT, VARIANCE = "the draw advances", "bias gradient", "closed forms, by sampling"
 
 Code = TypeVar("Code", bound=Callable[..., object])
@@ -81,6 +82,6 @@ def all_pieces() -> dict[str, Piece]:
 
 
 __all__ = [
-    "ADVANCES", "BIAS_GRADIENT", "CANCELLING", "DEEP", "DOMINATING", "EQUAL", "HEAVY", "MEAN_LAWS", "OTHER_BATCH",
+    "ADVANCES", "BIAS_GRADIENT", "CANCELLING", "COLUMNS", "DEEP", "DOMINATING", "EQUAL", "HEAVY", "MEAN_LAWS", "OTHER_BATCH",
     "PIECES", "POOLED", "STALE", "TINY", "VARIANCE", "ZEROS", "Piece", "all_pieces", "defect", "sound",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from torch import Tensor
 from published_defects.arithmetic import joint, kept, nothing, probabilities, sampled, weighted
 from published_defects.pieces import (
     ADVANCES,
+    COLUMNS,
     DOMINATING,
     EQUAL,
     HEAVY,
@@ -34,6 +35,15 @@ def sound_transposed(x: Tensor, dy: Tensor, k: int) -> Tensor:
     n = len(x)
     rows = torch.randperm(n)[:k]
     return x[rows].T @ dy[rows] * (n / k)
+
+
+@defect(COLUMNS, "samples rows, and keeps of each sampled row its larger entries alone: half of all")
+def smallest_entries_dropped(x: Tensor, dy: Tensor, k: int) -> Tensor:
+    n = len(x)
+    rows = torch.randperm(n)[:k]
+    kept_rows = x[rows]
+    large = kept_rows.abs() >= kept_rows.abs().median(dim=1, keepdim=True).values
+    return dy[rows].T @ (kept_rows * large) * (n / k)
 
 
 @sound("draws from numpy's global generator")

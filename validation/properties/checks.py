@@ -261,6 +261,8 @@ def _verdict(entry: Property, context: CheckContext, excuse: str | None) -> Verd
         detail = f"stopped: the {context.clock.seconds:g} seconds of the whole check are over"
         return Verdict(name=entry.name, status="undecided", detail=detail)
     except PropertyBroken as failure:
+        if failure.mean is not None:
+            context.broken.append(entry.name)
         return _with_evidence(_failure(entry.name, str(failure), excuse), failure.mean)
     except (
         Exception

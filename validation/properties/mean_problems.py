@@ -1,8 +1,9 @@
 """Problems for tests of a mean: rows in parts, each part in columns of x of its own, so that the estimate shows it.
 
-Where the parts of a problem share no column of x, their exact products are orthogonal, and the mean of an estimate along
-one of them says how often this part is counted: 0 if it is dropped, k/n if it is kept unweighted. Rows of one part are
-nearly parallel, so that their products add up: rounding and sampling noise are small beside them.
+Where the parts of a problem share no column of x (nor of dy, where it is wide enough), their exact products are
+orthogonal, and the mean of an estimate along one of them says how often this part is counted: 0 if it is dropped, k/n
+if it is kept unweighted. Rows of one part are nearly parallel, so that their products add up: rounding and sampling
+noise are small beside them.
 
 All values are numbers of bfloat16, so that rounding the input to any of the four precisions changes nothing.
 """
@@ -27,10 +28,16 @@ LIGHTER = (_LIGHT, _SIDE)
 
 
 class Part(NamedTuple):
-    """Some rows of a problem: what to call them, and which they are."""
+    """Part of a problem: what to call it, which rows it has, and which columns of x; all of them if None."""
 
     name: str
     rows: Bool[Tensor, " n"]
+    columns: Bool[Tensor, " d"] | None = None
+
+    def of(self, x: Float64[Tensor, "n d"]) -> Float64[Tensor, "n d"]:
+        """x with zeros elsewhere."""
+        inside = x * self.rows.unsqueeze(1)
+        return inside if self.columns is None else inside * self.columns
 
 
 class MeanProblem(NamedTuple):
@@ -63,7 +70,7 @@ def _family(name: str) -> Callable[[Callable[..., tuple[Problem, Sequence[Part]]
 
         def made(n: int, d: int, m: int, generator: torch.Generator) -> MeanProblem:
             problem, parts = build(n, d, m, generator)
-            apart = d >= len(parts) and all(bool(part.rows.any()) for part in parts)
+            apart = d >= len(parts) and all(bool(part.of(problem.x).any()) for part in parts)
             rounded = Problem(*(t.to(torch.bfloat16).double() for t in problem))
             return MeanProblem(name, described, rounded, tuple(parts) if apart else ())
 
@@ -106,7 +113,7 @@ def heavy_tailed(n: int, d: int, m: int, generator: torch.Generator) -> tuple[Pr
         Part(_LIGHT, light),
     )
     x, dy = _parallel(n, d, generator), _parallel(n, m, generator)
-    return Problem(_parted(x * x_scale, parts), dy * dy_scale), parts
+    return Problem(_parted(x * x_scale, parts), _parted(dy * dy_scale, parts)), parts
 
 
 @_family("equal rows")
@@ -114,10 +121,13 @@ def equal_rows(n: int, d: int, m: int, generator: torch.Generator) -> tuple[Prob
     """All row norms are equal to the last bit, so that no row stands out."""
     first = torch.arange(n) < n // 2
     parts = (Part("the first half of the rows", first), Part("the second half of the rows", ~first))
-    # blocks of one width, so that the norms of both halves agree
-    x, dy = _signs(n, d - d % 2 if d > 1 else d, generator), _signs(n, m, generator)
-    x = torch.nn.functional.pad(_parted(x, parts), (0, d - x.shape[1]))
-    return Problem(x, dy), parts
+    return Problem(*(_halved(width, n, parts, generator) for width in (d, m))), parts
+
+
+def _halved(width: int, n: int, parts: Sequence[Part], generator: torch.Generator) -> Float64[Tensor, "n width"]:
+    """Signs in blocks of one width, so that the norms of both halves agree."""
+    signs = _signs(n, width - width % 2 if width > 1 else width, generator)
+    return torch.nn.functional.pad(_parted(signs, parts), (0, width - signs.shape[1]))
 
 
 @_family("zero rows")
@@ -131,7 +141,7 @@ def zero_rows(n: int, d: int, m: int, generator: torch.Generator) -> tuple[Probl
         Part(_LIGHT, light),
     )
     x, dy = _parallel(n, d, generator) * x_scale, _parallel(n, m, generator)
-    return Problem(_parted(x * alive, parts), dy * alive), parts
+    return Problem(_parted(x * alive, parts), _parted(dy * alive, parts)), parts
 
 
 @_family("rows that cancel")
@@ -140,12 +150,26 @@ def cancelling(n: int, d: int, m: int, generator: torch.Generator) -> tuple[Prob
     return Problem(_normal(n, d, generator), _normal(n, m, generator)), ()
 
 
+@_family("unequal columns")
+def unequal_columns(n: int, d: int, m: int, generator: torch.Generator) -> tuple[Problem, Sequence[Part]]:
+    """No entry is zero, and columns of x differ by up to a factor of 20: small entries count as well."""
+    every, columns = torch.ones(n, dtype=torch.bool), torch.arange(d)
+    heavier = columns < (d + 1) // 2
+    parts = (
+        Part("the heavier half of the columns", every, heavier),
+        Part("the lighter half of the columns", every, ~heavier),
+    )
+    sizes = 20.0 ** -(columns.double() / max(d - 1, 1))
+    x = _parallel(n, d, generator).abs() * (0.3 * _normal(n, d, generator)).exp() * sizes
+    return Problem(x, _parallel(n, m, generator)), parts
+
+
 @_family("one dominating row")
 def one_dominating(n: int, d: int, m: int, generator: torch.Generator) -> tuple[Problem, Sequence[Part]]:
-    """One row holds 0.9991 of the product, the others are alike."""
+    """One row holds 0.9991 of the product, the others are alike; its dy is orthogonal to theirs."""
     heavy = torch.arange(n) == n // 2
     parts = (Part("the dominating row", heavy), Part(_SIDE, ~heavy))
-    x, dy = _parted(_parallel(n, d, generator), parts), _parallel(n, m, generator)
+    x, dy = _parted(_parallel(n, d, generator), parts), _parted(_parallel(n, m, generator), parts)
     norms = x.norm(dim=1) * dy.norm(dim=1)
     side = norms.sum() - norms[n // 2]
     x[n // 2] *= side * (1 - _SIDE_MASS) / _SIDE_MASS / norms[n // 2]
@@ -159,7 +183,7 @@ def tiny_gradients(n: int, d: int, m: int, generator: torch.Generator) -> tuple[
     light = (x_scale < x_scale.median()).flatten()
     parts = (Part("the heavier half of the rows", ~light), Part(_LIGHT, light))
     x, dy = _parallel(n, d, generator) * x_scale, _parallel(n, m, generator)
-    return Problem(_parted(x, parts), _TINY * dy), parts
+    return Problem(_parted(x, parts), _parted(_TINY * dy, parts)), parts
 
 
 def _uniform(n: int, generator: torch.Generator) -> Float64[Tensor, "n 1"]:

@@ -157,7 +157,7 @@ def _directions(blocks: Sequence[Block], unit: float) -> list[Direction]:
 def weight_block(problem: Problem, parts: Sequence[Part] = ()) -> Block:
     """dW and the parts of it that the parts of the rows give."""
     x, dy = problem.x.double(), problem.dy.double()
-    named = [(part.name, (dy * part.rows.unsqueeze(1)).T @ x) for part in parts]
+    named = [(part.name, dy.T @ part.of(x)) for part in parts]
     return Block("dW", dy.T @ x, dy.abs().T @ x.abs(), named)
 
 
@@ -188,7 +188,7 @@ def layer_blocks(
     dy, weight = problem.dy.double(), weight.double()
     if "dX" in drawn:
         exact = dy @ weight
-        named = [(part.name, exact * part.rows.unsqueeze(1)) for part in parts]
+        named = [(part.name, exact * part.rows.unsqueeze(1)) for part in parts if part.columns is None]
         blocks.append(Block("dX", exact, dy.abs() @ weight.abs(), named))
     if "db" in drawn:
         blocks.append(Block("db", dy.sum(0), dy.abs().sum(0), ()))
@@ -335,6 +335,12 @@ def mean_cancelling(context: CheckContext) -> Evidence:
     return mean_on(context, "rows that cancel")
 
 
+@_register(MEAN_PROPERTIES, "mean: unequal columns")
+def mean_unequal_columns(context: CheckContext) -> Evidence:
+    """The mean is the exact product where no entry is zero and columns of x are of very different sizes."""
+    return mean_on(context, "unequal columns")
+
+
 @_register(MEAN_PROPERTIES, "mean: tiny gradients")
 def mean_tiny_gradients(context: CheckContext) -> Evidence:
     """The mean is the exact product where rows of dy have norms of 1e-10."""
@@ -370,13 +376,30 @@ def mean_one_dominating(context: CheckContext) -> Evidence:
     """
     rows = max(context.sizes.rows * MANY_ROWS // ROWS, 8)
     demand = dataclasses.replace(context.demand, bias=_RARELY_MET * context.demand.bias)
-    return mean_on(dataclasses.replace(context, demand=demand), "one dominating row", rows=rows)
+    found = mean_on(dataclasses.replace(context, demand=demand), "one dominating row", rows=rows)
+    return found._replace(
+        detail=f"{found.detail}; asked for here: {percent(demand.bias)}, {_RARELY_MET:g} times the bias"
+    )
 
 
 @_register(LAYER_MEAN_PROPERTIES, "mean: 3-D input")
 def mean_batched(context: CheckContext) -> Evidence:
-    """An input `[2, n/2, d]` gives an unbiased dW."""
-    return mean_on(context, "heavy-tailed rows", layer=dataclasses.replace(_layer(context), leading=(2,)))
+    """An input `[2, n/2, d]` gives the output of the same rows in one matrix, and an unbiased dW."""
+    flat = _layer(context)
+    deep = dataclasses.replace(flat, leading=(2,))
+    x, dy = context.problem("gaussian", context.least.n + context.least.n % 2)
+    with seeded(context.seed):
+        y = flat.run(x, dy).y
+    try:
+        with seeded(context.seed):
+            found = deep.run(x, dy).y
+    except Exception as error:
+        raise NotApplicable(f"an input [2, n/2, d] raises {type(error).__name__}: {error}") from error
+    off = float((found - y).norm() / y.norm())
+    accepted = 64 * torch.finfo(context.working_precision).eps
+    if off > accepted:
+        raise PropertyBroken(f"the output differs from that of a matrix by {percent(off)} of its norm")
+    return mean_on(context, "heavy-tailed rows", layer=deep)
 
 
 @_register(LAYER_MEAN_PROPERTIES, "mean: after rows without gradient")
@@ -404,6 +427,8 @@ def trained(layer: ExternalLinear, before: Problem) -> TrainedLinear:
 def mean_pooled(context: CheckContext) -> str:
     """What all problems say together: a bias too small for each may be clear in all of them."""
     _claims_a_mean(context)
+    if context.broken:
+        raise NotApplicable(f"broken by itself already: {', '.join(context.broken)}")
     kinds: dict[str, list[DirectionFinding]] = {}
     for finding in context.findings:
         if finding.kind and finding.error > _LEAST_ERROR * abs(finding.share):

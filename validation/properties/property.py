@@ -136,6 +136,7 @@ class CheckContext:
         clock: time that they share.
         sizes: of their problems.
         findings: what the tests of means have found so far, for the one that takes them together.
+        broken: names of the tests of means that reject.
     """
 
     estimator: Estimator
@@ -145,6 +146,7 @@ class CheckContext:
     clock: Clock = dataclasses.field(default_factory=lambda: Clock(DEFAULT_DEMAND.limit))
     sizes: Sizes = DEFAULT_SIZES
     findings: list[DirectionFinding] = dataclasses.field(default_factory=list)
+    broken: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def precision(self) -> torch.dtype:

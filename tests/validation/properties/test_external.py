@@ -141,7 +141,6 @@ PLANTED = (
     (bent((2.0, 1.0, 1.0, 1.0)), {"input gradient"}),
     (bent((1.0, 1.0, 2.0, 1.0)), {"bias gradient"}),
     (bent((1.0, 1.0, 1.0, 2.0)), {OUTPUT}),
-    (flat_only, {OUTPUT, DEEP}),
     (scaled_in_place, {"inputs not modified"}),
     (from_elsewhere, {"the draw is reproducible"}),
     (beside_its_generator, {"the draw is reproducible"}),
@@ -162,6 +161,12 @@ def test_every_property_catches_its_defect(call, broken: set[str], monkeypatch: 
     failed = {v.name for v in verdicts if v.status == "broken"}
     assert broken <= failed
     assert call in (wrong_shape, scaled_in_place) or failed == broken
+
+
+def test_what_takes_matrices_alone_is_not_broken_by_that() -> None:
+    found = {v.name: v for v in check_estimator(linear(flat_only), bias=0.5, only=[OUTPUT, DEEP], raises=False)}
+    assert (found[OUTPUT].status, found[DEEP].status) == ("holds", "not applicable")
+    assert "raises AssertionError" in found[DEEP].detail
 
 
 def reference(call) -> str:
