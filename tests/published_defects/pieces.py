@@ -82,6 +82,6 @@ def all_pieces() -> dict[str, Piece]:
 
 
 __all__ = [
-    "ADVANCES", "BIAS_GRADIENT", "CANCELLING", "COLUMNS", "DEEP", "DOMINATING", "EQUAL", "HEAVY", "MEAN_LAWS", "OTHER_BATCH",
-    "PIECES", "POOLED", "STALE", "TINY", "VARIANCE", "ZEROS", "Piece", "all_pieces", "defect", "sound",
+    "ADVANCES", "BIAS_GRADIENT", "CANCELLING", "COLUMNS", "DEEP", "DOMINATING", "EQUAL", "HEAVY", "MEAN_LAWS",
+    "OTHER_BATCH", "PIECES", "POOLED", "STALE", "TINY", "VARIANCE", "ZEROS", "Piece", "all_pieces", "defect", "sound",
 ]  # fmt: skip

