@@ -20,6 +20,7 @@ from wtacrs.integration.cli.options import (
     LoraFaOption,
     LoraRankOption,
     MaxLengthOption,
+    MinRowsOption,
     ModelOption,
     PrecisionOption,
     ReplaceOption,
@@ -56,6 +57,7 @@ def finetune(
         float, typer.Option(help="Share of the budget that rows keep which a mask calls padding.")
     ] = 0.01,
     budget_of: BudgetOfOption = "all-rows",
+    min_rows: MinRowsOption = 0,
     masked_gradient: Annotated[
         str,
         typer.Option(
@@ -126,6 +128,7 @@ def finetune(
         "scores": scores,
         "mask_floor": mask_floor,
         "budget_of": budget_of,
+        "min_rows": min_rows,
         "masked_gradient": masked_gradient,
         "epochs": epochs,
         "steps": steps,

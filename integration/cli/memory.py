@@ -18,6 +18,7 @@ from wtacrs.integration.cli.options import (
     LoraFaOption,
     LoraRankOption,
     MaxLengthOption,
+    MinRowsOption,
     ModelOption,
     OutOption,
     PrecisionOption,
@@ -46,6 +47,7 @@ def memory(
     precision: PrecisionOption = "fp32",
     lean: LeansOption = None,
     budget_of: BudgetOfOption = "all-rows",
+    min_rows: MinRowsOption = 0,
     layers: LayersOption = None,
     lora_rank: LoraRankOption = None,
     lora_fa: LoraFaOption = False,
@@ -83,6 +85,7 @@ def memory(
             owners=owners,
             lean=lean or (),
             budget_of=budget_of,
+            min_rows=min_rows,
         )
     for table in (memory_table(result), *owners_tables(result)):
         console.print(table)

@@ -64,6 +64,7 @@ def step_memory(
     owners: bool = False,
     lean: str | None = None,
     budget_of: str = "all-rows",
+    min_rows: int = 0,
 ) -> StepMemory:
     """Take two training steps without an update, one for what is saved and one for the peak.
 
@@ -80,6 +81,7 @@ def step_memory(
         owners: take a third step, for who holds what.
         lean: what neighbours of linear layers keep less of, in the words of `LeanOptions`; None for stock ones.
         budget_of: as in `approximate_`.
+        min_rows: as in `approximate_`.
 
     Raises:
         InputError: on an unusable argument, where owners cannot be told (see `track_memory`), and if the model cannot
@@ -106,7 +108,14 @@ def step_memory(
     try:
         with torch.random.fork_rng(devices), without_cache(model), checkpointed(model, checkpointing):
             neighbours = None if options is None else lean_(model, **options.arguments())
-            converted = _convert(model.train(), estimator, layers, min_elements, budget_of)
+            converted = _convert(
+                model.train(),
+                estimator,
+                layers,
+                min_elements=min_elements,
+                min_rows=min_rows,
+                budget_of=budget_of,
+            )
             saved = saved_by_type(model, lambda: loss_of(model, batch, precision), batch)
             model.zero_grad(set_to_none=True)
             peak = _peak(model, lambda: loss_of(model, batch, precision).backward())
@@ -131,13 +140,10 @@ def step_memory(
     )
 
 
-def _convert(
-    model: nn.Module, estimator: str, layers: Sequence[str] | None, min_elements: int, budget_of: str
-) -> int:
+def _convert(model: nn.Module, estimator: str, layers: Sequence[str] | None, **options: Any) -> int:
     if estimator == "exact":
         return 0
-    patterns = filter_of(model, layers)
-    approximate_(model, estimator, filter_fn=patterns, min_elements=min_elements, budget_of=budget_of)
+    approximate_(model, estimator, filter_fn=filter_of(model, layers), **options)
     return len(training_layers(model))
 
 

@@ -11,6 +11,7 @@ from wtacrs.estimators import InputError, make
 from wtacrs.figures.plots import memory as memory_figure
 from wtacrs.integration.layers.estimated_weight_grad import checked_budget_of
 from wtacrs.integration.layers.lean.options import LeanOptions
+from wtacrs.integration.layers.least_elements import checked_min_rows
 from wtacrs.integration.measure.memory import can_checkpoint, step_memory
 from wtacrs.integration.models.loading import is_text_to_text, model_name
 from wtacrs.integration.models.lora import add_lora
@@ -49,6 +50,7 @@ def memory_study(
     owners: bool = False,
     lean: Sequence[str] = (),
     budget_of: str = "all-rows",
+    min_rows: int = 0,
 ) -> MemoryResult:
     """Open task and model, and measure; the arguments are those of `measure_memory`.
 
@@ -59,6 +61,7 @@ def memory_study(
     if precision not in ("fp32", "bf16"):
         raise InputError(f"--precision {precision!r} must be fp32 or bf16")
     checked_budget_of(budget_of)
+    checked_min_rows(min_rows)
     for spec in estimators:
         make(spec)
     for words in lean:
@@ -86,6 +89,7 @@ def memory_study(
         owners=owners,
         lean=lean,
         budget_of=budget_of,
+        min_rows=min_rows,
     )
 
 
@@ -108,19 +112,21 @@ def measure_memory(
     owners: bool = False,
     lean: Sequence[str] = (),
     budget_of: str = "all-rows",
+    min_rows: int = 0,
 ) -> MemoryResult:
     """Measure one batch of a task in every way, and write `memory.json`.
 
     A model that cannot checkpoint is measured without. With a `lora_rank` the model gets adapters first (`add_lora`), by
     `layers` those of the named layers. With `owners` the exact step and that of the first estimator tell who holds what.
     Every text of `lean`, in the words of `LeanOptions`, adds all of these steps once more, with such neighbours.
-    `budget_of` is that of `approximate_`.
+    `budget_of` and `min_rows` are those of `approximate_`.
 
     Raises:
         InputError: on an unusable spec or pattern, and on too few examples.
     """
     seed = checked_seed(seed)
     checked_budget_of(budget_of)
+    checked_min_rows(min_rows)
     name, text_to_text = model_name(model), is_text_to_text(model)
     if lora_rank is not None:
         name = f"{name} with {'LoRA-FA' if lora_fa else 'LoRA'} {lora_rank}"
@@ -140,9 +146,12 @@ def measure_memory(
             report(with_lean(spec, words), done, len(ways))
         told = owners and not on and spec in specs[:2]
         measured = partial(step_memory, model, batch, precision=precision, layers=layers, owners=told)
-        steps.append(measured(estimator=spec, lean=words, checkpointing=on, budget_of=budget_of))
+        steps.append(
+            measured(estimator=spec, lean=words, checkpointing=on, budget_of=budget_of, min_rows=min_rows)
+        )
     inputs = {"max_length": str(max_length)} | ({"layers": " ".join(layers)} if layers else {})
     inputs |= {"budget_of": budget_of} if budget_of != "all-rows" else {}
+    inputs |= {"min_rows": str(min_rows)} if min_rows else {}
     result = MemoryResult(
         stamp=stamp(seed=seed, device=device, inputs=inputs),
         model=name,

@@ -28,7 +28,7 @@ Schedule = Literal["linear", "cosine", "constant"]
 
 _NUMBERS = (
     "epochs", "steps", "batch_size", "accumulation", "lr", "warmup", "weight_decay", "clip", "max_length", "mask_floor",
-    "lora_rank", "lora_alpha", "eval_every", "save_every",
+    "min_rows", "lora_rank", "lora_alpha", "eval_every", "save_every",
 )  # fmt: skip
 
 
@@ -52,6 +52,7 @@ class FinetuneConfig(BaseModel):
         scores: what rows are sampled by (see `approximate_`).
         mask_floor: the share of the budget that rows called padding keep (see `approximate_`).
         budget_of: "all-rows" or "live-rows": what a budget is a share of (see `approximate_`).
+        min_rows: layers whose inputs have fewer rows than this stay exact.
         masked_gradient: what happens where such rows carry gradient: "warn", "raise" or "ignore" (see `approximate_`).
         lean: what the neighbours of linear layers keep less of, in the words of `LeanOptions`, such as "neighbours" or
             "attention,head"; None leaves them stock.
@@ -92,6 +93,7 @@ class FinetuneConfig(BaseModel):
     scores: str = "row-norms"
     mask_floor: float = Field(MASK_FLOOR, gt=0, lt=1)
     budget_of: BudgetOf = "all-rows"
+    min_rows: int = Field(0, ge=0)
     masked_gradient: MaskedGradient = "warn"
     layers: tuple[str, ...] | None = None
     lora_rank: int | None = None

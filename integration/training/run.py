@@ -448,6 +448,7 @@ def _refuse_other(ours: dict[str, Any], theirs: dict[str, Any], folder: Path) ->
         "lora_fa": False,
         "mask_floor": MASK_FLOOR,
         "budget_of": "all-rows",
+        "min_rows": 0,
         "masked_gradient": "warn",
         "lean": None,
         "plan": None,
@@ -490,6 +491,7 @@ def _convert(model: nn.Module, config: FinetuneConfig) -> LeanConversion | None:
         seed=config.seed,
         mask_floor=config.mask_floor,
         budget_of=config.budget_of,
+        min_rows=config.min_rows,
         masked_gradient=config.masked_gradient,
         lean=config.lean or False,
     ).lean
@@ -502,6 +504,7 @@ def _inputs(config: FinetuneConfig) -> dict[str, str]:
         ("scores", "row-norms"),
         ("mask_floor", MASK_FLOOR),
         ("budget_of", "all-rows"),
+        ("min_rows", 0),
         ("masked_gradient", "warn"),
         ("lora_rank", None),
         ("lora_alpha", None),

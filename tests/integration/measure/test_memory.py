@@ -54,6 +54,19 @@ def test_owners_hold_what_is_saved(estimator: str, precision: str) -> None:
     assert not any(p.grad is not None for p in model.parameters())
 
 
+def test_layers_of_few_rows_keep_their_input() -> None:
+    """With more rows asked for than there are, as much is kept as in exact training."""
+    given = {"x": torch.ones(N, D), "labels": torch.zeros(N, M)}
+    exact, all_rows, none, sampled = (
+        step_memory(Small(nn.ReLU()), given, estimator=spec, min_elements=0, min_rows=rows).total
+        for spec, rows in (("exact", 0), (SPEC, N), (SPEC, N + 1), (SPEC, 0))
+    )
+    assert none == exact
+    assert all_rows == sampled != exact
+    with pytest.raises(InputError, match="min_rows=-1"):
+        step_memory(Small(nn.ReLU()), given, estimator=SPEC, min_rows=-1)
+
+
 def test_lean_neighbours_keep_less_of_a_step() -> None:
     """And logits computed again keep least; the model is stock again afterwards."""
     model = tiny_t5(dropout=0.1)
