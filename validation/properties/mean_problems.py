@@ -152,14 +152,14 @@ def cancelling(n: int, d: int, m: int, generator: torch.Generator) -> tuple[Prob
 
 @_family("unequal columns")
 def unequal_columns(n: int, d: int, m: int, generator: torch.Generator) -> tuple[Problem, Sequence[Part]]:
-    """No entry is zero, and columns of x differ by up to a factor of 20: small entries count as well."""
+    """No entry is zero, and columns of x differ by up to a factor of 5: small entries count as well."""
     every, columns = torch.ones(n, dtype=torch.bool), torch.arange(d)
     heavier = columns < (d + 1) // 2
     parts = (
         Part("the heavier half of the columns", every, heavier),
         Part("the lighter half of the columns", every, ~heavier),
     )
-    sizes = 20.0 ** -(columns.double() / max(d - 1, 1))
+    sizes = 5.0 ** -(columns.double() / max(d - 1, 1))
     x = _parallel(n, d, generator).abs() * (0.3 * _normal(n, d, generator)).exp() * sizes
     return Problem(x, _parallel(n, m, generator)), parts
 
