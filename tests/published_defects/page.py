@@ -69,8 +69,8 @@ def _sound(rows: Sequence[Silent]) -> str:
     alarms, checks = sum(row.alarms for row in rows), sum(row.seeds for row in rows)
     text = f"""## Sound pieces
 
-{alarms} alarms in {checks} checks of everything at level {LEVEL:g}, which rule out biases of {_share(COARSE)}, and three times
-that where one row dominates.
+{alarms} alarms in {checks} checks of everything at level {LEVEL:g}, which rule out biases of {_share(COARSE)}, and
+three times that where one row dominates.
 
 - *left*: the largest bias that any law at any seed left possible.
 - *closer*: the same for one check that rules out biases of {_share(FINE)}, the default, with its outcome and its seconds.
