@@ -65,8 +65,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder, site = tmp_path_factory.mktemp("own"), tmp_path_factory.mktemp("site")
     source = (TESTS / "support" / "third_party.py").read_text()
     (folder / "mine.py").write_text(source.replace('@register("stratified")\n', ""))
-    (site / "acme_rows.py").write_text(source.replace('@register("stratified")\n', ""))
-    install(site, "acme-estimators", {"acme": "acme_rows:Stratified"})
+    (site / "acme_own_rows.py").write_text(source.replace('@register("stratified")\n', ""))
+    install(site, "acme-estimators", {"acme": "acme_own_rows:Stratified"})
     rows = [f"{'good' if i % 2 else 'bad'} film number {i}\t{i % 2}" for i in range(24)]
     (folder / "SST-2").mkdir()
     for name in ("train", "dev"):
@@ -75,13 +75,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     config = BertConfig(**sizes, num_hidden_layers=1, architectures=["BertForSequenceClassification"])
     config.to_json_file(folder / "config.json", use_diff=False)
     with pytest.MonkeyPatch.context() as patch:
+        entry_points._loaded.cache_clear()
         available()  # a room is imported once, and must stay entered
         patch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
         patch.syspath_prepend(str(site))
         patch.setattr(Figure, "savefig", lambda self, file, **given: None)  # figures have tests of their own
         patch.chdir(folder)
         yield folder
-    sys.modules.pop("acme_rows", None)
+    sys.modules.pop("acme_own_rows", None)
     entry_points._loaded.cache_clear()
 
 
