@@ -10,13 +10,14 @@ from pathlib import Path
 
 import torch
 
-from wtacrs.estimators import Estimator, InputError, spec
+from wtacrs.estimators import Estimator, InputError, make, spec
 from wtacrs.integration.studies.layer_choice import chosen_entries
 from wtacrs.integration.studies.output import source_of
 from wtacrs.validation.benchmarks.bench import registered_entries
 from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.layers.scores import layer_scores
 from wtacrs.validation.properties.checks import check_estimator, check_rows, properties
+from wtacrs.validation.properties.external_estimators import LEAST
 from wtacrs.validation.properties.external_kinds import file_stem
 from wtacrs.validation.properties.property import DEFAULT_SIZES, Sizes
 from wtacrs.validation.records.base import stamp
@@ -121,7 +122,15 @@ def registered_estimators() -> list[Estimator]:
     """Every registered estimator, at three tenths of the rows or bytes of the problems that it is checked on."""
     n, d, _ = DEFAULT_SIZES
     found = (entry.at(n, d, torch.bfloat16) for entry in registered_entries())
-    return [estimator for estimator in found if estimator is not None]
+    return [_narrow(estimator) for estimator in found if estimator is not None]
+
+
+def _narrow(estimator: Estimator) -> Estimator:
+    """With no more groups of columns than there are columns where form is checked."""
+    groups = getattr(estimator, "groups", None)
+    if not isinstance(groups, int) or groups <= LEAST.d:
+        return estimator
+    return make(spec(estimator), groups=LEAST.d)
 
 
 def result_files(out: Path | None, estimators: Sequence[Estimator]) -> list[Path | None]:

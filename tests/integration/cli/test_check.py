@@ -186,8 +186,13 @@ def test_check_needs_something_to_check(capsys: pytest.CaptureFixture[str]) -> N
         assert "--all" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_every_registered_estimator_can_be_checked() -> None:
     from wtacrs.estimators import available
     from wtacrs.integration.studies.check import registered_estimators
+    from wtacrs.validation.properties.checks import check_estimator
 
-    assert {estimator.name for estimator in registered_estimators()} == set(available())
+    found = registered_estimators()
+    assert {estimator.name for estimator in found} == set(available())
+    (velora,) = [estimator for estimator in found if estimator.name == "velora"]
+    check_estimator(velora)
