@@ -88,7 +88,7 @@ class Case(NamedTuple):
 
 @dataclasses.dataclass
 class Clock:
-    """The time of one run: what one test of a mean does not use is left to the others.
+    """The time of one run, from when it is first asked: what one test of a mean does not use is left to the others.
 
     Args:
         seconds: for the whole run.
@@ -97,16 +97,28 @@ class Clock:
 
     seconds: float
     tests: int = 0
-    started: float = dataclasses.field(default_factory=time.monotonic)
+    started: float | None = None
+
+    @property
+    def passed(self) -> float:
+        """Seconds since the first question."""
+        if self.started is None:
+            self.started = time.monotonic()
+        return time.monotonic() - self.started
 
     @property
     def left(self) -> float:
         """Seconds that are left, never quite none."""
-        return max(self.started + self.seconds - time.monotonic(), 1e-3)
+        return max(self.seconds - self.passed, 1e-3)
 
     def turn(self) -> None:
         """Go on to the next test of a mean, whether it will draw anything or not."""
         self.tests = max(self.tests - 1, 0)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no time is left."""
+        return self.passed >= self.seconds
 
     def allowance(self) -> float:
         """Seconds that the test of a mean whose turn it is may take."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from support.planted import WeightOffByK
 
@@ -48,3 +50,12 @@ def test_cases_are_named_after_estimator_and_law() -> None:
 
     (mark,) = laws.pytestmark
     assert "exact-mean: equal rows" in [case.id for case in mark.args[1]]
+
+
+def test_time_runs_from_the_first_law_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A suite may be collected long before it runs."""
+    law = "mean: equal rows"
+    run = Examination(WeightOffByK(budget=0.3), Demand(limit=1.0), only=[law])
+    real = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: real() + 1e6)
+    assert run.verdict(law).status == "broken"
