@@ -9,7 +9,6 @@ from torch import Tensor
 
 from wtacrs.validation.problems import Problem
 from wtacrs.validation.properties.external_estimators import (
-    ExternalLinear,
     ExternalProduct,
     Step,
     seeded,
@@ -24,6 +23,7 @@ from wtacrs.validation.properties.property import (
     Property,
     PropertyBroken,
     estimate,
+    register_in,
     require,
 )
 from wtacrs.validation.properties.saved_for_backward import bytes_for_backward
@@ -35,23 +35,7 @@ EXTERNAL_PROPERTIES: dict[str, Property] = {}
 
 def register_property(name: str) -> Callable[[Check], Check]:
     """Enter a check into the list of properties of external code."""
-
-    def enter(check: Check) -> Check:
-        EXTERNAL_PROPERTIES[name] = Property(name, (check.__doc__ or "").strip().splitlines()[0], check)
-        return check
-
-    return enter
-
-
-def _layer(context: CheckContext) -> ExternalLinear:
-    """The linear layer under examination.
-
-    Raises:
-        NotApplicable: if it is a product.
-    """
-    if not isinstance(context.estimator, ExternalLinear):
-        raise NotApplicable("a product, no layer")
-    return context.estimator
+    return register_in(EXTERNAL_PROPERTIES, name)
 
 
 @register_property("shape and dtype")
@@ -121,7 +105,7 @@ def _caller(context: CheckContext, x: Tensor, dy: Tensor) -> Callable[[], Tensor
     external = context.estimator
     if isinstance(external, ExternalProduct):
         return lambda: external.product(x, dy).detach()
-    module = _layer(context).module(x.shape[1], dy.shape[1], x.dtype)
+    module = context.layer.module(x.shape[1], dy.shape[1], x.dtype)
     return lambda: step(module, x, dy).dw.clone()
 
 
@@ -189,11 +173,11 @@ def bias_gradient(context: CheckContext) -> str:
 
 
 def _weight(context: CheckContext) -> Tensor:
-    return _layer(context).weight(context.least.d, context.least.m, context.precision)
+    return context.layer.weight(context.least.d, context.least.m, context.precision)
 
 
 def _one_step(context: CheckContext, x: Tensor, dy: Tensor) -> tuple[torch.nn.Module, Step]:
-    module = _layer(context).module(x.shape[1], dy.shape[1], x.dtype)
+    module = context.layer.module(x.shape[1], dy.shape[1], x.dtype)
     with seeded(context.seed):
         return module, step(module, x, dy)
 
@@ -201,7 +185,7 @@ def _one_step(context: CheckContext, x: Tensor, dy: Tensor) -> tuple[torch.nn.Mo
 def _compare(context: CheckContext, found: Tensor, exact: Tensor, formula: str) -> str:
     """Equal up to the rounding of the precision that the layer computes in."""
     error = float((found - exact).norm() / exact.norm())
-    accepted = 64 * torch.finfo(context.working_precision).eps
+    accepted = context.accepted_rounding
     require(error <= accepted, f"differs from {formula} by {error:.2g} of its norm, accepted {accepted:.1g}")
     return f"{formula} to {error:.1e} of its norm"
 
@@ -212,7 +196,7 @@ def saved_bytes(context: CheckContext) -> str:
     n, d, m = 256, 64, 32
     x, dy = context.problem("gaussian", n, d, m, dtype=torch.float32)
     with seeded(context.seed):
-        kept = bytes_for_backward(_layer(context).module(d, m, x.dtype), x)
+        kept = bytes_for_backward(context.layer.module(d, m, x.dtype), x)
     del dy
     exact = x.numel() * x.element_size()
     return f"keeps {kept} bytes, {kept / exact:.2f} of the exact layer's {exact} (n={n}, d={d}, fp32)"

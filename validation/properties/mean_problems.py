@@ -44,14 +44,10 @@ class MeanProblem(NamedTuple):
     """A problem and the parts of it that are looked at one by one; `parts` may be empty.
 
     Attributes:
-        name: of the family.
-        description: one line: what is hard about it.
         problem: x [n, d] and dy [n, m] in fp64.
         parts: rows whose share is tested beside that of all rows.
     """
 
-    name: str
-    description: str
     problem: Problem
     parts: Sequence[Part] = ()
 
@@ -66,13 +62,11 @@ MANY_ROWS = 1024
 
 def _family(name: str) -> Callable[[Callable[..., tuple[Problem, Sequence[Part]]]], Family]:
     def enter(build: Callable[..., tuple[Problem, Sequence[Part]]]) -> Family:
-        described = (build.__doc__ or "").strip().splitlines()[0]
-
         def made(n: int, d: int, m: int, generator: torch.Generator) -> MeanProblem:
             problem, parts = build(n, d, m, generator)
             apart = d >= len(parts) and all(bool(part.of(problem.x).any()) for part in parts)
             rounded = Problem(*(t.to(torch.bfloat16).double() for t in problem))
-            return MeanProblem(name, described, rounded, tuple(parts) if apart else ())
+            return MeanProblem(rounded, tuple(parts) if apart else ())
 
         MEAN_PROBLEMS[name] = made
         return made

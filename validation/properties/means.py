@@ -31,6 +31,7 @@ from wtacrs.validation.properties.property import (
     PropertyBroken,
     Undecided,
     estimate,
+    register_in,
 )
 from wtacrs.validation.properties.working_precision import working_precision
 from wtacrs.validation.statistics.staged_means import (
@@ -42,7 +43,6 @@ from wtacrs.validation.statistics.staged_means import (
 )
 
 Draw = Callable[[], Tensor]
-MeanCheck = Callable[[CheckContext], "str | Evidence"]
 
 MEAN_PROPERTIES: dict[str, Property] = {}
 LAYER_MEAN_PROPERTIES: dict[str, Property] = {}
@@ -77,14 +77,6 @@ class Block(NamedTuple):
     exact: Tensor
     sizes: Tensor
     parts: Sequence[tuple[str, Tensor]]
-
-
-def _register(table: dict[str, Property], name: str) -> Callable[[MeanCheck], MeanCheck]:
-    def enter(check: MeanCheck) -> MeanCheck:
-        table[name] = Property(name, (check.__doc__ or "").strip().splitlines()[0], check)
-        return check
-
-    return enter
 
 
 def judge(
@@ -167,14 +159,14 @@ def product_draw(
     generator: torch.Generator,
     *,
     scores: Tensor | None = None,
-    before: Draw | None = None,
+    before: Problem | None = None,
 ) -> Draw:
-    """Successive estimates of dW, divided by its norm; `before` is called before each."""
+    """Successive estimates of dW, divided by its norm; `before` is a batch that is estimated before each."""
     size = (problem.dy.double().T @ problem.x.double()).norm()
 
     def draw() -> Tensor:
         if before is not None:
-            before()
+            estimate(estimator, before, generator=generator)
         return (estimate(estimator, problem, scores, generator).double() / size).flatten()
 
     return draw
@@ -249,6 +241,7 @@ def mean_on(
     rows: int | None = None,
     layer: ExternalLinear | None = None,
     scores: Tensor | None = None,
+    before: Callable[[Problem], Problem] | None = None,
 ) -> Evidence:
     """Test the mean on the problem of this name.
 
@@ -258,6 +251,7 @@ def mean_on(
         rows: of the problem, if not those of the context.
         layer: in place of the estimator of the context.
         scores: given to an estimator; its own by default.
+        before: the batch that an estimator is given before every draw, made of that of the draw; none by default.
 
     Raises:
         NotApplicable: if the estimator claims no mean, or rounding hides a bias of the size asked for.
@@ -277,7 +271,9 @@ def mean_on(
         draw = layer_draw(estimator, problem, blocks, generator)
     else:
         blocks = [weight_block(problem, made.parts)]
-        draw = product_draw(estimator, problem, generator, scores=scores)
+        draw = product_draw(
+            estimator, problem, generator, scores=scores, before=None if before is None else before(problem)
+        )
     found = judge(context, draw, blocks)
     return found._replace(detail=found.detail + remark)
 
@@ -309,65 +305,59 @@ def mean_of_problem(
     return judge(context, product_draw(context.estimator, problem, generator, scores=scores), [block], precision)
 
 
-@_register(MEAN_PROPERTIES, "mean: heavy-tailed rows")
+@register_in(MEAN_PROPERTIES, "mean: heavy-tailed rows")
 def mean_heavy_tailed(context: CheckContext) -> Evidence:
     """The mean is the exact product where few rows hold most of it, for heavy, middling and light rows each."""
     return mean_on(context, "heavy-tailed rows")
 
 
-@_register(MEAN_PROPERTIES, "mean: equal rows")
+@register_in(MEAN_PROPERTIES, "mean: equal rows")
 def mean_equal_rows(context: CheckContext) -> Evidence:
     """The mean is the exact product where all row norms are equal, so that no row stands out."""
     return mean_on(context, "equal rows")
 
 
-@_register(MEAN_PROPERTIES, "mean: zero rows")
+@register_in(MEAN_PROPERTIES, "mean: zero rows")
 def mean_zero_rows(context: CheckContext) -> Evidence:
     """The mean is the exact product where every third row is zero, as padding is, and rows are odd in number."""
-    # other problems have 512 or 4096 rows: what leaves out an incomplete block of 2, 4, 8, … rows has none there
+    # other problems have 512 or 1024 rows: what leaves out an incomplete block of 2, 4, 8, … rows has none there
     rows = context.sizes.rows
     return mean_on(context, "zero rows", rows=max(rows - 1 + rows % 2, 8))
 
 
-@_register(MEAN_PROPERTIES, "mean: rows that cancel")
+@register_in(MEAN_PROPERTIES, "mean: rows that cancel")
 def mean_cancelling(context: CheckContext) -> Evidence:
     """The mean is the exact product where the products of the rows mostly cancel."""
     return mean_on(context, "rows that cancel")
 
 
-@_register(MEAN_PROPERTIES, "mean: unequal columns")
+@register_in(MEAN_PROPERTIES, "mean: unequal columns")
 def mean_unequal_columns(context: CheckContext) -> Evidence:
     """The mean is the exact product where no entry is zero and columns of x are of very different sizes."""
     return mean_on(context, "unequal columns")
 
 
-@_register(MEAN_PROPERTIES, "mean: tiny gradients")
+@register_in(MEAN_PROPERTIES, "mean: tiny gradients")
 def mean_tiny_gradients(context: CheckContext) -> Evidence:
     """The mean is the exact product where rows of dy have norms of 1e-10."""
     return mean_on(context, "tiny gradients")
 
 
-@_register(MEAN_PROPERTIES, "mean: after another batch")
+@register_in(MEAN_PROPERTIES, "mean: after another batch")
 def mean_after_another_batch(context: CheckContext) -> Evidence:
     """The mean is exact where another batch comes before every draw: what is carried over makes no bias."""
     if isinstance(context.estimator, ExternalLinear):
         n, d, m = context.sizes
         other = make_problem("gaussian", n, d, m, generator=context.stream(7), dtype=context.estimator.precision)
         return mean_on(context, "heavy-tailed rows", layer=trained(context.estimator, other))
-    _claims_a_mean(context)
-    made = _problem(context, "heavy-tailed rows")
-    estimator, remark = _sized(context, len(made.problem.x))
-    problem = Problem(*(t.to(context.precision) for t in made.problem))
-    other = Problem(problem.x.flip(0) * 0.5, problem.dy.roll(1, 0))
-    generator = context.stream(1 + len(context.findings))
-    draw = product_draw(
-        estimator, problem, generator, before=lambda: estimate(estimator, other, generator=generator)
-    )
-    found = judge(context, draw, [weight_block(problem, made.parts)])
-    return found._replace(detail=found.detail + remark)
+    return mean_on(context, "heavy-tailed rows", before=_another)
 
 
-@_register(MEAN_PROPERTIES, "mean: one dominating row")
+def _another(problem: Problem) -> Problem:
+    return Problem(problem.x.flip(0) * 0.5, problem.dy.roll(1, 0))
+
+
+@register_in(MEAN_PROPERTIES, "mean: one dominating row")
 def mean_one_dominating(context: CheckContext) -> Evidence:
     """The mean is the exact product where one row holds 0.9991 of the mass, for this row and for those beside it.
 
@@ -382,10 +372,10 @@ def mean_one_dominating(context: CheckContext) -> Evidence:
     )
 
 
-@_register(LAYER_MEAN_PROPERTIES, "mean: 3-D input")
+@register_in(LAYER_MEAN_PROPERTIES, "mean: 3-D input")
 def mean_batched(context: CheckContext) -> Evidence:
     """An input `[2, n/2, d]` gives the output of the same rows in one matrix, and an unbiased dW."""
-    flat = _layer(context)
+    flat = context.layer
     deep = dataclasses.replace(flat, leading=(2,))
     x, dy = context.problem("gaussian", context.least.n + context.least.n % 2)
     with seeded(context.seed):
@@ -396,26 +386,19 @@ def mean_batched(context: CheckContext) -> Evidence:
     except Exception as error:
         raise NotApplicable(f"an input [2, n/2, d] raises {type(error).__name__}: {error}") from error
     off = float((found - y).norm() / y.norm())
-    accepted = 64 * torch.finfo(context.working_precision).eps
-    if off > accepted:
+    if off > context.accepted_rounding:
         raise PropertyBroken(f"the output differs from that of a matrix by {percent(off)} of its norm")
     return mean_on(context, "heavy-tailed rows", layer=deep)
 
 
-@_register(LAYER_MEAN_PROPERTIES, "mean: after rows without gradient")
+@register_in(LAYER_MEAN_PROPERTIES, "mean: after rows without gradient")
 def mean_after_zero_gradients(context: CheckContext) -> Evidence:
     """A row whose gradient was zero in the last batch must not be unreachable in this one."""
-    layer = _layer(context)
+    layer = context.layer
     made = _problem(context, "equal rows")
     first = torch.arange(len(made.problem.x)) < len(made.problem.x) // 2
     before = Problem(made.problem.x.flip(1), made.problem.dy.masked_fill(first.unsqueeze(1), 0.0))
     return mean_on(context, "equal rows", layer=trained(layer, Problem(*(t.to(layer.precision) for t in before))))
-
-
-def _layer(context: CheckContext) -> ExternalLinear:
-    if not isinstance(context.estimator, ExternalLinear):
-        raise NotApplicable("a product, no layer")
-    return context.estimator
 
 
 def trained(layer: ExternalLinear, before: Problem) -> TrainedLinear:
@@ -447,4 +430,4 @@ def mean_pooled(context: CheckContext) -> str:
     return "; ".join(told)
 
 
-_register(MEAN_PROPERTIES, POOLED)(mean_pooled)
+register_in(MEAN_PROPERTIES, POOLED)(mean_pooled)

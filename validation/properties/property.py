@@ -32,8 +32,8 @@ _OUTCOMES = 3000
 SEEDED = ("all zero", "fewer positive than rows kept", "one dominating", "ties and zeros", "unrelated to the rows")
 
 
-class PropertyBroken(Exception):
-    """The estimator breaks the property; the message says by how much.
+class _Found(Exception):
+    """A finding that ends a check.
 
     Args:
         message: one line.
@@ -45,17 +45,12 @@ class PropertyBroken(Exception):
         self.mean = mean
 
 
-class Undecided(Exception):
-    """Neither holds nor is broken within the time there was; the message says what could have been missed.
+class PropertyBroken(_Found):
+    """The estimator breaks the property; the message says by how much."""
 
-    Args:
-        message: one line.
-        mean: the test of a mean that says so, if one does.
-    """
 
-    def __init__(self, message: str, mean: StagedMean | None = None) -> None:
-        super().__init__(message)
-        self.mean = mean
+class Undecided(_Found):
+    """Neither holds nor is broken within the time there was; the message says what could have been missed."""
 
 
 class NotApplicable(Exception):
@@ -169,6 +164,22 @@ class CheckContext:
     def least(self) -> LeastSizes:
         """Rows and widths of the problems that are not about the mean."""
         return self.estimator.sizes if isinstance(self.estimator, ExternalEstimator) else LEAST
+
+    @property
+    def layer(self) -> ExternalLinear:
+        """The linear layer under examination.
+
+        Raises:
+            NotApplicable: if it is none.
+        """
+        if not isinstance(self.estimator, ExternalLinear):
+            raise NotApplicable("a product, no layer")
+        return self.estimator
+
+    @property
+    def accepted_rounding(self) -> float:
+        """What a layer's result may be off by, as a share of its norm, and count as exact."""
+        return 64 * torch.finfo(self.working_precision).eps
 
     @cached_property
     def working_precision(self) -> torch.dtype:
@@ -326,14 +337,19 @@ class Property:
 PROPERTIES: dict[str, Property] = {}
 
 
-def register_property(name: str) -> Callable[[Check], Check]:
-    """Enter a check into the list of properties; the first line of its docstring is the property's description."""
+def register_in(table: dict[str, Property], name: str) -> Callable[[Check], Check]:
+    """Enter a check into a list of properties; the first line of its docstring is the property's description."""
 
     def enter(check: Check) -> Check:
-        PROPERTIES[name] = Property(name, (check.__doc__ or "").strip().splitlines()[0], check)
+        table[name] = Property(name, (check.__doc__ or "").strip().splitlines()[0], check)
         return check
 
     return enter
+
+
+def register_property(name: str) -> Callable[[Check], Check]:
+    """Enter a check into the list of properties of estimators."""
+    return register_in(PROPERTIES, name)
 
 
 def require(condition: bool, message: str) -> None:

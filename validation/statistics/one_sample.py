@@ -109,6 +109,21 @@ def noncentrality(level: float, count: int, power: float = 0.99, sides: int = 1)
     return critical * (1 - 1 / (4 * degrees)) + float(special.ndtri(power)) * widening
 
 
+def alike_and_off(found: OneSample) -> bool:
+    """Whether the numbers did not vary, and their mean is not the one claimed."""
+    return found.error == 0.0 and found.p_value < 1.0
+
+
+def doubted(found: OneSample, count: int, rarest: float) -> OneSample:
+    """The finding, with p ≥ (1 − rarest)^T where T = `count` numbers are all alike and off.
+
+    An event of smaller probability per number than `rarest` may not have happened yet; 0 leaves the finding as it is.
+    """
+    if not rarest or not alike_and_off(found):
+        return found
+    return found._replace(p_value=max(found.p_value, (1 - rarest) ** count))
+
+
 def least_shift(found: OneSample, level: float, count: int, power: float = 0.99) -> float:
     """The shift of the mean, to either side, that the two-sided test of `one_sample` sees with probability `power`.
 

@@ -21,8 +21,9 @@ from wtacrs.estimators import Estimator, InputError, joint_norms
 from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.validation.statistics.monte_carlo import estimates
 from wtacrs.validation.statistics.one_sample import (
-    OneSample,
+    alike_and_off,
     check_sample,
+    doubted,
     holm,
     least_shift,
     noncentrality,
@@ -223,12 +224,12 @@ def mean_verdict(
             off have p ≥ (1 − rarest)^T, and rule out nothing.
     """
     along, split = stream.along, stream.split
-    anywhere = _doubted(
+    anywhere = doubted(
         one_sample(split, rounding=rounding, side="greater", deterministic=deterministic), len(split), rarest
     )
     on_target = None
     if along:
-        on_target = _doubted(one_sample(along, rounding=rounding, deterministic=deterministic), len(along), rarest)
+        on_target = doubted(one_sample(along, rounding=rounding, deterministic=deterministic), len(along), rarest)
     raw = [anywhere.p_value] if on_target is None else [anywhere.p_value, on_target.p_value]
     p_value = float(holm(np.array(raw)).min())
     share = level / len(raw)
@@ -245,10 +246,10 @@ def mean_verdict(
         rounding=rounding,
         power=power,
     )
-    if rarest and _alike_and_off(anywhere):
+    if rarest and alike_and_off(anywhere):
         detectable = math.inf
     reachable = math.inf
-    if on_target is not None and not (rarest and _alike_and_off(on_target)):
+    if on_target is not None and not (rarest and alike_and_off(on_target)):
         reachable = rounding + least_shift(on_target, share, draws, power)
     return MeanTest(
         p_value=p_value,
@@ -264,16 +265,6 @@ def mean_verdict(
         detectable=detectable / unit,
         detectable_along=reachable / unit,
     )
-
-
-def _alike_and_off(found: OneSample) -> bool:
-    return found.error == 0.0 and found.p_value < 1.0
-
-
-def _doubted(found: OneSample, count: int, rarest: float) -> OneSample:
-    if not rarest or not _alike_and_off(found):
-        return found
-    return found._replace(p_value=max(found.p_value, (1 - rarest) ** count))
 
 
 def min_detectable_bias(

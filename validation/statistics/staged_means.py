@@ -23,7 +23,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from wtacrs.estimators import InputError
-from wtacrs.validation.statistics.one_sample import least_shift, one_sample
+from wtacrs.validation.statistics.one_sample import alike_and_off, doubted, least_shift, one_sample
 from wtacrs.validation.statistics.significance import min_detectable_bias
 
 Outcome = Literal["holds", "broken", "undecided"]
@@ -296,14 +296,11 @@ class _Looks:
 
     def _finding(self, j: int, shares: np.ndarray) -> DirectionFinding:
         direction, null = self._directions[j], self._null[j]
-        found = one_sample(shares, null, rounding=direction.rounding)
-        p_value = found.p_value
-        if found.error == 0.0 and p_value < 1.0:
-            p_value = (1 - RAREST) ** len(shares)
+        found = doubted(one_sample(shares, null, rounding=direction.rounding), len(shares), RAREST)
         detectable = direction.rounding
         if found.error > 0.0:
             detectable += least_shift(found, self.level, len(shares), self.demand.power)
-        elif p_value < 1.0:
+        elif alike_and_off(found):
             detectable = math.inf
         return DirectionFinding(
             direction.name,
@@ -311,7 +308,7 @@ class _Looks:
             found.mean / null,
             found.error / abs(null),
             direction.rounding / abs(null),
-            p_value,
+            found.p_value,
             detectable / abs(null),
         )
 
@@ -320,7 +317,7 @@ class _Looks:
         if len(fresh) < LEAST_DRAWS:
             return
         found = one_sample(fresh, rounding=self._rounding, side="greater")
-        self._anywhere = found.p_value if found.error > 0.0 or found.p_value == 1.0 else (1 - RAREST) ** len(fresh)
+        self._anywhere = doubted(found, len(fresh), RAREST).p_value
         if not self._crosses:
             return
         self._anywhere_detectable = min_detectable_bias(
