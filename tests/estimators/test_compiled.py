@@ -36,11 +36,13 @@ def check(*arguments: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_inductor_gives_the_numbers_of_a_seed() -> None:
     """Integers of 64 bits wrap, also where the compiler knows all of them."""
     check("numbers")
 
 
+@pytest.mark.slow
 def test_blocks_of_rows_are_traced() -> None:
     """Columns that fill no group, rows that are drawn, and a product in int8."""
     check("aot_eager", "dithered_rows(slots=2.3)", 'dithered_rows(slots=0.5, product="int8")')

@@ -266,7 +266,9 @@ def test_two_sides_need_two_dithers() -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("spec", ["dithered_rows(slots=0.4)", "dithered_rows(slots=2.5)"])
+@pytest.mark.parametrize(
+    "spec", ["dithered_rows(slots=0.4)", pytest.param("dithered_rows(slots=2.5)", marks=pytest.mark.slow)]
+)
 def test_every_property_holds(spec: str) -> None:
     assert [
         v

@@ -185,7 +185,10 @@ def test_a_planted_defect_is_a_bias(cls: type[MixedPrecisionRows]) -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("spec", ["mixed_precision_rows(slots=0.7)", "hadamard_rotation(rows=fp8)"])
+@pytest.mark.parametrize(
+    "spec",
+    [pytest.param("mixed_precision_rows(slots=0.7)", marks=pytest.mark.slow), "hadamard_rotation(rows=fp8)"],
+)
 def test_every_property_holds(spec: str) -> None:
     assert [
         v

@@ -258,10 +258,20 @@ for spec in {specs!r}:
 """
 
 
-def test_compiles_without_a_graph_break() -> None:
+ONE_OF_EACH = {spec.split("(")[0]: spec.format(budget=0.3) for spec in SPECS}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("wta_crs", "systematic"),
+        pytest.param(tuple(ONE_OF_EACH), marks=pytest.mark.slow),
+    ],
+    ids=["two", "all"],
+)
+def test_compiles_without_a_graph_break(names: tuple[str, ...]) -> None:
     """In a process of its own: the signature checks of the tests are nothing to compile."""
-    one_of_each = {spec.split("(")[0]: spec.format(budget=0.3) for spec in SPECS}
-    specs = [*one_of_each.values(), "exact"]
+    specs = [*(ONE_OF_EACH[name] for name in names), "exact"]
     done = subprocess.run([sys.executable, "-c", COMPILED.format(specs=specs)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

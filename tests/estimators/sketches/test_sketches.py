@@ -42,6 +42,9 @@ ZOO = (
     "pamm(budget=0.3)",
     "pamm(budget=0.3, tolerance=0.5)",
 )
+# draw many numbers, and are checked whole by `make test-slow`
+HEAVY = ("gaussian_sketch", "rademacher_sketch", "random_projection", "prac(rank=2)")
+CHECKED = [pytest.param(spec, marks=[pytest.mark.slow] if spec.startswith(HEAVY) else []) for spec in ZOO]
 
 
 def problem(n: int, d: int = 4, m: int = 3, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
@@ -254,9 +257,10 @@ for spec in {specs!r}:
 """
 
 
-def test_compiles_without_a_graph_break() -> None:
+@pytest.mark.parametrize("specs", [ZOO[3:5], pytest.param(ZOO, marks=pytest.mark.slow)], ids=["two", "all"])
+def test_compiles_without_a_graph_break(specs: tuple[str, ...]) -> None:
     """In a process of its own: the signature checks of the tests are nothing to compile."""
-    done = subprocess.run([sys.executable, "-c", COMPILED.format(specs=ZOO)], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", COMPILED.format(specs=specs)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -267,7 +271,7 @@ def test_cuda_never_waits_for_the_host(spec: str) -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("spec", ZOO)
+@pytest.mark.parametrize("spec", CHECKED)
 def test_every_property_holds(spec: str) -> None:
     verdicts = check_estimator(
         make(spec), level=share("checks: sketches and projections", len(ZOO)), bias=0.5, raises=False
