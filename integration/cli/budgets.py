@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,42 +12,37 @@ from wtacrs.integration.cli.options import (
     AnewOption,
     BatchSizeOption,
     BudgetsOption,
-    DataOption,
-    DevLimitOption,
     LearningRateOption,
     MaxLengthOption,
-    ModelOption,
     OutOption,
     SaveEveryOption,
     SeedOption,
     StepsOption,
-    TaskOption,
-    TokenizerOption,
-    TrainLimitOption,
     budgets_from,
 )
 from wtacrs.integration.cli.study import study
+from wtacrs.integration.cli.subject_options import with_subject
 from wtacrs.integration.training.defaults import NEW_MODEL_LEARNING_RATE
+
+if TYPE_CHECKING:
+    from wtacrs.integration.models.opening import Subject
 
 
 @study.command()
+@with_subject(without=())
 def budgets(
     estimator: Annotated[
         str, typer.Option(metavar="SPEC", help="Its budget left out, or written {budget} where it lies inside.")
     ] = "wta_crs",
     budget: BudgetsOption = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs per budget.")] = 3,
-    task: TaskOption = "docstrings",
-    data: DataOption = None,
-    model: ModelOption = None,
-    tokenizer: TokenizerOption = None,
+    *,
+    subject: Subject,
     steps: StepsOption = 900,
     batch_size: BatchSizeOption = 32,
     lr: LearningRateOption = NEW_MODEL_LEARNING_RATE,
     max_length: MaxLengthOption = 48,
     save_every: SaveEveryOption = 300,
-    train_limit: TrainLimitOption = None,
-    dev_limit: DevLimitOption = None,
     out: OutOption = Path("runs/budgets"),
     overwrite: AnewOption = False,
     seed: SeedOption = 0,
@@ -56,7 +51,6 @@ def budgets(
 
     Without --budget: 0.05, 0.1, 0.2, 0.3 and 0.5.
     """
-    from wtacrs.integration.models.opening import Subject
     from wtacrs.integration.studies.budgets import DEFAULT_BUDGETS, budgets_study
     from wtacrs.integration.tables.budgets import budgets_table
     from wtacrs.integration.training.config import FinetuneConfig
@@ -74,7 +68,7 @@ def budgets(
     chosen = budgets_from(budget, DEFAULT_BUDGETS)
     check_folder("out", out)
     result = budgets_study(
-        Subject(task, data, model, tokenizer, train_limit, dev_limit),
+        subject,
         config,
         estimator,
         chosen,

@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wtacrs.integration.cli.app import app, console, progress_bar, wrote
 from wtacrs.integration.cli.options import (
     BatchSizeOption,
-    DataOption,
     LayersOption,
     LearningRateOption,
     MaxLengthOption,
-    ModelOption,
     SeedOption,
-    TaskOption,
-    TokenizerOption,
 )
+from wtacrs.integration.cli.subject_options import with_subject
 from wtacrs.integration.training.defaults import LEARNING_RATE
+
+if TYPE_CHECKING:
+    from wtacrs.integration.models.opening import Subject
 
 
 @app.command()
+@with_subject()
 def capture(
     out: Annotated[Path, typer.Option(metavar="FILE", help="File to write (safetensors).")] = Path(
         "runs/captures.safetensors"
     ),
-    task: TaskOption = "docstrings",
-    data: DataOption = None,
-    model: ModelOption = None,
-    tokenizer: TokenizerOption = None,
+    *,
+    subject: Subject,
     batches: Annotated[int, typer.Option(min=1, help="Number of batches.")] = 1,
     batch_size: BatchSizeOption = 32,
     max_length: MaxLengthOption = 128,
@@ -51,12 +50,11 @@ def capture(
 
     With --after the model is first trained on other examples of the task, by --lr.
     """
-    from wtacrs.integration.models.opening import Subject
     from wtacrs.integration.studies.capture import capture_study
 
     with progress_bar("capturing") as report:
         found = capture_study(
-            Subject(task, data, model, tokenizer),
+            subject,
             out,
             batches=batches,
             batch_size=batch_size,

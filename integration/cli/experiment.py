@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from wtacrs.integration.cli.app import app, console, wrote
-from wtacrs.integration.cli.options import AnewOption, DataOption
+from wtacrs.integration.cli.options import AnewOption
+from wtacrs.integration.cli.subject_options import DataOption
 
 
 @app.command()

@@ -11,8 +11,6 @@ from wtacrs.integration.cli.app import app, console, wrote
 from wtacrs.integration.cli.options import (
     BatchSizeOption,
     BudgetOfOption,
-    DataOption,
-    DevLimitOption,
     EstimatorOption,
     LayersOption,
     LeanOption,
@@ -21,24 +19,23 @@ from wtacrs.integration.cli.options import (
     LoraRankOption,
     MaxLengthOption,
     MinRowsOption,
-    ModelOption,
     PrecisionOption,
     ReplaceOption,
     ResumeOption,
     RunOption,
     SeedOption,
-    TaskOption,
-    TokenizerOption,
-    TrainLimitOption,
     spec_from,
 )
+from wtacrs.integration.cli.subject_options import with_subject
 from wtacrs.integration.training.defaults import LEARNING_RATE
 
 if TYPE_CHECKING:
+    from wtacrs.integration.models.opening import Subject
     from wtacrs.validation.records.receipt import Receipt
 
 
 @app.command()
+@with_subject(without=())
 def finetune(
     estimator: EstimatorOption = "wta_crs(budget=0.3)",
     plan: Annotated[
@@ -64,10 +61,8 @@ def finetune(
             help="Where such rows carry gradient: warn (and use no mask in that layer), raise or ignore."
         ),
     ] = "warn",
-    task: TaskOption = "docstrings",
-    data: DataOption = None,
-    model: ModelOption = None,
-    tokenizer: TokenizerOption = None,
+    *,
+    subject: Subject,
     out: RunOption = Path("runs/finetune"),
     epochs: Annotated[float, typer.Option(help="Passes over the training examples.")] = 3.0,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps, instead of epochs.")] = None,
@@ -93,8 +88,6 @@ def finetune(
     save_every: Annotated[
         int | None, typer.Option(min=1, help="Steps between saved states; default one epoch.")
     ] = None,
-    train_limit: TrainLimitOption = None,
-    dev_limit: DevLimitOption = None,
     resume: ResumeOption = False,
     overwrite: ReplaceOption = False,
     tensorboard: Annotated[
@@ -115,7 +108,6 @@ def finetune(
     processes share every batch of --batch-size examples.
     """
     from wtacrs.integration.layers.planned import load_plan
-    from wtacrs.integration.models.opening import Subject
     from wtacrs.integration.parallel.processes import is_main_process
     from wtacrs.integration.studies.finetune import finetune_study
     from wtacrs.integration.tables.training import training_table
@@ -154,7 +146,6 @@ def finetune(
         "tensorboard": tensorboard,
         "fsdp": fsdp,
     }
-    subject = Subject(task, data, model, tokenizer, train_limit, dev_limit)
     result = finetune_study(FinetuneConfig(**options), subject, overwrite=overwrite, on_receipt=_print_receipt)
     if is_main_process():
         console.print(training_table([result]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,16 +10,19 @@ from wtacrs.estimators import InputError
 from wtacrs.integration.cli.app import app, console
 from wtacrs.integration.cli.options import (
     BatchSizeOption,
-    DataOption,
     LayersOption,
     MaxLengthOption,
     MinRowsOption,
     SeedOption,
-    TaskOption,
 )
+from wtacrs.integration.cli.subject_options import with_subject
+
+if TYPE_CHECKING:
+    from wtacrs.integration.models.opening import Subject
 
 
 @app.command()
+@with_subject(without=("model", "tokenizer", "train_limit", "dev_limit"))
 def layers(
     model: Annotated[
         list[str] | None,
@@ -41,8 +44,8 @@ def layers(
             "neighbours, attention, head and so on, as for `wtacrs finetune`.",
         ),
     ] = None,
-    task: TaskOption = "docstrings",
-    data: DataOption = None,
+    *,
+    subject: Subject,
     batch_size: BatchSizeOption = 32,
     max_length: MaxLengthOption = 128,
     min_rows: MinRowsOption = 0,
@@ -64,14 +67,13 @@ def layers(
                 f"--min-rows {min_rows} is for layers that are estimated; --lean looks at all modules"
             )
         for name, parts in lean_study(
-            model or [], lean, task, data, lora=lora_rank, batch_size=batch_size, max_length=max_length, seed=seed
+            model or [], lean, subject, lora=lora_rank, batch_size=batch_size, max_length=max_length, seed=seed
         ):
             console.print(lean_table(name, parts))
         return
     for title, found in coverage_study(
         model or [],
-        task,
-        data,
+        subject,
         lora=lora_rank,
         layers=only,
         batch_size=batch_size,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +11,6 @@ from wtacrs.integration.cli.app import app, console, progress_bar, wrote
 from wtacrs.integration.cli.options import (
     BatchSizeOption,
     BudgetOfOption,
-    DataOption,
     DeviceOption,
     LayersOption,
     LeansOption,
@@ -19,17 +18,19 @@ from wtacrs.integration.cli.options import (
     LoraRankOption,
     MaxLengthOption,
     MinRowsOption,
-    ModelOption,
     OutOption,
     PrecisionOption,
     SeedOption,
-    TaskOption,
-    TokenizerOption,
     device_from,
 )
+from wtacrs.integration.cli.subject_options import with_subject
+
+if TYPE_CHECKING:
+    from wtacrs.integration.models.opening import Subject
 
 
 @app.command()
+@with_subject()
 def memory(
     estimator: Annotated[
         list[str] | None,
@@ -38,10 +39,8 @@ def memory(
             help="Estimator of dW, or as in 'mine.py:Mine(budget=0.3)'. Repeatable; default wta_crs(budget=0.3).",
         ),
     ] = None,
-    task: TaskOption = "docstrings",
-    data: DataOption = None,
-    model: ModelOption = None,
-    tokenizer: TokenizerOption = None,
+    *,
+    subject: Subject,
     batch_size: BatchSizeOption = 32,
     max_length: MaxLengthOption = 128,
     precision: PrecisionOption = "fp32",
@@ -63,14 +62,13 @@ def memory(
 
     Measures exact training, estimators, activation checkpointing, and both together; with --lean all of them once more.
     """
-    from wtacrs.integration.models.opening import Subject
     from wtacrs.integration.studies.memory import memory_study
     from wtacrs.integration.tables.memory import memory_table, owners_tables
     from wtacrs.validation.records.memory import memory_sentences
 
     with progress_bar("memory") as report:
         result = memory_study(
-            Subject(task, data, model, tokenizer),
+            subject,
             estimator or ["wta_crs(budget=0.3)"],
             out,
             batch_size=batch_size,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,23 +12,25 @@ from wtacrs.integration.cli.options import (
     AnyScoresOption,
     BudgetsOption,
     CapturesArgument,
-    DataOption,
     DeviceOption,
     EstimatorsOption,
     JobsOption,
     LayersOption,
-    ModelOption,
     OutOption,
     SchedulerOption,
     SeedOption,
-    TokenizerOption,
     budgets_from,
     device_from,
     scores_from,
 )
+from wtacrs.integration.cli.subject_options import with_subject
+
+if TYPE_CHECKING:
+    from wtacrs.integration.models.opening import Subject
 
 
 @app.command()
+@with_subject(without=("task", "train_limit", "dev_limit"))
 def noise(
     captures: CapturesArgument,
     estimator: EstimatorsOption = None,
@@ -46,9 +48,8 @@ def noise(
             "the first unbiased estimator.",
         ),
     ] = None,
-    data: DataOption = None,
-    model: ModelOption = None,
-    tokenizer: TokenizerOption = None,
+    *,
+    subject: Subject,
     out: OutOption = Path("runs/noise"),
     seed: SeedOption = 0,
     jobs: JobsOption = 1,
@@ -60,7 +61,6 @@ def noise(
     Without --estimator and --budget: topk, crs and wta_crs with both choices of winners, at 0.1, 0.3 and 0.5.
     --data, --model and --tokenizer say what was captured, as for `wtacrs capture`, and are read with --lean alone.
     """
-    from wtacrs.integration.models.opening import Subject
     from wtacrs.integration.studies.noise import DEFAULT_BUDGETS, DEFAULT_ESTIMATORS, noise_study
     from wtacrs.integration.tables.noise import noise_table
     from wtacrs.validation.files import check_folder
@@ -83,7 +83,7 @@ def noise(
             seed=seed,
             device=place,
             lean=lean or (),
-            subject=Subject(data=data, model=model, tokenizer=tokenizer),
+            subject=subject,
             runner=Runner(jobs, scheduler, out, report, warn_skipped),
         )
     console.print(noise_table(result))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,49 +11,43 @@ from wtacrs.integration.cli.app import console, wrote
 from wtacrs.integration.cli.options import (
     AnewOption,
     BatchSizeOption,
-    DataOption,
-    DevLimitOption,
     EstimatorOption,
     LearningRateOption,
     MaxLengthOption,
-    ModelOption,
     OutOption,
     SaveEveryOption,
     SeedOption,
     StepsOption,
-    TaskOption,
-    TokenizerOption,
-    TrainLimitOption,
     spec_from,
 )
 from wtacrs.integration.cli.study import study
+from wtacrs.integration.cli.subject_options import with_subject
 from wtacrs.integration.training.defaults import NEW_MODEL_LEARNING_RATE
+
+if TYPE_CHECKING:
+    from wtacrs.integration.models.opening import Subject
 
 
 @study.command()
+@with_subject(without=())
 def norms(
     estimator: EstimatorOption = "wta_crs(budget=0.3)",
     layer: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="The layer. Default: first feed-forward projection of the last block."),
     ] = None,
-    task: TaskOption = "docstrings",
-    data: DataOption = None,
-    model: ModelOption = None,
-    tokenizer: TokenizerOption = None,
+    *,
+    subject: Subject,
     steps: StepsOption = 300,
     batch_size: BatchSizeOption = 32,
     lr: LearningRateOption = NEW_MODEL_LEARNING_RATE,
     max_length: MaxLengthOption = 48,
     save_every: SaveEveryOption = 100,
-    train_limit: TrainLimitOption = None,
-    dev_limit: DevLimitOption = None,
     out: OutOption = Path("runs/norms"),
     overwrite: AnewOption = False,
     seed: SeedOption = 0,
 ) -> None:
     """Record gradient norms over training with one layer's dW estimated: used, exact and expected at every step."""
-    from wtacrs.integration.models.opening import Subject
     from wtacrs.integration.studies.norms import norms_study
     from wtacrs.integration.tables.norms import norms_table
     from wtacrs.integration.training.config import FinetuneConfig
@@ -69,7 +63,6 @@ def norms(
         save_every=save_every,
         seed=seed,
     )
-    subject = Subject(task, data, model, tokenizer, train_limit, dev_limit)
     check_folder("out", out)
     result = norms_study(subject, config, out, layer=layer, overwrite=overwrite, progress=True)
     console.print(norms_table(result))

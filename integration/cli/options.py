@@ -88,29 +88,6 @@ SchedulerOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="Where it is computed: cpu, cuda, cuda:1 …")]
 
-# task and model
-TaskOption = Annotated[
-    str, typer.Option(help="docstrings (offline), sst2, rte, mrpc, cola, stsb, qnli, wnli or boolq.")
-]
-DataOption = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Folder of GLUE TSV files (SST-2/train.tsv …); else the task is downloaded."),
-]
-TrainLimitOption = Annotated[int | None, typer.Option(min=1, help="Use only so many training examples.")]
-DevLimitOption = Annotated[int | None, typer.Option(min=1, help="Use only so many dev examples.")]
-ModelOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME|DIR",
-        help="Hugging Face model: a hub name, a local folder, or new:bert, new:deberta, new:gpt2, new:llama, "
-        "new:opt or new:t5-gated for a small untrained one. Default: a small new T5.",
-    ),
-]
-TokenizerOption = Annotated[
-    str | None,
-    typer.Option(metavar="NAME|DIR", help="Vocabulary of a small new model. Default: trained on the task."),
-]
-
 # training
 StepsOption = Annotated[int, typer.Option(min=1, help="Optimizer steps.")]
 BatchSizeOption = Annotated[int, typer.Option(min=1, help="Examples per forward pass.")]

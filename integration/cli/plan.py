@@ -12,24 +12,23 @@ from wtacrs.estimators import InputError
 from wtacrs.integration.cli.app import app, console, progress_bar, wrote
 from wtacrs.integration.cli.options import (
     BatchSizeOption,
-    DataOption,
     DeviceOption,
     LoraRankOption,
     MaxLengthOption,
-    ModelOption,
     OutOption,
     PrecisionOption,
     SeedOption,
-    TaskOption,
-    TokenizerOption,
     device_from,
 )
+from wtacrs.integration.cli.subject_options import with_subject
 
 if TYPE_CHECKING:
+    from wtacrs.integration.models.opening import Subject
     from wtacrs.validation.records.plan import Rates
 
 
 @app.command()
+@with_subject()
 def plan(
     memory: Annotated[
         str,
@@ -99,10 +98,8 @@ def plan(
     ] = None,
     precision: PrecisionOption = "fp32",
     lora_rank: LoraRankOption = None,
-    task: TaskOption = "docstrings",
-    data: DataOption = None,
-    model: ModelOption = None,
-    tokenizer: TokenizerOption = None,
+    *,
+    subject: Subject,
     batch_size: BatchSizeOption = 32,
     max_length: MaxLengthOption = 128,
     device: DeviceOption = "cpu",
@@ -114,7 +111,6 @@ def plan(
     Measures every choice on a batch of the task, or simulates it, and solves an integer program. `wtacrs finetune --plan`
     trains by it.
     """
-    from wtacrs.integration.models.opening import Subject
     from wtacrs.integration.planning.choices import ESTIMATORS, FEW_ESTIMATORS, LEAN
     from wtacrs.integration.studies.plan import Limits, plan_study, simulated_plan_study
     from wtacrs.integration.tables.plan import plan_table
@@ -137,12 +133,12 @@ def plan(
         "--bytes-per-second": bytes_per_second,
         "--captures": captures,
     }
-    _check_source(simulate, costs, model, {name: value for name, value in apart.items() if value is not None})
+    _check_source(simulate, costs, subject, {name: value for name, value in apart.items() if value is not None})
     with progress_bar("plan") as report:
         if simulate:
-            assert model is not None
+            assert subject.model is not None
             result = simulated_plan_study(
-                model,
+                subject.model,
                 limits,
                 out,
                 length=max_length if length is None else length,
@@ -154,7 +150,7 @@ def plan(
             )
         else:
             result = plan_study(
-                Subject(task, data, model, tokenizer),
+                subject,
                 limits,
                 out,
                 max_length=max_length,
@@ -171,12 +167,14 @@ def plan(
     wrote(out / "plan.json", out / "plan.png")
 
 
-def _check_source(simulate: bool, costs: Path | None, model: str | None, apart: dict[str, object]) -> None:
+def _check_source(simulate: bool, costs: Path | None, subject: Subject, apart: dict[str, object]) -> None:
     if not simulate and apart:
         raise InputError(f"{next(iter(apart))} is for --simulate alone")
     if simulate and costs is not None:
         raise InputError("--simulate, --costs: one of them says where costs come from")
-    if simulate and model is None:
+    if subject.files is not None and (simulate or costs is not None):
+        raise InputError(f"--train, {'--simulate' if simulate else '--costs'}: no examples are read with it")
+    if simulate and subject.model is None:
         raise InputError("--simulate needs --model: a published size (t5-base …), a folder or a config.json")
 
 

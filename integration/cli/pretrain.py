@@ -20,9 +20,9 @@ from wtacrs.integration.cli.options import (
     SaveEveryOption,
     SeedOption,
     StepsOption,
-    TrainLimitOption,
     spec_from,
 )
+from wtacrs.integration.cli.subject_options import TrainLimitOption
 from wtacrs.integration.training.defaults import NEW_MODEL_LEARNING_RATE
 
 

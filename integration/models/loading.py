@@ -6,6 +6,7 @@ regression). Every function here returns stock transformers objects.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,6 +27,11 @@ SMALL_T5 = "small new T5"
 DEMO_VOCAB_SIZE = 6000
 """Pieces of the tokenizer that the embedded T5 gets for the `docstrings` task."""
 
+NO_TEXT = (
+    "has a classification head; --target needs a model that writes text: an encoder–decoder such as T5 or BART"
+)
+"""What is said of a model that cannot write targets."""
+
 _SPECIAL = ("<pad>", "</s>", "<unk>")
 EMBEDDING_SCALE = 0.05
 """Standard deviation of the embeddings of new T5 models."""
@@ -36,8 +42,10 @@ _WEIGHT_FILES = tuple(
 )
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int = DEMO_VOCAB_SIZE) -> PreTrainedTokenizerBase:
-    """Train a lower-case BPE tokenizer: pad 0, eos 1, unk 2; every encoded text ends in eos.
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int = DEMO_VOCAB_SIZE, *, lower_case: bool = True
+) -> PreTrainedTokenizerBase:
+    """Train a BPE tokenizer, of lower case unless said otherwise: pad 0, eos 1, unk 2; every encoded text ends in eos.
 
     The same texts give the same tokenizer. Raises `InputError` if `vocab_size` is below 300 or there is no text.
     """
@@ -51,7 +59,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = DEMO_VOCAB_SIZE) -> 
         raise InputError("texts: at least one text is needed to train a tokenizer")
     pad, eos, unk = _SPECIAL
     bpe = Tokenizer(models.BPE(unk_token=unk))
-    bpe.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    folded = [normalizers.NFKC(), normalizers.Lowercase()]
+    bpe.normalizer = normalizers.Sequence(folded if lower_case else folded[:1])
     bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
     bpe.decoder = decoders.Metaspace()
     trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=list(_SPECIAL), show_progress=False)
@@ -63,8 +72,12 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = DEMO_VOCAB_SIZE) -> 
 
 
 def task_tokenizer(task: TaskData, vocab_size: int = DEMO_VOCAB_SIZE) -> PreTrainedTokenizerBase:
-    """Tokenizer trained on the inputs and answers of a task's training examples; dev is not looked at."""
-    return train_tokenizer((text for e in task.train for text in (e.text, e.target)), vocab_size)
+    """Tokenizer trained on the inputs and answers of a task's training examples; dev is not looked at.
+
+    It keeps upper case where answers are free text.
+    """
+    texts = (text for e in task.train for text in (e.text, e.target))
+    return train_tokenizer(texts, vocab_size, lower_case=not task.free_text)
 
 
 def small_t5(
@@ -201,6 +214,23 @@ def check_local(argument: str, name: str) -> bool:
     return False
 
 
+def check_writes_text(name: str) -> None:
+    """Refuse a local folder whose model writes no text; a name of the hub is checked when it is loaded.
+
+    Raises:
+        InputError: naming what is accepted.
+    """
+    config = Path(name) / "config.json"
+    if not config.is_file():
+        return
+    try:
+        found = json.loads(config.read_text(encoding="utf-8"))
+    except ValueError:  # told when it is loaded
+        return
+    if not (isinstance(found, dict) and found.get("is_encoder_decoder")):
+        raise InputError(f"model={name!r} {NO_TEXT}")
+
+
 def _require_files(folder: Path) -> None:
     for what, names in (("config", ("config.json",)), ("weights", _WEIGHT_FILES), ("tokenizer", _TOKENIZER_FILES)):
         if not any((folder / name).is_file() for name in names):
@@ -222,6 +252,8 @@ def _from_pretrained(name: str, task: TaskData, *, offline: bool) -> tuple[PreTr
     }
     if AutoConfig.from_pretrained(name, local_files_only=offline, trust_remote_code=False).is_encoder_decoder:
         model, info = AutoModelForSeq2SeqLM.from_pretrained(name, **options)
+    elif task.free_text:
+        raise InputError(NO_TEXT)
     else:
         labels = dict(enumerate(task.labels or ["number"]))
         model, info = AutoModelForSequenceClassification.from_pretrained(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,15 +11,23 @@ from wtacrs.estimators import InputError
 from wtacrs.integration.models.loading import (
     SMALL_T5,
     check_local,
+    check_writes_text,
     load_model,
     load_tokenizer,
     small_t5,
     task_tokenizer,
     without_place,
 )
-from wtacrs.integration.models.small_models import check_new, is_new, new_model, new_model_name
+from wtacrs.integration.models.small_models import (
+    check_new,
+    check_new_writes_text,
+    is_new,
+    new_model,
+    new_model_name,
+)
 from wtacrs.integration.tasks.base import TaskData
-from wtacrs.integration.tasks.loading import load_task
+from wtacrs.integration.tasks.loading import check_limits, load_task
+from wtacrs.integration.tasks.own_files import OwnFiles, own_task
 from wtacrs.validation.seeds import checked_seed
 
 if TYPE_CHECKING:
@@ -28,7 +36,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """Names of task, model and tokenizer, as the command line takes them."""
+    """Names of task, model and tokenizer, as the command line takes them.
+
+    `files` are somebody's own, in place of `task` and `data`. `tell` is called with a line on what was found in them.
+    """
 
     task: str = "docstrings"
     data: Path | None = None
@@ -36,16 +47,33 @@ class Subject:
     tokenizer: str | None = None
     train_limit: int | None = None
     dev_limit: int | None = None
+    files: OwnFiles | None = None
+    tell: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
 
-    def load(self, seed: int = 0) -> TaskData:
+    def load(self, seed: int = 0, *, needs_dev: bool = True) -> TaskData:
         """The task; the seed decides which examples a limit keeps.
+
+        Own files may come without dev examples where none are needed.
 
         Raises:
             InputError: if it cannot be loaded, or the model's name is unusable.
         """
-        check_model(self.model, self.tokenizer)
-        limits = {"train_limit": self.train_limit, "dev_limit": self.dev_limit}
-        return load_task(self.task, data=self.data, seed=seed, **limits)
+        check_model(self.model, self.tokenizer, free_text=self.writes_text)
+        check_limits(self.train_limit, self.dev_limit)
+        if self.files is None:
+            limits = {"train_limit": self.train_limit, "dev_limit": self.dev_limit}
+            return load_task(self.task, data=self.data, seed=seed, **limits)
+        task = own_task(
+            self.files, train_limit=self.train_limit, dev_limit=self.dev_limit, seed=seed, needs_dev=needs_dev
+        )
+        if self.tell is not None:
+            self.tell(f"{task.description}; {task.source}")
+        return task
+
+    @property
+    def writes_text(self) -> bool:
+        """Whether answers are texts, which not every model can write."""
+        return self.files is not None and self.files.target is not None
 
     def open(self, task: TaskData, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """A fresh model with its tokenizer; the seed decides new weights.
@@ -65,7 +93,13 @@ class Subject:
     @property
     def described(self) -> dict[str, str]:
         """What a stamp says of it."""
-        return {key: without_place(str(value)) for key, value in asdict(self).items() if value is not None}
+        names = ("model", "tokenizer", "train_limit", "dev_limit")
+        task = {"task": self.task} if self.data is None else {"task": self.task, "data": str(self.data)}
+        told = task | {name: str(value) for name in names if (value := getattr(self, name)) is not None}
+        if self.files is not None:
+            told.pop("task")
+        own = {} if self.files is None else self.files.described
+        return {key: without_place(value) for key, value in told.items()} | own
 
 
 def open_model(
@@ -99,20 +133,26 @@ def open_model(
     return small_t5(vocabulary, seed=seed), vocabulary
 
 
-def check_model(model: str | None, tokenizer: str | None) -> None:
-    """Refuse, before any task is read, what `open_model` would refuse without looking into a file.
+def check_model(model: str | None, tokenizer: str | None, *, free_text: bool = False) -> None:
+    """Refuse, before any task is read, what `open_model` would refuse without reading weights.
+
+    With `free_text` the model must be one that writes text.
 
     Raises:
         InputError: as `open_model`.
     """
     if model is not None and is_new(model):
         check_new(model)
+        if free_text:
+            check_new_writes_text(model)
         model = None
     if model is not None:
         _refuse_tokenizer(tokenizer)
     for argument, name in (("model", model), ("tokenizer", tokenizer)):
         if name is not None:
             check_local(argument, name)
+    if free_text and model is not None:
+        check_writes_text(model)
 
 
 def _refuse_tokenizer(tokenizer: str | None) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from wtacrs.estimators.core.errors import InputError
-from wtacrs.integration.models.loading import EMBEDDING_SCALE
+from wtacrs.integration.models.loading import EMBEDDING_SCALE, NO_TEXT
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.validation.seeds import checked_seed
 
@@ -104,6 +104,21 @@ def check_new(name: str) -> None:
         )
 
 
+def check_new_writes_text(name: str) -> None:
+    """Refuse a new model that has a classification head, where answers are texts.
+
+    Raises:
+        InputError: naming what is accepted.
+    """
+    if not _writes_text(_ARCHITECTURES[name.removeprefix(PREFIX)]):
+        writers = [f"{PREFIX}{stem}" for stem, one in _ARCHITECTURES.items() if _writes_text(one)]
+        raise InputError(f"model={name!r} {NO_TEXT}, {', '.join(writers)}, or no --model for a small new T5")
+
+
+def _writes_text(architecture: _Architecture) -> bool:
+    return architecture.model.endswith("ForConditionalGeneration")
+
+
 def new_model(name: str, tokenizer: PreTrainedTokenizerBase, task: TaskData, *, seed: int = 0) -> PreTrainedModel:
     """A model with random weights, of 128 dimensions and two layers, with a head for the task unless it writes text.
 
@@ -143,7 +158,7 @@ def new_model(name: str, tokenizer: PreTrainedTokenizerBase, task: TaskData, *, 
 def _built(architecture: _Architecture, common: dict[str, Any]) -> PreTrainedModel:
     import transformers
 
-    writes_text = architecture.model.endswith("ForConditionalGeneration")
+    writes_text = _writes_text(architecture)
     start = {"decoder_start_token_id": common["pad_token_id"]} if writes_text else {}
     config = getattr(transformers, architecture.config)(**architecture.options, **common, **start)
     model = getattr(transformers, architecture.model)(config)

@@ -13,7 +13,7 @@ from wtacrs.integration.layers.linear_layers import filter_of, fitting_layers
 from wtacrs.integration.measure.capture import capture
 from wtacrs.integration.models.loading import is_text_to_text, model_name
 from wtacrs.integration.models.opening import Subject
-from wtacrs.integration.tasks.base import TaskData
+from wtacrs.integration.tasks.base import TaskData, examples_digest
 from wtacrs.integration.tasks.batches import require_examples, task_batches, without_captured
 from wtacrs.integration.training.before_capture import check_age, train_for_capture
 from wtacrs.integration.training.defaults import LEARNING_RATE
@@ -65,7 +65,7 @@ def capture_study(
         raise InputError(f"out={out} is a folder; the name of a file is needed")
     check_age(after, age)
     check_folder("out", out.parent)
-    task = subject.load()
+    task = subject.load(needs_dev=False)
     require_examples(task, batches, batch_size)
     rest = task if after is None else without_captured(task, batches * batch_size, seed)
     model, tokenizer = subject.open(task, seed)
@@ -128,6 +128,11 @@ def capture_task(
         out,
         earlier=earlier,
         filter_fn=filter_of(model, layers),
-        metadata={"model": model_name(model), "task": task.name, **sizes, **(metadata or {})},
+        metadata={"model": model_name(model), "task": task.name, **_given(task), **sizes, **(metadata or {})},
         progress=None if report is None else lambda done: report("", done, batches),
     )
+
+
+def _given(task: TaskData) -> dict[str, Any]:
+    """What the file says of own examples: names of files and columns, and a hash of those for training."""
+    return {"files": dict(task.given), "examples": examples_digest(task.train)} if task.given else {}

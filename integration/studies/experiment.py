@@ -16,24 +16,34 @@
     "LoRA, CRS 0.3" = { lora_rank = 8, lr = 1e-3, estimator = "crs(budget=0.3)" }
     "ours" = 'code/mine.py:Mine(budget=0.3)'    # a path from the current folder
 
+Own files stand in a table in place of `task`; its keys are the fields of `OwnFiles`, paths from the current folder:
+
+    [data]
+    train = "reviews-train.csv"
+    dev = "reviews-dev.csv"
+    text = "review"
+    label = "stars"
+
 The same command continues an interrupted experiment in its folder. Finished runs keep no weights.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from wtacrs.estimators import InputError
 from wtacrs.figures.plots import experiment as figure
 from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.studies.output import draw_or_remove
 from wtacrs.integration.studies.runs import train_in
+from wtacrs.integration.tasks.own_files import OwnFiles
 from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.experiment import Equivalence, ExperimentResult, ExperimentRow, ExperimentRun
@@ -59,6 +69,7 @@ class ExperimentConfig(BaseModel):
 
     name: str
     task: str = "docstrings"
+    data: OwnFiles | None = None
     model: str | None = None
     tokenizer: str | None = None
     train_limit: int | None = Field(None, ge=1)
@@ -69,6 +80,21 @@ class ExperimentConfig(BaseModel):
     variance: Literal["own", "pooled"] = "own"
     training: dict[str, Any] = {}
     methods: dict[str, dict[str, Any]] = Field(min_length=1)
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _known_keys(cls, value: Any) -> Any:
+        known = [one.name for one in dataclasses.fields(OwnFiles)]
+        strange = [key for key in value if key not in known] if isinstance(value, dict) else []
+        if strange:
+            raise ValueError(f"{strange[0]!r} is none of {', '.join(known)}")
+        return value
+
+    @model_validator(mode="after")
+    def _one_task(self) -> ExperimentConfig:
+        if self.data is not None and "task" in self.model_fields_set:
+            raise ValueError("task, [data]: one of them says what is trained on")
+        return self
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -141,6 +167,8 @@ def read_experiment(path: Path) -> ExperimentConfig:
         raise InputError(f"experiment={path}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
     try:
         found.settings()
+        if found.data is not None:
+            found.data.check()
     except InputError as error:
         raise InputError(f"experiment={path}: {error}") from None
     return found
@@ -186,10 +214,10 @@ def run_experiment(
             )
             runs.append(ExperimentRun(label=label, seed=seed, result=result))
     first = runs[0].result
-    described = {key: value for key, value in subject.described.items() if key != "data"}
+    described = {key: value for key, value in subject.described.items() if key != "data"} | dict(task.given)
     found = ExperimentResult(
         stamp=stamp(seed=None, device=first.stamp.device, inputs=described),
-        config=config.model_dump(mode="json"),
+        config=_dumped(config),
         metric=first.metric,
         majority=first.majority,
         dev_size=first.dev_size,
@@ -205,14 +233,24 @@ def subject_of(
     config: ExperimentConfig, data: Path | None, model: str | None, tokenizer: str | None = None
 ) -> Subject:
     """Task and model that the experiment trains; a model and a tokenizer given here go before the file's."""
+    if data is not None and config.data is not None:
+        raise InputError(f"data={data}: the experiment has own files, {config.data.train}")
     return Subject(
-        config.task,
+        config.task if config.data is None else config.data.name,
         data,
         model or config.model,
         tokenizer or config.tokenizer,
         config.train_limit,
         config.dev_limit,
+        config.data,
     )
+
+
+def _dumped(config: ExperimentConfig) -> dict[str, Any]:
+    """The config as JSON, own files without where on a machine they lie."""
+    if config.data is None:
+        return config.model_dump(mode="json", exclude={"data"})
+    return config.model_dump(mode="json", exclude={"task"}) | {"data": config.data.described}
 
 
 def experiment_rows(

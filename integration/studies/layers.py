@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -18,10 +17,9 @@ from wtacrs.integration.measure.coverage import Coverage, coverage
 from wtacrs.integration.measure.lean_coverage import LeanCoverage, lean_coverage
 from wtacrs.integration.models.loading import is_text_to_text, model_name, task_tokenizer
 from wtacrs.integration.models.lora import add_lora, require_peft
-from wtacrs.integration.models.opening import check_model, open_model
+from wtacrs.integration.models.opening import Subject, check_model, open_model
 from wtacrs.integration.models.small_models import NEW_MODELS
 from wtacrs.integration.tasks.batches import require_examples, task_batches
-from wtacrs.integration.tasks.loading import load_task
 from wtacrs.validation.seeds import checked_seed
 
 
@@ -41,8 +39,7 @@ class Opened(NamedTuple):
 
 def coverage_study(
     models: Sequence[str],
-    task_name: str,
-    data: Path | None,
+    subject: Subject,
     *,
     lora: int | None,
     layers: Sequence[str] | None,
@@ -55,8 +52,7 @@ def coverage_study(
 
     Args:
         models: as `open_model` takes them; none for the small T5 and all of `NEW_MODELS`.
-        task_name: decides the heads, and gives the batch.
-        data: as in `load_task`.
+        subject: its task decides the heads, and gives the batch; its model is not looked at.
         lora: rank of adapters of peft on all linear layers; None for none.
         layers: patterns of the names of the layers to convert; None for all.
         batch_size: examples.
@@ -68,7 +64,7 @@ def coverage_study(
         InputError: on anything that cannot be loaded or used.
     """
     for title, model, batch in _opened(
-        models, task_name, data, lora=lora, batch_size=batch_size, max_length=max_length, seed=seed
+        models, subject, lora=lora, batch_size=batch_size, max_length=max_length, seed=seed
     ):
         chosen = filter_of(model, layers)
         warning = conversion_ahead(model, chosen).warning
@@ -80,8 +76,7 @@ def coverage_study(
 def lean_study(
     models: Sequence[str],
     lean: str,
-    task_name: str,
-    data: Path | None,
+    subject: Subject,
     *,
     lora: int | None,
     batch_size: int,
@@ -93,8 +88,7 @@ def lean_study(
     Args:
         models: as in `coverage_study`, as all others below.
         lean: words of `LeanOptions`.
-        task_name: decides the heads.
-        data: as in `load_task`.
+        subject: its task decides the heads.
         lora: rank of adapters.
         batch_size: examples.
         max_length: tokens of the longest input.
@@ -105,15 +99,14 @@ def lean_study(
     """
     options = LeanOptions.parse(lean, "--lean")
     for title, model, _ in _opened(
-        models, task_name, data, lora=lora, batch_size=batch_size, max_length=max_length, seed=seed
+        models, subject, lora=lora, batch_size=batch_size, max_length=max_length, seed=seed
     ):
         yield title, lean_coverage(model, options)
 
 
 def _opened(
     models: Sequence[str],
-    task_name: str,
-    data: Path | None,
+    subject: Subject,
     *,
     lora: int | None,
     batch_size: int,
@@ -123,12 +116,12 @@ def _opened(
     seed = checked_seed(seed)
     chosen: list[str | None] = list(models) if models else [None, *NEW_MODELS]
     for name in chosen:
-        check_model(name, None)
+        check_model(name, None, free_text=subject.writes_text)
     if lora is not None:
         if lora < 1:
             raise InputError(f"--lora-rank {lora} must be at least 1")
         require_peft()
-    task = load_task(task_name, data=data)
+    task = subject.load(needs_dev=False)
     require_examples(task, 1, batch_size)
     vocabulary = cache(
         lambda task: task_tokenizer(task)

@@ -68,7 +68,7 @@ def memory_study(
         LeanOptions.parse(words)
     FinetuneConfig(lora_rank=lora_rank, lora_fa=lora_fa)
     check_folder("out", out)
-    task = subject.load()
+    task = subject.load(needs_dev=False)
     require_examples(task, 1, batch_size)
     model, tokenizer = subject.open(task, seed)
     return measure_memory(

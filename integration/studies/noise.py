@@ -16,6 +16,7 @@ from wtacrs.integration.models.loading import is_text_to_text, model_name
 from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.studies.layer_choice import chosen_names
 from wtacrs.integration.studies.output import device_name, draw_or_remove, source_of
+from wtacrs.integration.tasks.base import TaskData, examples_digest
 from wtacrs.integration.tasks.batches import task_batches
 from wtacrs.validation.layers.candidates import candidates_from
 from wtacrs.validation.layers.captures import Captures
@@ -131,10 +132,22 @@ def _opened(captures: Captures, subject: Subject | None) -> tuple[PreTrainedMode
     if len(sizes) < 4 or "step" in told:
         what = "of a model that was trained first" if "step" in told else "not written by `wtacrs capture`"
         raise InputError(f"captures={captures.path}: {what}, which cannot run again for lean")
-    subject = Subject(str(told.get("task"))) if subject is None else replace(subject, task=str(told.get("task")))
-    task = subject.load()
-    model, tokenizer = subject.open(task, sizes["seed"])
+    task = _captured_task(captures, Subject() if subject is None else subject)
+    model, tokenizer = (subject or Subject()).open(task, sizes["seed"])
     if model_name(model) != told["model"]:
         raise InputError(f"model={model_name(model)!r}: the captures are of {told['model']!r}")
     batches = list(task_batches(task, tokenizer, text_to_text=is_text_to_text(model), **sizes))
     return model.train(), batches
+
+
+def _captured_task(captures: Captures, subject: Subject) -> TaskData:
+    told = captures.metadata
+    if subject.files is None:
+        if "files" in told:
+            given = " ".join(f"{name}={value}" for name, value in told["files"].items() if name != "examples")
+            raise InputError(f"captures={captures.path}: made of own files ({given}); give them again, by --train")
+        return replace(subject, task=str(told.get("task"))).load()
+    task = subject.load(needs_dev=False)
+    if examples_digest(task.train) != told.get("examples"):
+        raise InputError(f"captures={captures.path}: made of other examples than those of {subject.files.train}")
+    return task

@@ -102,7 +102,7 @@ def plan_study(
     if costs is not None:
         return _written(_planned_again(load_plan(costs), limits, report), out)
     precision = _checked_precision(precision)
-    task = subject.load()
+    task = subject.load(needs_dev=False)
     require_examples(task, max(captured, 1), batch_size)
     model, tokenizer = subject.open(task, seed)
     batches = _batches(task, model, tokenizer, max(captured, 1), batch_size, max_length, seed, device)

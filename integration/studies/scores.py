@@ -77,7 +77,7 @@ def scores_study(
         seed=seed,
         schedule="constant",
     )
-    task = subject.load()
+    task = subject.load(needs_dev=False)
     model, tokenizer = subject.open(task, seed)
     with progress_display(progress, title=f"{task.name} · scores") as show:
         loop = _Loop(

@@ -36,9 +36,15 @@ def task_batches(
     seed = checked_seed(seed)
     require_examples(task, batches, batch_size)
     order = _order(task, seed)[: batches * batch_size]
-    encoded = encode([task.train[i] for i in order], tokenizer, text_to_text=text_to_text, max_length=max_length)
+    encoded = encode(
+        [task.train[i] for i in order],
+        tokenizer,
+        text_to_text=text_to_text,
+        max_length=max_length,
+        target_limit=task.target_limit,
+    )
     for first in range(0, len(encoded), batch_size):
-        yield collate(encoded[first : first + batch_size], tokenizer, regression=task.labels is None)
+        yield collate(encoded[first : first + batch_size], tokenizer, regression=task.regression)
 
 
 def require_examples(task: TaskData, batches: int, batch_size: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from wtacrs.estimators.core.errors import InputError
+from wtacrs.estimators.core.errors import InputError, WtacrsWarning
 from wtacrs.integration.context.masks import IGNORED_LABEL
 from wtacrs.integration.context.module_calls import EXAMPLE_IDS
 from wtacrs.integration.tasks.base import Example
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 class Encoded:
     """One tokenized example: the tokenizer's features, each a list of as many numbers, and what to predict.
 
-    `target` holds token ids for text-to-text, else it is None and `label` is the label's index or number. `index` is the
-    example's position in what was encoded.
+    `target` holds token ids for text-to-text, else it is None and `label` is the label's index or number (0 for free
+    text). `index` is the example's position in what was encoded.
     """
 
     features: dict[str, list[int]]
@@ -37,11 +38,17 @@ class Encoded:
 
 
 def encode(
-    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, text_to_text: bool, max_length: int
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    text_to_text: bool,
+    max_length: int,
+    target_limit: int | None = None,
 ) -> list[Encoded]:
     """Tokenize examples, inputs cut to `max_length` tokens (the longer part of a pair first).
 
-    Text-to-text models get the prefixed text, others the bare parts. Raises `InputError` if `max_length` leaves
+    Text-to-text models get the prefixed text, others the bare parts. Targets are cut to `target_limit` tokens, and a
+    warning counts those that were. Raises `InputError` if `max_length` leaves
     no room for text, or is more than a model with a classification head can read.
     """
     parts = 1 if text_to_text else len(examples[0].parts)
@@ -55,11 +62,28 @@ def encode(
         [[e.text for e in examples]] if text_to_text else [[e.parts[i] for e in examples] for i in range(parts)]
     )
     inputs = dict(tokenizer(*columns, truncation=True, max_length=max_length, return_attention_mask=True))
-    targets = tokenizer([e.target for e in examples])["input_ids"] if text_to_text else [None] * len(examples)
+    targets = _targets(examples, tokenizer, target_limit) if text_to_text else [None] * len(examples)
+    labels = [0.0 if isinstance(e.label, str) else e.label for e in examples]
     return [
-        Encoded({key: values[i] for key, values in inputs.items()}, targets[i], example.label, i)
-        for i, example in enumerate(examples)
+        Encoded({key: values[i] for key, values in inputs.items()}, targets[i], labels[i], i)
+        for i in range(len(examples))
     ]
+
+
+def _targets(
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, limit: int | None
+) -> list[list[int]]:
+    texts = [e.target for e in examples]
+    whole = tokenizer(texts)["input_ids"]
+    if limit is None or max(map(len, whole)) <= limit:
+        return list(whole)
+    cut = sum(len(tokens) > limit for tokens in whole)
+    warnings.warn(
+        f"{cut} of {len(whole)} targets are longer than max_target_length={limit} tokens, and cut",
+        WtacrsWarning,
+        stacklevel=2,
+    )
+    return list(tokenizer(texts, truncation=True, max_length=limit)["input_ids"])
 
 
 def collate(

@@ -43,9 +43,18 @@ def load_task(
         near = difflib.get_close_matches(str(name).casefold(), TASKS, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise InputError(f"task={name!r} is unknown; {hint}the tasks are {', '.join(TASKS)}")
-    for argument, limit in (("train_limit", train_limit), ("dev_limit", dev_limit)):
-        if limit is not None and limit < 1:
-            raise InputError(f"{argument}={limit}: an integer from 1, or none for all examples, is needed")
+    check_limits(train_limit, dev_limit)
     if name == "docstrings":
         return docstrings_task(data, train_limit, dev_limit)
     return glue_task(name, data, train_limit, dev_limit, seed=seed)
+
+
+def check_limits(train_limit: int | None, dev_limit: int | None) -> None:
+    """Refuse a limit below 1.
+
+    Raises:
+        InputError: naming it.
+    """
+    for argument, limit in (("train_limit", train_limit), ("dev_limit", dev_limit)):
+        if limit is not None and limit < 1:
+            raise InputError(f"{argument}={limit}: an integer from 1, or none for all examples, is needed")

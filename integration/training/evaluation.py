@@ -1,22 +1,94 @@
-"""Evaluation of a model on examples: generated answers for text-to-text models, else the head's output."""
+"""What a model answers to examples, and its metrics: generated texts for text-to-text models, else the head's output."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from wtacrs.estimators.core.errors import InputError
+from wtacrs.estimators.core.errors import InputError, WtacrsWarning
 from wtacrs.integration.parallel.fsdp import is_sharded
 from wtacrs.integration.parallel.processes import Processes
-from wtacrs.integration.tasks.base import TaskData
+from wtacrs.integration.tasks.base import Example, TaskData
 from wtacrs.integration.tasks.encoding import collate, encode
 from wtacrs.integration.tasks.metrics import Prediction, parse_target, score
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Answer = str | list[float]
+"""A generated text, or the outputs of a head."""
+
+
+class Answers:
+    """Examples, tokenized once, that models answer. Several processes share the batches, and all get all answers.
+
+    Args:
+        examples: their targets and labels are not looked at.
+        tokenizer: of the models.
+        text_to_text: whether a model generates its answer, greedily, or has a classification head.
+        max_length: inputs are cut to so many tokens.
+        answer_length: tokens of an answer, at most.
+        batch_size: examples at a time, sorted by length.
+
+    Raises:
+        InputError: as `encode`.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        text_to_text: bool,
+        max_length: int,
+        answer_length: int,
+        batch_size: int = 64,
+    ) -> None:
+        self._tokenizer, self._text_to_text = tokenizer, text_to_text
+        unanswered = [replace(example, target="") for example in examples]
+        self._encoded = encode(unanswered, tokenizer, text_to_text=text_to_text, max_length=max_length)
+        self._answer_length, self._batch_size = answer_length, batch_size
+
+    def __call__(self, model: PreTrainedModel) -> list[Answer]:
+        """Answers in the order of the examples; the model is put into eval mode and back into the mode it was in."""
+        was_training = model.training
+        model.eval()
+        try:
+            with torch.no_grad():
+                return self._answers(model)
+        finally:
+            model.train(was_training)
+
+    def _answers(self, model: PreTrainedModel) -> list[Answer]:
+        found: dict[int, Answer] = {}
+        # a model in pieces must run in step: every process evaluates all of it
+        processes = Processes() if is_sharded(model) else Processes.here()
+        for indices in processes.share(list(self._batches())):
+            batch = collate([self._encoded[i] for i in indices], self._tokenizer)
+            del batch["labels"]
+            batch = {key: value.to(model.device) for key, value in batch.items()}
+            read = self._generate if self._text_to_text else self._classify
+            for index, answer in zip(indices, read(model, batch), strict=True):
+                found[index] = answer
+        everything = {index: value for part in processes.gathered(found) for index, value in part.items()}
+        return [everything[index] for index in range(len(self._encoded))]
+
+    def _batches(self) -> Iterator[Sequence[int]]:
+        order = sorted(range(len(self._encoded)), key=lambda i: len(self._encoded[i]))
+        for start in range(0, len(order), self._batch_size):
+            yield order[start : start + self._batch_size]
+
+    def _generate(self, model: PreTrainedModel, batch: dict[str, Tensor]) -> Sequence[Answer]:
+        produced = model.generate(**batch, max_new_tokens=self._answer_length, num_beams=1, do_sample=False)
+        return list(self._tokenizer.batch_decode(produced, skip_special_tokens=True))
+
+    def _classify(self, model: PreTrainedModel, batch: dict[str, Tensor]) -> Sequence[Answer]:
+        return list(model(**batch).logits.float().tolist())
 
 
 class Evaluator:
@@ -28,6 +100,10 @@ class Evaluator:
         text_to_text: whether the model generates its answer, greedily, or has a classification head.
         max_length: inputs are cut to so many tokens.
         batch_size: examples at a time, sorted by length.
+
+    Raises:
+        InputError: if the tokenizer cannot spell the answers, two classes differ in case or spaces alone where a model
+            writes them, or as `encode`.
     """
 
     def __init__(
@@ -40,63 +116,86 @@ class Evaluator:
         batch_size: int = 64,
     ) -> None:
         self._task = task
-        self._tokenizer = tokenizer
-        self._encoded = encode(task.dev, tokenizer, text_to_text=text_to_text, max_length=max_length)
-        self._batch_size = batch_size
-        self._answer_length = self._longest_answer() if text_to_text else 0
+        self._answers = Answers(
+            task.dev,
+            tokenizer,
+            text_to_text=text_to_text,
+            max_length=max_length,
+            answer_length=answer_length(task, tokenizer) if text_to_text else 0,
+            batch_size=batch_size,
+        )
 
     def __call__(self, model: PreTrainedModel) -> dict[str, float]:
         """Metrics of the model, which is put into eval mode and afterwards back into the mode it was in."""
-        was_training = model.training
-        model.eval()
-        try:
-            with torch.no_grad():
-                predictions = self._predictions(model)
-        finally:
-            model.train(was_training)
-        return score(self._task.metrics, predictions, [e.label for e in self._task.dev])
+        predictions = [read_answer(answer, self._task) for answer in self._answers(model)]
+        truth = [e.label for e in self._task.dev]
+        return score(self._task.metrics, predictions, truth, scale=self._task.scale)
 
-    def _longest_answer(self) -> int:
-        """Tokens of the longest answer, after checking that the tokenizer can spell them all."""
-        answers = sorted({e.target for e in (*self._task.train, *self._task.dev)})
-        tokens = self._tokenizer(answers)["input_ids"]
-        decoded = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        for answer, spelled in zip(answers, decoded, strict=True):
-            if "".join(spelled.split()).casefold() != answer.casefold():
-                raise InputError(
-                    f"tokenizer {self._tokenizer.name_or_path!r} cannot spell the answer {answer!r} of task "
-                    f"{self._task.name!r}: it becomes {spelled!r}"
-                )
-        return max(map(len, tokens))
 
-    def _predictions(self, model: PreTrainedModel) -> list[Prediction]:
-        found: dict[int, Prediction] = {}
-        # a model in pieces must run in step: every process evaluates all of it
-        processes = Processes() if is_sharded(model) else Processes.here()
-        for indices in processes.share(list(self._batches())):
-            batch = collate([self._encoded[i] for i in indices], self._tokenizer)
-            labels = batch.pop("labels")
-            batch = {key: value.to(model.device) for key, value in batch.items()}
-            read = self._generate if labels.ndim == 2 else self._classify
-            for index, prediction in zip(indices, read(model, batch), strict=True):
-                found[index] = prediction
-        everything = {index: value for part in processes.gathered(found) for index, value in part.items()}
-        return [everything[index] for index in range(len(self._encoded))]
+def read_answer(answer: Answer, task: TaskData) -> Prediction:
+    """What an answer says: the index of a class, a number or a text; None for what is no answer of the task.
 
-    def _batches(self) -> Iterator[Sequence[int]]:
-        order = sorted(range(len(self._encoded)), key=lambda i: len(self._encoded[i]))
-        for start in range(0, len(order), self._batch_size):
-            yield order[start : start + self._batch_size]
+    Letters count, case and spaces do not, where a model writes the name of a class: a tokenizer may have one case only.
+    """
+    if isinstance(answer, str):
+        if task.free_text:
+            return answer
+        labels = None if task.labels is None else tuple(map(_letters, task.labels))
+        return parse_target(_letters(answer), labels, task.scale)
+    logits = torch.tensor(answer)
+    if not logits.isfinite().all():
+        return None
+    return answer[0] if task.labels is None else int(logits.argmax())
 
-    def _generate(self, model: PreTrainedModel, batch: dict[str, Tensor]) -> list[Prediction]:
-        produced = model.generate(**batch, max_new_tokens=self._answer_length, num_beams=1, do_sample=False)
-        texts = self._tokenizer.batch_decode(produced, skip_special_tokens=True)
-        # case aside: a tokenizer may have only one
-        labels = None if self._task.labels is None else tuple(label.casefold() for label in self._task.labels)
-        return [parse_target("".join(text.split()).casefold(), labels) for text in texts]
 
-    def _classify(self, model: PreTrainedModel, batch: dict[str, Tensor]) -> list[Prediction]:
-        logits = model(**batch).logits.float()
-        chosen = logits.squeeze(-1) if self._task.labels is None else logits.argmax(-1)
-        readable = logits.isfinite().all(-1).tolist()
-        return [value if fine else None for value, fine in zip(chosen.tolist(), readable, strict=True)]
+def answer_length(task: TaskData, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens of the longest answer of a task, after checking that the tokenizer can spell them all.
+
+    Free text that it cannot spell is counted in a warning.
+
+    Raises:
+        InputError: if it cannot spell a class or a number, or classes differ in case and spaces alone.
+    """
+    _refuse_alike(task)
+    answers = sorted({e.target for e in (*task.train, *task.dev)})
+    tokens = tokenizer(answers)["input_ids"]
+    decoded = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    pairs = list(zip(answers, decoded, strict=True))
+    if task.free_text:
+        _warn_of_misspelled(pairs, tokenizer)
+        longest = max(map(len, tokens))
+        return longest if task.target_limit is None else min(longest, task.target_limit)
+    for answer, spelled in pairs:
+        if _letters(spelled) != _letters(answer):
+            raise InputError(
+                f"tokenizer {tokenizer.name_or_path!r} cannot spell the answer {answer!r} of task "
+                f"{task.name!r}: it becomes {spelled!r}"
+            )
+    return max(map(len, tokens))
+
+
+def _letters(text: str) -> str:
+    return "".join(text.split()).casefold()
+
+
+def _refuse_alike(task: TaskData) -> None:
+    seen: dict[str, str] = {}
+    for label in task.labels or ():
+        other = seen.setdefault(_letters(label), label)
+        if other != label:
+            raise InputError(
+                f"task {task.name!r}: the classes {other!r} and {label!r} differ in case and spaces alone, which a model "
+                "that writes its answer cannot tell apart; name them otherwise, or take a model with a head"
+            )
+
+
+def _warn_of_misspelled(pairs: Sequence[tuple[str, str]], tokenizer: PreTrainedTokenizerBase) -> None:
+    wrong = [(answer, spelled) for answer, spelled in pairs if spelled.split() != answer.split()]
+    if wrong:
+        answer, spelled = (text if len(text) <= 60 else text[:57] + "…" for text in wrong[0])
+        warnings.warn(
+            f"tokenizer {tokenizer.name_or_path!r} cannot spell {len(wrong)} of {len(pairs)} different targets, which no "
+            f"answer can match: {answer!r} becomes {spelled!r}",
+            WtacrsWarning,
+            stacklevel=2,
+        )

@@ -61,7 +61,11 @@ class TrainingLoop:
         self.accelerator, self.processes = _accelerator(config.precision), Processes.here()
         _check_processes(config, self.processes)
         self.train_set = encode(
-            task.train, tokenizer, text_to_text=is_text_to_text(stock_model(model)), max_length=config.max_length
+            task.train,
+            tokenizer,
+            text_to_text=is_text_to_text(stock_model(model)),
+            max_length=config.max_length,
+            target_limit=task.target_limit,
         )
         self.steps_per_epoch = math.ceil(len(self.train_set) / (config.batch_size * config.accumulation))
         self.total_steps = config.steps or max(1, round(config.epochs * self.steps_per_epoch))
@@ -137,7 +141,7 @@ class TrainingLoop:
         self.seconds += time.perf_counter() - started
 
     def _loss(self, model: nn.Module, examples: Sequence[Encoded]) -> Tensor:
-        batch = collate(examples, self.tokenizer, regression=self.task.labels is None, ids=self._gives_ids)
+        batch = collate(examples, self.tokenizer, regression=self.task.regression, ids=self._gives_ids)
         with self.accelerator.autocast():
             return model(**{k: v.to(self.accelerator.device) for k, v in batch.items()}).loss
 

@@ -130,7 +130,9 @@ def finetune(
     metric = task.metrics[0]
     values = [point.dev[metric] for point in run.history if point.step > 0]
     result = TrainingResult(
-        stamp=stamp(seed=config.seed, device=run.accelerator.device.type, inputs=_inputs(config)),
+        stamp=stamp(
+            seed=config.seed, device=run.accelerator.device.type, inputs=_inputs(config) | dict(task.given)
+        ),
         task=task.name,
         model=model_name(model),
         estimator=config.estimator or str(config.plan or "exact"),
