@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,16 @@ class _Interrupted(Exception):
     """Ctrl-C, which typer would turn into a bare exit code; the message says whether finished parts are kept."""
 
 
+def _told(stopped: KeyboardInterrupt, command: str | None) -> str:
+    """What the command noted when it was interrupted; else whether it goes on where it stopped."""
+    notes = getattr(stopped, "__notes__", [])
+    if notes:
+        return "; ".join(notes)
+    if command not in _RESUMABLE:
+        return "interrupted"
+    return f"interrupted; finished parts are kept: {shlex.join(['wtacrs', *sys.argv[1:]])} goes on"
+
+
 class _Commands(TyperGroup):
     """The commands, with Ctrl-C caught before typer sees it, and one process for all but one of them."""
 
@@ -46,9 +57,8 @@ class _Commands(TyperGroup):
         """Run the command that was asked for."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            kept = "; finished parts are kept: run the same command again to continue"
-            raise _Interrupted(f"interrupted{kept if ctx.invoked_subcommand in _RESUMABLE else ''}") from None
+        except KeyboardInterrupt as stopped:
+            raise _Interrupted(_told(stopped, ctx.invoked_subcommand)) from None
 
 
 app = typer.Typer(
@@ -143,6 +153,16 @@ def _refuse(message: str, code: int = 2) -> int:
     if is_main_process():
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return code
+
+
+def given_names(context: typer.Context) -> set[str]:
+    """Names of the parameters of a command that were given, by an option or by the environment."""
+    default = ("DEFAULT", "DEFAULT_MAP")
+    return {
+        name
+        for name in context.params
+        if (source := context.get_parameter_source(name)) is not None and source.name not in default
+    }
 
 
 def warn_skipped(layer: str, reason: str) -> None:

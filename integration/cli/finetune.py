@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wtacrs.integration.cli.app import app, console, wrote
+from wtacrs.estimators import InputError
+from wtacrs.integration.cli.app import app, console, given_names, wrote
 from wtacrs.integration.cli.options import (
     BatchSizeOption,
     BudgetOfOption,
@@ -26,17 +27,19 @@ from wtacrs.integration.cli.options import (
     SeedOption,
     spec_from,
 )
-from wtacrs.integration.cli.subject_options import with_subject
+from wtacrs.integration.cli.subject_options import SUBJECT_OPTIONS, subject_from, with_subject
 from wtacrs.integration.training.defaults import LEARNING_RATE
 
 if TYPE_CHECKING:
     from wtacrs.integration.models.opening import Subject
+    from wtacrs.integration.training.config import FinetuneConfig
     from wtacrs.validation.records.receipt import Receipt
 
 
 @app.command()
 @with_subject(without=())
 def finetune(
+    context: typer.Context,
     estimator: EstimatorOption = "wta_crs(budget=0.3)",
     plan: Annotated[
         Path | None,
@@ -90,6 +93,16 @@ def finetune(
     ] = None,
     resume: ResumeOption = False,
     overwrite: ReplaceOption = False,
+    baseline_steps: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="N", help="Exact steps that are timed before, and not counted; 0 for no comparison."
+        ),
+    ] = 3,
+    tracker: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Tell a tracker of accelerate: wandb, mlflow, comet_ml … Repeatable."),
+    ] = None,
     tensorboard: Annotated[
         bool,
         typer.Option("--tensorboard", help="Write event files too; needs `pip install 'wtacrs[tensorboard]'`."),
@@ -101,8 +114,8 @@ def finetune(
 ) -> None:
     """Fine-tune a model on a task with an estimated weight gradient.
 
-    Evaluates a T5 by greedy generation. --resume continues a run that was interrupted or killed, and gives the result
-    that it would have had.
+    Evaluates a T5 by greedy generation. --resume --out DIR continues a run that was interrupted or killed, with the
+    settings it had, and gives the result that it would have had.
 
     Under torchrun or accelerate launch (torchrun --nproc-per-node 2 -m wtacrs.integration.cli finetune …) several
     processes share every batch of --batch-size examples.
@@ -113,6 +126,7 @@ def finetune(
     from wtacrs.integration.tables.training import training_table
     from wtacrs.integration.training.config import FinetuneConfig
     from wtacrs.validation.masked_gradient import masked_gradient_sentence
+    from wtacrs.validation.summaries.training import cost_lines
 
     options: dict[str, Any] = {
         "estimator": None if plan is not None else spec_from(estimator),
@@ -143,16 +157,43 @@ def finetune(
         "seed": seed,
         "out": out,
         "resume": resume,
+        "baseline_steps": baseline_steps,
+        "trackers": tuple(tracker or ()),
         "tensorboard": tensorboard,
         "fsdp": fsdp,
     }
-    result = finetune_study(FinetuneConfig(**options), subject, overwrite=overwrite, on_receipt=_print_receipt)
+    config = FinetuneConfig(**options)
+    if resume and not overwrite:
+        config, subject = _resumed(options, context)
+    result = finetune_study(config, subject, overwrite=overwrite, on_receipt=_print_receipt)
     if is_main_process():
         console.print(training_table([result]))
+        for line in cost_lines(result):
+            console.print(line, highlight=False, markup=False)
         told = masked_gradient_sentence(result.masked_gradient)
         if told is not None:
             console.print(told, highlight=False, markup=False)
         wrote(out / "result.json", out / "metrics.jsonl", out / "best")
+
+
+def _resumed(options: dict[str, Any], context: typer.Context) -> tuple[FinetuneConfig, Subject]:
+    """Settings of the run in the folder, with what was given beside; `finetune` refuses what makes another run of it."""
+    from wtacrs.integration.studies.run_settings import load_settings
+    from wtacrs.integration.training.config import FinetuneConfig
+
+    folder = options["out"]
+    stored = load_settings(folder)
+    given = given_names(context)
+    config = stored.config | {name: value for name, value in options.items() if name in given} | {"out": folder}
+    if "tracker" in given:
+        config["trackers"] = options["trackers"]
+    named = {name: value for name, value in context.params.items() if name in SUBJECT_OPTIONS and name in given}
+    for name in ("model", "tokenizer"):
+        if name in named and str(named[name]) not in (stored.subject.get(name), str(Path(named[name]).absolute())):
+            raise InputError(
+                f"resume: --{name} {named[name]}: the run in {folder} has {stored.subject.get(name, 'none')}"
+            )
+    return FinetuneConfig(**(config | {"resume": True})), subject_from(stored.subject | named)
 
 
 def _print_receipt(receipt: Receipt) -> None:

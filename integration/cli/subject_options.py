@@ -98,6 +98,8 @@ OWN_FILES = {
 _NAMED = {"task": TaskOption, "data": DataOption}
 _LIMITS = {"train_limit": TrainLimitOption, "dev_limit": DevLimitOption}
 _MODEL = {"model": ModelOption, "tokenizer": TokenizerOption}
+SUBJECT_OPTIONS = {**_NAMED, **OWN_FILES, **_LIMITS, **_MODEL}
+"""All options that name task and model."""
 
 
 def with_subject(*, without: tuple[str, ...] = ("train_limit", "dev_limit")) -> Callable[[Callable], Callable]:
@@ -106,8 +108,7 @@ def with_subject(*, without: tuple[str, ...] = ("train_limit", "dev_limit")) -> 
     Args:
         without: names of the options that the command does not have.
     """
-    kinds = {**_NAMED, **OWN_FILES, **_LIMITS, **_MODEL}
-    options = {name: kind for name, kind in kinds.items() if name not in without}
+    options = {name: kind for name, kind in SUBJECT_OPTIONS.items() if name not in without}
 
     def decorate(command: Callable) -> Callable:
         @wraps(command)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from wtacrs.estimators import InputError
+from wtacrs.estimators import InputError, WtacrsWarning
 from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.parallel.processes import Processes
+from wtacrs.integration.studies.run_settings import save_settings
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.integration.training.run import finetune
 from wtacrs.validation.files import check_folder
 from wtacrs.validation.records.receipt import Receipt
 from wtacrs.validation.records.training import TrainingPoint, TrainingResult
+from wtacrs.validation.summaries.training import majority_warning
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -43,7 +46,10 @@ def finetune_study(
     try:
         task, model, tokenizer = processes.run_on_all(partial(_opened, config, subject, overwrite))
         on_point = None if sys.stderr.isatty() else _print_point
-        return finetune(config, task, model, tokenizer, progress=True, on_point=on_point, on_receipt=on_receipt)
+        result = finetune(config, task, model, tokenizer, progress=True, on_point=on_point, on_receipt=on_receipt)
+        if (told := majority_warning(result)) is not None and processes.first:
+            warnings.warn(told, WtacrsWarning, stacklevel=2)
+        return result
     finally:
         processes.end()
 
@@ -62,7 +68,10 @@ def _opened(
         if config.resume and not (config.out / "state.pt").exists():
             raise InputError(f"out={config.out}: there is no state.pt to resume from")
     task = subject.load(config.seed)
-    return task, *subject.open(task, config.seed)
+    opened = subject.open(task, config.seed)
+    if config.out is not None and not config.resume:
+        save_settings(config.out, config, subject)
+    return task, *opened
 
 
 def _print_point(point: TrainingPoint) -> None:

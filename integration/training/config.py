@@ -18,6 +18,7 @@ from wtacrs.integration.models.lora import require_peft
 from wtacrs.integration.score_memory.kinds import TRAINING_SCORES, known_training_scores
 from wtacrs.integration.training.defaults import LEARNING_RATE, NEW_MODEL_LEARNING_RATE
 from wtacrs.integration.training.tensorboard import require_tensorboard
+from wtacrs.integration.training.trackers import require_tracker
 from wtacrs.validation.arguments import shown
 from wtacrs.validation.records.base import with_lean
 from wtacrs.validation.records.plan import BlockChoices
@@ -28,7 +29,7 @@ Schedule = Literal["linear", "cosine", "constant"]
 
 _NUMBERS = (
     "epochs", "steps", "batch_size", "accumulation", "lr", "warmup", "weight_decay", "clip", "max_length", "mask_floor",
-    "min_rows", "lora_rank", "lora_alpha", "eval_every", "save_every",
+    "min_rows", "lora_rank", "lora_alpha", "eval_every", "save_every", "baseline_steps",
 )  # fmt: skip
 
 
@@ -45,7 +46,8 @@ class FinetuneConfig(BaseModel):
         schedule: how it falls to 0 after that, "linear" or "cosine"; "constant" keeps it.
         weight_decay: of matrices; biases and norms have none.
         clip: largest gradient norm; None for no clipping.
-        precision: "bf16" runs the model under autocast; parameters stay fp32.
+        precision: "bf16" and "fp16" run the model under autocast; parameters stay fp32. In fp16 the loss is multiplied by
+            a factor that falls where gradients are not finite; such a step is left out.
         max_length: longest input, in tokens.
         estimator: spec for the linear layers, such as "wta_crs(budget=0.3)"; None for exact training.
         plan: what is done with every block, in place of an estimator for all layers (`load_plan(path).does`).
@@ -63,10 +65,13 @@ class FinetuneConfig(BaseModel):
         lora_fa: freeze A of every adapter, so that only B is trained.
         seed: of batches, dropout and estimators.
         eval_every: steps between evaluations; None for one per epoch.
+        baseline_steps: exact steps that are timed before a run with an estimator or lean neighbours, on the batches of
+            its first steps; nothing is updated, and the run is what it would be without. 0 for none.
         save_every: steps between saved states, beside those at the start and at the end of every epoch.
         out: folder of the run; None writes nothing.
         resume: continue from the state in `out`.
         tensorboard: write event files too (`wtacrs.integration.training.tensorboard`).
+        trackers: names of accelerate's trackers ("wandb", "mlflow" …) that are told what `metrics.jsonl` is.
         keep_weights: False writes no model folders, and leaves only results in the state of a run that is over.
         fsdp: cut the model into pieces over the processes (FSDP2) instead of giving each a copy.
 
@@ -85,7 +90,7 @@ class FinetuneConfig(BaseModel):
     schedule: Schedule = "linear"
     weight_decay: float = 0.01
     clip: float | None = 1.0
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     max_length: int = 128
     estimator: str | None = None
     lean: str | None = None
@@ -102,6 +107,8 @@ class FinetuneConfig(BaseModel):
     seed: int = 0
     eval_every: int | None = None
     save_every: int | None = None
+    baseline_steps: int = Field(0, ge=0)
+    trackers: tuple[str, ...] = ()
     out: Path | None = None
     resume: bool = False
     tensorboard: bool = False
@@ -177,6 +184,13 @@ class FinetuneConfig(BaseModel):
             raise ValueError(f"{torch.cuda.get_device_name()} has no bf16; fp32 is accepted")
         return value
 
+    @field_validator("trackers")
+    @classmethod
+    def _installed(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            require_tracker(name)
+        return value
+
     @field_validator("scores")
     @classmethod
     def _known_scores(cls, value: str) -> str:
@@ -237,7 +251,9 @@ class FinetuneConfig(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for a run to be resumed: all that its results depend on."""
-        left_out = {"out", "resume", "save_every", "tensorboard", "keep_weights", "fsdp"}
+        left_out = {
+            "out", "resume", "save_every", "tensorboard", "trackers", "keep_weights", "fsdp", "baseline_steps"
+        }  # fmt: skip
         return self.model_dump(mode="json", exclude=left_out)
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _POOL_BATCHES = 50
 """Length bucketing sorts within pools of so many batches, so that batches still mix the whole epoch."""
 
@@ -47,26 +48,28 @@ class TrainingLoop:
         losses: one per step since they were last emptied.
         seconds: of training, all of them together.
         examples: trained on so far by all processes, with repetitions.
+        pass_seconds: forward and backward passes of each step since this object was made.
+        skipped: steps without an update, since a gradient was not finite in fp16 (the factor of the loss then falls).
         learning_rate: of the last step.
         gradient_norm: of the last step, before it was clipped.
         gradient_norms: what the layers of a converted model remember for their scores, or None.
     """
 
     def __init__(
-        self, config: FinetuneConfig, task: TaskData, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+        self,
+        config: FinetuneConfig,
+        task: TaskData,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        train_set: Sequence[Encoded] | None = None,
     ) -> None:
         from transformers import get_scheduler
 
         self.config, self.task, self.model, self.tokenizer = config, task, model, tokenizer
-        self.accelerator, self.processes = _accelerator(config.precision), Processes.here()
+        self.accelerator, self.processes = _accelerator(config), Processes.here()
         _check_processes(config, self.processes)
-        self.train_set = encode(
-            task.train,
-            tokenizer,
-            text_to_text=is_text_to_text(stock_model(model)),
-            max_length=config.max_length,
-            target_limit=task.target_limit,
-        )
+        self.train_set = _encoded(config, task, model, tokenizer) if train_set is None else train_set
         self.steps_per_epoch = math.ceil(len(self.train_set) / (config.batch_size * config.accumulation))
         self.total_steps = config.steps or max(1, round(config.epochs * self.steps_per_epoch))
         model.to(self.accelerator.device)
@@ -84,9 +87,12 @@ class TrainingLoop:
             num_warmup_steps=round(config.warmup * self.total_steps),
             num_training_steps=self.total_steps,
         )
+        half = config.precision == "fp16"
+        self.scaler = torch.amp.GradScaler(self.accelerator.device.type, enabled=half)
         self.gradient_norms = gradient_norms_of(model)
         self._gives_ids = self.gradient_norms is not None and self.gradient_norms.needs_ids
-        self.step, self.seconds, self.examples = 0, 0.0, 0
+        self.step, self.skipped, self.seconds, self.examples = 0, 0, 0.0, 0
+        self.pass_seconds: list[float] = []
         self.learning_rate, self.gradient_norm = 0.0, 0.0
         self.losses: list[float] = []
         torch.manual_seed(self.processes.own_seed(config.seed))
@@ -111,8 +117,48 @@ class TrainingLoop:
     def after_step(self) -> None:
         """Called after every step."""
 
+    def watched(self) -> AbstractContextManager[object]:
+        """What forward and backward passes of the coming step run in."""
+        return nullcontext()
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """What forward passes run in."""
+        return torch.autocast(
+            self.accelerator.device.type,
+            dtype=_AUTOCAST.get(self.config.precision),
+            enabled=self.config.precision in _AUTOCAST,
+        )
+
     def _step(self, batches: Sequence[Sequence[Encoded]]) -> None:
         started = time.perf_counter()
+        value, seconds = self.passes(batches)
+        self.pass_seconds.append(seconds)
+        if not math.isfinite(value):
+            raise InputError(
+                f"lr={self.config.lr}: the training loss is {value} at step {self.step + 1} "
+                f"({self.config.method}, {self.config.precision}); a smaller lr may help"
+            )
+        self.scaler.unscale_(self.optimizer.optimizer)
+        self.before_update()
+        self.gradient_norm = self._clip()
+        self.learning_rate = self.scheduler.get_last_lr()[0]
+        self._update()
+        self.step += 1
+        self.losses.append(value)
+        self.examples += sum(map(len, batches))
+        self.seconds += time.perf_counter() - started
+
+    def passes(self, batches: Sequence[Sequence[Encoded]]) -> tuple[float, float]:
+        """Forward and backward passes of one step: the loss, and the seconds that they took."""
+        started = time.perf_counter()
+        with self.watched():
+            value = self._gradients(batches)
+            if self.accelerator.device.type == "cuda":
+                torch.cuda.synchronize(self.accelerator.device)
+        return value, time.perf_counter() - started
+
+    def _gradients(self, batches: Sequence[Sequence[Encoded]]) -> float:
+        """Forward and backward passes of one step; the loss."""
         total = torch.zeros((), device=self.accelerator.device)
         for number, examples in enumerate(batches, start=1):
             share = self.processes.share(examples)
@@ -121,28 +167,22 @@ class TrainingLoop:
             with self._without_sync() if number < len(batches) else nullcontext():
                 # all processes take part in what is averaged, one without examples too
                 loss = self._loss(self._replica, share or examples[:1]) * weight
-                self.accelerator.backward(loss / len(batches))
+                self.scaler.scale(loss / len(batches)).backward()
             total += loss.detach() / len(batches)
-        value = self.processes.mean(total).item()
-        if not math.isfinite(value):
-            raise InputError(
-                f"lr={self.config.lr}: the training loss is {value} at step {self.step + 1} "
-                f"({self.config.method}, {self.config.precision}); a smaller lr may help"
-            )
-        self.before_update()
-        self.gradient_norm = self._clip()
-        self.learning_rate = self.scheduler.get_last_lr()[0]
-        self.optimizer.step()
+        return float(self.processes.mean(total).item())
+
+    def _update(self) -> None:
+        """Take the step, or in fp16 leave it out where a gradient is not finite; the schedule counts it anyway."""
+        factor = self.scaler.get_scale()
+        self.scaler.step(self.optimizer.optimizer)
+        self.scaler.update()
+        self.skipped += self.scaler.get_scale() < factor
         self.scheduler.step()
         self.optimizer.zero_grad()
-        self.step += 1
-        self.losses.append(value)
-        self.examples += sum(map(len, batches))
-        self.seconds += time.perf_counter() - started
 
     def _loss(self, model: nn.Module, examples: Sequence[Encoded]) -> Tensor:
         batch = collate(examples, self.tokenizer, regression=self.task.regression, ids=self._gives_ids)
-        with self.accelerator.autocast():
+        with self.autocast():
             return model(**{k: v.to(self.accelerator.device) for k, v in batch.items()}).loss
 
     def _first_loss(self, model: nn.Module) -> Tensor:
@@ -187,15 +227,28 @@ def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> Iterator[d
             yield {"params": group, "weight_decay": weight_decay if decays else 0.0}
 
 
-def _accelerator(precision: str) -> Accelerator:
+def _encoded(
+    config: FinetuneConfig, task: TaskData, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> Sequence[Encoded]:
+    return encode(
+        task.train,
+        tokenizer,
+        text_to_text=is_text_to_text(stock_model(model)),
+        max_length=config.max_length,
+        target_limit=task.target_limit,
+    )
+
+
+def _accelerator(config: FinetuneConfig) -> Accelerator:
+    """The device and the processes; autocast and the factor of the loss are the loop's."""
     from accelerate import Accelerator, DistributedType
     from accelerate.state import AcceleratorState
 
-    wanted = "bf16" if precision == "bf16" else "no"
-    state = AcceleratorState._shared_state
-    if state and state.get("_mixed_precision") != wanted:
-        AcceleratorState._reset_state()  # one process may train in several precisions, one after the other
-    accelerator = Accelerator(mixed_precision=wanted)
+    if AcceleratorState._shared_state.get("_mixed_precision", "no") != "no":
+        AcceleratorState._reset_state()  # of somebody else in this process
+    accelerator = Accelerator(
+        mixed_precision="no", log_with=list(config.trackers) or None, project_dir=config.out or "."
+    )
     way = accelerator.distributed_type
     if way not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
         raise InputError(f"accelerate's distributed_type={way.value}: only MULTI_GPU and MULTI_CPU are supported")
@@ -211,6 +264,8 @@ def _check_processes(config: FinetuneConfig, processes: Processes) -> None:
     """Every process would remember what its own share of the batches showed, which is another one in every epoch."""
     if config.fsdp and processes.count == 1:
         raise InputError("fsdp=True: needs several processes; start them with torchrun or accelerate launch")
+    if processes.count > 1 and config.precision == "fp16":
+        raise InputError(f"precision='fp16' in {processes.count} processes: bf16, fp32 or one process is accepted")
     if processes.count > 1 and config.scores != "row-norms":
         raise InputError(
             f"scores={config.scores!r} in {processes.count} processes: each sees the gradients of its own share only, "

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -37,6 +39,8 @@ from wtacrs.integration.parallel.fsdp import (
 from wtacrs.integration.parallel.processes import Processes
 from wtacrs.integration.progress import progress_display
 from wtacrs.integration.tasks.base import TaskData, digest
+from wtacrs.integration.tasks.encoding import Encoded
+from wtacrs.integration.training.baseline import UNTIMED_STEPS, PeakWatch, measure_baseline, wants_baseline
 from wtacrs.integration.training.checkpoints import (
     load_state,
     random_states,
@@ -49,11 +53,12 @@ from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.integration.training.evaluation import Evaluator
 from wtacrs.integration.training.loop import TrainingLoop
 from wtacrs.integration.training.tensorboard import FOLDER, EventLog
+from wtacrs.integration.training.trackers import Trackers
 from wtacrs.validation.arguments import check_callable, check_flag, check_kind
 from wtacrs.validation.records.base import hyphenated, stamp
 from wtacrs.validation.records.receipt import Receipt, receipt_lines
 from wtacrs.validation.records.results import load_result, write_text
-from wtacrs.validation.records.training import TrainingPoint, TrainingResult
+from wtacrs.validation.records.training import StepCost, TrainingPoint, TrainingResult
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -100,6 +105,8 @@ def finetune(
         observer: sees the gradients of every step.
         on_receipt: called after the first step, in the first process, with what is kept beside what was promised.
 
+    An interrupted run (Ctrl-C) raises `KeyboardInterrupt` with a note on the step and on the command that goes on.
+
     Raises:
         InputError: if the state to resume from does not fit, the tokenizer cannot spell the answers, or the
             training loss is not finite (`lr` too large, say), if scores are remembered in several processes, or if an
@@ -111,14 +118,22 @@ def finetune(
     trained = _prepared(model, config)
     trainable = sum(parameter.numel() for parameter in trained.parameters() if parameter.requires_grad)
     try:
+        baseline, train_set = None, None
+        if wants_baseline(config):
+            baseline, train_set = measure_baseline(config, task, trained, tokenizer)
         lean = _convert(trained, config)
         converted = len(training_layers(trained))
         first = Processes.here().first
         with progress_display(progress and first, title=f"{task.name} · {config.method}") as show:
-            run = _Run(config, task, trained, tokenizer, show, on_point, observer, on_receipt, lean)
+            run = _Run(
+                config, task, trained, tokenizer, show, on_point, observer, on_receipt, lean, baseline, train_set
+            )
             try:
                 run.train()
                 misled = run.misled()
+            except KeyboardInterrupt as stopped:
+                stopped.add_note(run.where_it_stopped())
+                raise
             finally:
                 run.close()
         restore_(trained)
@@ -152,6 +167,9 @@ def finetune(
         kept_bytes=run.kept_bytes,
         exact_bytes=run.exact_bytes,
         receipt=run.receipt,
+        step=run.step_cost,
+        baseline=run.baseline,
+        skipped=run.skipped,
     )
     if run.folder is not None:
         write_text(run.folder / "result.json", result.model_dump_json(indent=2) + "\n")
@@ -211,7 +229,7 @@ class Observer(Protocol):
 _FILES = ("best", "last", "state.pt", "metrics.jsonl", "result.json")
 _PROGRESS = (
     "step", "seconds", "examples", "learning_rate", "gradient_norm", "best", "losses", "lines",
-    "kept_bytes", "exact_bytes", "receipt_fields",
+    "kept_bytes", "exact_bytes", "receipt_fields", "peak_bytes", "timed", "baseline_fields", "skipped",
 )  # fmt: skip
 
 
@@ -229,8 +247,10 @@ class _Run(TrainingLoop):
         observer: Observer | None,
         on_receipt: Callable[[Receipt], None] | None,
         lean: LeanConversion | None,
+        baseline: StepCost | None,
+        train_set: Sequence[Encoded] | None,
     ) -> None:
-        super().__init__(config, task, model, tokenizer)
+        super().__init__(config, task, model, tokenizer, train_set=train_set)
         self._show, self._on_point, self._observer, self._on_receipt = show, on_point, observer, on_receipt
         self._lean = lean
         self.evaluate = Evaluator(
@@ -242,6 +262,11 @@ class _Run(TrainingLoop):
         self.exact_bytes: int | None = None
         self.receipt_fields: dict[str, Any] | None = None
         self._probe: KeptBytesProbe | None = None
+        self.peak_bytes: int | None = None
+        self.timed: list[float] = []
+        self.baseline_fields = None if baseline is None else baseline.model_dump()
+        self._watch: PeakWatch | None = None
+        self._saved_at = 0
         self.folder = config.out if self.processes.first else None
         if config.resume:
             self.processes.run_on_all(self._restore)
@@ -253,6 +278,8 @@ class _Run(TrainingLoop):
         self._events: EventLog | None = None
         if config.tensorboard and self.folder is not None:
             self._events = EventLog(self.folder / FOLDER, after=self.step if config.resume else None)
+        where = config.out
+        self._trackers = Trackers(self.accelerator, (where or Path(task.name)).name, config.identity(), where)
         if observer is not None:
             observer.started(model, self.step)
 
@@ -265,6 +292,33 @@ class _Run(TrainingLoop):
     def receipt(self) -> Receipt | None:
         """Of the first step; None where it could not be measured."""
         return None if self.receipt_fields is None else Receipt(**self.receipt_fields)
+
+    @property
+    def baseline(self) -> StepCost | None:
+        """Of exact steps before the run; None where none were taken."""
+        return None if self.baseline_fields is None else StepCost(**self.baseline_fields)
+
+    @property
+    def step_cost(self) -> StepCost | None:
+        """Of the first steps; None where there was no baseline to compare with."""
+        if self.baseline is None:
+            return None
+        return StepCost(seconds=self.timed, kept_bytes=self.kept_bytes, peak_bytes=self.peak_bytes)
+
+    def watched(self) -> AbstractContextManager[object]:
+        """The peak, in the step in which the baseline was watched too."""
+        if self.baseline is None or self.step != 1:
+            return super().watched()
+        self._watch = PeakWatch(self.model)
+        return self._watch
+
+    def where_it_stopped(self) -> str:
+        """What a person who interrupts the run is told."""
+        stopped = f"interrupted at step {self.step} of {self.total_steps}"
+        if self.config.out is None:
+            return stopped
+        command = shlex.join(["wtacrs", "finetune", "--resume", "--out", str(self.config.out)])
+        return f"{stopped}; {command} goes on from step {self._saved_at}"
 
     def train(self) -> None:
         """Train to the last step, after an evaluation of the start."""
@@ -281,6 +335,7 @@ class _Run(TrainingLoop):
             self._probe.remove()
         if self._events is not None:
             self._events.close()
+        self._trackers.close()
 
     def misled(self) -> dict[str, float]:
         """Layers that masks misled in any process, with the largest share of ‖dY‖² in rows called padding."""
@@ -297,8 +352,15 @@ class _Run(TrainingLoop):
         """Take what was measured in the first step, and show the gradients to the observer."""
         if self._probe is not None:
             self._take_measurement(self._probe)
+        if self._watch is not None:
+            self.peak_bytes, self._watch = self._watch.peak, None
+        elif self.baseline is not None and self.step >= UNTIMED_STEPS and self._lacks_times(self.baseline):
+            self.timed.append(self.pass_seconds[-1])
         if self._observer is not None:
             self._observer.gradients(self.step + 1)
+
+    def _lacks_times(self, baseline: StepCost) -> bool:
+        return len(self.timed) < len(baseline.seconds)
 
     def _take_measurement(self, probe: KeptBytesProbe) -> None:
         probe.remove()
@@ -327,7 +389,7 @@ class _Run(TrainingLoop):
             self._save()
 
     def _evaluate(self) -> None:
-        with self.accelerator.autocast():
+        with self.autocast():
             dev = self.evaluate(self.model)
         cuda = self.accelerator.device.type == "cuda"
         self.lines.append(
@@ -369,8 +431,10 @@ class _Run(TrainingLoop):
             write_text(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.lines))
 
     def _note(self, part: str, values: dict[str, float]) -> None:
+        named = {f"{part}/{name}": value for name, value in values.items()}
         if self._events is not None:
-            self._events.add(self.step, {f"{part}/{name}": value for name, value in values.items()})
+            self._events.add(self.step, named)
+        self._trackers.add(self.step, named)
 
     def _identity(self) -> dict[str, Any]:
         return _identity(self.config, self.task) | {"model": own_class(self.model).__name__}
@@ -387,6 +451,7 @@ class _Run(TrainingLoop):
         weights, optimizer = None, None
         if self.config.keep_weights or self.step < self.total_steps:
             weights, optimizer = self._weights(), full_state_dict(self.optimizer.state_dict())
+        self._saved_at = self.step
         if self.folder is None:
             return
         save_state(
@@ -397,6 +462,7 @@ class _Run(TrainingLoop):
                 "model": weights,
                 "optimizer": optimizer,
                 "scheduler": self.scheduler.state_dict(),
+                "scaler": self.scaler.state_dict(),
                 "random": first,
                 "random_others": others,
                 "gradient_norms": None if self.gradient_norms is None else self.gradient_norms.state_dict(),
@@ -414,8 +480,11 @@ class _Run(TrainingLoop):
                 f"resume: the run in {path.parent} is over and kept no weights; only its result can be read"
             )
         self.scheduler.load_state_dict(state["scheduler"])
+        if state.get("scaler"):
+            self.scaler.load_state_dict(state["scaler"])
         for name, value in state["progress"].items():
             setattr(self, name, value)
+        self._saved_at = self.step
         saved = [state["random"], *state.get("random_others", [])]  # a run from before there were others has none
         resume_random_states(saved, self.processes, self.config.seed, self.step)
         sampling = saved[min(self.processes.rank, len(saved) - 1)].get("sampling")

@@ -21,6 +21,18 @@ class TrainingPoint(Record):
     seconds: float
 
 
+class StepCost(Record):
+    """What training steps cost: `seconds` of forward and backward passes, one per step that was timed.
+
+    `kept_bytes` is what the whole model keeps for its backward pass, `peak_bytes` the most that is alive at once in both
+    passes, gradients included, beside what was there before. They are None where they could not be measured.
+    """
+
+    seconds: Sequence[float]
+    kept_bytes: int | None = None
+    peak_bytes: int | None = None
+
+
 @register_result
 class TrainingResult(Result):
     """One fine-tuning run; `majority` is what predicting the most frequent training label scores on dev.
@@ -32,7 +44,9 @@ class TrainingResult(Result):
     training, of the first process; parameters, buffers and the batch are left out. `exact_bytes` is what the stock model
     would keep there, or with lean neighbours what stock linear layers would keep beside them; `receipt` is what was
     promised beside it. They are None where they could not be measured, and in files
-    from before there were any.
+    from before there were any. `step` is what the first steps cost, `baseline` what exact steps of the stock model cost
+    on the same batches just before (with the same adapters, if any); None where they were not asked for.
+    `skipped` steps had no update, since a gradient was not finite in fp16.
     """
 
     kind: Literal["training"] = "training"
@@ -55,6 +69,17 @@ class TrainingResult(Result):
     kept_bytes: int | None = None
     exact_bytes: int | None = None
     receipt: Receipt | None = None
+    step: StepCost | None = None
+    baseline: StepCost | None = None
+    skipped: int = 0
+
+    @property
+    def time_ratios(self) -> list[float]:
+        """Time of a step over that of the exact step on the same batch, one per step that both have."""
+        if self.step is None or self.baseline is None:
+            return []
+        pairs = zip(self.step.seconds, self.baseline.seconds, strict=False)
+        return [mine / exact for mine, exact in pairs if exact > 0]
 
     @property
     def method(self) -> str:
