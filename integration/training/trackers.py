@@ -1,7 +1,7 @@
 """Experiment trackers (wandb, mlflow …) through accelerate's own interface, as it knows them by name.
 
-A tracker of your own works too, once `accelerate.tracking.register_tracker_class` knows it. Keys, projects and the identity
-of a run to go on with come from environment variables of each, such as ``WANDB_PROJECT``.
+A tracker of your own works too, once `accelerate.tracking.register_tracker_class` knows it. Keys, projects and the
+identity of a run to go on with come from environment variables of each, such as ``WANDB_PROJECT``.
 """
 
 from __future__ import annotations

@@ -69,3 +69,35 @@ def test_bad_input_is_one_line(
     arguments: list[str], fragment: str, places: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fragment.format(**places) in refused(capsys, *(text.format(**places) for text in arguments))
+
+
+def test_the_folder_alone_is_enough_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    start = [
+        "finetune",
+        "--model",
+        "new:bert",
+        "--train-limit",
+        20,
+        "--dev-limit",
+        10,
+        "--max-length",
+        16,
+        "--steps",
+        4,
+    ]
+    start += ["--batch-size", 4, "--lr", "1e-3", "--out", out]
+    assert main([str(a) for a in start]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "of exact training's for its backward pass" in shown
+    assert "times as long as exact ones" in shown
+    first = load_result(out / "result.json")
+    resume = ["finetune", "--resume", "--out", out]
+    assert main([str(a) for a in [*resume, "--lr", "1e-3"]]) == 0
+    capsys.readouterr()
+    assert load_result(out / "result.json") == first
+    assert "lr=0.1" in refused(capsys, *resume, "--lr", "0.1")
+    assert "the run in" in refused(capsys, *resume, "--model", "new:gpt2")
+    assert "train" in refused(capsys, *resume, "--train-limit", 10)
+    (out / "settings.json").unlink()
+    assert "there is no settings.json" in refused(capsys, *resume)

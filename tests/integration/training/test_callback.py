@@ -36,7 +36,8 @@ from wtacrs.integration.context.forward_context import ForwardContext
 from wtacrs.integration.layers.convert import approximate_
 from wtacrs.integration.layers.linear import ApproxLinear
 from wtacrs.integration.training import callback as module
-from wtacrs.integration.training.callback import LayerConversion, WtacrsCallback
+from wtacrs.integration.training.callback import WtacrsCallback
+from wtacrs.integration.training.conversion import LayerConversion
 from wtacrs.validation.records.receipt import receipt_lines
 
 SPEC = 'wta_crs(budget=0.3, winners="paper")'
