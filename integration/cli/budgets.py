@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from wtacrs.integration.cli.app import console, warn_skipped, wrote
 from wtacrs.integration.cli.options import (
     AnewOption,
     BatchSizeOption,
@@ -26,6 +25,7 @@ from wtacrs.integration.cli.options import (
     TrainLimitOption,
     budgets_from,
 )
+from wtacrs.integration.cli.output import show, warn_skipped
 from wtacrs.integration.cli.study import study
 from wtacrs.integration.training.defaults import NEW_MODEL_LEARNING_RATE
 
@@ -58,7 +58,6 @@ def budgets(
     """
     from wtacrs.integration.models.opening import Subject
     from wtacrs.integration.studies.budgets import DEFAULT_BUDGETS, budgets_study
-    from wtacrs.integration.tables.budgets import budgets_table
     from wtacrs.integration.training.config import FinetuneConfig
     from wtacrs.validation.files import check_folder
 
@@ -84,5 +83,4 @@ def budgets(
         progress=True,
         skipped=warn_skipped,
     )
-    console.print(budgets_table(result))
-    wrote(out / "budgets.json", out / "budgets.png")
+    show(result, files=(out / "budgets.json", out / "budgets.png"))

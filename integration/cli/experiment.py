@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from wtacrs.integration.cli.app import app, console, wrote
+from wtacrs.integration.cli.app import app
 from wtacrs.integration.cli.options import AnewOption, DataOption
+from wtacrs.integration.cli.output import show
 
 
 @app.command()
@@ -28,7 +29,6 @@ def experiment(
 ) -> None:
     """Train exactly and with estimators over seeds, and test whether they are equivalent within a margin."""
     from wtacrs.integration.studies.experiment import read_experiment, run_experiment
-    from wtacrs.integration.tables.experiment import experiment_table
     from wtacrs.validation.files import check_folder
 
     config = read_experiment(file)
@@ -37,5 +37,4 @@ def experiment(
     result = run_experiment(
         config, folder, data=data, model=model, tokenizer=tokenizer, overwrite=overwrite, progress=True
     )
-    console.print(experiment_table(result))
-    wrote(folder / "experiment.json", folder / "experiment.png")
+    show(result, files=(folder / "experiment.json", folder / "experiment.png"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wtacrs.integration.cli.app import app, console, wrote
+from wtacrs.integration.cli.app import app
 from wtacrs.integration.cli.options import (
     BatchSizeOption,
     BudgetOfOption,
@@ -32,6 +32,7 @@ from wtacrs.integration.cli.options import (
     TrainLimitOption,
     spec_from,
 )
+from wtacrs.integration.cli.output import console, show
 from wtacrs.integration.training.defaults import LEARNING_RATE
 
 if TYPE_CHECKING:
@@ -116,9 +117,8 @@ def finetune(
     """
     from wtacrs.integration.layers.planned import load_plan
     from wtacrs.integration.models.opening import Subject
-    from wtacrs.integration.parallel.processes import is_main_process
+    from wtacrs.integration.parallel.environment import is_main_process
     from wtacrs.integration.studies.finetune import finetune_study
-    from wtacrs.integration.tables.training import training_table
     from wtacrs.integration.training.config import FinetuneConfig
     from wtacrs.validation.masked_gradient import masked_gradient_sentence
 
@@ -157,11 +157,9 @@ def finetune(
     subject = Subject(task, data, model, tokenizer, train_limit, dev_limit)
     result = finetune_study(FinetuneConfig(**options), subject, overwrite=overwrite, on_receipt=_print_receipt)
     if is_main_process():
-        console.print(training_table([result]))
         told = masked_gradient_sentence(result.masked_gradient)
-        if told is not None:
-            console.print(told, highlight=False, markup=False)
-        wrote(out / "result.json", out / "metrics.jsonl", out / "best")
+        files = (out / "result.json", out / "metrics.jsonl", out / "best")
+        show(result, lines=() if told is None else (told,), files=files)
 
 
 def _print_receipt(receipt: Receipt) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Annotated, Any
 
 import typer
 
 from wtacrs.estimators import InputError
-from wtacrs.integration.cli.app import app, console
+from wtacrs.integration.cli.app import app
 from wtacrs.integration.cli.options import (
     BatchSizeOption,
     DataOption,
@@ -17,9 +19,10 @@ from wtacrs.integration.cli.options import (
     SeedOption,
     TaskOption,
 )
+from wtacrs.integration.cli.output import show
 
 
-@app.command()
+@app.command(dry=False)
 def layers(
     model: Annotated[
         list[str] | None,
@@ -63,20 +66,35 @@ def layers(
             raise InputError(
                 f"--min-rows {min_rows} is for layers that are estimated; --lean looks at all modules"
             )
-        for name, parts in lean_study(
-            model or [], lean, task, data, lora=lora_rank, batch_size=batch_size, max_length=max_length, seed=seed
-        ):
-            console.print(lean_table(name, parts))
+        parts = list(
+            lean_study(
+                model or [],
+                lean,
+                task,
+                data,
+                lora=lora_rank,
+                batch_size=batch_size,
+                max_length=max_length,
+                seed=seed,
+            )
+        )
+        show(_described(parts), tables=[lean_table(*part) for part in parts])
         return
-    for title, found in coverage_study(
-        model or [],
-        task,
-        data,
-        lora=lora_rank,
-        layers=only,
-        batch_size=batch_size,
-        max_length=max_length,
-        min_rows=min_rows,
-        seed=seed,
-    ):
-        console.print(coverage_table(title, found))
+    found = list(
+        coverage_study(
+            model or [],
+            task,
+            data,
+            lora=lora_rank,
+            layers=only,
+            batch_size=batch_size,
+            max_length=max_length,
+            min_rows=min_rows,
+            seed=seed,
+        )
+    )
+    show(_described(found), tables=[coverage_table(*one) for one in found])
+
+
+def _described(models: Iterable[tuple[str, Sequence[Any]]]) -> list[dict[str, Any]]:
+    return [{"model": name, "modules": [asdict(part) for part in parts]} for name, parts in models]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wtacrs.integration.cli.app import app, console, progress_bar, wrote
+from wtacrs.integration.cli.app import app
 from wtacrs.integration.cli.options import (
     BatchSizeOption,
     BudgetOfOption,
@@ -27,6 +27,7 @@ from wtacrs.integration.cli.options import (
     TokenizerOption,
     device_from,
 )
+from wtacrs.integration.cli.output import progress_bar, show
 
 
 @app.command()
@@ -65,7 +66,6 @@ def memory(
     """
     from wtacrs.integration.models.opening import Subject
     from wtacrs.integration.studies.memory import memory_study
-    from wtacrs.integration.tables.memory import memory_table, owners_tables
     from wtacrs.validation.records.memory import memory_sentences
 
     with progress_bar("memory") as report:
@@ -87,8 +87,4 @@ def memory(
             budget_of=budget_of,
             min_rows=min_rows,
         )
-    for table in (memory_table(result), *owners_tables(result)):
-        console.print(table)
-    for sentence in memory_sentences(result):
-        console.print(sentence, highlight=False, markup=False)
-    wrote(out / "memory.json", out / "memory.png")
+    show(result, lines=memory_sentences(result), files=(out / "memory.json", out / "memory.png"))

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from wtacrs.integration.cli.app import console, wrote
 from wtacrs.integration.cli.options import (
     AnewOption,
     BatchSizeOption,
@@ -26,6 +25,7 @@ from wtacrs.integration.cli.options import (
     TrainLimitOption,
     spec_from,
 )
+from wtacrs.integration.cli.output import show
 from wtacrs.integration.cli.study import study
 from wtacrs.integration.training.defaults import NEW_MODEL_LEARNING_RATE
 
@@ -55,7 +55,6 @@ def norms(
     """Record gradient norms over training with one layer's dW estimated: used, exact and expected at every step."""
     from wtacrs.integration.models.opening import Subject
     from wtacrs.integration.studies.norms import norms_study
-    from wtacrs.integration.tables.norms import norms_table
     from wtacrs.integration.training.config import FinetuneConfig
     from wtacrs.validation.files import check_folder
 
@@ -72,5 +71,4 @@ def norms(
     subject = Subject(task, data, model, tokenizer, train_limit, dev_limit)
     check_folder("out", out)
     result = norms_study(subject, config, out, layer=layer, overwrite=overwrite, progress=True)
-    console.print(norms_table(result))
-    wrote(out / "gradient_norms.json", out / "gradient_norms.png")
+    show(result, files=(out / "gradient_norms.json", out / "gradient_norms.png"))

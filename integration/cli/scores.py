@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from wtacrs.integration.cli.app import console, wrote
 from wtacrs.integration.cli.options import (
     BatchSizeOption,
     BudgetsOption,
@@ -23,6 +22,7 @@ from wtacrs.integration.cli.options import (
     TrainLimitOption,
     budgets_from,
 )
+from wtacrs.integration.cli.output import show
 from wtacrs.integration.cli.study import study
 from wtacrs.integration.training.defaults import NEW_MODEL_LEARNING_RATE
 
@@ -53,7 +53,6 @@ def scores(
     """
     from wtacrs.integration.models.opening import Subject
     from wtacrs.integration.studies.scores import scores_study
-    from wtacrs.integration.tables.scores import scores_tables
     from wtacrs.validation.files import check_folder
 
     check_folder("out", out)
@@ -71,6 +70,4 @@ def scores(
         seed=seed,
         progress=True,
     )
-    for table in scores_tables(result):
-        console.print(table)
-    wrote(out / "scores.json")
+    show(result, files=(out / "scores.json",))

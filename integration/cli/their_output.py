@@ -11,7 +11,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from wtacrs.estimators import InputError
-from wtacrs.integration.cli.app import console
+from wtacrs.integration.cli.output import console
 from wtacrs.validation.files import check_folder
 
 

@@ -20,6 +20,7 @@ from wtacrs.integration.studies.compare import DEFAULT_ESTIMATORS, candidates_of
 from wtacrs.integration.studies.sweep import DEFAULT_BUDGETS, sweep_study
 from wtacrs.integration.tables.check import check_summary
 from wtacrs.integration.tables.compare import comparison_table
+from wtacrs.integration.tables.folding import folded
 from wtacrs.integration.tables.training import training_table
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.tasks.loading import load_task
@@ -69,7 +70,7 @@ def _steps(out: Path, seed: int, console: Console) -> Path:
         with say("train", f"a small new T5, {'exactly' if spec is None else f'with dW by {spec}'}"):
             runs.append(_train(task, out, name, spec, seed))
     training_figure.draw(runs, out / "training_curves.png")
-    console.print(training_table(runs))
+    console.print(*folded(training_table(runs), console.width), sep="\n")
     with say("capture", "x, dY and padding mask of every linear layer of the trained T5, one batch"):
         captures = _capture(task, out, seed)
     with say("compare", f"bias, variance and bytes on {len(captures.layers)} layers, in closed form"):
@@ -80,7 +81,7 @@ def _steps(out: Path, seed: int, console: Console) -> Path:
             seed=seed,
             runner=Runner(folder=out),
         )
-    console.print(comparison_table(comparison, console.width))
+    console.print(*folded(comparison_table(comparison), console.width), sep="\n")
     with say("sweep", "exact variance of WTA-CRS for every number of winners |C|"):
         sweep = sweep_study([captures], DEFAULT_BUDGETS, out)
     for sentence in which_winners(sweep.sweeps):

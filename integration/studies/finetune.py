@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from wtacrs.estimators import InputError
 from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.parallel.processes import Processes
+from wtacrs.integration.progress import is_progress_hidden
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.integration.training.run import finetune
@@ -66,5 +67,8 @@ def _opened(
 
 
 def _print_point(point: TrainingPoint) -> None:
+    if is_progress_hidden():
+        return
     loss = "" if point.train_loss is None else f"loss {point.train_loss:.4f}, "
-    print(f"step {point.step}: {loss}{', '.join(f'{name} {value:.4f}' for name, value in point.dev.items())}")
+    dev = ", ".join(f"{name} {value:.4f}" for name, value in point.dev.items())
+    print(f"step {point.step}: {loss}{dev}", file=sys.stderr)
