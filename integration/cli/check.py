@@ -5,14 +5,17 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wtacrs.estimators import Estimator, InputError
+from wtacrs.estimators import InputError
 from wtacrs.integration.cli.app import app
 from wtacrs.integration.cli.options import LayersOption, SeedOption, device_from
 from wtacrs.integration.cli.output import progress_bar, show
+
+if TYPE_CHECKING:
+    from wtacrs.estimators import Estimator
 
 EXIT_CODES = {"holds": 0, "broken": 1, "undecided": 3}
 # of several estimators the worst counts

@@ -26,6 +26,7 @@ from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.tasks.loading import load_task
 from wtacrs.integration.training.config import DEMO
 from wtacrs.integration.training.run import finetune
+from wtacrs.validation.dry_run import begin_work
 from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.records.training import TrainingResult
@@ -61,6 +62,10 @@ def run_demo(out: Path, *, seed: int, console: Console) -> Path:
 
 
 def _steps(out: Path, seed: int, console: Console) -> Path:
+    begin_work(
+        "trains a small T5 exactly and with WTA-CRS, captures, compares, sweeps, checks; about a minute",
+        f"writes {out / 'report.html'} and what it shows",
+    )
     say = _narrator(console, out)
     with say("task", "reading sentences from the docstrings of the installed libraries"):
         task = load_task("docstrings")

@@ -33,8 +33,9 @@ from wtacrs.estimators import InputError
 from wtacrs.figures.plots import experiment as figure
 from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.studies.output import draw_or_remove
-from wtacrs.integration.studies.runs import train_in
+from wtacrs.integration.studies.runs import planned_runs, train_in
 from wtacrs.integration.training.config import FinetuneConfig
+from wtacrs.validation.dry_run import begin_work, is_dry_run
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.experiment import Equivalence, ExperimentResult, ExperimentRow, ExperimentRun
 from wtacrs.validation.records.results import write_result
@@ -172,6 +173,15 @@ def run_experiment(
     """
     subject = subject_of(config, data, model, tokenizer)
     task = subject.load()
+    folders = [out / folder_of(label) / f"seed-{seed}" for label in config.settings() for seed in config.seeds]
+    if is_dry_run():
+        subject.open(task, config.seeds[0])
+    begin_work(
+        f"{config.name}: {subject.name} on {task.name}, {len(task.train):,} examples, {len(folders)} runs: "
+        f"{len(config.settings())} methods × {len(config.seeds)} seeds",
+        *planned_runs(folders, overwrite=overwrite),
+        f"writes {out / 'experiment.json'}",
+    )
     runs: list[ExperimentRun] = []
     for label, settings in config.settings().items():
         for seed in config.seeds:
