@@ -6,6 +6,8 @@
     margin = 0.01                   # of the metric: a smaller difference is of no consequence
     variance = "pooled"             # of differences, from all methods together; default "own": from each alone
 
+    needs = { model = "a MiniLM" }  # what must be given by --model or --tokenizer, and what it is
+
     [training]                      # fields of `FinetuneConfig`
     steps = 900
     lr = 1e-3
@@ -62,6 +64,7 @@ class ExperimentConfig(BaseModel):
     task: str = "docstrings"
     model: str | None = None
     tokenizer: str | None = None
+    needs: dict[Literal["model", "tokenizer"], str] = Field({}, exclude=True)
     train_limit: int | None = Field(None, ge=1)
     dev_limit: int | None = Field(None, ge=1)
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=2)
@@ -172,6 +175,9 @@ def run_experiment(
         InputError: as `finetune`, and if a run in the folder had other settings.
     """
     subject = subject_of(config, data, model, tokenizer)
+    for option, what in config.needs.items():
+        if getattr(subject, option) is None:
+            raise InputError(f"experiment {config.name} needs --{option}: {what}")
     task = subject.load()
     folders = [out / folder_of(label) / f"seed-{seed}" for label in config.settings() for seed in config.seeds]
     if is_dry_run():
