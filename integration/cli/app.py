@@ -179,7 +179,7 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
     except BrokenPipeError:
         return _closed_pipe()
     except OSError as error:
-        return _refuse(f"{error.filename or 'file'}: {error.strerror or error}")
+        return _refuse(f"{error.filename or 'output'}: {error.strerror or error}")
     except ModuleNotFoundError as error:
         return _refuse(missing_package(error))
     except _Interrupted as stopped:
@@ -223,8 +223,8 @@ def missing_package(error: ModuleNotFoundError) -> str:
 
 def _closed_pipe() -> int:
     """Whoever read stdout has gone, as `head` does: nothing is left to say, and the interpreter flushes into nothing."""
-    if sys.stdout is sys.__stdout__:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if sys.__stdout__ is not None and sys.stdout is sys.__stdout__:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
     return 0
 
 

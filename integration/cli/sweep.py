@@ -63,5 +63,5 @@ def sweep(
             device=place,
             runner=Runner(jobs, scheduler, out, report, warn_skipped),
         )
-    files = (out / "sweep.json", out / "winner_sweep.png", out / "winner_regret.png")
-    show(result, lines=which_winners(result.sweeps), files=files)
+    written = (out / "sweep.json", out / "winner_sweep.png", out / "winner_regret.png")
+    show(result, lines=which_winners(result.sweeps), files=written)
