@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from rich.console import Console
 from rich.progress import (
@@ -14,6 +15,26 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+Report = Callable[[str, int, int], None]
+"""Called with what was just done, how many are done, and how many there are."""
+
+_HIDDEN: ContextVar[bool] = ContextVar("hidden_progress", default=False)
+
+
+@contextmanager
+def hidden_progress(hidden: bool = True) -> Iterator[None]:
+    """Show no progress inside the block."""
+    token = _HIDDEN.set(hidden or _HIDDEN.get())
+    try:
+        yield
+    finally:
+        _HIDDEN.reset(token)
+
+
+def is_progress_hidden() -> bool:
+    """Whether no progress is to be shown."""
+    return _HIDDEN.get()
 
 
 @contextmanager
@@ -30,7 +51,9 @@ def progress_display(on: bool, title: str) -> Iterator[Callable[..., None]]:
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not (on and console.is_terminal)) as progress:
+    with Progress(
+        *columns, console=console, disable=_HIDDEN.get() or not (on and console.is_terminal)
+    ) as progress:
         line = progress.add_task(title, total=None, loss="", metric="")
 
         def show(*, step: int, total: int, loss: float | None = None, metric: str | None = None) -> None:
@@ -44,7 +67,7 @@ def progress_display(on: bool, title: str) -> Iterator[Callable[..., None]]:
 
 
 @contextmanager
-def count_bar(console: Console, what: str) -> Iterator[Callable[[str, int, int], None]]:
+def count_bar(console: Console, what: str) -> Iterator[Report]:
     """A bar on the terminal; yields a function of (what was done, how many, of how many)."""
     columns = (
         TextColumn("{task.description}"),
@@ -54,6 +77,8 @@ def count_bar(console: Console, what: str) -> Iterator[Callable[[str, int, int],
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(
+        *columns, console=console, transient=True, disable=_HIDDEN.get() or not console.is_terminal
+    ) as bar:
         row = bar.add_task(what, total=None, note="")
         yield lambda note, done, total: bar.update(row, total=total, completed=done, note=note)

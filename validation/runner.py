@@ -24,6 +24,7 @@ import torch
 from wtacrs.estimators import InputError
 from wtacrs.estimators.core.references import split_reference
 from wtacrs.estimators.core.specs import parse, references_in
+from wtacrs.validation.dry_run import begin_work
 from wtacrs.validation.files import replacing
 from wtacrs.validation.records.base import SCHEMA_VERSION, Record
 from wtacrs.validation.seeds import checked_seed
@@ -97,9 +98,13 @@ class Runner:
         if len(set(keys)) < len(keys):
             raise InputError(f"tasks: the key {next(k for k in keys if keys.count(k) > 1)!r} stands twice")
         found = {task.key: part for task in tasks if (part := self._kept(record, task.key)) is not None}
+        waiting = [task for task in tasks if task.key not in found]
+        begin_work(
+            f"{len(tasks)} pieces: {len(found)} are done and kept, {len(waiting)} would be computed",
+            *(f"  {task.label or task.key}" for task in waiting),
+        )
         for done, task in enumerate([t for t in tasks if t.key in found], start=1):
             self._tell(task, found[task.key], done, len(tasks))
-        waiting = [task for task in tasks if task.key not in found]
         try:
             for task, part in self._outcomes(waiting):
                 found[task.key] = part

@@ -1,29 +1,34 @@
-"""The app that the commands enter, and what all of them print: bad input is one line and exit code 2, no traceback."""
+"""The app that the commands enter, and its exit codes: bad input is one line and exit code 2, no traceback."""
 
 from __future__ import annotations
 
+import inspect
 import os
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import wraps
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from typer.core import TyperGroup
 
 from wtacrs.estimators import InputError, WtacrsWarning
-from wtacrs.integration.parallel.processes import env_world_size, is_main_process
-from wtacrs.integration.progress import count_bar
+from wtacrs.integration.cli.output import output_as, show_plan, warn
+from wtacrs.integration.parallel.environment import env_world_size, is_main_process
+from wtacrs.validation.dry_run import WouldBegin, dry_run
 
 # commands that keep finished parts or states of training in their folder
 _RESUMABLE = ("compare", "sweep", "noise", "test", "study", "experiment")
+
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else on stdout.")]
+_DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check all inputs, say what would be done, write nothing.")
+]
 
 
 class _Interrupted(Exception):
@@ -61,20 +66,69 @@ class _Commands(TyperGroup):
             raise _Interrupted(_told(stopped, ctx.invoked_subcommand)) from None
 
 
-app = typer.Typer(
+class App(typer.Typer):
+    """Commands that share options: --quiet, --json of the result, and --dry-run of what takes long."""
+
+    def command(  # type: ignore[override]
+        self, name: str | None = None, *, as_json: bool = True, dry: bool = True, **options: Any
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Enter a command.
+
+        Args:
+            name: the function's, if None.
+            as_json: whether it has a result, and --json.
+            dry: whether it takes long, and has --dry-run: it calls `begin_work` once its inputs are checked.
+            **options: of typer.
+        """
+        enter = super().command(name, **options)
+
+        def entered(function: Callable[..., Any]) -> Callable[..., Any]:
+            enter(_with_shared_options(function, as_json=as_json, dry=dry))
+            return function
+
+        return entered
+
+
+def _with_shared_options(function: Callable[..., Any], *, as_json: bool, dry: bool) -> Callable[..., Any]:
+    shared = {"quiet": _Quiet} | ({"as_json": _Json} if as_json else {}) | ({"dry": _DryRun} if dry else {})
+    signature = inspect.signature(function, eval_str=True)
+
+    @wraps(function)
+    def run(**values: Any) -> Any:
+        given = {name: values.pop(name, False) for name in ("quiet", "as_json", "dry")}
+        with ExitStack() as stack:
+            stack.enter_context(output_as(quiet=given["quiet"], as_json=given["as_json"]))
+            stack.enter_context(dry_run(given["dry"]))
+            try:
+                return function(**values)
+            except WouldBegin as plan:
+                if is_main_process():
+                    show_plan(plan.lines)
+                return 0
+
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
+        for name, option in shared.items()
+    ]
+    parameters = [*signature.parameters.values(), *added]
+    del run.__wrapped__  # typer would read its signature
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+app = App(
     cls=_Commands,
     name="wtacrs",
     help="Estimators of the weight gradient dW = dYᵀ X: compare them, test them, fine-tune with them.",
+    epilog="Exit codes: 0 done; 1 a claim is broken (check, test, theory); 2 bad input, or a file that cannot be read "
+    "or written; 3 a claim is undecided (check, test); 130 interrupted.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-# a file or a pipe has no width of its own: 80 columns would fold every table
-_COLUMNS = os.environ.get("COLUMNS", "")
-console = Console(width=None if sys.stdout.isatty() else max(140, int(_COLUMNS) if _COLUMNS.isdigit() else 0))
-progress_bar = partial(count_bar, console)
 
 
 def _print_version(wanted: bool) -> None:
@@ -85,17 +139,19 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _global_options(
+    context: typer.Context,
     _version: Annotated[
         bool,
         typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version and exit."),
     ] = False,
+    quiet: _Quiet = False,
 ) -> None:
-    pass
+    context.with_resource(output_as(quiet=quiet))
 
 
 @contextmanager
 def _warnings_in_one_line() -> Iterator[None]:
-    """Print warnings of this package on the console, each text once; those of others stay as they are."""
+    """Print warnings of this package on stderr, each text once; those of others stay as they are."""
     shown: set[str] = set()
     with warnings.catch_warnings():
         warnings.filterwarnings("always", category=WtacrsWarning)
@@ -106,17 +162,23 @@ def _warnings_in_one_line() -> Iterator[None]:
                 others(message, category, *where, **more)
             elif str(message) not in shown and is_main_process():
                 shown.add(str(message))
-                text = " ".join(str(message).split())
-                console.print(f"[yellow]warning[/yellow] {escape(text)}", highlight=False, soft_wrap=True)
+                warn(str(message))
 
         warnings.showwarning = show
         yield
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def run_app(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     with _warnings_in_one_line():
-        return _exit_code(arguments)
+        code = _exit_code(arguments)
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            return _closed_pipe()
+        except OSError as error:  # as on a full disk
+            return _refuse(f"stdout: {error.strerror or error}")
+        return code
 
 
 def _exit_code(arguments: Sequence[str] | None) -> int:
@@ -124,8 +186,12 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
         code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
     except InputError as error:
         return _refuse(str(error))
+    except BrokenPipeError:
+        return _closed_pipe()
     except OSError as error:
-        return _refuse(f"{error.filename or 'file'}: {error.strerror or error}")
+        return _refuse(f"{error.filename or 'output'}: {error.strerror or error}")
+    except ModuleNotFoundError as error:
+        return _refuse(missing_package(error))
     except _Interrupted as stopped:
         return _stopped(str(stopped))
     except (KeyboardInterrupt, typer.Abort):
@@ -141,6 +207,35 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
             return _refuse(f"{error.format_message().rstrip('.')}. See `{command} --help`.")
         raise
     return code if isinstance(code, int) else 0
+
+
+_EXTRAS = {
+    "train": ("accelerate", "datasets", "sklearn", "sentencepiece", "tokenizers", "transformers"),
+    "peft": ("peft",),
+    "tensorboard": ("tensorboard", "tensorboardX"),
+    "cluster": ("distributed",),
+}
+
+
+def missing_package(error: ModuleNotFoundError) -> str:
+    """Which package is missing, and how to install it.
+
+    Raises:
+        ModuleNotFoundError: the error itself, where a module of this package is missing: a defect.
+    """
+    name = (error.name or "").partition(".")[0]
+    if name in ("", "wtacrs"):
+        raise error
+    extra = next((extra for extra, names in _EXTRAS.items() if name in names), None)
+    package = name if extra is None else f"'wtacrs[{extra}]'"
+    return f"{name} is not installed: pip install {package}"
+
+
+def _closed_pipe() -> int:
+    """Whoever read stdout has gone, as `head` does: nothing is left to say, and the interpreter flushes into nothing."""
+    if sys.__stdout__ is not None and sys.stdout is sys.__stdout__:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
+    return 0
 
 
 def _stopped(message: str) -> int:
@@ -163,16 +258,3 @@ def given_names(context: typer.Context) -> set[str]:
         for name in context.params
         if (source := context.get_parameter_source(name)) is not None and source.name not in default
     }
-
-
-def warn_skipped(layer: str, reason: str) -> None:
-    """Print that a layer was left out, and why."""
-    del layer
-    console.print(f"[yellow]skipped[/yellow] {reason}")
-
-
-def wrote(*paths: Path) -> None:
-    """Print which of these files exist."""
-    for path in paths:
-        if path.exists():
-            console.print(f"wrote {path}", highlight=False, soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from wtacrs.estimators import InputError
-from wtacrs.integration.cli.app import app, console, progress_bar, warn_skipped, wrote
+from wtacrs.integration.cli.app import app
 from wtacrs.integration.cli.options import (
     DeviceOption,
     DrawsOption,
@@ -20,6 +20,7 @@ from wtacrs.integration.cli.options import (
     device_from,
     score_kind_from,
 )
+from wtacrs.integration.cli.output import progress_bar, show, warn_skipped
 
 
 @app.command()
@@ -77,7 +78,6 @@ def bench(
     import torch
 
     from wtacrs.integration.studies.bench import StepShape, bench_study, sizes_from
-    from wtacrs.integration.tables.bench import bench_tables
     from wtacrs.validation.benchmarks.bench import default_entries, entry_from, registered_entries
     from wtacrs.validation.layers.captures import load_captures
 
@@ -116,6 +116,4 @@ def bench(
             report=report,
             skipped=warn_skipped,
         )
-    for table in bench_tables(result):
-        console.print(table)
-    wrote(out / "bench.json", out / "bench.png", out / "bench_step.png")
+    show(result, files=(out / "bench.json", out / "bench.png", out / "bench_step.png"))

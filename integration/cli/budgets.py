@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wtacrs.integration.cli.app import console, warn_skipped, wrote
 from wtacrs.integration.cli.options import (
     AnewOption,
     BatchSizeOption,
@@ -20,6 +19,7 @@ from wtacrs.integration.cli.options import (
     StepsOption,
     budgets_from,
 )
+from wtacrs.integration.cli.output import show, warn_skipped
 from wtacrs.integration.cli.study import study
 from wtacrs.integration.cli.subject_options import with_subject
 from wtacrs.integration.training.defaults import NEW_MODEL_LEARNING_RATE
@@ -52,7 +52,6 @@ def budgets(
     Without --budget: 0.05, 0.1, 0.2, 0.3 and 0.5.
     """
     from wtacrs.integration.studies.budgets import DEFAULT_BUDGETS, budgets_study
-    from wtacrs.integration.tables.budgets import budgets_table
     from wtacrs.integration.training.config import FinetuneConfig
     from wtacrs.validation.files import check_folder
 
@@ -78,5 +77,4 @@ def budgets(
         progress=True,
         skipped=warn_skipped,
     )
-    console.print(budgets_table(result))
-    wrote(out / "budgets.json", out / "budgets.png")
+    show(result, files=(out / "budgets.json", out / "budgets.png"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wtacrs.integration.cli.app import app, console, progress_bar, wrote
+from wtacrs.integration.cli.app import app
 from wtacrs.integration.cli.options import (
     BatchSizeOption,
     LayersOption,
@@ -15,6 +15,7 @@ from wtacrs.integration.cli.options import (
     MaxLengthOption,
     SeedOption,
 )
+from wtacrs.integration.cli.output import progress_bar, show
 from wtacrs.integration.cli.subject_options import with_subject
 from wtacrs.integration.training.defaults import LEARNING_RATE
 
@@ -66,5 +67,7 @@ def capture(
             seed=seed,
             report=report,
         )
-    console.print(f"{len(found.layers)} layers, {batches} batches, {found.path.stat().st_size / 2**20:.1f} MiB")
-    wrote(found.path)
+    size = found.path.stat().st_size
+    told = f"{len(found.layers)} layers, {batches} batches, {size / 2**20:.1f} MiB"
+    described = {"file": str(found.path), "layers": list(found.layers), "batches": batches, "bytes": size}
+    show(described, tables=(), lines=(told,), files=(found.path,))

@@ -5,20 +5,24 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wtacrs.estimators import Estimator, InputError
-from wtacrs.integration.cli.app import app, console, progress_bar, wrote
+from wtacrs.estimators import InputError
+from wtacrs.integration.cli.app import app
 from wtacrs.integration.cli.options import LayersOption, SeedOption, device_from
+from wtacrs.integration.cli.output import progress_bar, show
+
+if TYPE_CHECKING:
+    from wtacrs.estimators import Estimator
 
 EXIT_CODES = {"holds": 0, "broken": 1, "undecided": 3}
 # of several estimators the worst counts
 _SEVERITY = (0, 3, 1)
 
 
-@app.command()
+@app.command(dry=False)
 def check(
     specs: Annotated[
         list[str] | None,
@@ -139,8 +143,11 @@ def check(
             )
             for estimator, file in zip(chosen, places, strict=True)
         ]
-    console.print(check_table(results[0]) if len(results) == 1 else checks_table(results))
-    wrote(*(file for file in places if file is not None))
+    show(
+        results[0] if len(results) == 1 else results,
+        tables=(check_table(results[0]) if len(results) == 1 else checks_table(results),),
+        files=(file for file in places if file is not None),
+    )
     printed.name_it()
     return max((EXIT_CODES[result.outcome] for result in results), key=_SEVERITY.index)
 

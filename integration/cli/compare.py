@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from wtacrs.estimators import InputError
-from wtacrs.integration.cli.app import app, console, progress_bar, warn_skipped, wrote
+from wtacrs.integration.cli.app import app
 from wtacrs.integration.cli.options import (
     AnyScoresOption,
     BudgetsOption,
@@ -26,6 +26,7 @@ from wtacrs.integration.cli.options import (
     device_from,
     scores_from,
 )
+from wtacrs.integration.cli.output import progress_bar, show, warn_skipped
 
 
 @app.command()
@@ -70,7 +71,6 @@ def compare(
     from wtacrs.estimators.core.references import is_reference
     from wtacrs.integration.cli.their_output import printing_to
     from wtacrs.integration.studies.compare import candidates_of, comparison_study
-    from wtacrs.integration.tables.compare import comparison_table, oracle_ratio_table, ratio_table
     from wtacrs.validation.files import check_folder
     from wtacrs.validation.layers.captures import load_captures
     from wtacrs.validation.layers.equal_bytes import COMBINATIONS
@@ -102,10 +102,7 @@ def compare(
             device=place,
             runner=Runner(jobs, scheduler, out, report, warn_skipped),
         )
-    for table in (comparison_table(result, console.width), oracle_ratio_table(result), ratio_table(result)):
-        if table.row_count:
-            console.print(table)
     figures = ("variance_budget", "variance_bytes", "variance_macs", "oracle_ratio")
-    wrote(out / "comparison.json", *(out / f"{name}.png" for name in figures))
+    show(result, files=(out / "comparison.json", *(out / f"{name}.png" for name in figures)))
     if printed is not None:
         printed.name_it()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wtacrs.integration.cli.app import app, console
+from wtacrs.integration.cli.app import app
 from wtacrs.integration.cli.options import OutOption, SeedOption
+from wtacrs.integration.cli.output import console
 
 
-@app.command()
+@app.command(as_json=False)
 def demo(
     out: OutOption = Path("runs/demo"),
     seed: SeedOption = 0,

@@ -8,11 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from wtacrs.estimators import InputError
-from wtacrs.integration.cli.app import app, console, wrote
+from wtacrs.integration.cli.app import app
 from wtacrs.integration.cli.options import budgets_from
+from wtacrs.integration.cli.output import console, show_table, wrote
 
 
-@app.command()
+@app.command(as_json=False, dry=False)
 def draw(
     paths: Annotated[
         list[Path],
@@ -102,7 +103,7 @@ def _figures(
         if undrawn:
             _say(f"no figure of {path}: {undrawn}")
         for shown in tables_of(result) if table or undrawn else ():
-            console.print(shown)
+            show_table(shown)
     wrote(*drawn)
 
 

@@ -7,14 +7,25 @@ from typing import Annotated
 
 import typer
 
-from wtacrs.integration.cli.app import app, console, wrote
+from wtacrs.estimators import InputError
+from wtacrs.integration.cli.app import app
+from wtacrs.integration.cli.completion import complete_experiment
 from wtacrs.integration.cli.options import AnewOption
+from wtacrs.integration.cli.output import show
 from wtacrs.integration.cli.subject_options import DataOption
 
 
 @app.command()
 def experiment(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="TOML file that describes the experiment.")],
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FILE|NAME",
+            help="TOML file that describes the experiment, or the name of a built-in one.",
+            autocompletion=complete_experiment,
+        ),
+    ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="List the built-in experiments.")] = False,
     data: DataOption = None,
     model: Annotated[
         str | None, typer.Option(metavar="NAME|DIR", help="Replaces the model that the file names.")
@@ -29,14 +40,19 @@ def experiment(
 ) -> None:
     """Train exactly and with estimators over seeds, and test whether they are equivalent within a margin."""
     from wtacrs.integration.studies.experiment import read_experiment, run_experiment
-    from wtacrs.integration.tables.experiment import experiment_table
+    from wtacrs.integration.studies.experiment_files import experiment_file, experiment_names
     from wtacrs.validation.files import check_folder
 
-    config = read_experiment(file)
+    if listed:
+        names = experiment_names()
+        show([{"name": name} for name in names], tables=(), lines=names)
+        return
+    if file is None:
+        raise InputError("experiment needs a FILE or the NAME of a built-in one; --list tells them")
+    config = read_experiment(experiment_file(file))
     folder = Path("runs") / config.name if out is None else out
     check_folder("out", folder)
     result = run_experiment(
         config, folder, data=data, model=model, tokenizer=tokenizer, overwrite=overwrite, progress=True
     )
-    console.print(experiment_table(result))
-    wrote(folder / "experiment.json", folder / "experiment.png")
+    show(result, files=(folder / "experiment.json", folder / "experiment.png"))

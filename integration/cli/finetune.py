@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wtacrs.estimators import InputError
-from wtacrs.integration.cli.app import app, console, given_names, wrote
+from wtacrs.integration.cli.app import app, given_names
 from wtacrs.integration.cli.options import (
     BatchSizeOption,
     BudgetOfOption,
@@ -27,6 +27,7 @@ from wtacrs.integration.cli.options import (
     SeedOption,
     spec_from,
 )
+from wtacrs.integration.cli.output import console, show
 from wtacrs.integration.cli.subject_options import SUBJECT_OPTIONS, subject_from, with_subject
 from wtacrs.integration.training.defaults import LEARNING_RATE
 
@@ -121,9 +122,8 @@ def finetune(
     processes share every batch of --batch-size examples.
     """
     from wtacrs.integration.layers.planned import load_plan
-    from wtacrs.integration.parallel.processes import is_main_process
+    from wtacrs.integration.parallel.environment import is_main_process
     from wtacrs.integration.studies.finetune import finetune_study
-    from wtacrs.integration.tables.training import training_table
     from wtacrs.integration.training.config import FinetuneConfig
     from wtacrs.validation.masked_gradient import masked_gradient_sentence
     from wtacrs.validation.summaries.training import cost_lines
@@ -167,13 +167,10 @@ def finetune(
         config, subject = _resumed(options, context)
     result = finetune_study(config, subject, overwrite=overwrite, on_receipt=_print_receipt)
     if is_main_process():
-        console.print(training_table([result]))
-        for line in cost_lines(result):
-            console.print(line, highlight=False, markup=False)
         told = masked_gradient_sentence(result.masked_gradient)
-        if told is not None:
-            console.print(told, highlight=False, markup=False)
-        wrote(out / "result.json", out / "metrics.jsonl", out / "best")
+        lines = [*cost_lines(result), *([] if told is None else [told])]
+        files = (out / "result.json", out / "metrics.jsonl", out / "best")
+        show(result, lines=lines, files=files)
 
 
 def _resumed(options: dict[str, Any], context: typer.Context) -> tuple[FinetuneConfig, Subject]:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from wtacrs.integration.cli.app import console, progress_bar, wrote
 from wtacrs.integration.cli.options import DeviceOption, OutOption, PrecisionOption, SeedOption, device_from
+from wtacrs.integration.cli.output import progress_bar, show
 from wtacrs.integration.cli.study import study
 
 
@@ -48,7 +48,6 @@ def front(
     import torch
 
     from wtacrs.integration.studies.front import front_study
-    from wtacrs.integration.tables.front import front_table
 
     torch.set_num_threads(threads)
     with progress_bar("ways to take a step") as report:
@@ -69,5 +68,4 @@ def front(
             seed=seed,
             report=report,
         )
-    console.print(front_table(result))
-    wrote(out / "front.json", out / "front.png", out / "saving.png")
+    show(result, files=(out / "front.json", out / "front.png", out / "saving.png"))

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from wtacrs.estimators import InputError
-from wtacrs.integration.cli.app import app, console, progress_bar, warn_skipped, wrote
+from wtacrs.integration.cli.app import app
 from wtacrs.integration.cli.check import EXIT_CODES
 from wtacrs.integration.cli.options import (
     BudgetsOption,
@@ -26,6 +26,7 @@ from wtacrs.integration.cli.options import (
     device_from,
     scores_from,
 )
+from wtacrs.integration.cli.output import progress_bar, show, warn_skipped
 
 
 @app.command("test")
@@ -77,7 +78,6 @@ def layer_tests(
     from wtacrs.estimators.core.references import is_reference
     from wtacrs.integration.cli.their_output import printing_to
     from wtacrs.integration.studies.layer_tests import layer_test_study
-    from wtacrs.integration.tables.layer_tests import layer_test_tables
     from wtacrs.validation.files import check_folder
     from wtacrs.validation.layers.captures import load_captures
     from wtacrs.validation.runner import Runner
@@ -111,11 +111,8 @@ def layer_tests(
             limit=limit,
             runner=Runner(jobs, scheduler, out, report, warn_skipped),
         )
-    for table in layer_test_tables(result):
-        console.print(table)
-    for line in layer_test_summary(result):
-        console.print(line, highlight=False, markup=False)
-    wrote(out / "layer_tests.json", out / "layer_tests.png")
+    files = (out / "layer_tests.json", out / "layer_tests.png")
+    show(result, lines=layer_test_summary(result), files=files)
     if printed is not None:
         printed.name_it()
     return EXIT_CODES[result.outcome]

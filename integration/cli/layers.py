@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from wtacrs.estimators import InputError
-from wtacrs.integration.cli.app import app, console
+from wtacrs.integration.cli.app import app
 from wtacrs.integration.cli.options import (
     BatchSizeOption,
     LayersOption,
@@ -15,13 +17,14 @@ from wtacrs.integration.cli.options import (
     MinRowsOption,
     SeedOption,
 )
+from wtacrs.integration.cli.output import show
 from wtacrs.integration.cli.subject_options import with_subject
 
 if TYPE_CHECKING:
     from wtacrs.integration.models.opening import Subject
 
 
-@app.command()
+@app.command(dry=False)
 @with_subject(without=("model", "tokenizer", "train_limit", "dev_limit"))
 def layers(
     model: Annotated[
@@ -66,19 +69,33 @@ def layers(
             raise InputError(
                 f"--min-rows {min_rows} is for layers that are estimated; --lean looks at all modules"
             )
-        for name, parts in lean_study(
-            model or [], lean, subject, lora=lora_rank, batch_size=batch_size, max_length=max_length, seed=seed
-        ):
-            console.print(lean_table(name, parts))
+        parts = list(
+            lean_study(
+                model or [],
+                lean,
+                subject,
+                lora=lora_rank,
+                batch_size=batch_size,
+                max_length=max_length,
+                seed=seed,
+            )
+        )
+        show(_described(parts), tables=[lean_table(*part) for part in parts])
         return
-    for title, found in coverage_study(
-        model or [],
-        subject,
-        lora=lora_rank,
-        layers=only,
-        batch_size=batch_size,
-        max_length=max_length,
-        min_rows=min_rows,
-        seed=seed,
-    ):
-        console.print(coverage_table(title, found))
+    found = list(
+        coverage_study(
+            model or [],
+            subject,
+            lora=lora_rank,
+            layers=only,
+            batch_size=batch_size,
+            max_length=max_length,
+            min_rows=min_rows,
+            seed=seed,
+        )
+    )
+    show(_described(found), tables=[coverage_table(*one) for one in found])
+
+
+def _described(models: Iterable[tuple[str, Sequence[Any]]]) -> list[dict[str, Any]]:
+    return [{"model": name, "modules": [asdict(part) for part in parts]} for name, parts in models]

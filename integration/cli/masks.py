@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from wtacrs.integration.cli.app import console, progress_bar, wrote
 from wtacrs.integration.cli.options import EstimatorOption, JobsOption, OutOption, SeedOption
+from wtacrs.integration.cli.output import progress_bar, show
 from wtacrs.integration.cli.study import study
 
 
@@ -30,7 +30,6 @@ def masks(
     Exact, by closed forms: no draw. Padding stands right and left.
     """
     from wtacrs.integration.studies.masks import masks_study
-    from wtacrs.integration.tables.masks import masks_table
     from wtacrs.validation.files import check_folder
     from wtacrs.validation.runner import Runner
 
@@ -38,5 +37,4 @@ def masks(
     with progress_bar("architectures") as report:
         runner = Runner(jobs=jobs, folder=out, report=report)
         result = masks_study(out, architectures=architecture, estimator=estimator, seed=seed, runner=runner)
-    console.print(masks_table(result))
-    wrote(out / "masks.json", out / "masks.png")
+    show(result, files=(out / "masks.json", out / "masks.png"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wtacrs.integration.cli.app import app, console, progress_bar, wrote
+from wtacrs.integration.cli.app import app
 from wtacrs.integration.cli.options import (
     BatchSizeOption,
     BudgetOfOption,
@@ -23,6 +23,7 @@ from wtacrs.integration.cli.options import (
     SeedOption,
     device_from,
 )
+from wtacrs.integration.cli.output import progress_bar, show
 from wtacrs.integration.cli.subject_options import with_subject
 
 if TYPE_CHECKING:
@@ -63,7 +64,6 @@ def memory(
     Measures exact training, estimators, activation checkpointing, and both together; with --lean all of them once more.
     """
     from wtacrs.integration.studies.memory import memory_study
-    from wtacrs.integration.tables.memory import memory_table, owners_tables
     from wtacrs.validation.records.memory import memory_sentences
 
     with progress_bar("memory") as report:
@@ -85,8 +85,4 @@ def memory(
             budget_of=budget_of,
             min_rows=min_rows,
         )
-    for table in (memory_table(result), *owners_tables(result)):
-        console.print(table)
-    for sentence in memory_sentences(result):
-        console.print(sentence, highlight=False, markup=False)
-    wrote(out / "memory.json", out / "memory.png")
+    show(result, lines=memory_sentences(result), files=(out / "memory.json", out / "memory.png"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wtacrs.integration.cli.app import app, console, progress_bar, warn_skipped, wrote
+from wtacrs.integration.cli.app import app
 from wtacrs.integration.cli.options import (
     AnyScoresOption,
     BudgetsOption,
@@ -23,6 +23,7 @@ from wtacrs.integration.cli.options import (
     device_from,
     scores_from,
 )
+from wtacrs.integration.cli.output import progress_bar, show, warn_skipped
 from wtacrs.integration.cli.subject_options import with_subject
 
 if TYPE_CHECKING:
@@ -62,7 +63,6 @@ def noise(
     --data, --model and --tokenizer say what was captured, as for `wtacrs capture`, and are read with --lean alone.
     """
     from wtacrs.integration.studies.noise import DEFAULT_BUDGETS, DEFAULT_ESTIMATORS, noise_study
-    from wtacrs.integration.tables.noise import noise_table
     from wtacrs.validation.files import check_folder
     from wtacrs.validation.layers.captures import load_captures
     from wtacrs.validation.runner import Runner
@@ -86,7 +86,5 @@ def noise(
             subject=subject,
             runner=Runner(jobs, scheduler, out, report, warn_skipped),
         )
-    console.print(noise_table(result))
-    for entry in result.models:
-        console.print(entry.verdict, highlight=False, markup=False)
-    wrote(out / "noise.json", out / "noise.png")
+    verdicts = (entry.verdict for entry in result.models)
+    show(result, lines=verdicts, files=(out / "noise.json", out / "noise.png"))

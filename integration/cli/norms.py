@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wtacrs.integration.cli.app import console, wrote
 from wtacrs.integration.cli.options import (
     AnewOption,
     BatchSizeOption,
@@ -20,6 +19,7 @@ from wtacrs.integration.cli.options import (
     StepsOption,
     spec_from,
 )
+from wtacrs.integration.cli.output import show
 from wtacrs.integration.cli.study import study
 from wtacrs.integration.cli.subject_options import with_subject
 from wtacrs.integration.training.defaults import NEW_MODEL_LEARNING_RATE
@@ -49,7 +49,6 @@ def norms(
 ) -> None:
     """Record gradient norms over training with one layer's dW estimated: used, exact and expected at every step."""
     from wtacrs.integration.studies.norms import norms_study
-    from wtacrs.integration.tables.norms import norms_table
     from wtacrs.integration.training.config import FinetuneConfig
     from wtacrs.validation.files import check_folder
 
@@ -65,5 +64,4 @@ def norms(
     )
     check_folder("out", out)
     result = norms_study(subject, config, out, layer=layer, overwrite=overwrite, progress=True)
-    console.print(norms_table(result))
-    wrote(out / "gradient_norms.json", out / "gradient_norms.png")
+    show(result, files=(out / "gradient_norms.json", out / "gradient_norms.png"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wtacrs.estimators import InputError
+from wtacrs.integration.cli.completion import complete_estimator
 from wtacrs.validation.seeds import ACCEPTED_SEEDS, checked_seed
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ EstimatorsOption = Annotated[
         metavar="SPEC",
         help="As in 'wta_crs(winners=\"optimal\")', or your own, as in 'mine.py:Mine(k=4)'; without a budget: at each "
         "--budget. Repeatable.",
+        autocompletion=complete_estimator,
     ),
 ]
 EstimatorOption = Annotated[
@@ -44,6 +46,7 @@ EstimatorOption = Annotated[
     typer.Option(
         metavar="SPEC",
         help="Estimator of dW, as in 'crs(budget=0.3)' or 'mine.py:Mine(budget=0.3)'; 'exact' for ordinary training.",
+        autocompletion=complete_estimator,
     ),
 ]
 BudgetOfOption = Annotated[

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wtacrs.estimators import InputError
-from wtacrs.integration.cli.app import app, console, progress_bar, wrote
+from wtacrs.integration.cli.app import app
 from wtacrs.integration.cli.options import (
     BatchSizeOption,
     DeviceOption,
@@ -20,6 +20,7 @@ from wtacrs.integration.cli.options import (
     SeedOption,
     device_from,
 )
+from wtacrs.integration.cli.output import progress_bar, show
 from wtacrs.integration.cli.subject_options import with_subject
 
 if TYPE_CHECKING:
@@ -113,7 +114,6 @@ def plan(
     """
     from wtacrs.integration.planning.choices import ESTIMATORS, FEW_ESTIMATORS, LEAN
     from wtacrs.integration.studies.plan import Limits, plan_study, simulated_plan_study
-    from wtacrs.integration.tables.plan import plan_table
     from wtacrs.validation.records.plan import plan_sentences
     from wtacrs.validation.records.units import bytes_from
 
@@ -161,10 +161,7 @@ def plan(
                 report=report,
                 **ways,
             )
-    console.print(plan_table(result))
-    for sentence in plan_sentences(result):
-        console.print(sentence, highlight=False, markup=False)
-    wrote(out / "plan.json", out / "plan.png")
+    show(result, lines=plan_sentences(result), files=(out / "plan.json", out / "plan.png"))
 
 
 def _check_source(simulate: bool, costs: Path | None, subject: Subject, apart: dict[str, object]) -> None:

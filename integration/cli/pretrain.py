@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wtacrs.integration.cli.app import app, console, wrote
+from wtacrs.integration.cli.app import app
 from wtacrs.integration.cli.options import (
     BatchSizeOption,
     EstimatorOption,
@@ -22,6 +22,7 @@ from wtacrs.integration.cli.options import (
     StepsOption,
     spec_from,
 )
+from wtacrs.integration.cli.output import show
 from wtacrs.integration.cli.subject_options import TrainLimitOption
 from wtacrs.integration.training.defaults import NEW_MODEL_LEARNING_RATE
 
@@ -70,8 +71,8 @@ def pretrain(
     result = run(
         PretrainingConfig(**options), corpus, tokenizer, out, resume=resume, overwrite=overwrite, progress=True
     )
-    console.print(
+    told = (
         f"{result.parameters:,} parameters, {result.tokens:,} tokens in {result.seconds:.0f} s: validation loss "
         f"{result.valid_before:.3f} → {result.valid_after:.3f} nats per token ({result.estimator})"
     )
-    wrote(out / "result.json", out / "model")
+    show(result, tables=(), lines=(told,), files=(out / "result.json", out / "model"))

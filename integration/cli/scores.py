@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wtacrs.integration.cli.app import console, wrote
 from wtacrs.integration.cli.options import (
     BatchSizeOption,
     BudgetsOption,
@@ -18,6 +17,7 @@ from wtacrs.integration.cli.options import (
     StepsOption,
     budgets_from,
 )
+from wtacrs.integration.cli.output import show
 from wtacrs.integration.cli.study import study
 from wtacrs.integration.cli.subject_options import with_subject
 from wtacrs.integration.training.defaults import NEW_MODEL_LEARNING_RATE
@@ -49,7 +49,6 @@ def scores(
     --steps are those that scores learn from, after the exact ones. Without --budget: at 0.1 and 0.3.
     """
     from wtacrs.integration.studies.scores import scores_study
-    from wtacrs.integration.tables.scores import scores_tables
     from wtacrs.validation.files import check_folder
 
     check_folder("out", out)
@@ -67,6 +66,4 @@ def scores(
         seed=seed,
         progress=True,
     )
-    for table in scores_tables(result):
-        console.print(table)
-    wrote(out / "scores.json")
+    show(result, files=(out / "scores.json",))

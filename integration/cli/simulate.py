@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from wtacrs.integration.cli.app import app, console, progress_bar, wrote
+from wtacrs.integration.cli.app import app
 from wtacrs.integration.cli.options import LayersOption, LoraRankOption, OutOption
+from wtacrs.integration.cli.output import progress_bar, show
 
 
-@app.command()
+@app.command(dry=False)
 def simulate(
     model: Annotated[
         str,
@@ -62,7 +63,6 @@ def simulate(
     Simulates the stock step, and one for each estimator with the options. No weights are made, nothing is computed.
     """
     from wtacrs.integration.studies.simulate import simulate_steps
-    from wtacrs.integration.tables.simulation import simulation_tables
     from wtacrs.validation.records.simulation import simulation_sentences
     from wtacrs.validation.records.units import bytes_from
 
@@ -86,8 +86,5 @@ def simulate(
             checkpointing=checkpointing,
             offload=offload,
         )
-    for table in simulation_tables(result):
-        console.print(table)
-    for sentence in simulation_sentences(result):
-        console.print(sentence, highlight=False, markup=False)
-    wrote(out / "simulation.json", out / "simulation.png")
+    files = (out / "simulation.json", out / "simulation.png")
+    show(result, lines=simulation_sentences(result), files=files)

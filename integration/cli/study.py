@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import typer
+from wtacrs.integration.cli.app import App, app
 
-from wtacrs.integration.cli.app import app
-
-study = typer.Typer(
+study = App(
     help="Train or compare several times: gradient norms, scores, accuracy at every budget, transfer between models.",
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from wtacrs.estimators import InputError
-from wtacrs.integration.cli.app import console
-from wtacrs.integration.parallel.processes import is_main_process
+from wtacrs.integration.cli.completion import complete_task
+from wtacrs.integration.cli.output import console
+from wtacrs.integration.parallel.environment import is_main_process
 
 if TYPE_CHECKING:
     from wtacrs.integration.models.opening import Subject
@@ -59,7 +60,8 @@ EncodingOption = Annotated[
 TaskOption = Annotated[
     str | None,
     typer.Option(
-        help="docstrings (offline, the default), sst2, rte, mrpc, cola, stsb, qnli, wnli or boolq; or own files, --train."
+        help="docstrings (offline, the default), sst2, rte, mrpc, cola, stsb, qnli, wnli or boolq; or --train.",
+        autocompletion=complete_task,
     ),
 ]
 DataOption = Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wtacrs.integration.cli.app import app, console, progress_bar, warn_skipped, wrote
+from wtacrs.integration.cli.app import app
 from wtacrs.integration.cli.options import (
     BudgetsOption,
     CaptureFilesArgument,
@@ -21,6 +21,7 @@ from wtacrs.integration.cli.options import (
     device_from,
     scores_from,
 )
+from wtacrs.integration.cli.output import progress_bar, show, warn_skipped
 
 
 @app.command()
@@ -43,7 +44,6 @@ def sweep(
     Without --budget: at 0.1, 0.3 and 0.5.
     """
     from wtacrs.integration.studies.sweep import DEFAULT_BUDGETS, sweep_study
-    from wtacrs.integration.tables.sweep import sweep_table
     from wtacrs.validation.files import check_folder
     from wtacrs.validation.layers.captures import load_captures
     from wtacrs.validation.runner import Runner
@@ -63,7 +63,5 @@ def sweep(
             device=place,
             runner=Runner(jobs, scheduler, out, report, warn_skipped),
         )
-    console.print(sweep_table(result))
-    for sentence in which_winners(result.sweeps):
-        console.print(sentence, highlight=False)
-    wrote(out / "sweep.json", out / "winner_sweep.png", out / "winner_regret.png")
+    written = (out / "sweep.json", out / "winner_sweep.png", out / "winner_regret.png")
+    show(result, lines=which_winners(result.sweeps), files=written)

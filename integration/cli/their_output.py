@@ -11,7 +11,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from wtacrs.estimators import InputError
-from wtacrs.integration.cli.app import console
+from wtacrs.integration.cli.output import console
+from wtacrs.validation.dry_run import is_dry_run
 from wtacrs.validation.files import check_folder
 
 
@@ -68,7 +69,7 @@ def printing_to(path: Path | None) -> Iterator[Log]:
         check_folder("log", path.parent)
         if path.is_dir():
             raise InputError(f"log={path} is a folder")
-    log = Log(path)
+    log = Log(None if is_dry_run() else path)
     console.file = sys.stdout  # ours stays where it was
     try:
         with redirect_stdout(log), redirect_stderr(log):

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from wtacrs.integration.cli.app import console, progress_bar, warn_skipped, wrote
 from wtacrs.integration.cli.options import (
     AnewOption,
     AnyScoresOption,
@@ -20,6 +19,7 @@ from wtacrs.integration.cli.options import (
     budgets_from,
     scores_from,
 )
+from wtacrs.integration.cli.output import progress_bar, show, warn_skipped
 from wtacrs.integration.cli.study import study
 
 
@@ -45,7 +45,6 @@ def transfer(
     Compares two or more files of captures. Without --budget: at 0.1 and 0.3.
     """
     from wtacrs.integration.studies.transfer import DEFAULT_BUDGETS, DEFAULT_ESTIMATORS, transfer_study
-    from wtacrs.integration.tables.transfer import transfer_table
     from wtacrs.validation.files import check_folder
 
     chosen, kinds = budgets_from(budget, DEFAULT_BUDGETS), None if scores is None else scores_from(scores)
@@ -64,5 +63,4 @@ def transfer(
             report=lambda name: lambda layer, done, total: report(f"{name}: {layer}", done, total),
             skipped=warn_skipped,
         )
-    console.print(transfer_table(result))
-    wrote(out / "transfer.json", out / "transfer.png")
+    show(result, files=(out / "transfer.json", out / "transfer.png"))

@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from wtacrs.integration.cli.app import app, console
+from wtacrs.integration.cli.app import app
+from wtacrs.integration.cli.output import show
 
 
-@app.command()
+@app.command(dry=False)
 def zoo(
     name: Annotated[
         str | None,
@@ -20,12 +21,11 @@ def zoo(
     ] = None,
 ) -> None:
     """List the estimators and what they promise, those of installed packages included, or explain one of them."""
-    from wtacrs.estimators import lookup
-    from wtacrs.integration.tables.zoo import explained, unusable_lines, zoo_table
+    from wtacrs.estimators import available, lookup
+    from wtacrs.integration.tables.zoo import described, explained, unusable_lines, zoo_table
 
-    if name is None:
-        console.print(zoo_table())
-        for line in unusable_lines():
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if name is not None:
+        cls = lookup(name)
+        show(described(cls), tables=(explained(cls),))
     else:
-        console.print(explained(lookup(name)), markup=False, highlight=False)
+        show([described(lookup(one)) for one in available()], tables=(zoo_table(),), lines=unusable_lines())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -11,23 +10,9 @@ from typing import Any, TypeVar
 from torch import Tensor, distributed
 
 from wtacrs.estimators.core.errors import InputError
+from wtacrs.integration.parallel.environment import env_world_size
 
 T = TypeVar("T")
-
-
-def env_world_size() -> int:
-    """How many processes torchrun or `accelerate launch` started, this one among them; 1 without either."""
-    return _number("WORLD_SIZE", 1)
-
-
-def is_main_process() -> bool:
-    """Whether this process is the one that talks to the terminal."""
-    return _number("RANK", 0) == 0
-
-
-def _number(variable: str, otherwise: int) -> int:
-    text = os.environ.get(variable, "")
-    return int(text) if text.isdigit() else otherwise
 
 
 def mixed_seed(*parts: object) -> int:

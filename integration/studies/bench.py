@@ -27,6 +27,7 @@ from wtacrs.validation.benchmarks.bench import (
     gaussian_problem,
 )
 from wtacrs.validation.benchmarks.roofline import DTYPES, better, measure_roofs
+from wtacrs.validation.dry_run import begin_work
 from wtacrs.validation.files import check_folder
 from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.layers.compare import ZeroProduct
@@ -136,6 +137,11 @@ def bench_study(
         raise InputError("estimators must name at least one")
     check_folder("out", out)
     problems = _problems(sizes, captures, layers, precision, device, seed)
+    begin_work(
+        f"{len(entries)} estimators on {len(problems)} problems, {rounds} rounds of timing",
+        *(f"  {name}" for name in problems),
+        f"writes {out / 'bench.json'}",
+    )
     roofs = measure_roofs([precision], device)
     measure = partial(
         bench_problem, entries=entries, roofs=roofs, precision=precision, rounds=rounds, draws=draws, seed=seed

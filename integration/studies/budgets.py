@@ -17,9 +17,10 @@ from wtacrs.integration.models.loading import load_model
 from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.studies.capture import capture_task
 from wtacrs.integration.studies.output import draw_or_remove
-from wtacrs.integration.studies.runs import train_in
+from wtacrs.integration.studies.runs import planned_runs, train_in
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.training.config import FinetuneConfig
+from wtacrs.validation.dry_run import begin_work, is_dry_run
 from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.layers.compare import compare
 from wtacrs.validation.layers.scores import SCORE_KINDS
@@ -76,6 +77,15 @@ def budgets_study(
     chosen = _at_budgets(estimator, budgets)
     task = subject.load()
     numbers = [config.seed + i for i in range(seeds)]
+
+    folders = [out / name / f"seed-{n}" for name in ("exact", *(f"budget-{b}" for b in chosen)) for n in numbers]
+    if is_dry_run():
+        subject.open(task, config.seed)
+    begin_work(
+        f"{subject.name} on {task.name}: {len(folders)} runs of {config.steps} steps",
+        *planned_runs(folders, overwrite=overwrite),
+        f"writes {out / 'budgets.json'}",
+    )
 
     def runs(name: str, spec: str | None) -> list[TrainingResult]:
         return [

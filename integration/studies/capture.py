@@ -17,6 +17,7 @@ from wtacrs.integration.tasks.base import TaskData, examples_digest
 from wtacrs.integration.tasks.batches import require_examples, task_batches, without_captured
 from wtacrs.integration.training.before_capture import check_age, train_for_capture
 from wtacrs.integration.training.defaults import LEARNING_RATE
+from wtacrs.validation.dry_run import begin_work
 from wtacrs.validation.files import check_folder
 from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.runner import Report
@@ -72,6 +73,11 @@ def capture_study(
     if layers is not None:
         fitting_layers(model, layers)
     sizes = {"batch_size": batch_size, "max_length": max_length}
+    begin_work(
+        f"{model_name(model)} on {task.name}: {after or 0} steps of training, then {batches} batches of {batch_size} "
+        f"examples captured in {len(fitting_layers(model, layers or ['*']))} layers",
+        f"writes {out}",
+    )
     earlier, metadata = None, {}
     if after is not None:
         earlier = train_for_capture(

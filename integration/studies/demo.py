@@ -20,11 +20,13 @@ from wtacrs.integration.studies.compare import DEFAULT_ESTIMATORS, candidates_of
 from wtacrs.integration.studies.sweep import DEFAULT_BUDGETS, sweep_study
 from wtacrs.integration.tables.check import check_summary
 from wtacrs.integration.tables.compare import comparison_table
+from wtacrs.integration.tables.folding import folded
 from wtacrs.integration.tables.training import training_table
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.tasks.loading import load_task
 from wtacrs.integration.training.config import DEMO
 from wtacrs.integration.training.run import finetune
+from wtacrs.validation.dry_run import begin_work
 from wtacrs.validation.layers.captures import Captures
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.records.training import TrainingResult
@@ -60,6 +62,10 @@ def run_demo(out: Path, *, seed: int, console: Console) -> Path:
 
 
 def _steps(out: Path, seed: int, console: Console) -> Path:
+    begin_work(
+        "trains a small T5 exactly and with WTA-CRS, captures, compares, sweeps, checks; about a minute",
+        f"writes {out / 'report.html'} and what it shows",
+    )
     say = _narrator(console, out)
     with say("task", "reading sentences from the docstrings of the installed libraries"):
         task = load_task("docstrings")
@@ -69,7 +75,7 @@ def _steps(out: Path, seed: int, console: Console) -> Path:
         with say("train", f"a small new T5, {'exactly' if spec is None else f'with dW by {spec}'}"):
             runs.append(_train(task, out, name, spec, seed))
     training_figure.draw(runs, out / "training_curves.png")
-    console.print(training_table(runs))
+    console.print(*folded(training_table(runs), console.width), sep="\n")
     with say("capture", "x, dY and padding mask of every linear layer of the trained T5, one batch"):
         captures = _capture(task, out, seed)
     with say("compare", f"bias, variance and bytes on {len(captures.layers)} layers, in closed form"):
@@ -80,7 +86,7 @@ def _steps(out: Path, seed: int, console: Console) -> Path:
             seed=seed,
             runner=Runner(folder=out),
         )
-    console.print(comparison_table(comparison, console.width))
+    console.print(*folded(comparison_table(comparison), console.width), sep="\n")
     with say("sweep", "exact variance of WTA-CRS for every number of winners |C|"):
         sweep = sweep_study([captures], DEFAULT_BUDGETS, out)
     for sentence in which_winners(sweep.sweeps):

@@ -6,6 +6,8 @@
     margin = 0.01                   # of the metric: a smaller difference is of no consequence
     variance = "pooled"             # of differences, from all methods together; default "own": from each alone
 
+    needs = { model = "a MiniLM" }  # what must be given by --model or --tokenizer, and what it is
+
     [training]                      # fields of `FinetuneConfig`
     steps = 900
     lr = 1e-3
@@ -42,9 +44,10 @@ from wtacrs.estimators import InputError
 from wtacrs.figures.plots import experiment as figure
 from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.studies.output import draw_or_remove
-from wtacrs.integration.studies.runs import train_in
+from wtacrs.integration.studies.runs import planned_runs, train_in
 from wtacrs.integration.tasks.own_files import OwnFiles
 from wtacrs.integration.training.config import FinetuneConfig
+from wtacrs.validation.dry_run import begin_work, is_dry_run
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.experiment import Equivalence, ExperimentResult, ExperimentRow, ExperimentRun
 from wtacrs.validation.records.results import write_result
@@ -72,6 +75,7 @@ class ExperimentConfig(BaseModel):
     data: OwnFiles | None = None
     model: str | None = None
     tokenizer: str | None = None
+    needs: dict[Literal["model", "tokenizer"], str] = Field({}, exclude=True)
     train_limit: int | None = Field(None, ge=1)
     dev_limit: int | None = Field(None, ge=1)
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=2)
@@ -199,7 +203,19 @@ def run_experiment(
         InputError: as `finetune`, and if a run in the folder had other settings.
     """
     subject = subject_of(config, data, model, tokenizer)
+    for option, what in config.needs.items():
+        if getattr(subject, option) is None:
+            raise InputError(f"experiment {config.name} needs --{option}: {what}")
     task = subject.load()
+    folders = [out / folder_of(label) / f"seed-{seed}" for label in config.settings() for seed in config.seeds]
+    if is_dry_run():
+        subject.open(task, config.seeds[0])
+    begin_work(
+        f"{config.name}: {subject.name} on {task.name}, {len(task.train):,} examples, {len(folders)} runs: "
+        f"{len(config.settings())} methods × {len(config.seeds)} seeds",
+        *planned_runs(folders, overwrite=overwrite),
+        f"writes {out / 'experiment.json'}",
+    )
     runs: list[ExperimentRun] = []
     for label, settings in config.settings().items():
         for seed in config.seeds:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
 from wtacrs.estimators import InputError, WtacrsWarning
+from wtacrs.integration.layers.linear_layers import fitting_layers
 from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.parallel.processes import Processes
+from wtacrs.integration.progress import is_progress_hidden
 from wtacrs.integration.studies.run_settings import save_settings
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.integration.training.run import finetune
+from wtacrs.validation.dry_run import begin_work
 from wtacrs.validation.files import check_folder
 from wtacrs.validation.records.receipt import Receipt
 from wtacrs.validation.records.training import TrainingPoint, TrainingResult
@@ -45,6 +49,9 @@ def finetune_study(
     processes = Processes.started()
     try:
         task, model, tokenizer = processes.run_on_all(partial(_opened, config, subject, overwrite))
+        begin_work(*_planned(config, subject, task, model))
+        if config.out is not None and not config.resume and processes.first:
+            save_settings(config.out, config, subject)
         on_point = None if sys.stderr.isatty() else _print_point
         result = finetune(config, task, model, tokenizer, progress=True, on_point=on_point, on_receipt=on_receipt)
         if (told := majority_warning(result)) is not None and processes.first:
@@ -68,12 +75,24 @@ def _opened(
         if config.resume and not (config.out / "state.pt").exists():
             raise InputError(f"out={config.out}: there is no state.pt to resume from")
     task = subject.load(config.seed)
-    opened = subject.open(task, config.seed)
-    if config.out is not None and not config.resume:
-        save_settings(config.out, config, subject)
-    return task, *opened
+    return task, *subject.open(task, config.seed)
+
+
+def _planned(config: FinetuneConfig, subject: Subject, task: TaskData, model: PreTrainedModel) -> Iterator[str]:
+    batches = math.ceil(len(task.train) / config.batch_size)
+    length = f"{config.epochs:g} epochs of {batches} batches" if config.steps is None else f"{config.steps} steps"
+    yield f"{subject.name} on {task.name}: {len(task.train):,} train and {len(task.dev):,} dev examples, {length}"
+    if config.estimator is not None:
+        layers = fitting_layers(model, config.layers or ["*"])
+        yield f"dW by {config.estimator} in {len(layers)} linear layers"
+    if config.out is not None:
+        yield "continued from its saved state" if config.resume else "trained from the start"
+        yield f"writes {config.out / 'result.json'}, {config.out / 'best'}, {config.out / 'last'}"
 
 
 def _print_point(point: TrainingPoint) -> None:
+    if is_progress_hidden():
+        return
     loss = "" if point.train_loss is None else f"loss {point.train_loss:.4f}, "
-    print(f"step {point.step}: {loss}{', '.join(f'{name} {value:.4f}' for name, value in point.dev.items())}")
+    dev = ", ".join(f"{name} {value:.4f}" for name, value in point.dev.items())
+    print(f"step {point.step}: {loss}{dev}", file=sys.stderr)

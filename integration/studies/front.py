@@ -22,6 +22,7 @@ from wtacrs.integration.studies.output import draw_or_remove
 from wtacrs.integration.studies.step_ways import FEW_ROWS, default_ways
 from wtacrs.integration.tasks.loading import load_task
 from wtacrs.validation.arguments import checked_integer
+from wtacrs.validation.dry_run import begin_work
 from wtacrs.validation.files import check_folder
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.front import FrontResult, FrontRow, SavingPart, Way
@@ -109,6 +110,10 @@ def measure_front(
     given = [{name: tensor.to(device) for name, tensor in batch.items()} for batch in found]
     chosen = list(ways) if ways is not None else _default(compiled)
     chosen = [way.model_copy(update={"precision": precision}) for way in chosen]
+    begin_work(
+        f"{model}: {len(chosen)} ways to take a step, {rounds} rounds of timing, {batches} batches, {draws} draws",
+        *(f"  {way.name}" for way in chosen),
+    )
     subjects = Subjects(made, seed=seed)
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
         torch.manual_seed(seed)

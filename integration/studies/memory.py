@@ -20,6 +20,7 @@ from wtacrs.integration.studies.output import draw_or_remove
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.tasks.batches import require_examples, task_batches
 from wtacrs.integration.training.config import FinetuneConfig
+from wtacrs.validation.dry_run import begin_work
 from wtacrs.validation.files import check_folder
 from wtacrs.validation.records.base import stamp, with_lean
 from wtacrs.validation.records.memory import MemoryResult
@@ -137,6 +138,11 @@ def measure_memory(
     recomputed = (False, True) if can_checkpoint(model) else (False,)
     ways = [(words, spec, on) for words in neighbours for spec in specs for on in recomputed]
     options = {"batches": 1, "batch_size": batch_size, "max_length": max_length, "seed": seed}
+    begin_work(
+        f"{name} on {task.name}: {len(ways)} ways to take a step of {batch_size} examples, of {len(specs)} estimators",
+        *(f"  {with_lean(spec, words)}{', checkpointed' if on else ''}" for words, spec, on in ways),
+        f"writes {out / 'memory.json'}",
+    )
     (batch,) = task_batches(task, tokenizer, text_to_text=text_to_text, **options)
     model.to(device)
     batch = {name: tensor.to(device) for name, tensor in batch.items()}

@@ -18,8 +18,9 @@ from wtacrs.integration.layers.linear_layers import fitting_layers, layer_input
 from wtacrs.integration.layers.verdicts import converted_class
 from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.studies.output import draw_or_remove
-from wtacrs.integration.studies.runs import train_in
+from wtacrs.integration.studies.runs import planned_runs, train_in
 from wtacrs.integration.training.config import FinetuneConfig
+from wtacrs.validation.dry_run import begin_work
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.norms import NormPoint, NormsResult
 from wtacrs.validation.records.results import write_result, write_text
@@ -70,6 +71,11 @@ def norms_study(
     model, _ = subject.open(task, config.seed)
     name = default_layer(model) if layer is None else layer
     check_layer(model, name)
+    begin_work(
+        f"{subject.name} on {task.name}: 2 runs of {config.steps} steps, gradient norms of {name}",
+        *planned_runs([out / "exact", out / "estimated"], overwrite=overwrite),
+        f"writes {out / 'gradient_norms.json'}",
+    )
     results, points = {}, {}
     for run, changes in (("exact", {"estimator": None}), ("estimated", {"layers": (name,)})):
         observer = NormRecorder(name, out / run / "norms.json")

@@ -26,6 +26,7 @@ from wtacrs.integration.studies.output import device_name, draw_or_remove
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.tasks.batches import require_examples, task_batches
 from wtacrs.validation.arguments import checked_integer
+from wtacrs.validation.dry_run import begin_work
 from wtacrs.validation.files import check_folder
 from wtacrs.validation.layers.captures import load_captures
 from wtacrs.validation.layers.noise import layer_entries
@@ -100,11 +101,18 @@ def plan_study(
             "and half of them have no gradient"
         )
     if costs is not None:
-        return _written(_planned_again(load_plan(costs), limits, report), out)
+        earlier = load_plan(costs)
+        begin_work(f"the best plan within the limits, by the costs in {costs}", f"writes {out / 'plan.json'}")
+        return _written(_planned_again(earlier, limits, report), out)
     precision = _checked_precision(precision)
     task = subject.load(needs_dev=False)
     require_examples(task, max(captured, 1), batch_size)
     model, tokenizer = subject.open(task, seed)
+    begin_work(
+        f"{model_name(model)} on {task.name}: costs of {len(choices)} choices for every block, "
+        f"noise on {captured} batches",
+        f"writes {out / 'plan.json'}",
+    )
     batches = _batches(task, model, tokenizer, max(captured, 1), batch_size, max_length, seed, device)
     name, trained = model_name(model), _adapted(model, lora_rank)
     trained.to(device)
@@ -177,6 +185,9 @@ def simulated_plan_study(
     check_ceilings(limits.noise_ceiling, limits.time_ceiling)
     check_folder("out", out)
     precision = _checked_precision(precision)
+    begin_work(
+        f"{model}: simulated costs of {len(choices)} choices for every block", f"writes {out / 'plan.json'}"
+    )
     table = simulated_costs(
         model,
         choices,

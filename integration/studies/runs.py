@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from wtacrs.integration.models.opening import Subject
@@ -9,6 +10,17 @@ from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.integration.training.run import Observer, finetune, finished_result
 from wtacrs.validation.records.training import TrainingResult
+
+
+def planned_runs(folders: Sequence[Path], *, overwrite: bool) -> list[str]:
+    """A line for every run: what lies in its folder, and what would be done."""
+
+    def told(folder: Path) -> str:
+        if overwrite or not (folder / "state.pt").exists():
+            return "trained from the start"
+        return "done, not trained again" if (folder / "result.json").exists() else "continued from its saved state"
+
+    return [f"  {folder}: {told(folder)}" for folder in folders]
 
 
 def train_in(

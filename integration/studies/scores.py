@@ -19,6 +19,7 @@ from wtacrs.integration.studies.budgets import at_budget
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.integration.training.loop import TrainingLoop
+from wtacrs.validation.dry_run import begin_work
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.records.scores import ScoreMemoryBytes, TrainingScoresResult, TrainingScoresRow
@@ -79,6 +80,10 @@ def scores_study(
     )
     task = subject.load(needs_dev=False)
     model, tokenizer = subject.open(task, seed)
+    begin_work(
+        f"{model_name(model)} on {task.name}: {after} exact steps, {steps} that scores learn from, {batches} measured",
+        f"writes {out / 'scores.json'}",
+    )
     with progress_display(progress, title=f"{task.name} · scores") as show:
         loop = _Loop(
             config,

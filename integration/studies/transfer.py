@@ -17,6 +17,7 @@ from wtacrs.figures.plots import transfer
 from wtacrs.integration.studies.budgets import at_budget
 from wtacrs.integration.studies.layer_choice import chosen_entries
 from wtacrs.integration.studies.output import draw_or_remove, source_of
+from wtacrs.validation.dry_run import begin_work
 from wtacrs.validation.layers.captures import Captures, load_captures
 from wtacrs.validation.layers.compare import compare
 from wtacrs.validation.layers.scores import SCORE_KINDS, default_scores
@@ -93,6 +94,11 @@ def transfer_study(
         "layers": "; ".join(layers or ["*"]),
         "draws": str(draws),
     }
+    begin_work(
+        f"{len(chosen)} estimators on {len(opened)} files",
+        *(f"  {name}: {len(entries[name])} layers" for name in opened),
+        f"writes {out / 'transfer.json'}",
+    )
     standings: list[Standing] = []
     models = {}
     for name, captures in opened.items():

@@ -14,30 +14,17 @@ from wtacrs.validation.records.compare import ComparisonResult
 from wtacrs.validation.summaries.compare import LayerMedian, layer_medians, oracle_ratios
 from wtacrs.validation.summaries.series import series
 
-_OPTIONAL = ("MACs", "MSE", "bias²")
-"""Columns that a narrow terminal does without, the first one first."""
-_WIDTHS = {"estimator": 27, "size": 9, "found by": 14}
-_GAP, _NUMBER = 3, 8
+_TEXTS = ("estimator", "size", "found by")
 
 
-def comparison_table(result: ComparisonResult, width: int = 132) -> Table:
-    """Medians over layers: moments relative to ‖G‖², bytes and MACs relative to exact.
-
-    Args:
-        result: the comparison.
-        width: of the terminal; a narrow one is shown fewer columns.
-    """
+def comparison_table(result: ComparisonResult) -> Table:
+    """Medians over layers: moments relative to ‖G‖², bytes and MACs relative to exact."""
     steps = result.rows[0].steps
     mean = f"MSE of {steps} steps"
     columns = ["estimator", "size", "bias²", "variance", "MSE", mean, "cosine", "bytes", "MACs", "found by"]
     timed = any(row.time is not None for row in result.rows)
     if timed:
         columns.insert(columns.index("MACs"), "time")
-    for name in _OPTIONAL:
-        if sum(_WIDTHS.get(column, _NUMBER) + _GAP for column in columns) > max(width, 1):
-            columns.remove(name)
-    rest = sum(_WIDTHS.get(column, _NUMBER) + _GAP for column in columns[1:])
-    name_width = max(min(_WIDTHS["estimator"], width - rest), 12)
     table = Table(
         title=f"Median over {_cases(result)}, relative to ‖G‖². Bytes: of x as it was captured; at equal bytes: of bf16 "
         "rows without padding. What ignores scores is listed once.",
@@ -46,14 +33,7 @@ def comparison_table(result: ComparisonResult, width: int = 132) -> Table:
         pad_edge=False,
     )
     for column in columns:
-        text = column in _WIDTHS
-        table.add_column(
-            column,
-            justify="left" if text else "right",
-            min_width=name_width if column == "estimator" else _WIDTHS.get(column, len("cosine")),
-            no_wrap=column not in ("estimator", mean),
-            overflow="fold",
-        )
+        table.add_column(column, justify="left" if column in _TEXTS else "right", overflow="fold")
     before = None
     for entry in layer_medians(result.rows):
         group = f"[bold]equal {'rows' if entry.share is None else 'bytes'}, {entry.scores}[/bold]"

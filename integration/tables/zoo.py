@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from typing import Any
 
 from rich.table import Table
 
@@ -50,6 +51,21 @@ def explained(cls: type[Estimator]) -> str:
     note = f" ({published.note})" if published.note else ""
     here = "unbiased" if cls.traits.unbiased else "biased"
     return f"{told}\n\nAs published: {published.verdict}, {published.source}. Here: {here}{note}."
+
+
+def described(cls: type[Estimator]) -> dict[str, Any]:
+    """What the table says of an estimator, for machines."""
+    traits = cls.traits
+    return {
+        "name": cls.name,
+        "parameters": [str(parameter) for parameter in _parameters(cls)],
+        "unbiased": traits.unbiased,
+        "as_published": _as_published(cls) or None,
+        "random": not traits.deterministic,
+        "uses_scores": traits.uses_scores,
+        "exact_at_full_budget": traits.exact_at_full_budget,
+        "what_it_is": in_a_line(cls),
+    }
 
 
 def in_a_line(cls: type) -> str:

@@ -16,7 +16,7 @@ from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.models.lora import is_lora, merged_state, stock_model
 from wtacrs.integration.parallel.processes import Processes, mixed_seed
 from wtacrs.integration.tasks.hub import quiet
-from wtacrs.validation.files import replacing
+from wtacrs.validation.files import replacing, writing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -34,6 +34,16 @@ def save_checkpoint(
     `weights` is the model's state dict where no process has all of the model. For a model in peft's wrapper the folder
     holds the stock model with merged adapters, and in `adapter/` the adapters alone, as peft reads them.
     """
+    with writing(folder):
+        _replace_folder(folder, model, tokenizer, weights)
+
+
+def _replace_folder(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    weights: Mapping[str, Tensor] | None,
+) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     written = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:

@@ -25,6 +25,7 @@ from wtacrs.integration.tasks.span_corruption import (
 from wtacrs.integration.training.checkpoints import save_checkpoint
 from wtacrs.integration.training.defaults import NEW_MODEL_LEARNING_RATE
 from wtacrs.validation.arguments import check_kind, checked_integer, is_number
+from wtacrs.validation.dry_run import begin_work, is_dry_run
 from wtacrs.validation.files import check_folder
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.pretrain import PretrainingPoint, PretrainingResult
@@ -125,6 +126,12 @@ def pretrain(
         for part, (file, limit) in enumerate(zip(files, limits, strict=True))
     )
     _agree(out / "settings.json", config, resume=resume)
+    begin_work(
+        f"a new T5 ({config.size}) on {corpus}: {config.steps} steps of {config.batch_size} "
+        f"pieces, {len(train):,} in all",
+        "continued from its last checkpoint" if checkpoint is not None else "trained from the start",
+        f"writes {out / 'result.json'}, {out / 'model'}",
+    )
     with progress_display(progress, title=f"span corruption · {config.estimator or 'exact'}") as show:
         trainer = _trainer(config, vocabulary, train, valid, out, show)
         before = trainer.evaluate()["eval_loss"]
@@ -160,12 +167,12 @@ def _checkpoint(out: Path, *, resume: bool, overwrite: bool) -> str | None:
 
     if resume and overwrite:
         raise InputError("--resume and --overwrite contradict each other")
-    last = get_last_checkpoint(str(out))
+    last = get_last_checkpoint(str(out)) if out.is_dir() else None
     if resume and last is None:
         raise InputError(f"out={out}: there is no checkpoint to resume from")
     if not (resume or overwrite) and (last is not None or (out / "result.json").exists()):
         raise InputError(f"out={out} holds a run already: --resume it, --overwrite it, or name another")
-    if overwrite:
+    if overwrite and not is_dry_run():
         for folder in out.glob("checkpoint-*"):
             shutil.rmtree(folder)
     return last if resume else None

@@ -57,7 +57,7 @@ from wtacrs.integration.training.trackers import Trackers
 from wtacrs.validation.arguments import check_callable, check_flag, check_kind
 from wtacrs.validation.records.base import hyphenated, stamp
 from wtacrs.validation.records.receipt import Receipt, receipt_lines
-from wtacrs.validation.records.results import load_result, write_text
+from wtacrs.validation.records.results import load_result, write_result, write_text
 from wtacrs.validation.records.training import StepCost, TrainingPoint, TrainingResult
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def finetune(
         skipped=run.skipped,
     )
     if run.folder is not None:
-        write_text(run.folder / "result.json", result.model_dump_json(indent=2) + "\n")
+        write_result(run.folder / "result.json", result)
     return result
 
 

@@ -115,4 +115,4 @@ def _beats(one: FrontRow, other: FrontRow) -> bool:
 
 
 def _costs(row: FrontRow) -> tuple[float, float, float]:
-    return row.kept, row.ratio, float("inf") if row.noise is None else row.noise
+    return float(row.kept), row.ratio, float("inf") if row.noise is None else row.noise

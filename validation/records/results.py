@@ -56,9 +56,14 @@ def write_text(path: Path, text: str) -> Path:
     return path
 
 
+def result_text(result: Result) -> str:
+    """A result as indented JSON, as its file holds it."""
+    return result.model_dump_json(indent=2) + "\n"
+
+
 def write_result(path: Path, result: Result) -> Path:
     """Write a result as indented JSON, atomically."""
-    return write_text(path, result.model_dump_json(indent=2) + "\n")
+    return write_text(path, result_text(result))
 
 
 def load_result(path: Path) -> Result:
