@@ -32,17 +32,20 @@ _DryRun = Annotated[
 
 
 class _Interrupted(Exception):
-    """Ctrl-C, which typer would turn into a bare exit code; the message says whether finished parts are kept."""
+    """Ctrl-C, which typer would turn into a bare exit code; with what the command noted when it was interrupted."""
+
+    def __init__(self, command: str | None, notes: Sequence[str]) -> None:
+        super().__init__("interrupted")
+        self.command, self.notes = command, notes
 
 
-def _told(stopped: KeyboardInterrupt, command: str | None) -> str:
-    """What the command noted when it was interrupted; else whether it goes on where it stopped."""
-    notes = getattr(stopped, "__notes__", [])
-    if notes:
-        return "; ".join(notes)
-    if command not in _RESUMABLE:
+def _told(stopped: _Interrupted, arguments: Sequence[str]) -> str:
+    """What the command noted; else whether it goes on where it stopped."""
+    if stopped.notes:
+        return "; ".join(stopped.notes)
+    if stopped.command not in _RESUMABLE:
         return "interrupted"
-    return f"interrupted; finished parts are kept: {shlex.join(['wtacrs', *sys.argv[1:]])} goes on"
+    return f"interrupted; finished parts are kept: {shlex.join(['wtacrs', *arguments])} goes on"
 
 
 class _Commands(TyperGroup):
@@ -63,7 +66,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stopped:
-            raise _Interrupted(_told(stopped, ctx.invoked_subcommand)) from None
+            raise _Interrupted(ctx.invoked_subcommand, getattr(stopped, "__notes__", [])) from None
 
 
 class App(typer.Typer):
@@ -193,7 +196,7 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
     except ModuleNotFoundError as error:
         return _refuse(missing_package(error))
     except _Interrupted as stopped:
-        return _stopped(str(stopped))
+        return _stopped(_told(stopped, sys.argv[1:] if arguments is None else arguments))
     except (KeyboardInterrupt, typer.Abort):
         return _stopped("interrupted")
     except Exception as error:

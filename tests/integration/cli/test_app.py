@@ -61,8 +61,9 @@ def test_ctrl_c_says_what_has_become_of_the_work(
 
     monkeypatch.setattr(f"wtacrs.integration.studies.{command}.{command}_study", stop)
     files = [str(captures)] if command == "sweep" else []
-    assert main([command, *files, "--out", str(tmp_path)]) == 130
-    goes_on = "; finished parts are kept: run the same command again to continue" if kept else ""
+    arguments = [command, *files, "--out", str(tmp_path)]
+    assert main(arguments) == 130
+    goes_on = f"; finished parts are kept: wtacrs {' '.join(arguments)} goes on" if kept else ""
     assert capsys.readouterr().err == f"interrupted{goes_on}\n"
 
 
