@@ -84,6 +84,8 @@ def evaluate(
         batch_size=batch_size,
         device=device_from(device),
     )
+    title = f"{found.model} on {found.task}: {found.dev_size:,} dev examples"
+    console.print(title, highlight=False, markup=False, soft_wrap=True)
     console.print(evaluation_table(found))
     if out is not None:
         write_text(out, found.model_dump_json(indent=2) + "\n")

@@ -35,7 +35,10 @@ def predict(
     encoding: EncodingOption = None,
     batch_size: EvalBatchSizeOption = 64,
     max_length: RunMaxLengthOption = None,
-    max_target_length: Annotated[int, typer.Option(min=1, help="Longest written answer, in tokens.")] = 128,
+    max_target_length: Annotated[
+        int | None,
+        typer.Option(min=1, help="Longest written answer, in tokens. Default: the longest in training, or 128."),
+    ] = None,
     device: DeviceOption = "cpu",
 ) -> None:
     """Predict with a fine-tuned model, a row for every row of a file, in its order.

@@ -8,10 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from wtacrs.estimators import InputError
+from wtacrs.integration.models.loading import is_text_to_text
 from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.parallel.processes import Processes, is_main_process
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.training.config import FinetuneConfig
+from wtacrs.integration.training.evaluation import answer_length
 from wtacrs.integration.training.run import finetune
 from wtacrs.integration.training.task_file import write_task_file
 from wtacrs.validation.files import check_folder
@@ -63,10 +65,17 @@ def _opened(
         if config.resume and not (config.out / "state.pt").exists():
             raise InputError(f"out={config.out}: there is no state.pt to resume from")
     task = subject.load(config.seed)
-    opened = subject.open(task, config.seed)
-    if config.out is not None and is_main_process() and not config.resume:
-        write_task_file(config.out, subject, task, seed=config.seed, max_length=config.max_length)
-    return task, *opened
+    model, tokenizer = subject.open(task, config.seed)
+    if config.out is not None and not config.resume and is_main_process():
+        write_task_file(
+            config.out,
+            subject,
+            task,
+            seed=config.seed,
+            max_length=config.max_length,
+            answer_length=answer_length(task, tokenizer) if is_text_to_text(model) else None,
+        )
+    return task, model, tokenizer
 
 
 def _print_point(point: TrainingPoint) -> None:

@@ -19,7 +19,7 @@ from wtacrs.validation.records.results import write_text
 ENDS = (".jsonl", ".csv", ".tsv")
 """How the name of the file of predictions may end."""
 ANSWER_LENGTH = 128
-"""Tokens of a written answer, where nothing else is said."""
+"""Tokens of a written answer, where neither the user nor the run says it."""
 
 
 def predict_study(
@@ -31,7 +31,7 @@ def predict_study(
     text2: str | None = None,
     encoding: str | None = None,
     max_length: int | None = None,
-    answer_length: int = ANSWER_LENGTH,
+    answer_length: int | None = None,
     batch_size: int = 64,
     device: str = "cpu",
 ) -> str:
@@ -47,7 +47,7 @@ def predict_study(
         text2: column of the second text; likewise.
         encoding: of a text file.
         max_length: longest input, in tokens; None for that of the run, or 128.
-        answer_length: tokens of a written answer, at most.
+        answer_length: tokens of a written answer, at most; None for those of the run's longest, or `ANSWER_LENGTH`.
         batch_size: rows at a time.
         device: where the model runs.
 
@@ -76,7 +76,7 @@ def predict_study(
         task,
         inputs,
         max_length=max_length or (128 if told is None else told.max_length),
-        answer_length=answer_length,
+        answer_length=answer_length or (told.answer_length if told is not None else None) or ANSWER_LENGTH,
         batch_size=batch_size,
     )
     table = [

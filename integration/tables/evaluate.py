@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
 from rich.table import Table
 
 from wtacrs.validation.records.evaluation import Evaluation
@@ -10,8 +9,7 @@ from wtacrs.validation.records.evaluation import Evaluation
 
 def evaluation_table(found: Evaluation) -> Table:
     """Every metric, the main one first with what the most frequent answer scores."""
-    title = f"{escape(found.model)} on {escape(found.task)}: {found.dev_size:,} dev examples"
-    table = Table(title=title, title_justify="left")
+    table = Table()
     table.add_column("metric")
     table.add_column("value", justify="right")
     table.add_column("majority", justify="right")

@@ -32,6 +32,7 @@ class TaskFile(BaseModel):
         scale: range of numbers.
         free_text: whether answers are texts.
         max_length: longest input, in tokens.
+        answer_length: tokens of the longest answer; None for a model that writes none.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -46,6 +47,7 @@ class TaskFile(BaseModel):
     scale: tuple[float, float] = (0.0, 5.0)
     free_text: bool = False
     max_length: int = 128
+    answer_length: int | None = None
 
     def subject(self) -> Subject:
         """Task, files and limits, without a model."""
@@ -60,14 +62,17 @@ class TaskFile(BaseModel):
         )
 
 
-def write_task_file(folder: Path, subject: Subject, task: TaskData, *, seed: int, max_length: int) -> None:
+def write_task_file(
+    folder: Path, subject: Subject, task: TaskData, *, seed: int, max_length: int, answer_length: int | None
+) -> None:
     """Write `task.json`, whole or not at all."""
     names = ("task", "data", "files", "train_limit", "dev_limit")
     told: dict[str, Any] = {name: getattr(subject, name) for name in names}
     if subject.files is not None:
         told["files"] = dataclasses.asdict(subject.files)
     told |= {"seed": seed, "labels": task.labels, "scale": task.scale, "free_text": task.free_text}
-    text = json.dumps(told | {"max_length": max_length}, indent=2, default=str)
+    told |= {"max_length": max_length, "answer_length": answer_length}
+    text = json.dumps(told, indent=2, default=str)
     write_text(folder / FILE, text + "\n")
 
 
