@@ -112,7 +112,7 @@ def check_new_writes_text(name: str) -> None:
     """
     if not _writes_text(_ARCHITECTURES[name.removeprefix(PREFIX)]):
         writers = [f"{PREFIX}{stem}" for stem, one in _ARCHITECTURES.items() if _writes_text(one)]
-        raise InputError(f"model={name!r} {NO_TEXT}, {', '.join(writers)}, or no --model for a small new T5")
+        raise InputError(f"model={name!r} {NO_TEXT}, as {', '.join(writers)} or the small new T5 without --model")
 
 
 def _writes_text(architecture: _Architecture) -> bool:

@@ -110,8 +110,19 @@ def _examples(name: str, glue: _Glue, rows: Iterable[Row]) -> Iterator[Example]:
     for row in rows:
         parts = {title: row.text(columns) for title, columns in glue.parts.items()}
         label, target = _label(row.text(glue.label_columns), glue.labels, row.where)
-        text = " ".join([name, *(f"{title}: {part}" for title, part in parts.items())])
-        yield Example(text, target, label, tuple(parts.values()))
+        yield Example(glue_input(name, tuple(parts.values())), target, label, tuple(parts.values()))
+
+
+def glue_input(name: str, parts: tuple[str, ...]) -> str:
+    """What a text-to-text model reads of the one or two texts of a task, as in "rte sentence1: … sentence2: …".
+
+    Raises:
+        InputError: for another number of texts.
+    """
+    titles = tuple(_GLUE[name].parts)
+    if len(parts) != len(titles):
+        raise InputError(f"task {name!r} reads {len(titles)} texts ({', '.join(titles)}), not {len(parts)}")
+    return " ".join([name, *(f"{title}: {part}" for title, part in zip(titles, parts, strict=True))])
 
 
 def _label(raw: str, labels: Sequence[str] | None, where: str) -> tuple[int | float, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.tasks.docstrings import docstrings_task
-from wtacrs.integration.tasks.glue import GLUE_TASKS, glue_task
+from wtacrs.integration.tasks.glue import GLUE_TASKS, glue_input, glue_task
 from wtacrs.validation.seeds import checked_seed
 
 TASKS: tuple[str, ...] = ("docstrings", *GLUE_TASKS)
@@ -58,3 +58,14 @@ def check_limits(train_limit: int | None, dev_limit: int | None) -> None:
     for argument, limit in (("train_limit", train_limit), ("dev_limit", dev_limit)):
         if limit is not None and limit < 1:
             raise InputError(f"{argument}={limit}: an integer from 1, or none for all examples, is needed")
+
+
+def named_input(name: str, parts: tuple[str, ...]) -> str:
+    """What a text-to-text model reads of bare texts of a named task.
+
+    Raises:
+        InputError: for another number of texts than the task has.
+    """
+    if name == "docstrings":
+        return f"docstrings sentence: {parts[0]}"
+    return glue_input(name, parts)

@@ -75,7 +75,7 @@ def test_constant_predictions_have_correlation_zero(constant: float, recwarn: py
 @pytest.mark.parametrize(
     ("metrics", "predictions", "labels", "message"),
     [
-        (("accuracy", "bleu"), [1], [1], "metrics='bleu'"),
+        (("accuracy", "rouge"), [1], [1], "metrics='rouge'"),
         (("accuracy",), [], [], "0 and 0 values"),
         (("accuracy",), [1, 0], [1], "2 and 1 values"),
         (("f1",), [1, 2], [1, 0], "class 2 occurs"),
