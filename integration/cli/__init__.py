@@ -20,6 +20,7 @@ from wtacrs.integration.cli import (  # noqa: F401
     norms,
     plan,
     pretrain,
+    report,
     scores,
     simulate,
     study,

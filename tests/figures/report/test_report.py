@@ -95,13 +95,14 @@ def test_nothing_outside_the_file_is_referred_to(page: str, outline: Outline) ->
     assert "https://" not in page
     assert "url(" not in page
     for tag, attributes in outline.tags:
-        assert tag not in ("script", "link", "iframe")
+        assert tag not in ("link", "iframe")
+        assert tag != "script" or not attributes
         for name in ("src", "href"):
-            assert (attributes.get(name) or "data:").startswith("data:")
+            assert (attributes.get(name) or "data:").startswith(("data:", "#"))
 
 
 def test_text_from_results_is_escaped(page: str, outline: Outline) -> None:
-    assert "<script" not in page
+    assert page.count("<script") == 1
     assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&amp;&#34;q&#34;" in page
     assert any(NASTY in row for row in outline.rows)
     assert "<h1>wtacrs: results of a &amp; b</h1>" in page
