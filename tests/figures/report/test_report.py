@@ -243,7 +243,7 @@ def _malformed(folder: Path) -> Path:
 
 
 def _foreign(folder: Path) -> Path:
-    (folder / "x.json").write_text('{"kind": "recipe"}', encoding="utf-8")
+    (folder / "x.json").write_text('{"kind": "recipe", "stamp": {}}', encoding="utf-8")
     return folder
 
 
@@ -264,7 +264,7 @@ def _bad_picture(folder: Path) -> Path:
     [
         (_missing, "not a folder"),
         (_empty, "holds no result file"),
-        (_malformed, r"x\.json does not fit the schema"),
+        (_malformed, r"x\.json: is not JSON"),
         (_foreign, r"x\.json holds a result of kind 'recipe', which is not known"),
         (_bad_choice, "paper=99 must be one of its numbers of winners"),
         (_bad_picture, r"y\.png: not a PNG"),
