@@ -12,14 +12,14 @@ from scipy import stats
 from wtacrs.figures.sections.blocks import Named, percent
 from wtacrs.validation.records.base import Result
 from wtacrs.validation.records.experiment import ExperimentResult
-from wtacrs.validation.records.front import FrontResult
+from wtacrs.validation.records.front import FrontResult, FrontRow
 from wtacrs.validation.records.memory import MemoryResult, megabytes
 from wtacrs.validation.records.noise import NoiseResult, in_percent
 from wtacrs.validation.records.simulation import SimulationResult
 from wtacrs.validation.records.training import TrainingResult
 
 Results = Sequence[Named[Result]]
-_SHOWN = 3
+_SHOWN = 2
 
 
 class Sentence(NamedTuple):
@@ -31,7 +31,7 @@ class Sentence(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """An estimated run and the exact one of the same task, model, size of the data and seed."""
+    """An estimated run and the exact one of the same task, model, data size, steps and seed."""
 
     run: Named[TrainingResult]
     exact: Named[TrainingResult]
@@ -60,7 +60,8 @@ def _training(results: Results) -> Iterator[Named[TrainingResult]]:
 
 
 def _setting(run: TrainingResult) -> tuple[object, ...]:
-    return run.task, run.model, run.metric, run.train_size, run.dev_size, run.trainable, run.stamp.seed
+    steps = run.history[-1].step if run.history else None
+    return run.task, run.model, run.metric, run.train_size, run.dev_size, run.trainable, steps, run.stamp.seed
 
 
 def _told(topic: str, parts: Sequence[tuple[str, str]], missing: str) -> Sentence:
@@ -78,10 +79,13 @@ def _accuracy(results: Results) -> Sentence:
     for file, result in results:
         if isinstance(result, ExperimentResult):
             parts += [(text, file) for text in _standings(result)]
+    parts.sort(key=lambda part: part[0].endswith("nothing learned"))  # it decides nothing: last
     groups: dict[tuple[object, ...], list[Pair]] = {}
     for pair in pairs(results):
         run = pair.run.result
-        groups.setdefault((run.method, *_setting(run)[:-1]), []).append(pair)
+        group = groups.setdefault((run.method, *_setting(run)[:-1]), [])
+        if all(other.run.result.stamp.seed != run.stamp.seed for other in group):  # a repetition is no other seed
+            group.append(pair)
     for group in groups.values():
         files = ", ".join(dict.fromkeys(named.file for pair in group for named in pair))
         parts.append((_difference(group), files))
@@ -98,10 +102,10 @@ def _accuracy(results: Results) -> Sentence:
 def _standings(result: ExperimentResult) -> Iterator[str]:
     exact = next((row.mean for row in result.rows if row.standing is None), None)
     for row in result.rows:
-        if row.standing is not None and exact is not None:
+        if row.standing is not None and exact is not None and row.estimator != "exact":
             standing = row.standing
             yield (
-                f"{row.label} reaches {result.metric} {row.mean:.3f}, exact {exact:.3f}: a difference of "
+                f"{row.label} reaches {result.metric} {row.mean:.3f} on {result.runs[0].result.task}, exact {exact:.3f}: a difference of "
                 f"{standing.difference:+.3f} ({1 - 2 * standing.level:.0%} interval {standing.low:+.3f} to "
                 f"{standing.high:+.3f}, {standing.seeds} seeds), verdict {standing.verdict}"
             )
@@ -152,8 +156,7 @@ def _memory(results: Results) -> Sentence:
                     f"{_share(row.peak, base.peak)} of {base.way.name}",
                     file,
                 )
-                for row in result.rows[1:]
-                if not row.way.checkpointing
+                for row in _estimated(result)
             ]
     return _told("Memory", parts, "Memory was not measured: wtacrs memory shows kept bytes and peak beside exact.")
 
@@ -191,8 +194,7 @@ def _time(results: Results) -> Sentence:
             base = result.rows[0].way.name
             parts += [
                 (f"a step of {row.way.name} takes {row.ratio:.2f} times that of {base}", file)
-                for row in result.rows[1:]
-                if not row.way.checkpointing
+                for row in _estimated(result)
             ]
     found = _told("Time", parts, "Time beside exact was not measured: wtacrs front compares steps in turns.")
     return found._replace(text=f"{found.text[:-1]} ({caution}).") if parts else found
@@ -249,11 +251,21 @@ def _checkpointing(results: Results) -> Sentence:
     )
 
 
+def _estimated(result: FrontResult) -> list[FrontRow]:
+    """The ways of estimators on all weights; low-rank adapters have another exact way to stand beside."""
+    return [
+        row
+        for row in result.rows
+        if row.way.estimator != "exact" and not row.way.checkpointing and row.way.lora_rank is None
+    ]
+
+
 def _front_checkpointing(result: FrontResult) -> Iterator[str]:
     base = result.rows[0]
-    others = [row for row in result.rows if row.way.estimator != "exact" and not row.way.checkpointing]
+    others = _estimated(result)
     for row in result.rows:
-        if row.way.checkpointing and row.way.estimator == "exact" and others:
+        plain = row.way.estimator == "exact" and row.way.lean is None and row.way.lora_rank is None
+        if row.way.checkpointing and plain and others:
             least = min(others, key=lambda other: other.kept)
             yield (
                 f"{row.way.name} keeps {percent(row.kept / base.kept)} at {row.ratio:.2f} times the time and without "

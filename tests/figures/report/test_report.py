@@ -226,7 +226,7 @@ def test_tasks_get_figures_of_their_own_and_an_empty_history_a_sentence(tmp_path
     write_result(tmp_path / "c.json", lost)
     page = write_report(tmp_path).read_text(encoding="utf-8")
     assert page.count("<img") == 2
-    assert "No figure “Training curves, linear on lost”" in page
+    assert "No figure “Training curves, linear on lost: " in page
 
 
 def _missing(folder: Path) -> Path:
