@@ -105,7 +105,8 @@ def _standings(result: ExperimentResult) -> Iterator[str]:
         if row.standing is not None and exact is not None and row.estimator != "exact":
             standing = row.standing
             yield (
-                f"{row.label} reaches {result.metric} {row.mean:.3f} on {result.runs[0].result.task}, exact {exact:.3f}: a difference of "
+                f"{row.label} reaches {result.metric} {row.mean:.3f} on "
+                f"{result.runs[0].result.task}, exact {exact:.3f}: a difference of "
                 f"{standing.difference:+.3f} ({1 - 2 * standing.level:.0%} interval {standing.low:+.3f} to "
                 f"{standing.high:+.3f}, {standing.seeds} seeds), verdict {standing.verdict}"
             )

@@ -95,8 +95,8 @@ def _steps(out: Path, seed: int, console: Console) -> Path:
         console.print(f"  {check_summary(result)}", highlight=False)
     with say("report", "one self-contained page"):
         report = write_report(out)
-    for sentence in verdict(find_results([out]).results):
-        console.print(f"  {sentence.text}", highlight=False, markup=False)
+    for told in verdict(find_results([out]).results):
+        console.print(f"  {told.text}", highlight=False, markup=False)
     return report
 
 
