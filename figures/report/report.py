@@ -1,87 +1,121 @@
-"""One self-contained HTML page from a folder of results: tables, figures, and what they mean.
+"""One self-contained HTML page from any results: the verdict, tables, figures, and what they mean.
 
-wtacrs draw FOLDER [OUT.html]
+wtacrs report DIR… [--out OUT.html]
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from wtacrs.estimators import InputError
-from wtacrs.figures.kinds import view_of, views
+from wtacrs.figures.kinds import views
+from wtacrs.figures.report.finding import Found, find_results
+from wtacrs.figures.report.verdict import Sentence, pairs, verdict
 from wtacrs.figures.sections.blocks import (
     Block,
     Cell,
     Code,
     Definitions,
+    Details,
     Named,
     Paragraph,
     Picture,
     Section,
     Table,
     number,
+    percent,
 )
 from wtacrs.validation.records.base import Result
-from wtacrs.validation.records.results import load_result, write_text
+from wtacrs.validation.records.memory import megabytes
+from wtacrs.validation.records.results import write_text
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TEMPLATE = "report.html.j2"
 
 
-def write_report(folder: Path, out: Path | None = None) -> Path:
-    """Write the page of all results directly in a folder.
+def write_report(paths: Path | Sequence[Path], out: Path | None = None) -> Path:
+    """Write the page of all results in files and folders, sub-folders included.
 
-    Every figure is drawn anew from the JSON files and held by the page itself. A PNG file of the folder that
-    is not one of these figures is shown at the end under its name. Training runs, comparisons, sweeps and checks that
-    the folder does not hold are named in a sentence.
+    Its first section is the verdict. Every figure is drawn anew from the JSON files and held by the page itself. A PNG
+    file of the folders that is not one of these figures is shown at the end under its name. Training runs, comparisons,
+    sweeps and checks that are not there are named in a sentence, and so are files that could not be read.
 
     Args:
-        folder: holds result files (`*.json`) and possibly pictures (`*.png`); sub-folders are not read.
-        out: the HTML file; default `report.html` in the folder.
+        paths: result files (`*.json`), and folders that hold them and possibly pictures (`*.png`).
+        out: the HTML file; default `report.html` in the first folder, or beside the first file.
 
     Returns:
         the path written.
 
     Raises:
-        InputError: if the folder is missing, holds no result, or holds a JSON file that is not a result.
+        InputError: if a path is missing, no result is found, or the page cannot be written.
     """
-    folder, results = Path(folder), read_results(folder)
-    sections = [_stamps(results)]
+    given = [paths] if isinstance(paths, Path) else list(paths)
+    found = find_results(given)
+    sections = [_runs(found.results)] if pairs(found.results) else []
     for kind, view in views().items():
-        mine = [named for named in results if named.result.kind == kind]
+        mine = [named for named in found.results if named.result.kind == kind]
         if mine or view.expected:
             sections.append(view.section(mine))
     own = {png for section in sections for png in section.pictures}
-    sections += _other_pictures(folder, own)
-    title = f"wtacrs: results of {folder.resolve().name}"
-    target = Path(out) if out is not None else folder / "report.html"
+    sections += [_files(found), _stamps(found.results), _terms(), *_other_pictures(found, own)]
+    title = f"wtacrs: results of {', '.join(path.resolve().name for path in given)}"
+    first = given[0] if given[0].is_dir() else given[0].parent
+    target = Path(out) if out is not None else first / "report.html"
     try:
-        return write_text(target, _page(title, _introduction(), sections))
+        return write_text(target, _page(title, verdict(found.results), sections))
     except OSError as error:
         raise InputError(f"report file {target}: {error.strerror or error}") from None
 
 
-def read_results(folder: Path) -> list[Named[Result]]:
-    """All results directly in a folder, in the order of their file names.
+def _runs(results: Sequence[Named[Result]]) -> Section:
+    """Every estimated run beside its exact one."""
+    head = ("method", "task", "model", "seed", "metric", "final", "exact", "difference", "best", "majority",
+            "MB kept", "of exact", "time of a step, of exact", "file")  # fmt: skip
+    rows: list[list[Cell]] = []
+    for run, exact in pairs(results):
+        mine, theirs = run.result, exact.result
+        kept = None if mine.kept_bytes is None else megabytes(mine.kept_bytes)
+        share = percent(mine.kept_bytes / mine.exact_bytes) if mine.kept_bytes and mine.exact_bytes else None
+        time = f"{median(mine.time_ratios):.2f}" if mine.time_ratios else None
+        rows.append([
+            Code(mine.method), mine.task, mine.model, str(mine.stamp.seed), mine.metric, f"{mine.final:.3f}",
+            f"{theirs.final:.3f}", f"{mine.final - theirs.final:+.3f}", f"{mine.best:.3f}", f"{mine.majority:.3f}",
+            kept, share, time, Code(run.file),
+        ])  # fmt: skip
+    section = Section("Runs beside exact")
+    section.add(Table(head, rows, numeric=(3, *range(5, 13)), caption="Each run beside exact, same task and seed"))
+    return section
 
-    Raises:
-        InputError: as `write_report`.
-    """
-    if not folder.is_dir():
-        raise InputError(f"folder {folder}: not a folder; give one that holds result files (*.json)")
-    files = sorted(path for path in folder.glob("*.json") if path.is_file())
-    if not files:
-        raise InputError(f"folder {folder}: holds no result file (*.json)")
-    results = [Named(path.name, load_result(path)) for path in files]
-    for _, result in results:
-        view_of(result.kind)  # a kind without a section is refused, not left out
-    return results
+
+def _files(found: Found) -> Section:
+    """What was read, and what was not."""
+    section = Section("Files")
+    count = len(found.results)
+    section.add(Paragraph(f"{count} result file{'' if count == 1 else 's'} read."))
+    for name, why in found.unreadable:
+        section.add(Paragraph(f"Not on the page: {name}: {why}."))
+    for name, first in found.copies:
+        section.add(Paragraph(f"{name} holds the same result as {first}, which is shown.", soft=True))
+    for folder in found.unfinished:
+        section.add(Paragraph(f"Run without a result file, unfinished unless it was written elsewhere: {folder}."))
+    if found.others:
+        names = Paragraph(", ".join(found.others), soft=True)
+        section.add(Details(f"JSON files that are not results: {len(found.others)}", [names]))
+    return section
 
 
-def _page(title: str, introduction: Sequence[Block], sections: Sequence[Section]) -> str:
+def _terms() -> Section:
+    section = Section("Terms")
+    section.add(*_introduction())
+    return section
+
+
+def _page(title: str, sentences: Sequence[Sentence], sections: Sequence[Section]) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -89,7 +123,7 @@ def _page(title: str, introduction: Sequence[Block], sections: Sequence[Section]
         keep_trailing_newline=True,
     )
     template = environment.get_template(TEMPLATE)
-    return template.render(title=title, introduction=introduction, sections=sections, number=number)
+    return template.render(title=title, verdict=sentences, sections=sections, number=number)
 
 
 def _introduction() -> list[Block]:
@@ -138,12 +172,12 @@ def _versions(result: Result) -> str:
     return f"wtacrs {s.wtacrs}, Python {s.python}, torch {s.torch}, numpy {s.numpy}"
 
 
-def _other_pictures(folder: Path, own: set[bytes]) -> list[Section]:
+def _other_pictures(found: Found, own: set[bytes]) -> list[Section]:
     section = Section("Other pictures in the folder")
-    for path in sorted(folder.glob("*.png")):
+    for name, path in found.pictures:
         content = path.read_bytes()
         if not content.startswith(PNG_SIGNATURE):
             raise InputError(f"picture file {path}: not a PNG")
         if content not in own:
-            section.add(Picture(content, path.stem, path.name))
+            section.add(Picture(content, path.stem, name))
     return [section] if section.blocks else []

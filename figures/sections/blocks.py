@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 from matplotlib.figure import Figure
@@ -94,12 +94,14 @@ class Table:
         rows: cells; a float is printed by `number` and None as a dash, both to the right.
         groups: titles over spans of columns, `(title, number of columns)`.
         numeric: places of the columns that are set to the right.
+        caption: what the table shows; a section fills in its own title or heading where there is none.
     """
 
     head: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     groups: Sequence[tuple[str, int]] = ()
     numeric: Sequence[int] = ()
+    caption: str = ""
     tag: ClassVar[str] = "table"
 
 
@@ -127,9 +129,16 @@ class Section:
         """The PNG files in it."""
         return {block.png for block in self.blocks if isinstance(block, Picture)}
 
+    @property
+    def anchor(self) -> str:
+        """The title as the target of a link."""
+        return "-".join("".join(c if c.isalnum() else " " for c in self.title.lower()).split())
+
     def add(self, *blocks: Block) -> None:
-        """Append blocks."""
-        self.blocks.extend(blocks)
+        """Append blocks; a table without a caption takes the last heading, or the title."""
+        for block in blocks:
+            headings = [found.text for found in self.blocks if isinstance(found, Heading)]
+            self.blocks.append(_captioned(block, f"{self.title}: {headings[-1]}" if headings else self.title))
 
     def draw(self, build: Callable[[], Figure], alternative: str, caption: str) -> None:
         """Append a figure, or the sentence saying why there is nothing to draw."""
@@ -151,6 +160,14 @@ class Section:
             if len(results) > 1:
                 self.add(Heading(named.file))
             yield named
+
+
+def _captioned(block: Block, caption: str) -> Block:
+    if isinstance(block, Table) and not block.caption:
+        return replace(block, caption=caption)
+    if isinstance(block, Details):
+        return replace(block, blocks=[_captioned(inner, block.summary) for inner in block.blocks])
+    return block
 
 
 def number(value: float | None, error: float | None = None) -> str:

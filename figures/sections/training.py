@@ -39,7 +39,7 @@ def section(results: Sequence[Named[TrainingResult]]) -> Section:
             "dashed line, the score of always answering with the most frequent class. Right: training loss. An "
             "estimator does no harm where its line stays with that of exact."
         )
-        section.draw(partial(figure.build, group), f"Training curves, {model} on {task}", caption)
+        section.draw(partial(figure.build, group), f"Training curves, {model} on {task}: {_ends(group)}", caption)
     return section
 
 
@@ -51,3 +51,8 @@ def _row(run: TrainingResult) -> list[Cell]:
         f"{run.majority:.3f}", f"{run.best:.3f}", f"{run.final:.3f}", seconds, f"{run.converted}",
         *("–" if size is None else megabytes(size) for size in (run.kept_bytes, run.exact_bytes)), f"{run.parameters:,}",
     ]  # fmt: skip
+
+
+def _ends(runs: Sequence[TrainingResult]) -> str:
+    """Where the runs end, in words."""
+    return "; ".join(f"{run.method} ends at {run.final:.3f}" for run in runs)

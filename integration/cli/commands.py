@@ -21,6 +21,7 @@ from wtacrs.integration.cli import (  # noqa: F401
     plan,
     predict,
     pretrain,
+    report,
     scores,
     simulate,
     study,

@@ -17,9 +17,7 @@ from wtacrs.integration.cli.output import console, show_table, wrote
 def draw(
     paths: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="RESULT.json… [OUT.png] | FOLDER [OUT.html]", help="Result files, or a folder of them."
-        ),
+        typer.Argument(metavar="RESULT.json… [OUT.png]", help="Result files, and possibly the picture to write."),
     ],
     figure: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only this figure, as in variance_bytes or winner_regret.")
@@ -47,7 +45,7 @@ def draw(
     ] = None,
     table: Annotated[bool, typer.Option("--table", help="Print the tables of the results too.")] = False,
 ) -> None:
-    """Draw the figures of result files, or write the report of a folder.
+    """Draw the figures of result files.
 
     Without OUT.png every figure is written beside its result under its own name. A result whose kind has no figure is
     printed as a table.
@@ -61,20 +59,8 @@ def draw(
     }
     given = {name: value for name, value in options.items() if value is not None}
     if paths[0].is_dir():
-        _report(paths, out, [*(["figure"] if figure else []), *given, *(["table"] if table else [])])
-    else:
-        _figures(paths, figure, out, given, table)
-
-
-def _report(paths: list[Path], out: Path | None, refused: list[str]) -> None:
-    from wtacrs.figures.report.report import write_report
-
-    if refused:
-        raise InputError(f"--{refused[0].replace('_', '-')} is for result files; {paths[0]} is a folder")
-    if len(paths) > 2 or (len(paths) == 2 and (out is not None or paths[1].suffix.lower() != ".html")):
-        raise InputError(f"a folder takes one OUT.html, got {' '.join(map(str, paths[1:]))}")
-    target = paths[1] if len(paths) == 2 else None if out is None else out / "report.html"
-    wrote(write_report(paths[0], target))
+        raise InputError(f"{paths[0]} is a folder: wtacrs report {paths[0]}")
+    _figures(paths, figure, out, given, table)
 
 
 def _figures(

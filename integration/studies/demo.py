@@ -12,7 +12,9 @@ from rich.console import Console
 
 from wtacrs.estimators import make
 from wtacrs.figures.plots import training as training_figure
+from wtacrs.figures.report.finding import find_results
 from wtacrs.figures.report.report import write_report
+from wtacrs.figures.report.verdict import verdict
 from wtacrs.integration.models.loading import SMALL_T5, load_model, small_t5, task_tokenizer
 from wtacrs.integration.studies.capture import capture_task
 from wtacrs.integration.studies.check import check_study, result_files
@@ -98,7 +100,10 @@ def _steps(out: Path, seed: int, console: Console) -> Path:
     for result in checks:
         console.print(f"  {check_summary(result)}", highlight=False)
     with say("report", "one self-contained page"):
-        return write_report(out)
+        report = write_report(out)
+    for told in verdict(find_results([out]).results):
+        console.print(f"  {told.text}", highlight=False, markup=False)
+    return report
 
 
 def _train(task: TaskData, out: Path, name: str, spec: str | None, seed: int) -> TrainingResult:

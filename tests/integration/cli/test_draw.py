@@ -84,19 +84,6 @@ def test_a_kind_without_a_figure_is_a_table_with_its_reason(
     assert f"wrote {folder / 'memory.png'}" in told
 
 
-def test_a_folder_becomes_a_report(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for path in folder.glob("*.json"):
-        if path.name not in ("check.json", "memory.json"):
-            path.unlink()
-    assert draw(folder) == 0
-    assert capsys.readouterr().out == f"wrote {folder / 'report.html'}\n"
-    assert draw(folder, tmp_path / "page.html") == draw(folder, "--out", tmp_path / "o") == 0
-    page = (folder / "report.html").read_text(encoding="utf-8")
-    assert page.startswith("<!DOCTYPE html>")
-    assert (tmp_path / "page.html").read_text(encoding="utf-8") == page
-    assert (tmp_path / "o" / "report.html").read_text(encoding="utf-8") == page
-
-
 BAD = {
     "absent.json": "absent.json: No such file",
     "OUT.png": "name the result file before it",
@@ -115,9 +102,7 @@ BAD = {
     "transfer.json OUT.png --files a.safetensors": "two that differ are shown",
     "comparison.json OUT.png --out DIR": "both say where the figure goes",
     "comparison.json DIR/OUT.pdf": "OUT.pdf: No such file",
-    "DIR --against macs": "--against is for result files",
-    "DIR OUT.png": "a folder takes one OUT.html",
-    "DIR": "holds no result file",
+    "DIR": "DIR is a folder: wtacrs report",
     "": "Missing argument",
 }
 

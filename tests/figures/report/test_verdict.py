@@ -1,0 +1,66 @@
+"""The verdict tells differences with intervals, pairs only what is alike, and says what is not known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import figure_examples as examples
+
+from wtacrs.figures.report.finding import find_results
+from wtacrs.figures.report.verdict import pairs, verdict
+from wtacrs.figures.sections.blocks import Named
+from wtacrs.validation.records.base import Result
+from wtacrs.validation.records.results import write_result
+from wtacrs.validation.records.training import TrainingResult
+
+SPEC = "wta_crs(budget=0.3)"
+
+
+def run(estimator: str, final: float, seed: int = 0) -> Named[Result]:
+    result: TrainingResult = examples.training(estimator, seed=seed).model_copy(update={"final": final})
+    return Named(f"{estimator}-{seed}.json", result)
+
+
+def test_one_seed_has_the_interval_of_the_dev_examples() -> None:
+    accuracy = verdict([run("exact", 0.6), run(SPEC, 0.5)])[0].text
+    half = 1.96 * ((0.6 * 0.4 + 0.5 * 0.5) / 100) ** 0.5
+    assert "a difference of -0.100 (one seed; 95% interval from 100 dev examples" in accuracy
+    assert f"{-0.1 - half:+.3f} to {-0.1 + half:+.3f}" in accuracy
+
+
+def test_several_seeds_have_the_paired_interval_and_a_repetition_is_none() -> None:
+    runs = [run(name, final, seed) for seed in (0, 1) for name, final in (("exact", 0.6), (SPEC, 0.5 + seed / 10))]
+    again = Named("again.json", runs[1].result)
+    accuracy = verdict([*runs, again])[0].text
+    half = 12.7062 * 0.05
+    assert f"95% interval over 2 paired seeds: {-0.05 - half:+.3f} to {-0.05 + half:+.3f}" in accuracy
+
+
+def test_runs_of_other_seeds_are_not_paired_and_it_is_said() -> None:
+    results = [run("exact", 0.6, 0), run(SPEC, 0.5, 1)]
+    assert pairs(results) == []
+    assert "No exact run of the same task, model and seed" in verdict(results)[0].text
+
+
+def test_what_is_not_measured_names_the_command() -> None:
+    told = verdict([run("exact", 0.6)])
+    assert [sentence.topic for sentence in told] == ["Accuracy", "Memory", "Time", "Noise", "Checkpointing"]
+    for sentence, command in zip(told[1:], ("memory", "front", "noise", "memory"), strict=True):
+        assert f"wtacrs {command}" in sentence.text
+        assert not sentence.files
+
+
+def test_nothing_is_dropped_in_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_result(tmp_path / "deep" / "check.json", examples.check())
+    write_result(tmp_path / "same.json", examples.check())
+    (tmp_path / "broken.json").write_text('{"kind": "check", "stamp": {}}', encoding="utf-8")
+    (tmp_path / "cut.json").write_text('{"kind": "check", "st', encoding="utf-8")
+    (tmp_path / "config.json").write_text('{"model_type": "t5"}', encoding="utf-8")
+    (tmp_path / "stopped").mkdir()
+    (tmp_path / "stopped" / "state.pt").touch()
+    found = find_results([tmp_path])
+    assert [named.file for named in found.results] == ["deep/check.json"]
+    assert found.copies == [("same.json", "deep/check.json")]
+    assert [name for name, _ in found.unreadable] == ["broken.json", "cut.json"]
+    assert (found.others, found.unfinished) == (["config.json"], ["stopped"])
