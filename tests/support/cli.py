@@ -13,11 +13,18 @@ def in_memory(stored: StoredCapture) -> LayerCapture:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """Run what must be refused; its one line."""
+    """Run what must be refused; its one line, before which only warnings and what was left out may stand."""
     code = main([str(argument) for argument in arguments])
     streams = capsys.readouterr()
     assert code == 2, streams
-    assert streams.err.startswith("error: ")
-    assert streams.err.count("\n") == 1
+    *before, line = streams.err.splitlines()
+    assert line.startswith("error: ")
+    assert all(told.startswith(("skipped ", "warning ")) for told in before), before
     assert "Traceback" not in streams.out + streams.err
-    return streams.err
+    return line + "\n"
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> str:
+    """All that was printed, on either stream."""
+    streams = capsys.readouterr()
+    return streams.out + streams.err

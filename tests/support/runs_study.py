@@ -14,7 +14,7 @@ from wtacrs.integration.tasks.base import TaskData
 class Colours(Subject):
     """The small task and T5 of the tests of training."""
 
-    def load(self, seed: int = 0) -> TaskData:
+    def load(self, seed: int = 0, *, needs_dev: bool = True) -> TaskData:
         return TASK
 
     def open(self, task: TaskData, seed: int):

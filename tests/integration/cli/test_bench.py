@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.cli import refused
+from support.cli import printed, refused
 
 from wtacrs.integration.cli import main
 from wtacrs.integration.studies import bench as study
@@ -29,7 +29,7 @@ def test_it_measures_and_says_where(
     given = [text.format(**places) for text in source]
     estimators = ["--estimator", "exact", "--estimator", "crs at 0.5"]
     assert main(["bench", *given, *estimators, "--rounds", "2", "--dtype", "bf16", "--out", str(out)]) == 0
-    told = capsys.readouterr().out
+    told = printed(capsys)
     assert "crs at 0.5" in told
     assert "a plain product reaches" in told
     assert f"wrote {out / 'bench.json'}" in told
@@ -84,6 +84,6 @@ def test_what_is_not_measured_is_named(places: dict[str, Path], capsys: pytest.C
     out = places["tmp"] / "out"
     given = ["--estimator", "exact", "--estimator", "crs at 0.001", "--estimator", "velora(groups=8)"]
     assert main(["bench", *given, "--sizes", "64x4x4", "--rounds", "1", "--out", str(out)]) == 0
-    told = " ".join(capsys.readouterr().out.split())
+    told = " ".join(printed(capsys).split())
     assert "skipped crs at 0.001 on 64 x 4 x 4: even its smallest size keeps more bytes" in told
     assert "on 64 x 4 x 4: velora: groups=8 must be at most the 4 features of x" in told

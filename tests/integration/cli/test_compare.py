@@ -6,7 +6,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from support.cli import refused
+from support.cli import printed, refused
 
 from wtacrs.integration.cli import main
 from wtacrs.integration.studies.compare import DEFAULT_ESTIMATORS, candidates_of
@@ -21,7 +21,7 @@ def test_compare_writes_its_result_and_figures(
     out = tmp_path / "out"
     specs = ["--estimator", "crs", "--estimator", "wta_crs(budget=0.5)", "--budget", "0.2", "--budget", "8"]
     assert main(["compare", str(captures), *specs, "--out", str(out)]) == 0
-    shown = capsys.readouterr().out
+    shown = printed(capsys)
     assert "skipped" in shown
     assert "dead#0" in shown
     result = load_result(out / "comparison.json")
@@ -102,7 +102,7 @@ def test_somebody_elses_products_and_layers_beside_the_zoo(
         layer.saved_bytes == layer.exact_bytes // 2 + 40 * 8
     )  # and the order of all 40 rows, of which it shows half
     assert sampled.draws == 200
-    shown = " ".join(capsys.readouterr().out.split())
+    shown = " ".join(printed(capsys).split())
     assert "skipped theirs.py:picky on block.0.wi#0: it raises ValueError: not this one" in shown
     assert "what the code printed: out/compare.log" in shown
     assert "picky was called" in Path("out/compare.log").read_text()

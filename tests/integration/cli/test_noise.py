@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.cli import refused
+from support.cli import printed, refused
 
 from wtacrs.integration.cli import main
 from wtacrs.validation.records.noise import NoiseResult
@@ -18,7 +18,7 @@ def test_noise_writes_its_result_figure_and_verdicts(
     arguments = ["noise", str(batches), "--estimator", "wta_crs", "--estimator", "priority(budget=4)"]
     arguments += ["--budget", "0.2", "--budget", "6", "--draws", "5", "--seed", "3"]
     assert main([*arguments, "--out", str(tmp_path / "a")]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
+    shown = " ".join(printed(capsys).split())
     assert "skipped layer 'dead': the gradient is zero in all 3 batches" in shown
     assert shown.count("to the gradient noise you already have; equivalent to") == 6
     result = load_result(tmp_path / "a" / "noise.json")

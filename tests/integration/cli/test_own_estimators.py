@@ -144,6 +144,7 @@ def test_a_run_goes_on_with_its_estimator_and_says_if_its_file_is_gone(
     assert main([*arguments, "--resume"]) == 0
     data = [str(place) if word == "." else word for word in arguments]
     monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
     told = refused(capsys, *data, "--resume")
     assert f"mine.py: no such file in {tmp_path}" in told
     assert make(f"{place}/mine.py:Stratified(budget=0.5)").traits.unbiased

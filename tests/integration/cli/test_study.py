@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.cli import refused
+from support.cli import printed, refused
 
 from wtacrs.integration.cli import main
 from wtacrs.validation.records.masks import MasksResult
@@ -27,7 +27,7 @@ def test_study_transfer_of_two_files(captures: Path, tmp_path: Path, capsys: pyt
     result = load_result(tmp_path / "out" / "transfer.json")
     assert isinstance(result, TransferResult)
     assert {(pair.tau, pair.regret) for pair in result.pairs} == {(1.0, 1.0)}
-    shown = capsys.readouterr().out
+    shown = printed(capsys)
     assert "transfer.png" in shown
     assert "skipped" in shown
 
