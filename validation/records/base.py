@@ -143,7 +143,7 @@ class Result(Record):
         return html_table(self.to_rows(), repr(self))
 
     @property
-    def tables(self) -> list[str]:
+    def table_names(self) -> list[str]:
         """Names of the tables that `to_frame` and `to_rows` take, the one they give by themselves first."""
         return list(self._ways())
 
@@ -153,7 +153,7 @@ class Result(Record):
         The columns are the fields of the records, with the units that their classes state.
 
         Args:
-            table: its name, one of `tables`; the main one if None.
+            table: its name, one of `table_names`; the main one if None.
 
         Raises:
             InputError: if the result has no table of this name.
@@ -166,7 +166,7 @@ class Result(Record):
         The columns are those of `to_rows`; `frame.attrs` has the kind of the result and the name of the table.
 
         Args:
-            table: its name, one of `tables`; the main one if None.
+            table: its name, one of `table_names`; the main one if None.
 
         Raises:
             InputError: if the result has no table of this name, or pandas is not installed.
@@ -175,7 +175,7 @@ class Result(Record):
         return frame_of(rows_of(self, name), dtypes_of(type(self), name), {"kind": self.kind, "table": name})
 
     def _table(self, name: str | None) -> str:
-        known = self.tables
+        known = self.table_names
         if name is None:
             return known[0]
         if name not in known:
