@@ -71,7 +71,7 @@ def candidates_of(
 def comparison_study(
     captures: Captures | str | Path,
     candidates: Sequence[Candidate] | Sequence[str | Estimator] | None = None,
-    out: Path | None = None,
+    out: str | Path | None = None,
     *,
     budgets: Sequence[int | float] | None = None,
     shares: Sequence[float] | None = None,

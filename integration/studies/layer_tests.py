@@ -30,7 +30,7 @@ def layer_test_study(
     captures: Captures | str | Path,
     specs: Sequence[str | Estimator],
     budgets: Sequence[int | float] = DEFAULT_BUDGETS,
-    out: Path | None = None,
+    out: str | Path | None = None,
     *,
     against: str | None = BASELINE,
     layers: Sequence[str] | None = None,

@@ -41,7 +41,7 @@ def noise_study(
     captures: Captures | str | Path,
     specs: Sequence[str | Estimator] = DEFAULT_ESTIMATORS,
     budgets: Sequence[int | float] = DEFAULT_BUDGETS,
-    out: Path | None = None,
+    out: str | Path | None = None,
     *,
     layers: Sequence[str] | None = None,
     scores: Sequence[ScoreKind] | None = None,

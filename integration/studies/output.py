@@ -28,7 +28,7 @@ def source_of(captures: Captures) -> dict[str, str]:
     return {"captures": captures.path.name, **described}
 
 
-def keep(result: Result, out: Path | None, name: str, runner: Runner, figures: Mapping[str, Drawer]) -> None:
+def keep(result: Result, out: str | Path | None, name: str, runner: Runner, figures: Mapping[str, Drawer]) -> None:
     """Write the result and its figures into a folder, in the place of the parts that a runner kept there.
 
     Args:

@@ -23,7 +23,7 @@ DEFAULT_BUDGETS = (0.1, 0.3, 0.5)
 def sweep_study(
     files: Captures | str | Path | Sequence[Captures | str | Path],
     budgets: Sequence[int | float] = DEFAULT_BUDGETS,
-    out: Path | None = None,
+    out: str | Path | None = None,
     *,
     layers: Sequence[str] | None = None,
     scores: Sequence[ScoreKind] = ("oracle",),
