@@ -6,7 +6,7 @@ A result holds no time stamp: two runs with one seed on one machine write the sa
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -43,6 +43,15 @@ def counted(count: int, one: str, many: str | None = None) -> str:
     ('1 layer', '1,200 layers', '2 batches')
     """
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def counted_layers(entries: Iterable[str]) -> str:
+    """How many layers captured entries are of: `<layer>#<batch>`, or `<layer>@<call>#<batch>`.
+
+    >>> counted_layers(["wi#0", "wi#1", "wi@1#0", "wo#0"])
+    '2 layers'
+    """
+    return counted(len({entry.partition("#")[0].partition("@")[0] for entry in entries}), "layer")
 
 
 def with_lean(estimator: str, lean: str | None) -> str:

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 from pydantic import AliasChoices, Field, PositiveInt
 
-from wtacrs.validation.records.base import Record, Result, ScoreKind, counted, register_result
+from wtacrs.validation.records.base import Record, Result, ScoreKind, counted, counted_layers, register_result
 
 
 class ComparisonRow(Record):
@@ -71,5 +71,5 @@ class ComparisonResult(Result):
     @property
     def headline(self) -> str:
         """Numbers of layers and estimators."""
-        layers, estimators = {row.layer for row in self.rows}, {row.requested for row in self.rows}
-        return f"{counted(len(layers), 'layer')} × {counted(len(estimators), 'estimator')}"
+        estimators = {row.requested for row in self.rows}
+        return f"{counted_layers(row.layer for row in self.rows)} × {counted(len(estimators), 'estimator')}"

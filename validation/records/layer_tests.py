@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
-from wtacrs.validation.records.base import Record, Result, ScoreKind, counted, register_result
+from wtacrs.validation.records.base import Record, Result, ScoreKind, counted, counted_layers, register_result
 
 Method = Literal["sampling", "enumeration"]
 BiasVerdict = Literal["holds", "broken", "undecided", "biased, as declared", "accepted"]
@@ -162,8 +162,8 @@ class LayerTestResult(Result):
     @property
     def headline(self) -> str:
         """The outcome, and the numbers of layers and estimators."""
-        layers, estimators = {test.layer for test in self.tests}, {test.estimator for test in self.tests}
-        told = f"{counted(len(layers), 'layer')} × {counted(len(estimators), 'estimator')}"
+        estimators = {test.estimator for test in self.tests}
+        told = f"{counted_layers(test.layer for test in self.tests)} × {counted(len(estimators), 'estimator')}"
         return f"{self.outcome}, {told}"
 
     @property

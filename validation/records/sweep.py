@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from wtacrs.validation.records.base import Record, Result, ScoreKind, counted, register_result
+from wtacrs.validation.records.base import Record, Result, ScoreKind, counted, counted_layers, register_result
 
 
 class WinnerSweep(Record):
@@ -60,6 +60,6 @@ class SweepResult(Result):
     @property
     def headline(self) -> str:
         """Numbers of layers and budgets."""
-        layers = {(sweep.captures, sweep.layer) for sweep in self.sweeps}
+        entries = [f"{sweep.captures}, {sweep.layer}" for sweep in self.sweeps]
         budgets = {repr(sweep.budget) for sweep in self.sweeps}
-        return f"{counted(len(layers), 'layer')} × {counted(len(budgets), 'budget')}"
+        return f"{counted_layers(entries)} × {counted(len(budgets), 'budget')}"
