@@ -131,7 +131,7 @@ _HOMES = {
     "XConv": "sketches.xconv",
 }
 
-__all__ = [*sorted(_HOMES), "__version__"]
+__all__ = sorted([*_HOMES, "__version__"])
 
 
 if TYPE_CHECKING:

@@ -145,6 +145,9 @@ class TrackedMemory:
         self._names: list[str] = []
         self._ledger: _Ledger | None = None
 
+    def __repr__(self) -> str:
+        return f"TrackedMemory({self.reason if self._result is None else f'{self.kept:,} bytes kept'})"
+
     @property
     def result(self) -> TrackedMemoryResult:
         """All of it as data, to be written as JSON.

@@ -7,22 +7,21 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from wtacrs.estimators import InputError, make
+from wtacrs.estimators import Estimator, InputError, make
 from wtacrs.estimators.core.references import is_reference
 from wtacrs.estimators.core.sizing import sized
 from wtacrs.figures.plots import oracle_ratio, variance_budget
 from wtacrs.integration.studies.layer_choice import chosen_entries
-from wtacrs.integration.studies.output import device_name, draw_or_remove, source_of
+from wtacrs.integration.studies.output import Drawer, device_name, keep, source_of
 from wtacrs.validation.benchmarks.over_exact import times_over_exact
 from wtacrs.validation.layers.candidates import RECOMMENDED, Candidate, candidates_from
-from wtacrs.validation.layers.captures import Captures, on_device
+from wtacrs.validation.layers.captures import Captures, on_device, opened_captures
 from wtacrs.validation.layers.compare import DRAWS, STEPS, compare
 from wtacrs.validation.layers.equal_bytes import BASELINE, DEFAULT_CANDIDATES
 from wtacrs.validation.properties.external_estimators import ExternalEstimator, ExternalProduct
 from wtacrs.validation.properties.external_kinds import external_piece, takes
 from wtacrs.validation.records.base import ScoreKind, stamp
 from wtacrs.validation.records.compare import ComparisonResult, ComparisonRow
-from wtacrs.validation.records.results import write_result
 from wtacrs.validation.runner import Runner
 from wtacrs.validation.seeds import checked_seed
 
@@ -32,7 +31,7 @@ DEFAULT_SHARES = (0.1, 0.3)
 
 
 def candidates_of(
-    specs: Sequence[str] | None,
+    specs: Sequence[str | Estimator] | None,
     budgets: Sequence[int | float] | None,
     shares: Sequence[float] | None,
     at_shares: Sequence[str] = (),
@@ -44,7 +43,7 @@ def candidates_of(
     WTA-CRS is always there, for the others to be measured by.
 
     Args:
-        specs: estimators; the usual ones if None.
+        specs: estimators, or their specs; the usual ones if None.
         budgets: for those without a budget of their own.
         shares: of the bytes.
         at_shares: estimators that are compared at equal bytes only.
@@ -70,10 +69,12 @@ def candidates_of(
 
 
 def comparison_study(
-    captures: Captures,
-    candidates: Sequence[Candidate],
-    out: Path,
+    captures: Captures | str | Path,
+    candidates: Sequence[Candidate] | Sequence[str | Estimator] | None = None,
+    out: str | Path | None = None,
     *,
+    budgets: Sequence[int | float] | None = None,
+    shares: Sequence[float] | None = None,
     layers: Sequence[str] | None = None,
     scores: Sequence[ScoreKind] | None = None,
     steps: int = STEPS,
@@ -82,12 +83,29 @@ def comparison_study(
     device: str = "cpu",
     runner: Runner | None = None,
 ) -> ComparisonResult:
-    """Compare estimators over captured layers: `comparison.json`, `variance_<axis>.png`, `oracle_ratio.png`.
+    """Compare estimators over captured layers; writes `comparison.json`, `variance_<axis>.png`, `oracle_ratio.png`.
+
+    Args:
+        captures: opened, or the name of the file.
+        candidates: what is compared: estimators, their specs, references to code ("mine.py:estimate"), or `Candidate`s,
+            which have their sizes; the usual estimators if None.
+        out: folder of the files; nothing is written if None.
+        budgets: fractions or numbers of rows, for estimators without a budget.
+        shares: of the bytes of x, for comparisons at equal bytes. With neither, budgets and shares have their defaults.
+        layers: patterns of entries; all if None.
+        scores: kinds of scores; those that the captures have if None.
+        steps: independent estimates whose mean `mse_of_mean` is about.
+        draws: Monte Carlo draws where there is no closed form.
+        seed: of the draws.
+        device: where estimators run.
+        runner: processes, machines, resumption and progress.
 
     Raises:
-        InputError: on an unusable estimator or layer; the runner keeps finished parts.
+        InputError: on an unusable estimator, size or layer; the runner keeps finished parts.
     """
     seed = checked_seed(seed)
+    captures = opened_captures(captures)
+    candidates = _candidates(candidates, budgets, shares)
     runner = Runner() if runner is None else runner
     rows = compare(
         captures,
@@ -110,15 +128,35 @@ def comparison_study(
     result = ComparisonResult(
         stamp=stamp(seed=seed, device=device_name(device), inputs=source_of(captures)), rows=rows
     )
-    write_result(out / "comparison.json", result)
-    runner.forget()
-    for against in variance_budget.X_LABELS:
-        draw_or_remove(partial(variance_budget.draw, result, against=against), out / f"variance_{against}.png")
-    draw_or_remove(partial(oracle_ratio.draw, result), out / "oracle_ratio.png")
+    figures: dict[str, Drawer] = {
+        f"variance_{against}.png": partial(variance_budget.draw, result, against=against)
+        for against in variance_budget.X_LABELS
+    }
+    figures["oracle_ratio.png"] = partial(oracle_ratio.draw, result)
+    keep(result, out, "comparison.json", runner, figures)
     return result
 
 
-def pieces_of(texts: Sequence[str], budgets: Sequence[int | float]) -> tuple[list[str], list[Candidate]]:
+def _candidates(
+    given: Sequence[Candidate] | Sequence[str | Estimator] | None,
+    budgets: Sequence[int | float] | None,
+    shares: Sequence[float] | None,
+) -> Sequence[Candidate]:
+    if isinstance(given, (str, Estimator)):
+        raise InputError(f"candidates={given!r} must be a list, or the like, of estimators")
+    sized_already = [one for one in given or () if isinstance(one, Candidate)]
+    if not sized_already:
+        return candidates_of([one for one in given or () if not isinstance(one, Candidate)], budgets, shares)
+    if len(sized_already) < len(given or ()) or budgets or shares:
+        raise InputError(
+            "candidates: `Candidate`s have their sizes, and stand beside neither specs, budgets nor shares"
+        )
+    return sized_already
+
+
+def pieces_of(
+    texts: Sequence[str | Estimator], budgets: Sequence[int | float]
+) -> tuple[list[str | Estimator], list[Candidate]]:
     """Estimators among these specs and references, and the products and layers.
 
     A product that asks for k, and what asks for a `budget`, is taken at every budget; any other as it is.
@@ -126,9 +164,10 @@ def pieces_of(texts: Sequence[str], budgets: Sequence[int | float]) -> tuple[lis
     Raises:
         InputError: on what cannot be found, imported or run.
     """
-    specs, found = [], []
+    specs: list[str | Estimator] = []
+    found: list[Candidate] = []
     for text in texts:
-        if not is_reference(text):
+        if not isinstance(text, str) or not is_reference(text):
             specs.append(text)
         elif takes(text, "budget"):
             sized_pieces = [external_piece(text, budget=budget) for budget in budgets]

@@ -11,26 +11,26 @@ from wtacrs.estimators.core.sizing import budget_of, missing_size, sized
 from wtacrs.figures.plots import layer_tests as figure
 from wtacrs.integration.studies.compare import pieces_of
 from wtacrs.integration.studies.layer_choice import chosen_entries
-from wtacrs.integration.studies.output import device_name, draw_or_remove, source_of
+from wtacrs.integration.studies.output import device_name, keep, source_of
 from wtacrs.validation.layers.candidates import candidates_from
-from wtacrs.validation.layers.captures import Captures
+from wtacrs.validation.layers.captures import Captures, opened_captures
 from wtacrs.validation.layers.layer_tests import LIMIT, adjusted_for_families, demand_of, examine_entry
 from wtacrs.validation.properties.external_estimators import ExternalEstimator
 from wtacrs.validation.records.base import ScoreKind, stamp
 from wtacrs.validation.records.layer_tests import BIAS, POWER, LayerTest, LayerTestResult
-from wtacrs.validation.records.results import write_result
 from wtacrs.validation.runner import Runner, Task, code_mark, file_mark
 from wtacrs.validation.seeds import checked_seed
 from wtacrs.validation.statistics.variance_ratio import Quantity
 
 BASELINE = "wta_crs"
+DEFAULT_BUDGETS = (0.3,)
 
 
 def layer_test_study(
-    captures: Captures,
-    specs: Sequence[str],
-    budgets: Sequence[int | float],
-    out: Path | None,
+    captures: Captures | str | Path,
+    specs: Sequence[str | Estimator],
+    budgets: Sequence[int | float] = DEFAULT_BUDGETS,
+    out: str | Path | None = None,
     *,
     against: str | None = BASELINE,
     layers: Sequence[str] | None = None,
@@ -48,9 +48,9 @@ def layer_test_study(
     """Test every estimator on every captured layer; writes `layer_tests.json` and `layer_tests.png`.
 
     Args:
-        captures: opened file.
-        specs: estimators, or references to products and layers as `wtacrs check` takes them; one without a budget is
-            taken at every budget.
+        captures: opened, or the name of the file.
+        specs: estimators, their specs, or references to products and layers as `wtacrs check` takes them; one
+            without a budget is taken at every budget.
         budgets: fractions or numbers of rows.
         out: folder for the files; nothing is written if None.
         against: spec of the baseline; without a budget it takes that of the estimator. None for no comparison.
@@ -71,6 +71,7 @@ def layer_test_study(
     """
     seed = checked_seed(seed)
     demand_of(draws, level, bias, power, limit)
+    captures = opened_captures(captures)
     entries = chosen_entries(captures, layers)
     estimators = _estimators(specs, budgets)
     runner = Runner() if runner is None else runner
@@ -97,14 +98,11 @@ def layer_test_study(
         level=level,
         tests=adjusted_for_families(tests, level),
     )
-    if out is not None:
-        write_result(out / "layer_tests.json", result)
-        runner.forget()
-        draw_or_remove(partial(figure.draw, result), out / "layer_tests.png")
+    keep(result, out, "layer_tests.json", runner, {"layer_tests.png": partial(figure.draw, result)})
     return result
 
 
-def _estimators(texts: Sequence[str], budgets: Sequence[int | float]) -> list[Estimator]:
+def _estimators(texts: Sequence[str | Estimator], budgets: Sequence[int | float]) -> list[Estimator]:
     specs, pieces = pieces_of(texts, budgets)
     named = candidates_from(specs, budgets) if specs or not pieces else []
     return [make(candidate.estimator) for candidate in (*named, *pieces)]

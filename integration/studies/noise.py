@@ -8,23 +8,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wtacrs.estimators import InputError, make
+from wtacrs.estimators import Estimator, InputError, make
 from wtacrs.figures.plots import noise as noise_figure
 from wtacrs.integration.layers.lean.options import LeanOptions
 from wtacrs.integration.measure.lean_noise import lean_noise
 from wtacrs.integration.models.loading import is_text_to_text, model_name
 from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.studies.layer_choice import chosen_names
-from wtacrs.integration.studies.output import device_name, draw_or_remove, source_of
+from wtacrs.integration.studies.output import device_name, keep, source_of
 from wtacrs.integration.tasks.base import TaskData, examples_digest
 from wtacrs.integration.tasks.batches import task_batches
 from wtacrs.validation.layers.candidates import candidates_from
-from wtacrs.validation.layers.captures import Captures
+from wtacrs.validation.layers.captures import Captures, opened_captures
 from wtacrs.validation.layers.noise import LEVEL, layer_entries, model_noise, noise_of_layer
 from wtacrs.validation.layers.scores import default_scores
 from wtacrs.validation.records.base import ScoreKind, stamp
 from wtacrs.validation.records.noise import LayerNoise, NoiseResult
-from wtacrs.validation.records.results import write_result
 from wtacrs.validation.runner import Runner, Task, code_mark, file_mark
 from wtacrs.validation.seeds import checked_seed
 from wtacrs.validation.summaries.series import series
@@ -39,10 +38,10 @@ LEAN_DRAWS = 4
 
 
 def noise_study(
-    captures: Captures,
-    specs: Sequence[str],
-    budgets: Sequence[int | float],
-    out: Path,
+    captures: Captures | str | Path,
+    specs: Sequence[str | Estimator] = DEFAULT_ESTIMATORS,
+    budgets: Sequence[int | float] = DEFAULT_BUDGETS,
+    out: str | Path | None = None,
     *,
     layers: Sequence[str] | None = None,
     scores: Sequence[ScoreKind] | None = None,
@@ -53,15 +52,15 @@ def noise_study(
     lean: Sequence[str] = (),
     subject: Subject | None = None,
 ) -> NoiseResult:
-    """Variance of every estimator over the minibatch variance: `noise.json` and `noise.png`.
+    """Variance of every estimator over the minibatch variance; writes `noise.json` and `noise.png`.
 
     A spec without a budget is taken at every budget, a spec with one as it is. All captured batches are used.
 
     Args:
-        captures: layers on several batches.
-        specs: estimators.
+        captures: layers on several batches, opened, or the name of the file.
+        specs: estimators, or their specs.
         budgets: of those without one.
-        out: folder of the results.
+        out: folder of the files; nothing is written if None.
         layers: patterns of the names of layers; all if None.
         scores: kinds of scores; those that the captures have if None.
         draws: Monte Carlo draws per batch where there is no closed form.
@@ -78,6 +77,7 @@ def noise_study(
     """
     options = [LeanOptions.parse(words) for words in lean]
     seed = checked_seed(seed)
+    captures = opened_captures(captures)
     entries = layer_entries(captures)
     batches = {batch for found in entries.values() for batch in found}
     if len(batches) < 2:
@@ -119,9 +119,7 @@ def noise_study(
         models=models,
         layers=rows,
     )
-    write_result(out / "noise.json", result)
-    runner.forget()
-    draw_or_remove(partial(noise_figure.draw, result), out / "noise.png")
+    keep(result, out, "noise.json", runner, {"noise.png": partial(noise_figure.draw, result)})
     return result
 
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from wtacrs.estimators import InputError
 from wtacrs.figures.plots import winner_regret, winner_sweep
 from wtacrs.integration.studies.layer_choice import chosen_of_files
-from wtacrs.integration.studies.output import device_name, draw_or_remove, source_of
-from wtacrs.validation.layers.captures import Captures
+from wtacrs.integration.studies.output import Drawer, device_name, keep, source_of
+from wtacrs.validation.layers.captures import Captures, opened_captures
 from wtacrs.validation.layers.sweep import sweep_entry
 from wtacrs.validation.records.base import ScoreKind, stamp
-from wtacrs.validation.records.results import write_result
 from wtacrs.validation.records.sweep import SweepResult, WinnerSweep
 from wtacrs.validation.runner import Runner, Task, file_mark
 
@@ -22,9 +21,9 @@ DEFAULT_BUDGETS = (0.1, 0.3, 0.5)
 
 
 def sweep_study(
-    files: Sequence[Captures],
-    budgets: Sequence[int | float],
-    out: Path,
+    files: Captures | str | Path | Sequence[Captures | str | Path],
+    budgets: Sequence[int | float] = DEFAULT_BUDGETS,
+    out: str | Path | None = None,
     *,
     layers: Sequence[str] | None = None,
     scores: Sequence[ScoreKind] = ("oracle",),
@@ -32,12 +31,12 @@ def sweep_study(
     device: str = "cpu",
     runner: Runner | None = None,
 ) -> SweepResult:
-    """Variance of WTA-CRS for every |C|: `sweep.json`, `winner_sweep.png` and `winner_regret.png`.
+    """Variance of WTA-CRS for every |C|; writes `sweep.json`, `winner_sweep.png` and `winner_regret.png`.
 
     Args:
-        files: captured files: architectures, training steps.
+        files: one or several of captures, opened or by name: architectures, training steps.
         budgets: fractions or numbers of rows.
-        out: folder of the result.
+        out: folder of the files; nothing is written if None.
         layers: patterns; each must fit in some file. A file in which none fits is left out.
         scores: kinds of scores.
         products: False leaves out ‖G_T‖², the part of the cost that is O(n·d·m), and with it every regret.
@@ -48,7 +47,9 @@ def sweep_study(
         InputError: on an unusable budget or layer, on a file that is named twice, and if no layer is left.
     """
     runner = Runner() if runner is None else runner
-    names = capture_names(files)
+    given = [files] if isinstance(files, (Captures, str, Path)) else files
+    opened = [opened_captures(file) for file in given]
+    names = capture_names(opened)
     distinct = list({repr(budget): budget for budget in budgets}.values())
     tasks = [
         Task(
@@ -57,19 +58,20 @@ def sweep_study(
             arguments=(captures.path, entry, distinct, name, tuple(scores), products, device),
             label=entry,
         )
-        for name, captures, entries in zip(names, files, chosen_of_files(files, layers), strict=True)
+        for name, captures, entries in zip(names, opened, chosen_of_files(opened, layers), strict=True)
         for entry in entries
     ]
     sweeps = runner.run(WinnerSweep, tasks)
     if not sweeps:
-        given = ", ".join(str(captures.path) for captures in files)
-        raise InputError(f"captures={given}: the exact product is zero in every chosen layer")
-    inputs = {"budget": ", ".join(map(str, distinct)), **_sources(names, files)}
+        told = ", ".join(str(captures.path) for captures in opened)
+        raise InputError(f"captures={told}: the exact product is zero in every chosen layer")
+    inputs = {"budget": ", ".join(map(str, distinct)), **_sources(names, opened)}
     result = SweepResult(stamp=stamp(seed=None, device=device_name(device), inputs=inputs), sweeps=sweeps)
-    write_result(out / "sweep.json", result)
-    runner.forget()
-    draw_or_remove(partial(winner_sweep.draw, result), out / "winner_sweep.png")
-    draw_or_remove(partial(winner_regret.draw, result), out / "winner_regret.png")
+    figures: dict[str, Drawer] = {
+        "winner_sweep.png": partial(winner_sweep.draw, result),
+        "winner_regret.png": partial(winner_regret.draw, result),
+    }
+    keep(result, out, "sweep.json", runner, figures)
     return result
 
 

@@ -48,6 +48,9 @@ class TaskData:
     target_limit: int | None = None
     given: Mapping[str, str] = field(default_factory=dict, hash=False)
 
+    def __repr__(self) -> str:
+        return f"TaskData({self.description})"
+
     @property
     def regression(self) -> bool:
         """Whether the labels are numbers."""

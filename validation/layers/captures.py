@@ -63,6 +63,9 @@ class LayerCapture:
     mask: Bool[Tensor, " n"]
     stale: Float32[Tensor, " n"] | None = None
 
+    def __repr__(self) -> str:
+        return _described(self)
+
 
 def on_device(capture: LayerCapture | StoredCapture | Any, device: str | torch.device) -> LayerCapture:
     """The tensors of a capture on a device."""
@@ -73,6 +76,15 @@ def on_device(capture: LayerCapture | StoredCapture | Any, device: str | torch.d
         capture.mask.to(device),
         None if stale is None else stale.to(device),
     )
+
+
+def _described(capture: LayerCapture | StoredCapture | Any) -> str:
+    """Shapes and dtype instead of numbers."""
+    shapes = (
+        f"x {list(capture.x.shape)}, dy {list(capture.dy.shape)}, {str(capture.x.dtype).removeprefix('torch.')}"
+    )
+    real = f"{int(capture.mask.sum())} of {capture.mask.numel()} rows real"
+    return f"{type(capture).__name__}({shapes}, {real}{'' if capture.stale is None else ', with stale norms'})"
 
 
 class OnDevice(Mapping[str, LayerCapture]):
@@ -123,6 +135,9 @@ class StoredCapture:
         """Row norms of dY at an earlier state of the training; None if they were not captured."""
         return self._read("stale") if "stale" in self.names else None
 
+    def __repr__(self) -> str:
+        return _described(self)
+
     def _read(self, part: str) -> Tensor:
         with _opened(self._path) as stored:
             return stored.get_tensor(self.names[part])
@@ -149,6 +164,10 @@ class Captures(Mapping[str, StoredCapture]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def __repr__(self) -> str:
+        layers = len({entry_name(entry).layer for entry in self})
+        return f"Captures({str(self.path)!r}, {len(self)} entries of {layers} layers)"
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -195,6 +214,15 @@ def load_captures(path: str | Path) -> Captures:
     if missing:
         raise InputError(f"captures={path}: tensor {missing[0]} is missing")
     return Captures(path, entries, json.loads(header["metadata"]))
+
+
+def opened_captures(captures: Captures | str | Path) -> Captures:
+    """Captures as they are, or the file of this name, opened.
+
+    Raises:
+        InputError: as `load_captures`.
+    """
+    return captures if isinstance(captures, Captures) else load_captures(captures)
 
 
 def _check_stale(entry: str, capture: LayerCapture) -> None:

@@ -6,18 +6,23 @@ A result holds no time stamp: two runs with one seed on one machine write the sa
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeVar
 
 import numpy
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from wtacrs.estimators.core.errors import InputError
+from wtacrs.validation.records.flat import SUMMARY, Row, Table, dtypes_of, rows_of, tables_of
+from wtacrs.validation.records.frames import frame_of, html_table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SCHEMA_VERSION: Literal[3] = 3
 
@@ -31,6 +36,24 @@ ScoreKind = Annotated[Literal["oracle", "row-norms", "stale"], BeforeValidator(h
 """Kinds of row scores that `score_kinds.layer_scores` makes."""
 
 
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """A number of things in words.
+
+    >>> counted(1, "layer"), counted(1200, "layer"), counted(2, "batch", "batches")
+    ('1 layer', '1,200 layers', '2 batches')
+    """
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def counted_layers(entries: Iterable[str]) -> str:
+    """How many layers captured entries are of: `<layer>#<batch>`, or `<layer>@<call>#<batch>`.
+
+    >>> counted_layers(["wi#0", "wi#1", "wi@1#0", "wo#0"])
+    '2 layers'
+    """
+    return counted(len({entry.partition("#")[0].partition("@")[0] for entry in entries}), "layer")
+
+
 def with_lean(estimator: str, lean: str | None) -> str:
     """How a step is taken, in a few words: by which estimator, and with which lean neighbours.
 
@@ -41,9 +64,15 @@ def with_lean(estimator: str, lean: str | None) -> str:
 
 
 class Record(BaseModel):
-    """Base of all records: immutable, no unknown fields; NaN and infinity are written as such."""
+    """Base of all records: immutable, no unknown fields; NaN and infinity are written as such.
+
+    A class says by the three `table_` names what its fields do not say of its tables; see `flat`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+    table_series: ClassVar[Mapping[str, Sequence[str]]] = {}
+    table_cells: ClassVar[Sequence[str]] = ()
+    table_derived: ClassVar[Sequence[str]] = ()
 
 
 class Stamp(Record):
@@ -95,10 +124,86 @@ def stamp(*, seed: int | None, device: str = "cpu", inputs: dict[str, str] | Non
 
 
 class Result(Record):
-    """Base of all results: what a result file holds. A sub-class says its kind as `kind: Literal["name"] = "name"`."""
+    """Base of all results: what a result file holds. A sub-class says its kind as `kind: Literal["name"] = "name"`.
+
+    `main_table` is the table of `to_frame()` and `to_rows()` where none is named: the first one if it is not said.
+    """
+
+    main_table: ClassVar[str | None] = None
 
     kind: str
     stamp: Stamp
+
+    @property
+    def headline(self) -> str:
+        """What the result holds, in a few words: model and task if it says them, and how many rows its tables have."""
+        told = [str(getattr(self, name)) for name in ("model", "task") if name in type(self).model_fields]
+        held = [name for name, way in self._ways().items() if _holds_records(way)]
+        return ", ".join([*told, *(f"{count:,} {name}" for name in held if (count := len(self.to_rows(name))))])
+
+    def __repr__(self) -> str:
+        seed = "" if self.stamp.seed is None else f", seed {self.stamp.seed}"
+        return f"{type(self).__name__}({self.headline}{seed})"
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    def _repr_html_(self) -> str:
+        return html_table(self.to_rows(), repr(self))
+
+    @property
+    def table_names(self) -> list[str]:
+        """Names of the tables that `to_frame` and `to_rows` take, the one they give by themselves first."""
+        return list(self._ways())
+
+    def to_rows(self, table: str | None = None) -> list[Row]:
+        """One of the result's tables as plain values by column, one mapping per observation.
+
+        The columns are the fields of the records, with the units that their classes state.
+
+        Args:
+            table: its name, one of `table_names`; the main one if None.
+
+        Raises:
+            InputError: if the result has no table of this name.
+        """
+        return rows_of(self, self._table(table))
+
+    def to_frame(self, table: str | None = None) -> DataFrame:
+        """One of the result's tables as a tidy pandas data frame: one row per observation.
+
+        The columns are those of `to_rows`; `frame.attrs` has the kind of the result and the name of the table.
+
+        Args:
+            table: its name, one of `table_names`; the main one if None.
+
+        Raises:
+            InputError: if the result has no table of this name, or pandas is not installed.
+        """
+        name = self._table(table)
+        return frame_of(rows_of(self, name), dtypes_of(type(self), name), {"kind": self.kind, "table": name})
+
+    def _table(self, name: str | None) -> str:
+        known = self.table_names
+        if name is None:
+            return known[0]
+        if name not in known:
+            raise InputError(f"table={name!r}: a result of kind {self.kind!r} has the tables {', '.join(known)}")
+        return name
+
+    @classmethod
+    def _ways(cls) -> dict[str, tuple[Table, ...]]:
+        """The tables by name: the main one first, what the stamp and the result say once last."""
+        found = tables_of(cls)
+        main = cls.main_table or next((name for name, way in found.items() if _holds_records(way)), SUMMARY)
+        last = [name for name in ("inputs", SUMMARY) if name in found]
+        names = [main, *(name for name in found if name not in last), *last]
+        return {name: found[name] for name in dict.fromkeys(names)}
+
+
+def _holds_records(way: Sequence[Table]) -> bool:
+    """Whether a table has one row for each of the records of a field of the result."""
+    return len(way) == 1 and not way[0].series and len(way[0].source) == 1
 
 
 ResultT = TypeVar("ResultT", bound=Result)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import median, quantiles
-from typing import Literal
+from typing import ClassVar, Literal
 
 from wtacrs.validation.records.base import Record, Result, ScoreKind, register_result
 from wtacrs.validation.records.front import FrontResult
@@ -84,6 +84,8 @@ class BenchRow(Record):
         over_paper: variance and squared bias over the variance of the paper's WTA-CRS that keeps as many bytes of a bf16
             x, with the same scores; None where that would keep all rows or none.
     """
+
+    table_derived: ClassVar[Sequence[str]] = ("kept_share", "error", "roof_share")
 
     layer: str | None
     n: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from wtacrs.validation.records.base import Record, Result, register_result
 
@@ -51,6 +51,9 @@ class BudgetPoint(Record):
 @register_result
 class BudgetsResult(Result):
     """Accuracy and gradient variance against the budget; the variance is that on the exactly trained model."""
+
+    main_table: ClassVar[str | None] = "points"
+    table_cells: ClassVar[Sequence[str]] = ("seeds",)
 
     kind: Literal["budgets"] = "budgets"
     task: str

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field
 
-from wtacrs.validation.records.base import Record, Result, register_result
+from wtacrs.validation.records.base import Record, Result, counted, register_result
 
 Status = Literal["holds", "broken", "undecided", "expected failure", "not applicable"]
 Outcome = Literal["holds", "broken", "undecided"]
@@ -60,6 +60,12 @@ class CheckResult(Result):
     estimator: str
     verdicts: Sequence[Verdict]
     seconds: float | None = None
+    table_derived: ClassVar[Sequence[str]] = ("outcome",)
+
+    @property
+    def headline(self) -> str:
+        """The estimator, the outcome, and the number of properties."""
+        return f"{self.estimator}: {self.outcome}, {counted(len(self.verdicts), 'property', 'properties')}"
 
     @property
     def outcome(self) -> Outcome:

@@ -6,11 +6,11 @@ Variances, squared biases and squared errors are relative to ‖G‖²_F, the sq
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import AliasChoices, Field, PositiveInt
 
-from wtacrs.validation.records.base import Record, Result, ScoreKind, register_result
+from wtacrs.validation.records.base import Record, Result, ScoreKind, counted, counted_layers, register_result
 
 
 class ComparisonRow(Record):
@@ -25,6 +25,8 @@ class ComparisonRow(Record):
     not state them. `time` is over that of what is replaced, the exact product or a layer's whole step, and is measured
     where somebody else's product or layer is compared.
     """
+
+    table_derived: ClassVar[Sequence[str]] = ("relative_macs",)
 
     layer: str
     estimator: str
@@ -65,3 +67,9 @@ class ComparisonResult(Result):
 
     kind: Literal["comparison"] = "comparison"
     rows: Sequence[ComparisonRow]
+
+    @property
+    def headline(self) -> str:
+        """Numbers of layers and estimators."""
+        estimators = {row.requested for row in self.rows}
+        return f"{counted_layers(row.layer for row in self.rows)} × {counted(len(estimators), 'estimator')}"

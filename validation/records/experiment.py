@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from wtacrs.validation.records.base import Record, Result, register_result
+from wtacrs.validation.records.base import Record, Result, counted, register_result
 from wtacrs.validation.records.training import TrainingResult
 
 EquivalenceVerdict = Literal["equivalent", "worse", "better", "undecided", "nothing learned"]
@@ -60,6 +60,8 @@ class ExperimentRow(Record):
 class ExperimentResult(Result):
     """All runs of an experiment, and the table that follows; `config` is the file that asked for them."""
 
+    main_table: ClassVar[str | None] = "runs"
+
     kind: Literal["experiment"] = "experiment"
     config: dict[str, Any]
     metric: str
@@ -67,3 +69,9 @@ class ExperimentResult(Result):
     dev_size: int
     runs: Sequence[ExperimentRun]
     rows: Sequence[ExperimentRow]
+
+    @property
+    def headline(self) -> str:
+        """Numbers of methods and seeds, and the metric."""
+        seeds = {run.seed for run in self.runs}
+        return f"{counted(len(self.rows), 'method')} × {counted(len(seeds), 'seed')}, {self.metric}"

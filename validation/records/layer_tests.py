@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
-from wtacrs.validation.records.base import Record, Result, ScoreKind, register_result
+from wtacrs.validation.records.base import Record, Result, ScoreKind, counted, counted_layers, register_result
 
 Method = Literal["sampling", "enumeration"]
 BiasVerdict = Literal["holds", "broken", "undecided", "biased, as declared", "accepted"]
@@ -42,6 +42,8 @@ class BiasFinding(Record):
         power: probability of seeing a bias of `detectable`, or one of `detectable_along` along G, in the whole family.
         looks: how many times the draws were looked at; `p_value` is of all looks together.
     """
+
+    table_derived: ClassVar[Sequence[str]] = ("bias", "needed")
 
     method: Method
     bias_squared: float
@@ -156,6 +158,13 @@ class LayerTestResult(Result):
     kind: Literal["layer tests"] = "layer tests"
     level: float
     tests: Sequence[LayerTest]
+
+    @property
+    def headline(self) -> str:
+        """The outcome, and the numbers of layers and estimators."""
+        estimators = {test.estimator for test in self.tests}
+        told = f"{counted_layers(test.layer for test in self.tests)} × {counted(len(estimators), 'estimator')}"
+        return f"{self.outcome}, {told}"
 
     @property
     def broken(self) -> list[LayerTest]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -46,6 +46,9 @@ class StepMemory(Record):
     There are none where nobody asked, and in files from before there were any. `stays` has the parts that were to be
     lean and are stock, with the reason.
     """
+
+    table_series: ClassVar[Mapping[str, Sequence[str]]] = {"masked_gradient": ("masked_gradient",)}
+    table_derived: ClassVar[Sequence[str]] = ("name", "total")
 
     estimator: str
     lean: str | None = None

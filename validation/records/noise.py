@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from wtacrs.validation.records.base import Record, Result, ScoreKind, register_result
+from wtacrs.validation.records.base import Record, Result, ScoreKind, counted, register_result
 
 
 class NoiseRatio(Record):
@@ -37,6 +37,8 @@ class _Noise(Record):
     in already.
     """
 
+    table_derived: ClassVar[Sequence[str]] = ("mostly_bias",)
+
     estimator: str
     budget: int | float | None
     row_fraction: float | None
@@ -61,6 +63,10 @@ class LayerNoise(_Noise):
     `biases_squared` are ‖EĜ_b − G_b‖².
     """
 
+    table_series: ClassVar[Mapping[str, Sequence[str]]] = {
+        "batches": ("deviations", "variances", "variance_errors", "biases_squared")
+    }
+
     layer: str
     deviations: Annotated[Sequence[float], Field(min_length=2)]
     variances: Sequence[float]
@@ -71,6 +77,8 @@ class LayerNoise(_Noise):
 
 class ModelNoise(_Noise):
     """All measured layers together: sums over layers before the division. `worst` is the layer of largest ratio."""
+
+    table_derived: ClassVar[Sequence[str]] = ("mostly_bias", "equivalent_batch")
 
     layers: int
     batches: int
@@ -114,6 +122,14 @@ class NoiseResult(Result):
     level: float
     models: Sequence[ModelNoise]
     layers: Sequence[LayerNoise]
+
+    @property
+    def headline(self) -> str:
+        """Numbers of layers, estimators and batches."""
+        layers, batches = {row.layer for row in self.layers}, max((row.batches for row in self.models), default=0)
+        estimators = {row.estimator for row in self.models}
+        told = f"{counted(len(layers), 'layer')} × {counted(len(estimators), 'estimator')}"
+        return f"{told}, {counted(batches, 'batch', 'batches')}"
 
 
 def in_percent(ratio: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.validation.patterns import fits, pattern_of
@@ -30,6 +30,8 @@ class Owner(Record):
 class KeptStorage(Record):
     """A storage that the backward pass holds. `shape` and `dtype` are those of the first tensor that was saved of it."""
 
+    table_cells: ClassVar[Sequence[str]] = ("shape",)
+
     bytes: int
     shape: Sequence[int]
     dtype: str
@@ -42,6 +44,8 @@ class OwnerBytes(Record):
     `alone` is what nobody else holds: it would be freed if the owner let go. `shared` is held by others too, and counts
     for each of them; so it does not add up.
     """
+
+    table_derived: ClassVar[Sequence[str]] = ("held",)
 
     name: str
     types: Sequence[str]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -144,6 +144,8 @@ class CostTable(Record):
         blocks: by position.
         rest: by choice of the output layer; the first one is the stock one.
     """
+
+    table_series: ClassVar[Mapping[str, Sequence[str]]] = {"fixed": ("fixed",)}
 
     by: CostSource = "measured"
     rates: Rates | None = None

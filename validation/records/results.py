@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -66,12 +68,52 @@ def write_result(path: Path, result: Result) -> Path:
     return write_text(path, result_text(result))
 
 
-def load_result(path: Path) -> Result:
+def load_results(paths: str | Path | Iterable[str | Path]) -> dict[Path, Result]:
+    """Read result files, and those of folders with their sub-folders, by path in order.
+
+    Of a folder, JSON files without a kind and a stamp are passed over, and so is what is hidden. Any other that cannot
+    be read is an error.
+
+    Args:
+        paths: files or folders; one or several.
+
+    Raises:
+        InputError: as `load_result`, and for a folder without a result file.
+    """
+    found: dict[Path, Result] = {}
+    for given in map(Path, [paths] if isinstance(paths, (str, Path)) else paths):
+        files = _results_in(given) if given.is_dir() else [given]
+        if not files:
+            raise InputError(f"paths: folder {given} holds no result file (*.json)")
+        found |= {path: load_result(path) for path in files}
+    return found
+
+
+def _results_in(folder: Path) -> list[Path]:
+    shown = [
+        path
+        for path in sorted(folder.rglob("*.json"))
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    return [path for path in shown if not _is_something_else(path)]
+
+
+def _is_something_else(path: Path) -> bool:
+    """Whether a JSON file is whole and no result."""
+    try:
+        held = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return not (isinstance(held, dict) and {"kind", "stamp"} <= held.keys())
+
+
+def load_result(path: str | Path) -> Result:
     """Read a result of any registered kind.
 
     Raises:
         InputError: if the file is missing, is not JSON, is of another version, or does not fit the schema.
     """
+    path = Path(path)
     try:
         found: Result = _any_result().validate_json(path.read_bytes())
         return found

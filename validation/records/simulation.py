@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -52,6 +52,8 @@ class StepChoice(Record):
     None for stock neighbours.
     """
 
+    table_derived: ClassVar[Sequence[str]] = ("name",)
+
     estimator: str = "exact"
     lean: str | None = None
     lora_rank: int | None = None
@@ -84,6 +86,8 @@ class SimulatedStep(Record):
     most that lies on the host. `peak` is the most that is alive on the device at any moment, all of the above included;
     `phase` is when, `phases` the most in each, `alive` what it is made of, largest first.
     """
+
+    table_series: ClassVar[Mapping[str, Sequence[str]]] = {"blocks": ("blocks",)}
 
     choice: StepChoice
     batch_size: int

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from wtacrs.validation.records.base import Record, Result, ScoreKind, register_result
+from wtacrs.validation.records.base import Record, Result, ScoreKind, counted, counted_layers, register_result
 
 
 class WinnerSweep(Record):
@@ -22,6 +22,8 @@ class WinnerSweep(Record):
     With `products` the variances are exact and relative to ‖G‖². Without, the term ‖G_T‖² was left out: they are upper
     bounds, `S_T Σ_T w²/s / (k − |C|)`, relative to the same sums over all rows, and `best` is None.
     """
+
+    table_series: ClassVar[Mapping[str, Sequence[str]]] = {"curve": ("winners", "variance")}
 
     captures: str
     layer: str
@@ -50,5 +52,14 @@ class WinnerSweep(Record):
 class SweepResult(Result):
     """|C| sweeps over captured layers."""
 
+    main_table: ClassVar[str | None] = "curve"
+
     kind: Literal["sweep"] = "sweep"
     sweeps: Sequence[WinnerSweep]
+
+    @property
+    def headline(self) -> str:
+        """Numbers of layers and budgets."""
+        entries = [f"{sweep.captures}, {sweep.layer}" for sweep in self.sweeps]
+        budgets = {repr(sweep.budget) for sweep in self.sweeps}
+        return f"{counted_layers(entries)} × {counted(len(budgets), 'budget')}"

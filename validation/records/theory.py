@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -12,6 +12,8 @@ from wtacrs.validation.records.base import Record, Result, register_result
 
 class Series(Record):
     """Points of one line or cloud; `estimator` is the spec whose look it takes, None for a line of reference."""
+
+    table_series: ClassVar[Mapping[str, Sequence[str]]] = {"points": ("x", "y")}
 
     label: str
     estimator: str | None = None
@@ -51,6 +53,8 @@ class Claim(Record):
     requirements are those of its counter-example. `source` names paper or theorem, `method` how the numbers were
     found: nothing here is sampled.
     """
+
+    table_derived: ClassVar[Sequence[str]] = ("holds",)
 
     name: Annotated[str, BeforeValidator(_current_name)]
     title: str

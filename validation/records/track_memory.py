@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from wtacrs.validation.records.base import Result, register_result
 from wtacrs.validation.records.owners import (
@@ -27,6 +27,8 @@ class TrackedMemoryResult(Result):
     `score_memory` what a converted model remembers of gradient norms. `device_peak` is the most that CUDA's allocator had
     given out since the block began, of which `device_before` was in use by then; None elsewhere.
     """
+
+    table_derived: ClassVar[Sequence[str]] = ("total",)
 
     kind: Literal["tracked memory"] = "tracked memory"
     model: str

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -49,6 +49,9 @@ class TrainingResult(Result):
     `skipped` steps had no update, since a gradient was not finite in fp16.
     """
 
+    table_series: ClassVar[Mapping[str, Sequence[str]]] = {"masked_gradient": ("masked_gradient",)}
+    table_derived: ClassVar[Sequence[str]] = ("method",)
+
     kind: Literal["training"] = "training"
     task: str
     model: str
@@ -72,6 +75,12 @@ class TrainingResult(Result):
     step: StepCost | None = None
     baseline: StepCost | None = None
     skipped: int = 0
+
+    @property
+    def headline(self) -> str:
+        """Model, task, how dW was found, and the dev metric."""
+        best = f"{self.metric} {self.final:.4f} in the end, {self.best:.4f} at best"
+        return f"{self.model} on {self.task}, dW by {self.method}: {best}"
 
     @property
     def time_ratios(self) -> list[float]:

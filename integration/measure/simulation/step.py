@@ -57,6 +57,10 @@ class Simulation:
     step: SimulatedStep
     tracked: TrackedMemoryResult | None
 
+    def __repr__(self) -> str:
+        step = self.step
+        return f"Simulation({step.choice.name}: {step.peak:,} bytes at the peak, {step.kept:,} kept)"
+
 
 @dataclass(frozen=True)
 class _How:
