@@ -18,7 +18,7 @@ SITE := $(CURDIR)/build/site
 CARRIED := pydantic|pydantic_core|annotated-types|typing-inspection|beartype
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo theory memory bench wheel bench-cuda test test-slow lint format gallery numbers check-numbers audit clean
+.PHONY: help setup demo theory docs memory bench wheel bench-cuda test test-slow lint format gallery numbers check-numbers audit clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -62,6 +62,13 @@ gallery: demo theory  ## refresh the README's figures from the demo's run and th
 	mkdir -p figures/gallery
 	cp $(RUN)/training_curves.png $(RUN)/variance_budget.png $(RUN)/winner_sweep.png figures/gallery/
 	cp $(THEORY)/theory_without-replacement.png $(THEORY)/theory_poisson.png $(THEORY)/theory_topk.png figures/gallery/
+
+docs: $(INSTALLED)  ## the documentation site, strict: build/docs/index.html
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	@mkdir -p build/types/wtacrs
+	@for part in estimators validation figures integration; do ln -sfn ../../../$$part build/types/wtacrs/$$part; done
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "== built build/docs/index.html"
 
 memory: $(INSTALLED)  ## memory, time and noise of a step, measured and simulated: runs/memory (an hour or two)
 	$(BIN)/wtacrs study front --compiled --out $(MEMORY)/8x128

@@ -14,7 +14,10 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
 _CODE = re.compile(r"(^```.*?^```$|^~~~.*?^~~~$|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
-_DISPLAY, _INLINE = re.compile(r"^\$\$\n(.*?)\n\$\$$", re.MULTILINE | re.DOTALL), re.compile(r"(?<![\w$])\$([^$\n]+)\$(?![\w$])")
+_DISPLAY, _INLINE = (
+    re.compile(r"^\$\$\n(.*?)\n\$\$$", re.MULTILINE | re.DOTALL),
+    re.compile(r"(?<![\w$])\$([^$\n]+)\$(?![\w$])"),
+)
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(((?:\.\./)+)([^)#]+)\)")
 
 

@@ -1,4 +1,4 @@
-"""The README's numbers: its tables are those of the result file, and places and tables belong together."""
+"""Numbers of README and docs: their tables are those of the result file, and places and tables belong together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from readme_numbers.check import differences, main, same_arithmetic
 from readme_numbers.experiments import committed_tables
 from readme_numbers.measure import RESULT
-from readme_numbers.readme import fill, filled, markdown, places
+from readme_numbers.readme import fill, filled, markdown, pages, places
 from readme_numbers.records import NumbersResult, NumberTable
 from readme_numbers.tables import combination_numbers, oracle_ratio_numbers, timing_numbers, training_numbers
 from support import figure_examples as examples
@@ -18,17 +18,17 @@ from wtacrs.estimators import InputError
 from wtacrs.validation.records.results import load_result, write_result
 from wtacrs.validation.records.training import TrainingResult
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = "".join(page.read_text(encoding="utf-8") for page in pages(ROOT))
 TABLE = NumberTable(name="a-table", commands=["make demo"], head=["", "one"], rows=[["x", "1"], ["y", "2"]])
 PLACE = "before\n<!-- numbers: a-table -->\nold\n<!-- end -->\nafter\n"
 
 
-def test_the_readme_shows_the_measured_numbers() -> None:
+def test_the_pages_show_the_measured_numbers() -> None:
     result = load_result(ROOT / RESULT)
     assert isinstance(result, NumbersResult)
     tables = [*result.tables, *committed_tables(ROOT)]
-    assert len(places(README)) == len(tables) >= 9
-    assert filled(README, tables) == README
+    assert len(places(PAGES)) == len(tables) >= 9
+    assert filled(PAGES, tables) == PAGES
 
 
 def test_a_place_is_filled_and_filled_again() -> None:
@@ -44,13 +44,13 @@ def test_places_and_tables_belong_together(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'a-table' is without a place"):
         filled("nothing", [TABLE])
     with pytest.raises(InputError, match="No such file"):
-        fill(tmp_path / "missing.md", [TABLE])
+        fill([tmp_path / "missing.md"], [TABLE])
     file = tmp_path / "README.md"
     file.write_text(PLACE)
     with pytest.raises(InputError):
-        fill(file, [])
+        fill([file], [])
     assert file.read_text() == PLACE
-    fill(file, [TABLE])
+    fill([file], [TABLE])
     assert file.read_text() == filled(PLACE, [TABLE])
 
 

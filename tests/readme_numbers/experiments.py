@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from readme_numbers.readme import fill
+from readme_numbers.readme import fill, pages
 from readme_numbers.records import NumbersResult, NumberTable
 from readme_numbers.tables import front_numbers, masks_numbers, scores_numbers, simulation_numbers
 from wtacrs.estimators import InputError
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _take_over(run, given.root)
         numbers = load_result(given.root / NUMBERS)
         assert isinstance(numbers, NumbersResult)
-        fill(given.root / "README.md", [*numbers.tables, *committed_tables(given.root)])
+        fill(pages(given.root), [*numbers.tables, *committed_tables(given.root)])
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -20,7 +20,7 @@ from rich.console import Console
 from readme_numbers import tables as number_tables
 from readme_numbers.check import RUNS, demo_runs
 from readme_numbers.experiments import NUMBERS, committed_tables
-from readme_numbers.readme import fill
+from readme_numbers.readme import fill, pages
 from readme_numbers.records import NumbersResult, NumberTable
 from wtacrs.estimators import InputError
 from wtacrs.integration.models.opening import Subject
@@ -207,7 +207,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--demo", type=Path, default=Path("runs/demo"), help="folder of a demo; run if it is not there"
     )
     parser.add_argument("--out", type=Path, default=Path("runs/numbers"), help="folder of the studies")
-    parser.add_argument("--readme", type=Path, default=Path("README.md"), help="file to fill")
+    parser.add_argument(
+        "--root", type=Path, default=Path(), help="folder of README.md and docs/, which are filled"
+    )
     parser.add_argument("--result", type=Path, default=RESULT, help="result file to write")
     given = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 132)
@@ -216,11 +218,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_folder("out", given.out)
         tables = measure(Work(given.demo, given.out, console))
         write_result(given.result, NumbersResult(stamp=stamp(seed=0), tables=tables))
-        fill(given.readme, [*tables, *committed_tables()])
+        fill(pages(given.root), [*tables, *committed_tables()])
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    console.print(f"wrote {given.result} and the tables of {given.readme}", highlight=False)
+    console.print(f"wrote {given.result} and the tables of README and docs", highlight=False)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Tables of measured numbers in the README: between `<!-- numbers: NAME -->` and `<!-- end -->`, from a result file."""
+"""Tables of measured numbers in README and docs: between `<!-- numbers: NAME -->` and `<!-- end -->`, from a result file."""
 
 from __future__ import annotations
 
@@ -39,14 +39,23 @@ def filled(text: str, tables: Sequence[NumberTable]) -> str:
     return _PLACE.sub(lambda m: f"<!-- numbers: {m[1]} -->\n{markdown(by_name[m[1]])}<!-- end -->", text)
 
 
-def fill(readme: Path, tables: Sequence[NumberTable]) -> None:
-    """Fill the places of a file, atomically.
+def pages(root: Path = Path()) -> list[Path]:
+    """README and the pages of the docs."""
+    return [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
+
+
+def fill(paths: Sequence[Path], tables: Sequence[NumberTable]) -> None:
+    """Fill the places of files, each whole or not at all.
 
     Raises:
-        InputError: as `filled`, and if the file cannot be read.
+        InputError: as `filled`, of all files together, before any is written; and if one cannot be read.
     """
     try:
-        text = readme.read_text(encoding="utf-8")
+        texts = {path: path.read_text(encoding="utf-8") for path in paths}
     except OSError as error:
-        raise InputError(f"readme={readme}: {error.strerror}") from None
-    write_text(readme, filled(text, tables))
+        raise InputError(f"{error.filename}: {error.strerror}") from None
+    filled("".join(texts.values()), tables)
+    for path, text in texts.items():
+        mine = places(text)
+        if mine:
+            write_text(path, filled(text, [table for table in tables if table.name in mine]))
