@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas
 import pytest
-from support.page_blocks import python_blocks, run_page
+from support.page_blocks import pages_estimators, python_blocks, run_page  # noqa: F401
 from support.paths import ROOT
-
-from wtacrs.estimators.core import registry
 
 PAGES = sorted((ROOT / "docs" / "examples").glob("*.md"))
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -19,14 +16,6 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 def test_there_is_a_page_for_every_use() -> None:
     assert {page.stem for page in PAGES} == {"compare", "test", "sweep", "finetune"}
-
-
-@pytest.fixture
-def pages_estimators() -> Iterator[None]:
-    """What a page registers is forgotten after it; what it made the package import stays."""
-    yield
-    for name in [name for name, cls in registry._REGISTRY.items() if cls.__module__.startswith("page_")]:
-        del registry._REGISTRY[name]
 
 
 @pytest.mark.usefixtures("pages_estimators", "unchecked")

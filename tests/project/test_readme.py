@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 import typer
-from support.page_blocks import run_page
+from support.page_blocks import pages_estimators, run_page  # noqa: F401
 from support.paths import ROOT
 
 from wtacrs.estimators import available
-from wtacrs.estimators.core import registry
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
@@ -42,11 +41,10 @@ def test_the_readme_is_short_and_begins_with_what_matters() -> None:
     assert len(block.splitlines()) <= 20
 
 
-@pytest.mark.usefixtures("unchecked")
+@pytest.mark.usefixtures("pages_estimators", "unchecked")
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=name)
 def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
     run_page(page)
 
 

@@ -1,4 +1,4 @@
-"""Tables of measured numbers in README and docs: between `<!-- numbers: NAME -->` and `<!-- end -->`, from a result file."""
+"""Tables of numbers in README and docs: between `<!-- numbers: NAME -->` and `<!-- end -->`, from a result file."""
 
 from __future__ import annotations
 
