@@ -64,3 +64,12 @@ def test_nothing_is_dropped_in_silence(tmp_path: Path, monkeypatch: pytest.Monke
     assert found.copies == [("same.json", "deep/check.json")]
     assert [name for name, _ in found.unreadable] == ["broken.json", "cut.json"]
     assert (found.others, found.unfinished) == (["config.json"], ["stopped"])
+
+
+def test_an_experiment_counts_its_methods_and_tells_the_furthest() -> None:
+    result = examples.experiment()
+    accuracy = verdict([Named("experiment.json", result)])[0]
+    run = result.runs[0].result
+    assert f"On {run.task} with {run.model}, " in accuracy.text
+    assert "interval" in accuracy.text
+    assert accuracy.files == ["experiment.json"]
