@@ -145,7 +145,7 @@ def test_the_report_holds_every_claim_with_its_verdict_and_figure(result: Theory
     write_result(tmp_path / "theory.json", whole)
     theory_figures.draw(whole, tmp_path)
     page = write_report(tmp_path).read_text(encoding="utf-8")
-    assert page.count("What is true, and what only looks true") == 1
+    assert page.count("<h2>What is true, and what only looks true</h2>") == 1
     assert page.count("<img") == 2  # the PNG files of the folder are these figures
     assert '<span class="good">holds</span>' in page
     assert '<span class="bad">not borne out</span>' in page
