@@ -11,7 +11,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from wtacrs.estimators import InputError
-from wtacrs.integration.cli.output import console
+from wtacrs.integration.cli.output import console, messages
 from wtacrs.validation.dry_run import is_dry_run
 from wtacrs.validation.files import check_folder
 
@@ -70,7 +70,7 @@ def printing_to(path: Path | None) -> Iterator[Log]:
         if path.is_dir():
             raise InputError(f"log={path} is a folder")
     log = Log(None if is_dry_run() else path)
-    console.file = sys.stdout  # ours stays where it was
+    console.file, messages.file = sys.stdout, sys.stderr  # ours stay where they were
     try:
         with redirect_stdout(log), redirect_stderr(log):
             yield log
@@ -78,4 +78,4 @@ def printing_to(path: Path | None) -> Iterator[Log]:
         log.name_it()
         raise
     finally:
-        console.file = None  # type: ignore[assignment]  # stdout, whatever that is by then
+        console.file = messages.file = None  # type: ignore[assignment]  # the streams, whatever they are by then
