@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wtacrs.estimators import InputError
+from wtacrs.figures.dark import darken
+from wtacrs.figures.given_axes import Given, GivenAxes
 from wtacrs.validation.files import replacing
 from wtacrs.validation.summaries.series import series
 
@@ -67,6 +71,10 @@ _SETTINGS = {
     "lines.markersize": 5.5,
     "legend.frameon": False,
     "legend.handlelength": 3.4,
+    "pdf.fonttype": 42,
+    "ps.fonttype": 42,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "wtacrs",
     # labels of minor ticks on the same line as those of major ones
     "xtick.minor.pad": 5.0,
 }
@@ -105,37 +113,121 @@ def look(spec_text: str) -> Look:
     return looks([spec_text])[series(spec_text)]
 
 
+Style = str | Path | Mapping[str, Any]
+"""Name of a style of matplotlib, an .mplstyle file, or settings as in matplotlib's rcParams."""
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What the user wants otherwise: axes, a size in inches, a style."""
+
+    axes: Given | None = None
+    size: tuple[float, float] | None = None
+    style: Style | None = None
+
+
+_NOTHING = _Wanted()
+_wanted: ContextVar[_Wanted | None] = ContextVar("_wanted", default=None)
+
+
+@contextmanager
+def wanted(
+    *, axes: Given | None = None, size: tuple[float, float] | None = None, style: Style | None = None
+) -> Iterator[None]:
+    """Draw the figures that are built inside the block into these axes, in this size (inches) and style.
+
+    Raises:
+        InputError: on a size that is not positive, or a style that matplotlib does not know.
+    """
+    if size is not None and not all(0 < side < 100 for side in size):
+        raise InputError(f"size={size}: width and height in inches are needed, from 0 to 100")
+    if style is not None:
+        _checked_style(style)
+    token = _wanted.set(_Wanted(axes, size, style))
+    try:
+        yield
+    finally:
+        _wanted.reset(token)
+
+
+def _checked_style(style: Style) -> None:
+    try:
+        with matplotlib.style.context(_of_matplotlib(style)):
+            pass
+    except (OSError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"style={style!r}: matplotlib cannot use it: {reason}") from None
+
+
+def _of_matplotlib(style: Style) -> Any:
+    return str(style) if isinstance(style, Path) else style if isinstance(style, str) else dict(style)
+
+
 @contextmanager
 def settings() -> Iterator[None]:
-    """The house's fonts, sizes and colours over matplotlib's own defaults, whatever the user's matplotlibrc."""
-    with matplotlib.style.context(["default", _SETTINGS]):
+    """The house's fonts, sizes and colours over matplotlib's own defaults, whatever the user's matplotlibrc.
+
+    A style that the user wants comes on top.
+    """
+    style = (_wanted.get() or _NOTHING).style
+    with matplotlib.style.context(["default", _SETTINGS, *([] if style is None else [_of_matplotlib(style)])]):
         yield
 
 
 @contextmanager
 def figure(width: float, height: float) -> Iterator[Figure]:
-    """A new figure of the given size in inches, to be filled inside the block; unknown to pyplot."""
+    """A new figure of the given size in inches, to be filled inside the block; unknown to pyplot.
+
+    Inside `wanted(axes=…)` what is filled are these axes.
+    """
+    ours = _wanted.get() or _NOTHING
+    if ours.axes is not None:
+        yield GivenAxes(ours.axes)  # type: ignore[misc]  # what plots call of a figure
+        return
     with settings():
-        yield Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+        yield Figure(figsize=ours.size or (width, height), dpi=DPI, layout="constrained")
 
 
-def png(fig: Figure) -> bytes:
+def png(fig: Figure, dpi: int = DPI) -> bytes:
     """The figure as PNG, 150 dpi, without metadata: the same figure gives the same bytes."""
+    return _written(fig, "png", dpi)
+
+
+def dark_png(fig: Figure) -> bytes:
+    """The figure as PNG for a dark page; its colours are changed in place."""
+    darken(fig)
+    return png(fig)
+
+
+# no dates and no versions: the same figure gives the same bytes
+_METADATA: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+    "svg": {"Date": None, "Creator": None},
+}
+
+
+def _written(fig: Figure, kind: str, dpi: int) -> bytes:
     with settings():
         stream = io.BytesIO()
-        fig.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
+        fig.savefig(stream, format=kind, dpi=dpi, metadata=_METADATA[kind], facecolor=fig.get_facecolor())
     return stream.getvalue()
 
 
-def save(fig: Figure, path: Path) -> Path:
-    """Write the figure as PNG, whole or not at all; parent folders are made.
+def save(fig: Figure, path: Path, *, dpi: int = DPI) -> Path:
+    """Write the figure whole or not at all, in the format of the name: .png, .pdf or .svg; parent folders are made.
+
+    Text stays text: TrueType fonts in PDF, text elements in SVG. The same figure gives the same bytes.
 
     Raises:
-        InputError: if the name does not end in .png, or the file cannot be written.
+        InputError: if the name ends otherwise, or the file cannot be written.
     """
-    if path.suffix.lower() != ".png":
-        raise InputError(f"picture file {path}: the name must end in .png")
-    content = png(fig)
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in _METADATA:
+        raise InputError(
+            f"picture file {path}: the name must end in {', '.join(f'.{each}' for each in _METADATA)}"
+        )
+    content = _written(fig, kind, dpi)
     try:
         with replacing(path) as partial:
             partial.write_bytes(content)

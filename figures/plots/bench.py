@@ -16,6 +16,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from wtacrs.figures import style
+from wtacrs.figures.dark import AS_IT_IS
 from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.bench import BenchResult
 from wtacrs.validation.summaries.bench import BenchSummary, bench_summaries, not_beaten
@@ -83,7 +84,11 @@ def _panel(axes: Axes, found: Sequence[BenchSummary], names: Sequence[tuple[str,
         numbers = ", ".join(str(names.index((one.estimator, one.scores)) + 1) for one in together)
         last = together[-1]
         dark = last.error > 0 and norm(last.error) > 0.5
-        inside: dict[str, Any] = {"ha": "center", "color": "white" if dark else style.INK}
+        inside: dict[str, Any] = {
+            "ha": "center",
+            "color": "white" if dark else style.INK,
+            "gid": AS_IT_IS if last.error > 0 else None,
+        }
         beside: dict[str, Any] = {
             "ha": "left",
             "color": style.INK,

@@ -38,6 +38,8 @@ def build(result: ExperimentResult) -> Figure:
         for y, row in enumerate(rows):
             _runs(left, y, row, [run.result.final for run in result.runs if run.label == row.label])
             _difference(right, y, row)
+        low, high = right.get_xlim()
+        right.set_xlim(low, high + 0.28 * (high - low))  # room for the verdicts
         left.set_yticks(range(len(rows)), [style.shorten(row.label, 40) for row in rows])
         left.set_ylim(len(rows) - 0.5, -0.5)
         left.axvline(result.majority, color=style.GREY, linewidth=1.0, linestyle=style.DASHES[1], zorder=1)

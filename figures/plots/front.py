@@ -14,6 +14,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from wtacrs.figures import style
+from wtacrs.figures.dark import AS_IT_IS
 from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.front import FrontResult, FrontRow, pareto
 
@@ -49,7 +50,8 @@ def build(result: FrontResult) -> Figure:
             axes.scatter(*place, s=190, color=[colour], edgecolor=style.INK, linewidth=ring, zorder=3)
             dark = bool(row.noise and norm(row.noise) > 0.5)
             axes.annotate(
-                str(number), place, ha="center", va="center", fontsize=7, color="white" if dark else style.INK, zorder=4
+                str(number), place, ha="center", va="center", fontsize=7, color="white" if dark else style.INK, zorder=4,
+                gid=AS_IT_IS if row.noise else None,
             )  # fmt: skip
         _axes(axes)
         _legend(legend, result.rows)

@@ -66,7 +66,8 @@ def build(result: ComparisonResult, *, against: Axis = "budget") -> Figure:
     handles = _legend(medians, looks, against, _letters(width))
     columns = 2 if max(len(str(h.get_label())) for h in handles) <= _letters(width / 2) else 1
     with style.figure(width, 4.5 + 0.2 * math.ceil(len(looks) / columns)) as fig:
-        panels = fig.subplots(1, len(kinds), sharex=True, sharey=True, squeeze=False)[0]
+        # each panel has its own scale: errors by row norms span far less than the oracle's
+        panels = fig.subplots(1, len(kinds), sharex=True, squeeze=False)[0]
         for axes, kind in zip(panels, kinds, strict=True):
             axes.set_xscale("log")
             axes.set_yscale("log")
@@ -108,21 +109,26 @@ def _panel(axes: Axes, entries: list[LayerMedian], looks: dict[str, style.Look],
         for level in (e for e in mine if _x(e, against) is None):
             axes.axhline(level.mse, color=looks[name].colour, linewidth=1.3, linestyle=style.DASHES[3])
         if placed:
-            # large to small, so that markers on one spot all stay visible
-            size = max(8.0 - 0.6 * list(looks).index(name), 5.0)
-            _line(axes, placed, [_x(e, against) or 0.0 for e in placed], looks[name], size)
+            # large to small, so that markers on one spot and lines that coincide all stay visible
+            place = list(looks).index(name)
+            size, width = max(8.0 - 0.6 * place, 5.0), max(3.6 - 0.6 * place, 1.2)
+            _line(axes, placed, [_x(e, against) or 0.0 for e in placed], looks[name], size, width)
 
 
-def _line(axes: Axes, entries: list[LayerMedian], x: list[float], look: style.Look, size: float) -> None:
+def _line(
+    axes: Axes, entries: list[LayerMedian], x: list[float], look: style.Look, size: float, width: float
+) -> None:
     dash = style.DASHES[1] if _mostly_bias(entries) else "-"
     middle = [e.mse for e in entries]
     axes.plot(
-        x, middle, color=look.colour, marker=look.marker, markersize=size, linestyle=dash,
+        x, middle, color=look.colour, marker=look.marker, markersize=size, linestyle=dash, linewidth=width,
         markeredgecolor="white", markeredgewidth=0.6, zorder=3,
     )  # fmt: skip
     low, high = [e.low for e in entries], [e.high for e in entries]
     if len(x) > 1:
-        axes.fill_between(x, low, high, color=look.colour, alpha=0.13, linewidth=0, zorder=2)
+        axes.fill_between(x, low, high, color=look.colour, alpha=0.06, linewidth=0, zorder=2)
+        for edge in (low, high):  # fills of many bands merge to grey: their edges tell whose they are
+            axes.plot(x, edge, color=look.colour, linewidth=0.6, alpha=0.7, zorder=2)
     else:
         axes.vlines(x, low, high, color=look.colour, alpha=0.3, linewidth=5, zorder=2)
     errors = [(at, e.mse, 2 * e.error) for at, e in zip(x, entries, strict=True) if e.error is not None]

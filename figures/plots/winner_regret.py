@@ -36,7 +36,8 @@ def build(result: SweepResult) -> Figure:
     """The figure as an object: one row per kind of scores, one column per architecture.
 
     A line is the median over layers (and over training steps, where there are several) of the variance at a rule's |C|
-    over that at the best |C|, its band their middle half, a dot the worst layer; 1 is perfect.
+    over that at the best |C|, its band their middle half, a dot the worst layer; 1 is perfect. The legend counts what has
+    no finite regret.
 
     Raises:
         InputError: if the result is of another kind or has no finite regret.
@@ -64,7 +65,7 @@ def build(result: SweepResult) -> Figure:
         for axes in panels[-1]:
             axes.set_xlabel("budget: rows kept / rows")
         fig.suptitle("What the rules for |C| cost over the best |C|", x=0.01, ha="left")
-        fig.legend(handles=_legend(), loc="outside lower center", ncols=2)
+        fig.legend(handles=_legend(len(result.sweeps) - len(sweeps)), loc="outside lower center", ncols=2)
     return fig
 
 
@@ -134,7 +135,7 @@ def _ticks(axes: Axes, places: list[float]) -> None:
         axes.set_xlim(places[0] / 2, places[0] * 2)
 
 
-def _legend() -> list[Line2D | Patch]:
+def _legend(left_out: int) -> list[Line2D | Patch]:
     rules: list[Line2D | Patch] = []
     for _, spec, label in RULES:
         look = style.look(spec)
@@ -144,4 +145,7 @@ def _legend() -> list[Line2D | Patch]:
             )
         )
     band = Patch(color=style.GREY, alpha=0.3, label="middle half of the layers")
-    return [*rules, band, Line2D([], [], color=style.GREY, label="worst layer", **_WORST)]
+    worst = Line2D([], [], color=style.GREY, label="worst layer", **_WORST)
+    told = "not drawn, a rule's variance is infinite or there is no best |C|"
+    missing = [Line2D([], [], linestyle="none", label=f"{left_out} × {told}")] if left_out else []
+    return [*rules, band, worst, *missing]

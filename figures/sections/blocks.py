@@ -72,17 +72,23 @@ class Definitions:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG, its text for those who do not see it, and its caption."""
+    """A PNG, its text for those who do not see it, its caption, and perhaps the PNG for dark pages."""
 
     png: bytes
     alternative: str
     caption: str
+    dark: bytes | None = None
     tag: ClassVar[str] = "picture"
 
     @property
     def data(self) -> str:
         """The PNG in base64."""
         return base64.b64encode(self.png).decode("ascii")
+
+    @property
+    def dark_data(self) -> str:
+        """The PNG for a dark page in base64; empty if there is none."""
+        return "" if self.dark is None else base64.b64encode(self.dark).decode("ascii")
 
 
 @dataclass(frozen=True)
@@ -143,11 +149,12 @@ class Section:
     def draw(self, build: Callable[[], Figure], alternative: str, caption: str) -> None:
         """Append a figure, or the sentence saying why there is nothing to draw."""
         try:
-            png = style.png(build())
+            figure = build()
         except style.NothingToDraw as reason:
             self.add(Paragraph(f"No figure “{alternative}”: {reason}.", soft=True))
             return
-        self.add(Picture(png, alternative, caption))
+        png = style.png(figure)
+        self.add(Picture(png, alternative, caption, style.dark_png(figure)))
 
     def each(self, results: Sequence[Named[ResultT]], missing: str = "") -> Iterable[Named[ResultT]]:
         """The results one by one, each under the name of its file where there are several.

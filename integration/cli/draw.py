@@ -12,19 +12,37 @@ from wtacrs.integration.cli.app import app
 from wtacrs.integration.cli.options import budgets_from
 from wtacrs.integration.cli.output import console, show_table, wrote
 
+_NAMED_SIZES = {"column": (3.25, 2.5), "page": (6.75, 3.4)}
+
 
 @app.command(as_json=False, dry=False)
 def draw(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="RESULT.json… [OUT.png]", help="Result files, and possibly the picture to write."),
+        typer.Argument(metavar="RESULT.json… [FIGURE]", help="Result files, and possibly the picture to write."),
     ],
     figure: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only this figure, as in variance_bytes or winner_regret.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the figures. Default: that of the result.")
+        Path | None,
+        typer.Option(
+            metavar="FILE|DIR",
+            help="One figure as .png, .pdf or .svg, or a folder for all of them. Default: the result's folder.",
+        ),
     ] = None,
+    suffix: Annotated[
+        str, typer.Option("--format", metavar="KIND", help="Of figures in a folder: png, pdf or svg.")
+    ] = "png",
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="WxH", help="Inches, as in 3.5x2.6; or column (3.25 wide) or page (6.75 wide)."),
+    ] = None,
+    style: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="A style of matplotlib, or an .mplstyle file.")
+    ] = None,
+    dpi: Annotated[int, typer.Option(min=30, max=1200, help="Of PNG files.")] = 150,
+    dark: Annotated[bool, typer.Option("--dark", help="For a dark page.")] = False,
     against: Annotated[
         str | None,
         typer.Option(
@@ -47,9 +65,11 @@ def draw(
 ) -> None:
     """Draw the figures of result files.
 
-    Without OUT.png every figure is written beside its result under its own name. A result whose kind has no figure is
-    printed as a table.
+    Without a picture to write every figure is written beside its result under its own name. A result whose kind has no
+    figure is printed as a table.
     """
+    from wtacrs.figures.style import wanted
+
     options = {
         "against": against,
         "budget": None if budget is None else budgets_from([budget])[0],
@@ -60,30 +80,58 @@ def draw(
     given = {name: value for name, value in options.items() if value is not None}
     if paths[0].is_dir():
         raise InputError(f"{paths[0]} is a folder: wtacrs report {paths[0]}")
-    _figures(paths, figure, out, given, table)
+    if suffix not in ("png", "pdf", "svg"):
+        raise InputError(f"--format {suffix!r} must be png, pdf or svg")
+    with wanted(size=None if size is None else _size(size), style=style):
+        _figures(paths, figure, out, given, table, suffix=f".{suffix}", dark=dark, dpi=dpi)
+
+
+def _size(text: str) -> tuple[float, float]:
+    if text in _NAMED_SIZES:
+        return _NAMED_SIZES[text]
+    width, _, height = text.partition("x")
+    try:
+        return float(width), float(height)
+    except ValueError:
+        raise InputError(f"--size {text!r} must be inches as in 3.5x2.6, or {' or '.join(_NAMED_SIZES)}") from None
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in (".png", ".pdf", ".svg")
 
 
 def _figures(
-    paths: list[Path], figure: str | None, out: Path | None, options: dict[str, Any], table: bool
+    paths: list[Path],
+    figure: str | None,
+    out: Path | None,
+    options: dict[str, Any],
+    table: bool,
+    *,
+    suffix: str,
+    **saved: Any,
 ) -> None:
-    from wtacrs.figures.draw import draw_all, draw_one
+    from wtacrs.figures.drawing import draw_all, draw_one
     from wtacrs.figures.kinds import view_of
     from wtacrs.integration.tables.kinds import tables_of
     from wtacrs.validation.records.results import load_result
 
-    target = paths.pop() if paths[-1].suffix.lower() == ".png" else None
+    target = paths.pop() if _is_picture(paths[-1]) else None
     if not paths:
         raise InputError(f"{target} is a picture to write: name the result file before it")
     if target is not None and out is not None:
         raise InputError(f"--out {out} and {target} both say where the figure goes: give one of them")
+    if out is not None and _is_picture(out):
+        target, out = out, None
     if target is None and options:
-        raise InputError(f"--{next(iter(options)).replace('_', '-')} changes one figure: say OUT.png")
+        raise InputError(f"--{next(iter(options)).replace('_', '-')} changes one figure: say --out FILE")
     results = [(path, load_result(path)) for path in paths]
     if target is not None:
-        drawn = [draw_one(results, target, figure, options)]
+        drawn = [draw_one(results, target, figure, options, **saved)]
     else:
         having = [(path, result) for path, result in results if figure or view_of(result.kind).drawings]
-        drawn = draw_all(having, out, figure, lambda name, reason: _say(f"no figure {name}: {reason}"))
+        drawn = draw_all(
+            having, out, figure, lambda name, why: _say(f"no figure {name}: {why}"), suffix=suffix, **saved
+        )
     for path, result in results:
         undrawn = view_of(result.kind).no_figure
         if undrawn:

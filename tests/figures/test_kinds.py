@@ -13,7 +13,7 @@ from support.result_examples import NASTY, STAMP, every_kind
 
 from wtacrs.estimators import InputError
 from wtacrs.figures import style
-from wtacrs.figures.draw import draw_all, draw_one
+from wtacrs.figures.drawing import draw_all, draw_one
 from wtacrs.figures.kinds import View, register_view, view_of, views
 from wtacrs.figures.report.report import write_report
 from wtacrs.figures.sections.blocks import Named

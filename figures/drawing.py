@@ -6,16 +6,59 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from wtacrs.estimators import InputError
-from wtacrs.figures import style
+from wtacrs.figures.dark import darken
+from wtacrs.figures.given_axes import Given, GivenAxes
 from wtacrs.figures.kinds import Drawing, View, view_of
+from wtacrs.figures.style import DPI, NothingToDraw, Style, save, wanted
 from wtacrs.validation.records.base import Result
 
 Loaded = tuple[Path, Result]
 """A result and the file that it was read from."""
 
 
-def draw_one(results: Sequence[Loaded], out: Path, figure: str | None, options: Mapping[str, Any]) -> Path:
+def draw(
+    result: Result | Sequence[Result],
+    figure: str | None = None,
+    *,
+    ax: Given | None = None,
+    size: tuple[float, float] | None = None,
+    style: Style | None = None,
+    **options: Any,
+) -> Figure:
+    """Draw a figure of a result, or of several that their kind shows side by side.
+
+    Save it by `save(figure, "name.pdf")`.
+
+    Args:
+        result: of any kind that has figures.
+        figure: its name, as in "variance_bytes"; None for the first of the kind that takes all `options`.
+        ax: axes of your own to draw into: one, or as many as the figure has panels. The figure's title is left out,
+            its legend goes into the first, and nothing else of your figure is touched.
+        size: width and height in inches.
+        style: name of a style of matplotlib, an .mplstyle file, or settings as in rcParams, over this project's own.
+        **options: of the figure, such as `against="bytes"`.
+
+    Returns:
+        The new figure, or the one that `ax` belongs to.
+
+    Raises:
+        InputError: if the kind has no such figure or option, there is nothing to draw, or there are too few axes.
+    """
+    several = [result] if isinstance(result, Result) else list(result)
+    loaded = [(Path(f"result {place}"), each) for place, each in enumerate(several, start=1)]
+    subject, view = _together(loaded)
+    drawing = _chosen(drawings_of(subject, view, loaded[0]), loaded[0], figure, options)
+    with wanted(axes=ax, size=size, style=style):
+        drawn: Any = drawing.build(**options)
+    return drawn.figure if isinstance(drawn, GivenAxes) else drawn
+
+
+def draw_one(
+    results: Sequence[Loaded], out: Path, figure: str | None, options: Mapping[str, Any], **saved: Any
+) -> Path:
     """Draw one figure: the named one, else the first of the kind that takes all `options`.
 
     Raises:
@@ -24,11 +67,23 @@ def draw_one(results: Sequence[Loaded], out: Path, figure: str | None, options: 
     """
     subject, view = _together(results)
     drawing = _chosen(drawings_of(subject, view, results[0]), results[0], figure, options)
-    return style.save(drawing.build(**options), out)
+    return _saved(drawing.build(**options), out, **saved)
+
+
+def _saved(fig: Figure, out: Path, *, dark: bool = False, dpi: int = DPI) -> Path:
+    if dark:
+        darken(fig)
+    return save(fig, out, dpi=dpi)
 
 
 def draw_all(
-    results: Sequence[Loaded], folder: Path | None, figure: str | None, skipped: Callable[[str, str], None]
+    results: Sequence[Loaded],
+    folder: Path | None,
+    figure: str | None,
+    skipped: Callable[[str, str], None],
+    *,
+    suffix: str = ".png",
+    **saved: Any,
 ) -> list[Path]:
     """Draw every figure of every result, or only the named one, under its own name.
 
@@ -39,6 +94,8 @@ def draw_all(
         folder: where the figures go; None for the folder of the result, or of the first where several are shown together.
         figure: the name of a figure, None for all.
         skipped: told the name of a figure for which there is nothing to draw, and why.
+        suffix: ".png", ".pdf" or ".svg".
+        **saved: `dark` for a dark page, `dpi` of PNG files.
 
     Raises:
         InputError: if a kind has no such figure, two figures would have one path, or one cannot be written.
@@ -48,15 +105,15 @@ def draw_all(
         subject, view = _together(group)
         drawings = drawings_of(subject, view, group[0])
         for drawing in drawings if figure is None else [_chosen(drawings, group[0], figure, {})]:
-            path = (folder or group[0][0].parent) / f"{drawing.name}.png"
+            path = (folder or group[0][0].parent) / f"{drawing.name}{suffix}"
             if path in planned:
                 raise InputError(f"two results would be drawn as {path}: draw them apart, or say OUT.png")
             planned[path] = drawing
     written = []
     for path, drawing in planned.items():
         try:
-            written.append(style.save(drawing.build(), path))
-        except style.NothingToDraw as reason:
+            written.append(_saved(drawing.build(), path, **saved))
+        except NothingToDraw as reason:
             if figure is not None:
                 raise
             skipped(drawing.name, str(reason))

@@ -1,0 +1,84 @@
+"""Figures for papers: formats with text that stays text, sizes and styles of the user's, axes of their own, dark pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from support.paths import ROOT
+
+from wtacrs.estimators import InputError
+from wtacrs.figures import draw, save
+from wtacrs.figures.dark import dark, darken
+from wtacrs.integration.cli import main
+from wtacrs.validation import load_result
+from wtacrs.validation.records.base import Result
+
+EXPERIMENT = ROOT / "integration" / "experiments" / "t5-sst2.json"
+
+
+@pytest.fixture(scope="module")
+def result() -> Result:
+    return load_result(EXPERIMENT)
+
+
+def test_text_stays_text_and_bytes_are_the_same_twice(result: Result, tmp_path: Path) -> None:
+    for kind, mark in ((".pdf", b"/FontFile2"), (".svg", b"<text"), (".png", b"\x89PNG")):
+        once, twice = (save(draw(result), tmp_path / f"{name}{kind}").read_bytes() for name in ("one", "two"))
+        assert once == twice
+        assert mark in once
+    with pytest.raises(InputError, match=r"must end in \.png, \.pdf, \.svg"):
+        save(draw(result), tmp_path / "figure.jpg")
+    assert not (tmp_path / "figure.jpg").exists()
+
+
+def test_sizes_and_styles_are_the_users(result: Result) -> None:
+    figure = draw(result, size=(3.25, 2.5), style={"font.size": 5.0, "axes.labelsize": 5.0})
+    assert tuple(figure.get_size_inches()) == (3.25, 2.5)
+    assert figure.axes[0].xaxis.label.get_fontsize() == 5.0
+    assert tuple(draw(result).get_size_inches()) != (3.25, 2.5)
+    with pytest.raises(InputError, match=r"size=\(0, 2\)"):
+        draw(result, size=(0, 2))
+    with pytest.raises(InputError, match="style='no-such-style'"):
+        draw(result, style="no-such-style")
+
+
+def test_it_draws_into_axes_that_are_there(result: Result) -> None:
+    figure = Figure()
+    left, right, other = figure.subplots(1, 3)
+    assert draw(result, ax=[left, right]) is figure
+    assert left.lines
+    assert right.lines
+    assert not other.lines
+    assert figure.get_suptitle() == ""
+    with pytest.raises(InputError, match="1 axes are given, and the figure has at least 2 panels"):
+        draw(result, ax=other)
+
+
+def test_names_of_methods_and_verdicts_lie_in_the_figure(result: Result) -> None:
+    figure = draw(result)
+    figure.canvas.draw()
+    right = figure.axes[1].get_window_extent()
+    assert all(text.get_window_extent().x1 <= right.x1 for text in figure.axes[1].texts)
+
+
+def test_dark_pages_have_light_text(result: Result) -> None:
+    figure = draw(result)
+    darken(figure)
+    assert sum(to_rgba(figure.get_facecolor())[:3]) < 0.6
+    assert all(sum(to_rgba(label.get_color())[:3]) > 1.8 for label in figure.axes[0].get_yticklabels())
+    assert dark("white")[3] == 1.0
+
+
+def test_the_command_takes_what_papers_need(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["draw", str(EXPERIMENT)]
+    assert main([*command, "--out", str(tmp_path / "fig.pdf"), "--size", "column", "--style", "grayscale"]) == 0
+    assert (tmp_path / "fig.pdf").read_bytes().startswith(b"%PDF")
+    assert main([*command, "--out", str(tmp_path), "--format", "svg", "--dark"]) == 0
+    assert (tmp_path / "experiment.svg").exists()
+    capsys.readouterr()
+    for bad in (["--size", "wide"], ["--format", "gif"], ["--style", "none-such"]):
+        assert main([*command, "--out", str(tmp_path), *bad]) == 2
+        assert capsys.readouterr().err.startswith("error: ")
