@@ -36,6 +36,11 @@ class GivenAxes:
         """The user's figure."""
         return self._axes[0].figure.get_figure(root=True)
 
+    @property
+    def axes(self) -> list[Axes]:
+        """Those that are given."""
+        return self._axes
+
     def subplots(
         self, nrows: int = 1, ncols: int = 1, *, squeeze: bool = True, sharey: bool | str = False, **_: Any
     ) -> Any:

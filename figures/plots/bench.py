@@ -84,11 +84,8 @@ def _panel(axes: Axes, found: Sequence[BenchSummary], names: Sequence[tuple[str,
         numbers = ", ".join(str(names.index((one.estimator, one.scores)) + 1) for one in together)
         last = together[-1]
         dark = last.error > 0 and norm(last.error) > 0.5
-        inside: dict[str, Any] = {
-            "ha": "center",
-            "color": "white" if dark else style.INK,
-            "gid": AS_IT_IS if last.error > 0 else None,
-        }
+        inside: dict[str, Any] = {"ha": "center", "color": "white" if dark else style.INK}
+        inside["gid"] = AS_IT_IS if last.error > 0 else None
         beside: dict[str, Any] = {
             "ha": "left",
             "color": style.INK,

@@ -1,4 +1,4 @@
-"""Figures for papers: formats with text that stays text, sizes and styles of the user's, axes of their own, dark pages."""
+"""Figures for papers: text that stays text, sizes and styles of the user's, axes of their own, dark pages."""
 
 from __future__ import annotations
 
