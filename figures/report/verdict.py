@@ -93,6 +93,9 @@ def _accuracy(results: Results) -> Sentence:
         files = ", ".join(dict.fromkeys(named.file for pair in group for named in pair))
         parts.append((_difference(group), files))
     runs = list(_training(results))
+    every = _tally(results)
+    if every and parts:
+        parts[0] = (f"{parts[0][0]}; {every}", parts[0][1])
     if not runs:
         missing = "No training run is here: accuracy is not known (wtacrs finetune)."
     elif all(run.result.method == "exact" for run in runs):
@@ -110,6 +113,17 @@ def _experiments(results: Results) -> list[tuple[str, str]]:
         (part for part in told if part[0] is not None), key=lambda part: part[0].rank if part[0] else 0
     )
     return [(telling.text, file) for telling, file in ranked if telling is not None]
+
+
+def _tally(results: Results) -> str:
+    """Verdicts over all experiments that learned something, so that the one that is told is no choice of the best."""
+    found = [result for _, result in results if isinstance(result, ExperimentResult)]
+    verdicts = [row.standing.verdict for one in found for row in one.rows if row.standing is not None]
+    counts = Counter(verdict for verdict in verdicts if verdict != "nothing learned")
+    if len(found) < 2 or not counts:
+        return ""
+    told = ", ".join(f"{many} {kind}" for kind, many in counts.most_common())
+    return f"over all {len(found)} experiments the comparisons end {told}"
 
 
 class _Telling(NamedTuple):
@@ -251,7 +265,7 @@ def _time(results: Results) -> Sentence:
                 (f"with {result.model}, a step of {row.way.name} takes {row.ratio:.2f} times that of {base}", file)
                 for row in _estimated(result)
             ]
-    found = _told("Time", parts, "Time beside exact was not measured: wtacrs front compares steps in turns.")
+    found = _told("Time", parts, "Time beside exact was not measured: wtacrs study front compares steps in turns.")
     return found._replace(text=f"{found.text[:-1]} ({caution}).") if parts else found
 
 
@@ -310,7 +324,7 @@ def _checkpointing(results: Results) -> Sentence:
         "Checkpointing",
         parts,
         "Whether checkpointing would have been better was not measured: wtacrs memory shows its bytes, "
-        "wtacrs front its time too.",
+        "wtacrs study front its time too.",
     )
 
 
@@ -333,7 +347,21 @@ def _front_checkpointing(result: FrontResult) -> Iterator[str]:
             yield (
                 f"{row.way.name} keeps {percent(row.kept / base.kept)} at {row.ratio:.2f} times the time and without "
                 f"noise, {least.way.name} {percent(least.kept / base.kept)} at {least.ratio:.2f} times"
+                f"{_added(least)}: {_better(row, least)}"
             )
+
+
+def _added(row: FrontRow) -> str:
+    return "" if row.noise is None else f" and {row.noise:.2g} of the minibatch's noise"
+
+
+def _better(row: FrontRow, least: FrontRow) -> str:
+    """Whether checkpointing does better than the way of an estimator that keeps least."""
+    if row.kept <= least.kept:
+        return "checkpointing keeps less" + (" and is faster" if row.ratio <= least.ratio else ", and is slower")
+    if row.ratio >= least.ratio:
+        return "checkpointing keeps more and is slower, but adds no noise"
+    return "checkpointing keeps more, is faster and adds no noise"
 
 
 def _bytes_checkpointing(rows: Sequence[tuple[str, bool, str, int]], time: str) -> Iterator[str]:

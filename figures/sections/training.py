@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from functools import partial
 
 from wtacrs.figures.plots import training as figure
-from wtacrs.figures.sections.blocks import Cell, Code, Named, Paragraph, Section, Table
+from wtacrs.figures.sections.blocks import Cell, Code, Details, Named, Paragraph, Section, Table
 from wtacrs.validation.records.memory import megabytes
 from wtacrs.validation.records.receipt import receipt_lines
 from wtacrs.validation.records.training import TrainingResult
+from wtacrs.validation.summaries.training import cost_lines
 
 _HEAD = (
-    "task", "model", "estimator", "seed", "train", "dev", "metric", "majority", "best", "final", "seconds",
-    "converted layers", "MB kept for the backward pass", "by stock layers", "parameters",
+    "task", "model", "estimator", "seed", "train", "dev", "metric", "majority", "best", "final", "seconds", "layers",
+    "MB kept", "by stock layers",
 )  # fmt: skip
 
 
@@ -24,12 +25,18 @@ def section(results: Sequence[Named[TrainingResult]]) -> Section:
         section.add(Paragraph("The folder holds no training run.", soft=True))
         return section
     numeric = [place for place, title in enumerate(_HEAD) if place > 2 and title != "metric"]
-    section.add(Table(_HEAD, [_row(run) for _, run in results], numeric=numeric))
+    caption = "Scores on dev, training seconds, converted layers, and what a step keeps for its backward pass"
+    section.add(Table(_HEAD, [_row(run) for _, run in results], numeric=numeric, caption=caption))
     for _, run in results:
-        if run.receipt is not None and run.receipt.layers:
-            section.add(
-                Paragraph(f"{run.method} on {run.task}, {'; '.join(receipt_lines(run.receipt))}.", soft=True)
-            )
+        for line in cost_lines(run):
+            section.add(Paragraph(f"{run.method} on {run.task}: {line}.", soft=True))
+    receipts = [
+        Paragraph(f"{run.method} on {run.task}, {'; '.join(receipt_lines(run.receipt))}.", soft=True)
+        for _, run in results
+        if run.receipt is not None and run.receipt.layers
+    ]
+    if receipts:
+        section.add(Details("Receipts: what was promised, what is kept, and who holds the rest", receipts))
     groups: dict[tuple[str, str, str], list[TrainingResult]] = {}
     for _, run in results:
         groups.setdefault((run.task, run.model, run.metric), []).append(run)
@@ -49,7 +56,7 @@ def _row(run: TrainingResult) -> list[Cell]:
     return [
         run.task, run.model, Code(run.method), seed, f"{run.train_size:,}", f"{run.dev_size:,}", run.metric,
         f"{run.majority:.3f}", f"{run.best:.3f}", f"{run.final:.3f}", seconds, f"{run.converted}",
-        *("–" if size is None else megabytes(size) for size in (run.kept_bytes, run.exact_bytes)), f"{run.parameters:,}",
+        *("–" if size is None else megabytes(size) for size in (run.kept_bytes, run.exact_bytes)),
     ]  # fmt: skip
 
 
