@@ -24,7 +24,7 @@ from wtacrs.validation.summaries.sweep import regret
 
 NASTY = "enc<script>alert('x')</script>&\"q\""
 RUNS = ("exact", "wta_crs(budget=0.3)", "crs(budget=0.1)")
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "source", "img", "br"}
 
 
 class Outline(HTMLParser):
