@@ -29,7 +29,7 @@ def darken(fig: Figure) -> None:
 def dark(colour: Any) -> tuple[float, float, float, float]:
     """The colour on a dark page.
 
-    >>> dark("white")[:3] == (PAPER,) * 3, dark("#0072b2")[2] > to_rgba("#0072b2")[2]
+    >>> round(dark("white")[0], 2) == PAPER, dark("#0072b2")[2] > to_rgba("#0072b2")[2]
     (True, True)
     """
     red, green, blue, alpha = to_rgba(colour)

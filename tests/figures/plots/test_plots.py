@@ -121,8 +121,8 @@ def test_the_users_settings_do_not_change_the_picture(comparison: ComparisonResu
 def test_save_refuses_other_names_and_leaves_no_partial_file(tmp_path: Path) -> None:
     with style.figure(2, 2) as fig:
         fig.subplots()
-    with pytest.raises(InputError, match=r"must end in \.png"):
-        style.save(fig, tmp_path / "a.pdf")
+    with pytest.raises(InputError, match=r"must end in \.png, \.pdf, \.svg"):
+        style.save(fig, tmp_path / "a.jpg")
     (tmp_path / "taken.png").mkdir()
     with pytest.raises(InputError, match=r"taken\.png"):
         style.save(fig, tmp_path / "taken.png")
@@ -217,7 +217,9 @@ def test_what_is_mostly_bias_is_dashed_and_named(comparison: ComparisonResult) -
     assert "topk  (mostly bias²)" in legend(fig)
     assert "exact  (error 0, not on a log axis)" in legend(fig)
     styles = {
-        line.get_color(): line.get_linestyle() for line in fig.axes[0].get_lines() if line.get_marker() != ""
+        line.get_color(): line.get_linestyle()
+        for line in fig.axes[0].get_lines()
+        if line.get_marker() not in ("", "None")
     }
     assert styles[style.look("topk").colour] == "--"
     assert styles[style.look("crs").colour] == "-"

@@ -93,7 +93,7 @@ BAD = {
     "comparison.json comparison.json": "draw them apart, or say OUT.png",
     "comparison.json OUT.png --figure nothing": "figure='nothing' is no figure of",
     "comparison.json --figure nothing": "kind 'comparison' has variance_budget, variance_bytes",
-    "comparison.json --against macs": "--against changes one figure: say OUT.png",
+    "comparison.json --against macs": "--against changes one figure: say --out FILE",
     "comparison.json OUT.png --against x": "against='x' must be one of",
     "comparison.json OUT.png --relative-to crs": "--relative-to: no option of kind 'comparison'",
     "comparison.json OUT.png --figure oracle_ratio --against macs": "no option of figure 'oracle_ratio'",
@@ -101,7 +101,7 @@ BAD = {
     "sweep.json OUT.png --budget 0.7": "budget=0.7 is not in the sweep",
     "transfer.json OUT.png --files a.safetensors": "two that differ are shown",
     "comparison.json OUT.png --out DIR": "both say where the figure goes",
-    "comparison.json DIR/OUT.pdf": "OUT.pdf: No such file",
+    "comparison.json DIR/OUT.gif": "OUT.gif: No such file",
     "DIR": "DIR is a folder: wtacrs report",
     "": "Missing argument",
 }
