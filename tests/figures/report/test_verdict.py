@@ -47,7 +47,7 @@ def test_runs_of_other_seeds_are_not_paired_and_it_is_said() -> None:
 def test_what_is_not_measured_names_the_command() -> None:
     told = verdict([run("exact", 0.6)])
     assert [sentence.topic for sentence in told] == ["Accuracy", "Memory", "Time", "Noise", "Checkpointing"]
-    for sentence, command in zip(told[1:], ("memory", "front", "noise", "memory"), strict=True):
+    for sentence, command in zip(told[1:], ("memory", "study front", "noise", "memory"), strict=True):
         assert f"wtacrs {command}" in sentence.text
         assert not sentence.files
 
