@@ -49,8 +49,7 @@ def draw(
     """
     several = [result] if isinstance(result, Result) else list(result)
     loaded = [(Path(f"result {place}"), each) for place, each in enumerate(several, start=1)]
-    subject, view = _together(loaded)
-    drawing = _chosen(drawings_of(subject, view, loaded[0]), loaded[0], figure, options)
+    drawing = _wanted_drawing(loaded, figure, options)
     with wanted(axes=ax, size=size, style=style):
         drawn: Any = drawing.build(**options)
     return drawn.figure if isinstance(drawn, GivenAxes) else drawn
@@ -65,9 +64,12 @@ def draw_one(
         InputError: if the results are not of one kind, or several of a kind that is drawn one by one; if the kind has no
             such figure or the figure takes no such option; if there is nothing to draw, or `out` cannot be written.
     """
+    return _saved(_wanted_drawing(results, figure, options).build(**options), out, **saved)
+
+
+def _wanted_drawing(results: Sequence[Loaded], figure: str | None, options: Mapping[str, Any]) -> Drawing:
     subject, view = _together(results)
-    drawing = _chosen(drawings_of(subject, view, results[0]), results[0], figure, options)
-    return _saved(drawing.build(**options), out, **saved)
+    return _chosen(drawings_of(subject, view, results[0]), results[0], figure, options)
 
 
 def _saved(fig: Figure, out: Path, *, dark: bool = False, dpi: int = DPI) -> Path:

@@ -188,9 +188,9 @@ def figure(width: float, height: float) -> Iterator[Figure]:
         yield Figure(figsize=ours.size or (width, height), dpi=DPI, layout="constrained")
 
 
-def png(fig: Figure, dpi: int = DPI) -> bytes:
+def png(fig: Figure) -> bytes:
     """The figure as PNG, 150 dpi, without metadata: the same figure gives the same bytes."""
-    return _written(fig, "png", dpi)
+    return _written(fig, "png", DPI)
 
 
 def dark_png(fig: Figure) -> bytes:

@@ -13,8 +13,9 @@ The names below are imported when they are first asked for: the package itself l
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from wtacrs.estimators.core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from wtacrs.integration.context.forward_context import ForwardContext as ForwardContext
@@ -93,15 +94,4 @@ _HOMES = {
 __all__ = sorted(_HOMES)
 
 if not TYPE_CHECKING:  # hidden from type checkers, for which it would make every misspelt name valid
-
-    def __getattr__(name: str) -> Any:
-        """A public name on its first use (PEP 562)."""
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-        globals()[name] = found
-        return found
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = lazy_names(globals(), _HOMES)

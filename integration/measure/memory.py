@@ -221,16 +221,39 @@ def _kept(model: nn.Module, step: Callable[[], None]) -> list[KeptStorage]:
 
 
 def _peak(model: nn.Module, step: Callable[[], None]) -> int:
-    device = next(model.parameters()).device
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
+    with PeakWatch(model) as watch:
         step()
-        return torch.cuda.max_memory_allocated(device) - before
-    with LiveBytes() as live:
-        step()
-    return live.peak
+    return watch.peak
+
+
+class PeakWatch:
+    """The most bytes that are alive at once in what runs within: what was there before is not counted.
+
+    Args:
+        model: on whose device it runs.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._device = next(model.parameters()).device
+        self._live = LiveBytes()
+        self._before = 0
+        self.peak = 0
+
+    def __enter__(self) -> PeakWatch:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+            self._before = torch.cuda.memory_allocated(self._device)
+            torch.cuda.reset_peak_memory_stats(self._device)
+        else:
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._device.type == "cuda":
+            self.peak = torch.cuda.max_memory_allocated(self._device) - self._before
+        else:
+            self._live.__exit__(*error)
+            self.peak = self._live.peak
 
 
 class LiveBytes(TorchDispatchMode):

@@ -220,10 +220,14 @@ def text_of(row: Row, column: str) -> str:
         raise InputError(f"{row.where}: {column!r} holds {_shown(value)}; a text is needed")
     if not value.strip():
         raise InputError(f"{row.where}: {column!r} is empty; a text is needed")
+    return _encodable(row, column, value, "text")
+
+
+def _encodable(row: Row, column: str, value: str, what: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise InputError(f"{row.where}: {column!r} holds half of a surrogate pair, which is no text") from None
+        raise InputError(f"{row.where}: {column!r} holds half of a surrogate pair, which is no {what}") from None
     return value
 
 
@@ -295,11 +299,7 @@ def _plain_label(row: Row, column: str, rows: OwnRows) -> str:
     label = str(value).strip()
     if not label or (isinstance(value, float) and not math.isfinite(value)):
         raise InputError(f"{row.where}: {column!r} holds {_shown(value)}; a label is needed")
-    try:
-        label.encode()
-    except UnicodeEncodeError:
-        raise InputError(f"{row.where}: {column!r} holds half of a surrogate pair, which is no label") from None
-    return label
+    return _encodable(row, column, label, "label")
 
 
 def _is_whole(label: str) -> bool:

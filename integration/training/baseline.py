@@ -7,15 +7,15 @@ The first step warms up and shows what is kept, the second one the peak; neither
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import count, islice
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from wtacrs.integration.measure.kept_bytes import KeptBytesProbe
-from wtacrs.integration.measure.memory import LiveBytes
+from wtacrs.integration.measure.memory import PeakWatch
 from wtacrs.integration.parallel.processes import Processes
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.tasks.encoding import Encoded
@@ -70,36 +70,6 @@ def measure_baseline(
     return cost, loop.train_set
 
 
-class PeakWatch:
-    """The most bytes that are alive at once in what runs within: what was there before is not counted.
-
-    Args:
-        model: on whose device it runs.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self._device = next(model.parameters()).device
-        self._live = LiveBytes()
-        self._before = 0
-        self.peak: int | None = None
-
-    def __enter__(self) -> PeakWatch:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-            self._before = torch.cuda.memory_allocated(self._device)
-            torch.cuda.reset_peak_memory_stats(self._device)
-        else:
-            self._live.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._device.type == "cuda":
-            self.peak = torch.cuda.max_memory_allocated(self._device) - self._before
-        else:
-            self._live.__exit__(*error)
-            self.peak = self._live.peak
-
-
 class _ExactSteps(TrainingLoop):
     """The run's first steps, without updates."""
 
@@ -113,9 +83,7 @@ class _ExactSteps(TrainingLoop):
         self.model.train()
         kept: int | None = None
         peak: int | None = None
-        for number in range(min(UNTIMED_STEPS + steps, self.total_steps)):
-            epoch, place = divmod(number, self.steps_per_epoch)
-            batches = epoch_steps(self.train_set, self.config, epoch)[place]
+        for number, batches in enumerate(islice(self._batches(), min(UNTIMED_STEPS + steps, self.total_steps))):
             probe = KeptBytesProbe(self.model) if number == 0 else None
             watch = PeakWatch(self.model) if number == 1 else None
             self._watch = nullcontext() if watch is None else watch
@@ -127,3 +95,7 @@ class _ExactSteps(TrainingLoop):
             if watch is not None:
                 peak = watch.peak
         return StepCost(seconds=self.pass_seconds[UNTIMED_STEPS:], kept_bytes=kept, peak_bytes=peak)
+
+    def _batches(self) -> Iterator[list[list[Encoded]]]:
+        for epoch in count():
+            yield from epoch_steps(self.train_set, self.config, epoch)

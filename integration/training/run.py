@@ -27,6 +27,7 @@ from wtacrs.integration.layers.lean.convert import LeanConversion, lean_
 from wtacrs.integration.layers.lean.options import LeanOptions
 from wtacrs.integration.layers.linear_layers import filter_of
 from wtacrs.integration.measure.kept_bytes import KeptBytesProbe, lean_receipt, training_layers
+from wtacrs.integration.measure.memory import PeakWatch
 from wtacrs.integration.models.loading import is_text_to_text, model_name
 from wtacrs.integration.models.lora import add_lora, merge_lora, stock_model
 from wtacrs.integration.parallel.fsdp import (
@@ -40,7 +41,7 @@ from wtacrs.integration.parallel.processes import Processes
 from wtacrs.integration.progress import progress_display
 from wtacrs.integration.tasks.base import TaskData, digest
 from wtacrs.integration.tasks.encoding import Encoded
-from wtacrs.integration.training.baseline import UNTIMED_STEPS, PeakWatch, measure_baseline, wants_baseline
+from wtacrs.integration.training.baseline import UNTIMED_STEPS, measure_baseline, wants_baseline
 from wtacrs.integration.training.checkpoints import (
     load_state,
     random_states,
@@ -95,6 +96,8 @@ def finetune(
     with other random numbers from there on, and in the same number bit by bit. With `config.fsdp` no process has all of
     the model, which stays in pieces; what is written is as in one process.
 
+    An interrupted run (Ctrl-C) raises `KeyboardInterrupt` with a note on the step and on the command that goes on.
+
     Args:
         config: how to train.
         task: what to train on.
@@ -104,8 +107,6 @@ def finetune(
         on_point: called after every evaluation.
         observer: sees the gradients of every step.
         on_receipt: called after the first step, in the first process, with what is kept beside what was promised.
-
-    An interrupted run (Ctrl-C) raises `KeyboardInterrupt` with a note on the step and on the command that goes on.
 
     Raises:
         InputError: if the state to resume from does not fit, the tokenizer cannot spell the answers, or the
