@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 class Subject:
     """Names of task, model and tokenizer, as the command line takes them.
 
-    `files` are somebody's own, in place of `task` and `data`. `tell` is called with a line on what was found in them.
+    `files` are somebody's own, in place of `task` and `data`. `held_out` is as in `load_task`. `tell` is called with a
+    line on what was found in them.
     """
 
     task: str = "docstrings"
@@ -48,6 +49,7 @@ class Subject:
     train_limit: int | None = None
     dev_limit: int | None = None
     files: OwnFiles | None = None
+    held_out: int | None = None
     tell: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
 
     def load(self, seed: int = 0, *, needs_dev: bool = True) -> TaskData:
@@ -61,7 +63,7 @@ class Subject:
         check_model(self.model, self.tokenizer, free_text=self.writes_text)
         check_limits(self.train_limit, self.dev_limit)
         if self.files is None:
-            limits = {"train_limit": self.train_limit, "dev_limit": self.dev_limit}
+            limits = {name: getattr(self, name) for name in ("train_limit", "dev_limit", "held_out")}
             return load_task(self.task, data=self.data, seed=seed, **limits)
         task = own_task(
             self.files, train_limit=self.train_limit, dev_limit=self.dev_limit, seed=seed, needs_dev=needs_dev
@@ -93,7 +95,7 @@ class Subject:
     @property
     def described(self) -> dict[str, str]:
         """What a stamp says of it."""
-        names = ("model", "tokenizer", "train_limit", "dev_limit")
+        names = ("model", "tokenizer", "train_limit", "dev_limit", "held_out")
         task = {"task": self.task} if self.data is None else {"task": self.task, "data": str(self.data)}
         told = task | {name: str(value) for name in names if (value := getattr(self, name)) is not None}
         if self.files is not None:

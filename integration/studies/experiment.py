@@ -6,6 +6,11 @@
     margin = 0.01                   # of the metric: a smaller difference is of no consequence
     variance = "pooled"             # of differences, from all methods together; default "own": from each alone
 
+    held_out = 8000                 # dev is a part of a GLUE task's training file, another one for every seed
+    average_last = 3                # a run counts by the mean of its last three evaluations
+    deviation = 0.005               # of one seed's difference, as a pilot found it: gives the power in advance
+    loss_margin = 0.02              # a second measure: equivalence of the dev loss, with training.dev_loss
+
     needs = { model = "a MiniLM" }  # what must be given by --model or --tokenizer, and what it is
 
     [training]                      # fields of `FinetuneConfig`
@@ -26,14 +31,16 @@ Own files stand in a table in place of `task`; its keys are the fields of `OwnFi
     text = "review"
     label = "stars"
 
-The same command continues an interrupted experiment in its folder. Finished runs keep no weights.
+The same command continues an interrupted experiment in its folder. Finished runs keep no weights. What was decided
+beforehand is in the folder before the first run, `design.json`: the file's content, its SHA-256, the date and the power.
+An experiment whose file has changed since does not go on.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal
@@ -43,6 +50,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from wtacrs.estimators import InputError
 from wtacrs.figures.plots import experiment as figure
 from wtacrs.integration.models.opening import Subject
+from wtacrs.integration.studies.design import record_design
 from wtacrs.integration.studies.output import draw_or_remove
 from wtacrs.integration.studies.runs import planned_runs, train_in
 from wtacrs.integration.tasks.own_files import OwnFiles
@@ -58,6 +66,7 @@ from wtacrs.validation.statistics.equivalence import (
     nothing_learned,
     paired_equivalence,
     pooled_std,
+    power,
     seeds_needed,
     without_verdict,
 )
@@ -78,10 +87,14 @@ class ExperimentConfig(BaseModel):
     needs: dict[Literal["model", "tokenizer"], str] = Field({}, exclude=True)
     train_limit: int | None = Field(None, ge=1)
     dev_limit: int | None = Field(None, ge=1)
+    held_out: int | None = Field(None, ge=1)
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=2)
     margin: float = Field(0.01, gt=0)
     level: float = Field(0.05, gt=0, lt=0.5)
     variance: Literal["own", "pooled"] = "own"
+    average_last: int = Field(1, ge=1)
+    deviation: float | None = Field(None, gt=0)
+    loss_margin: float | None = Field(None, gt=0)
     training: dict[str, Any] = {}
     methods: dict[str, dict[str, Any]] = Field(min_length=1)
 
@@ -98,7 +111,20 @@ class ExperimentConfig(BaseModel):
     def _one_task(self) -> ExperimentConfig:
         if self.data is not None and "task" in self.model_fields_set:
             raise ValueError("task, [data]: one of them says what is trained on")
+        if self.data is not None and self.held_out is not None:
+            raise ValueError("held_out, [data]: own files have dev_share")
+        if self.loss_margin is not None and not self.training.get("dev_loss"):
+            raise ValueError("loss_margin needs dev_loss = true in [training]")
         return self
+
+    @property
+    def power(self) -> float | None:
+        """Probability that a method as good as exact is found equivalent, all methods together; None if not foreseen."""
+        if self.deviation is None:
+            return None
+        methods = len(self.methods) + 1 if self.variance == "pooled" else 2
+        level = self.level / len(self.methods)
+        return power(len(self.seeds), self.deviation, margin=self.margin, level=level, methods=methods)
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -213,22 +239,26 @@ def run_experiment(
     begin_work(
         f"{config.name}: {subject.name} on {task.name}, {len(task.train):,} examples, {len(folders)} runs: "
         f"{len(config.settings())} methods × {len(config.seeds)} seeds",
+        *_foreseen(config),
         *planned_runs(folders, overwrite=overwrite),
         f"writes {out / 'experiment.json'}",
     )
-    runs: list[ExperimentRun] = []
-    for label, settings in config.settings().items():
-        for seed in config.seeds:
-            folder = out / folder_of(label) / f"seed-{seed}"
+    design = record_design(out / "design.json", _dumped(config), power=config.power, overwrite=overwrite)
+    found_runs: dict[tuple[str, int], ExperimentRun] = {}
+    # seed by seed, so that an interrupted experiment has compared all methods on the seeds that it has
+    for seed in config.seeds:
+        examples = subject.load(seed) if config.held_out is not None else task
+        for label, settings in config.settings().items():
             result = train_in(
-                folder,
+                out / folder_of(label) / f"seed-{seed}",
                 settings.but(seed=seed, keep_weights=False),
                 subject,
-                task,
+                examples,
                 overwrite=overwrite,
                 progress=progress,
             )
-            runs.append(ExperimentRun(label=label, seed=seed, result=result))
+            found_runs[label, seed] = ExperimentRun(label=label, seed=seed, result=result)
+    runs = [found_runs[label, seed] for label in config.settings() for seed in config.seeds]
     first = runs[0].result
     described = {key: value for key, value in subject.described.items() if key != "data"} | dict(task.given)
     found = ExperimentResult(
@@ -238,7 +268,15 @@ def run_experiment(
         majority=first.majority,
         dev_size=first.dev_size,
         runs=runs,
-        rows=experiment_rows(runs, margin=config.margin, level=config.level, pooled=config.variance == "pooled"),
+        rows=experiment_rows(
+            runs,
+            margin=config.margin,
+            level=config.level,
+            pooled=config.variance == "pooled",
+            average_last=config.average_last,
+            loss_margin=config.loss_margin,
+        ),
+        design=design,
     )
     write_result(out / "experiment.json", found)
     draw_or_remove(lambda path: figure.draw(found, path), out / "experiment.png")
@@ -259,7 +297,17 @@ def subject_of(
         config.train_limit,
         config.dev_limit,
         config.data,
+        config.held_out,
     )
+
+
+def _foreseen(config: ExperimentConfig) -> list[str]:
+    if config.power is None:
+        return []
+    return [
+        f"power {config.power:.2f} to find a method that is as good as exact equivalent within {config.margin:g}, if one "
+        f"seed's difference varies by {config.deviation:g}"
+    ]
 
 
 def _dumped(config: ExperimentConfig) -> dict[str, Any]:
@@ -270,41 +318,69 @@ def _dumped(config: ExperimentConfig) -> dict[str, Any]:
 
 
 def experiment_rows(
-    runs: Sequence[ExperimentRun], *, margin: float, level: float, pooled: bool = False
+    runs: Sequence[ExperimentRun],
+    *,
+    margin: float,
+    level: float,
+    pooled: bool = False,
+    average_last: int = 1,
+    loss_margin: float | None = None,
 ) -> list[ExperimentRow]:
     """One row per label, exact first; equivalence to exact by Holm over the labels.
 
-    The variance of a difference is estimated from all labels together if it is pooled, else from each alone. There is no
-    verdict where exact training is not clearly better than the most frequent class.
+    The variance of a difference is estimated from all labels together if it is pooled, else from each alone. A run counts
+    by the mean of its last evaluations. There is no verdict where exact training is not clearly better than the most
+    frequent class. With a margin for the dev loss, that is judged likewise, as a family of its own.
     """
     by_label: dict[str, list[TrainingResult]] = {}
     for run in runs:
         by_label.setdefault(run.label, []).append(run.result)
     exact = by_label[EXACT]
-    labels = [label for label in by_label if label != EXACT]
-    std = pooled_std([_finals(found) for found in by_label.values()]) if pooled else None
-    tests = [
-        paired_equivalence(_finals(by_label[label]), _finals(exact), margin=margin, level=level, std=std)
-        for label in labels
-    ]
-    judged = adjusted(tests)
-    if nothing_learned(_finals(exact), exact[0].majority):
-        judged = [without_verdict(one) for one in judged]
-    standings: dict[str, Equivalence | None] = {EXACT: None, **dict(zip(labels, judged, strict=True))}
-    methods = len(by_label) if pooled else 2
+    values = {label: [one.last(average_last) for one in found] for label, found in by_label.items()}
+    standings = _standings(values, margin, level, pooled=pooled)
+    if nothing_learned(values[EXACT], exact[0].majority):
+        standings = {label: None if one is None else without_verdict(one) for label, one in standings.items()}
+    losses: dict[str, list[float]] = {}
+    loss_standings: dict[str, Equivalence | None] = {}
+    if loss_margin is not None:
+        losses = {label: [r.last(average_last, "loss") for r in found] for label, found in by_label.items()}
+        loss_standings = _standings(losses, loss_margin, level, pooled=pooled)
     seconds = fmean(_seconds(exact))
     return [
         ExperimentRow(
             label=label,
             estimator=found[0].estimator,
-            mean=fmean(_finals(found)),
-            error=stdev(_finals(found)) / len(found) ** 0.5 if len(found) > 1 else None,
+            mean=fmean(values[label]),
+            error=stdev(values[label]) / len(found) ** 0.5 if len(found) > 1 else None,
             seconds=fmean(_seconds(found)) / seconds if seconds > 0 else 1.0,
             standing=standings[label],
-            seeds_needed=_seeds_needed(standings[label], level / max(len(labels), 1), methods),
+            seeds_needed=_seeds_needed(
+                standings[label], level / max(len(by_label) - 1, 1), len(by_label) if pooled else 2
+            ),
+            loss=fmean(losses[label]) if label in losses else None,
+            loss_standing=_lower_is_better(loss_standings.get(label)),
         )
         for label, found in by_label.items()
     ]
+
+
+def _standings(
+    values: Mapping[str, Sequence[float]], margin: float, level: float, *, pooled: bool
+) -> dict[str, Equivalence | None]:
+    """Every label beside exact, corrected over the labels; None for exact itself."""
+    std = pooled_std(list(values.values())) if pooled else None
+    labels = [label for label in values if label != EXACT]
+    tests = [
+        paired_equivalence(values[label], values[EXACT], margin=margin, level=level, std=std) for label in labels
+    ]
+    return {EXACT: None, **dict(zip(labels, adjusted(tests), strict=True))}
+
+
+def _lower_is_better(found: Equivalence | None) -> Equivalence | None:
+    other = {"worse": "better", "better": "worse"}
+    if found is None or found.verdict not in other:
+        return found
+    return found.model_copy(update={"verdict": other[found.verdict]})
 
 
 def _seeds_needed(standing: Equivalence | None, level: float, methods: int) -> int | None:
@@ -312,10 +388,6 @@ def _seeds_needed(standing: Equivalence | None, level: float, methods: int) -> i
         return None
     deviation = standing.error * standing.seeds**0.5
     return seeds_needed(deviation, margin=standing.margin, level=level, methods=methods)
-
-
-def _finals(results: Sequence[TrainingResult]) -> list[float]:
-    return [result.final for result in results]
 
 
 def _seconds(results: Sequence[TrainingResult]) -> list[float]:

@@ -113,5 +113,10 @@ def collate(
     return tensors
 
 
+def counted(examples: Sequence[Encoded]) -> int:
+    """What a mean loss is a mean over: tokens to be written, or examples to be classified."""
+    return sum(1 if example.target is None else len(example.target) for example in examples)
+
+
 def _pad(rows: Sequence[list[int]], value: int) -> Tensor:
     return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)

@@ -64,7 +64,13 @@ _OFFLINE_WAYS = "--data DIR with GLUE TSV files, or --task docstrings"
 
 
 def glue_task(
-    name: str, data: Path | None, train_limit: int | None, dev_limit: int | None, *, seed: int = 0
+    name: str,
+    data: Path | None,
+    train_limit: int | None,
+    dev_limit: int | None,
+    *,
+    held_out: int | None = None,
+    seed: int = 0,
 ) -> TaskData:
     """One of `GLUE_TASKS`; the arguments are those of `load_task`.
 
@@ -74,6 +80,9 @@ def glue_task(
     glue = _GLUE[name]
     splits, source = _from_hub(name, glue) if data is None else _from_folder(name, glue, Path(data))
     train, dev = (tuple(_examples(name, glue, rows)) for rows in splits)
+    if held_out is not None:
+        train, dev = _split(train, held_out, seed)
+        source = f"{source}; dev: {held_out:,} of its training examples"
     limited = _subset(train, train_limit, seed), _subset(dev, dev_limit, seed)
     return task_data(name, *limited, glue.labels, glue.metrics, source)
 
@@ -139,6 +148,20 @@ def _label(raw: str, labels: Sequence[str] | None, where: str) -> tuple[int | fl
     if raw not in spellings:
         raise InputError(f"{where}: label {raw!r}; one of {', '.join(spellings)} is needed")
     return spellings[raw], labels[spellings[raw]]
+
+
+def _split(
+    examples: tuple[Example, ...], held_out: int, seed: int
+) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """The examples whose texts are not held out, and those that are, in a random order."""
+    if not 1 <= held_out < len(examples):
+        raise InputError(f"held_out={held_out}: an integer from 1 to {len(examples) - 1} is needed")
+    drawn = tuple(random.Random(f"held out {seed}").sample(examples, held_out))
+    texts = {example.text for example in drawn}
+    left = tuple(example for example in examples if example.text not in texts)
+    if not left:
+        raise InputError(f"held_out={held_out} leaves no training examples")
+    return left, drawn
 
 
 def _subset(examples: tuple[Example, ...], limit: int | None, seed: int) -> tuple[Example, ...]:

@@ -21,6 +21,7 @@ def load_task(
     data: Path | None = None,
     train_limit: int | None = None,
     dev_limit: int | None = None,
+    held_out: int | None = None,
     seed: int = 0,
 ) -> TaskData:
     """Load a task.
@@ -33,7 +34,8 @@ def load_task(
         train_limit: keep at most so many training examples, a random subset that grows with the limit (for
             ``docstrings`` a prefix, which is balanced); None keeps all, in their order.
         dev_limit: the same for dev.
-        seed: of the random subsets.
+        held_out: take so many training examples, drawn by the seed, as dev examples in place of the task's own.
+        seed: of the random subsets, the one that is held out too.
 
     Raises:
         InputError: for an unknown task, a limit below 1, files that are missing or malformed, or no network.
@@ -45,8 +47,12 @@ def load_task(
         raise InputError(f"task={name!r} is unknown; {hint}the tasks are {', '.join(TASKS)}")
     check_limits(train_limit, dev_limit)
     if name == "docstrings":
+        if held_out is not None:
+            raise InputError(
+                f"held_out={held_out}: task 'docstrings' has dev examples of its own; a GLUE task is needed"
+            )
         return docstrings_task(data, train_limit, dev_limit)
-    return glue_task(name, data, train_limit, dev_limit, seed=seed)
+    return glue_task(name, data, train_limit, dev_limit, held_out=held_out, seed=seed)
 
 
 def check_limits(train_limit: int | None, dev_limit: int | None) -> None:

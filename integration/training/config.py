@@ -25,11 +25,12 @@ from wtacrs.validation.records.plan import BlockChoices
 from wtacrs.validation.seeds import ACCEPTED_SEEDS, is_seed
 
 Schedule = Literal["linear", "cosine", "constant"]
+OptimizerName = Literal["adamw", "sgd", "adafactor"]
 
 
 _NUMBERS = (
     "epochs", "steps", "batch_size", "accumulation", "lr", "warmup", "weight_decay", "clip", "max_length", "mask_floor",
-    "min_rows", "lora_rank", "lora_alpha", "eval_every", "save_every", "baseline_steps",
+    "min_rows", "lora_rank", "lora_alpha", "eval_every", "eval_from", "save_every", "baseline_steps",
 )  # fmt: skip
 
 
@@ -41,7 +42,8 @@ class FinetuneConfig(BaseModel):
         steps: optimizer steps; overrides `epochs`.
         batch_size: examples per forward pass, of all processes together.
         accumulation: batches whose mean is one step.
-        lr: peak learning rate of AdamW.
+        lr: peak learning rate of the optimizer.
+        optimizer: "adamw"; "sgd" with momentum 0.9; or "adafactor" with the given rate, without momentum.
         warmup: share of the steps over which the rate rises.
         schedule: how it falls to 0 after that, "linear" or "cosine"; "constant" keeps it.
         weight_decay: of matrices; biases and norms have none.
@@ -65,6 +67,8 @@ class FinetuneConfig(BaseModel):
         lora_fa: freeze A of every adapter, so that only B is trained.
         seed: of batches, dropout and estimators.
         eval_every: steps between evaluations; None for one per epoch.
+        eval_from: first step that is evaluated: from 1 on the start is left out too.
+        dev_loss: evaluate the mean dev loss too, "loss", over examples; for a model that writes, over tokens.
         baseline_steps: exact steps that are timed before a run with an estimator or lean neighbours, on the batches of
             its first steps; nothing is updated, and the run is what it would be without. 0 for none.
         save_every: steps between saved states, beside those at the start and at the end of every epoch.
@@ -86,6 +90,7 @@ class FinetuneConfig(BaseModel):
     batch_size: int = 32
     accumulation: int = 1
     lr: float = LEARNING_RATE
+    optimizer: OptimizerName = "adamw"
     warmup: float = 0.06
     schedule: Schedule = "linear"
     weight_decay: float = 0.01
@@ -106,6 +111,8 @@ class FinetuneConfig(BaseModel):
     lora_fa: bool = False
     seed: int = 0
     eval_every: int | None = None
+    eval_from: int = Field(0, ge=0)
+    dev_loss: bool = False
     save_every: int | None = None
     baseline_steps: int = Field(0, ge=0)
     trackers: tuple[str, ...] = ()

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wtacrs.estimators.core.errors import InputError, WtacrsWarning
 from wtacrs.integration.parallel.fsdp import is_sharded
 from wtacrs.integration.parallel.processes import Processes
-from wtacrs.integration.tasks.base import Example, TaskData
-from wtacrs.integration.tasks.encoding import collate, encode
+from wtacrs.integration.tasks.base import Example, Label, TaskData
+from wtacrs.integration.tasks.encoding import Encoded, collate, counted, encode
 from wtacrs.integration.tasks.metrics import Prediction, parse_target, score
 
 if TYPE_CHECKING:
@@ -56,13 +58,8 @@ class Answers:
 
     def __call__(self, model: PreTrainedModel) -> list[Answer]:
         """Answers in the order of the examples; the model is put into eval mode and back into the mode it was in."""
-        was_training = model.training
-        model.eval()
-        try:
-            with torch.no_grad():
-                return self._answers(model)
-        finally:
-            model.train(was_training)
+        with _evaluating(model):
+            return self._answers(model)
 
     def _answers(self, model: PreTrainedModel) -> list[Answer]:
         found: dict[int, Answer] = {}
@@ -91,6 +88,60 @@ class Answers:
         return list(model(**batch).logits.float().tolist())
 
 
+class WrittenLoss:
+    """Mean loss per token of the targets of dev examples, as a model that writes is trained.
+
+    Args:
+        task: whose dev examples they are.
+        tokenizer: of the models.
+        max_length: inputs are cut to so many tokens.
+        batch_size: examples at a time, sorted by length.
+    """
+
+    def __init__(
+        self, task: TaskData, tokenizer: PreTrainedTokenizerBase, *, max_length: int, batch_size: int
+    ) -> None:
+        encoded = encode(
+            task.dev, tokenizer, text_to_text=True, max_length=max_length, target_limit=task.target_limit
+        )
+        self._tokenizer = tokenizer
+        ordered = sorted(encoded, key=len)
+        self._batches = [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
+
+    def __call__(self, model: PreTrainedModel) -> float:
+        """The mean; the model is put into eval mode and back into the mode it was in."""
+        processes = Processes() if is_sharded(model) else Processes.here()
+        with _evaluating(model):
+            mine = [self._sum(model, batch) for batch in processes.share(self._batches)]
+        sums = [one for part in processes.gathered(mine) for one in part]
+        return math.fsum(total for total, _ in sums) / sum(count for _, count in sums)
+
+    def _sum(self, model: PreTrainedModel, examples: Sequence[Encoded]) -> tuple[float, int]:
+        batch = collate(examples, self._tokenizer)
+        loss = model(**{key: value.to(model.device) for key, value in batch.items()}).loss
+        count = counted(examples)
+        return float(loss) * count, count
+
+
+def head_loss(outputs: Sequence[Sequence[float]], labels: Sequence[Label]) -> float:
+    """Mean loss of the outputs of a head: cross-entropy of several, squared error of one."""
+    found = torch.tensor(outputs, dtype=torch.float64)
+    if found.shape[1] == 1:
+        return float((found[:, 0] - torch.tensor(labels, dtype=torch.float64)).square().mean())
+    return float(nn.functional.cross_entropy(found, torch.tensor(labels, dtype=torch.int64)))
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
 class Evaluator:
     """The dev set of a task, tokenized once. Several processes share its batches, and all get the same metrics.
 
@@ -100,6 +151,7 @@ class Evaluator:
         text_to_text: whether the model generates its answer, greedily, or has a classification head.
         max_length: inputs are cut to so many tokens.
         batch_size: examples at a time, sorted by length.
+        with_loss: evaluate the mean loss too, as "loss".
 
     Raises:
         InputError: if the tokenizer cannot spell the answers, two classes differ in case or spaces alone where a model
@@ -114,8 +166,15 @@ class Evaluator:
         text_to_text: bool,
         max_length: int,
         batch_size: int = 64,
+        with_loss: bool = False,
     ) -> None:
         self._task = task
+        self._with_loss = with_loss
+        self._written = (
+            WrittenLoss(task, tokenizer, max_length=max_length, batch_size=batch_size)
+            if with_loss and text_to_text
+            else None
+        )
         self._answers = Answers(
             task.dev,
             tokenizer,
@@ -127,9 +186,15 @@ class Evaluator:
 
     def __call__(self, model: PreTrainedModel) -> dict[str, float]:
         """Metrics of the model, which is put into eval mode and afterwards back into the mode it was in."""
-        predictions = [read_answer(answer, self._task) for answer in self._answers(model)]
+        answers = self._answers(model)
+        predictions = [read_answer(answer, self._task) for answer in answers]
         truth = [e.label for e in self._task.dev]
-        return score(self._task.metrics, predictions, truth, scale=self._task.scale)
+        found = score(self._task.metrics, predictions, truth, scale=self._task.scale)
+        if self._written is not None:
+            return found | {"loss": self._written(model)}
+        if self._with_loss:
+            return found | {"loss": head_loss([a for a in answers if not isinstance(a, str)], truth)}
+        return found
 
 
 def read_answer(answer: Answer, task: TaskData) -> Prediction:

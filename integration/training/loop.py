@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.models.loading import is_text_to_text
@@ -24,7 +25,7 @@ from wtacrs.integration.parallel.fsdp import full_state_dict, set_gradient_sync,
 from wtacrs.integration.parallel.processes import Processes
 from wtacrs.integration.score_memory.gradient_norms import gradient_norms_of
 from wtacrs.integration.tasks.base import TaskData
-from wtacrs.integration.tasks.encoding import Encoded, collate, encode
+from wtacrs.integration.tasks.encoding import Encoded, collate, counted, encode
 from wtacrs.integration.training.config import FinetuneConfig
 
 if TYPE_CHECKING:
@@ -32,12 +33,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_MOMENTUM = 0.9
 _POOL_BATCHES = 50
 """Length bucketing sorts within pools of so many batches, so that batches still mix the whole epoch."""
 
 
 class TrainingLoop:
-    """Model, AdamW, schedule and position of one run; torch's global generators are seeded with `config.seed`.
+    """Model, optimizer, schedule and position of one run; torch's global generators are seeded with `config.seed`.
 
     Of several processes each seeds its generators differently, and takes its share of every batch. A loss is the sum over
     the whole batch divided by what is counted there, tokens or examples, however they fall on the processes.
@@ -75,11 +77,7 @@ class TrainingLoop:
         model.to(self.accelerator.device)
         if config.fsdp:
             shard(model)  # before the optimizer, which takes the pieces
-        self.optimizer = self.accelerator.prepare_optimizer(
-            torch.optim.AdamW(
-                _parameter_groups(model, config.weight_decay), lr=config.lr, weight_decay=config.weight_decay
-            )
-        )
+        self.optimizer = self.accelerator.prepare_optimizer(_optimizer(config, model))
         self.scheduler = get_scheduler(
             # the library's own "constant" would leave out the warm-up without a word
             "constant_with_warmup" if config.schedule == "constant" else config.schedule,
@@ -162,7 +160,7 @@ class TrainingLoop:
         total = torch.zeros((), device=self.accelerator.device)
         for number, examples in enumerate(batches, start=1):
             share = self.processes.share(examples)
-            weight = self.processes.count * _counted(share) / _counted(examples)
+            weight = self.processes.count * counted(share) / counted(examples)
             set_gradient_sync(self.model, number == len(batches))
             with self._without_sync() if number < len(batches) else nullcontext():
                 # all processes take part in what is averaged, one without examples too
@@ -218,6 +216,15 @@ def epoch_steps(data: Sequence[Encoded], config: FinetuneConfig, epoch: int) -> 
     return [mixed[i : i + config.accumulation] for i in range(0, len(mixed), config.accumulation)]
 
 
+def _optimizer(config: FinetuneConfig, model: nn.Module) -> Optimizer:
+    groups = list(_parameter_groups(model, config.weight_decay))
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=_MOMENTUM, weight_decay=config.weight_decay)
+    if config.optimizer == "adafactor":
+        return torch.optim.Adafactor(groups, lr=config.lr, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
+
+
 def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> Iterator[dict[str, Any]]:
     """Matrices decay; biases and norms do not."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -253,11 +260,6 @@ def _accelerator(config: FinetuneConfig) -> Accelerator:
     if way not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
         raise InputError(f"accelerate's distributed_type={way.value}: only MULTI_GPU and MULTI_CPU are supported")
     return accelerator
-
-
-def _counted(examples: Sequence[Encoded]) -> int:
-    """What the mean loss is a mean over: tokens to be written, or examples to be classified."""
-    return sum(1 if example.target is None else len(example.target) for example in examples)
 
 
 def _check_processes(config: FinetuneConfig, processes: Processes) -> None:

@@ -79,7 +79,8 @@ def finetune(
     observer: Observer | None = None,
     on_receipt: Callable[[Receipt], None] | None = None,
 ) -> TrainingResult:
-    """Train `model` in place and return its history; dev is evaluated at step 0, periodically and at the end.
+    """Train `model` in place and return its history; dev is evaluated at step 0 (unless `config.eval_from`
+    says otherwise), periodically and at the end.
 
     A text-to-text model is evaluated by greedy generation: its answer counts if it is the label's text, letter for letter
     but for case and spaces (`Evaluator`). No label is scored in its place.
@@ -255,7 +256,11 @@ class _Run(TrainingLoop):
         self._show, self._on_point, self._observer, self._on_receipt = show, on_point, observer, on_receipt
         self._lean = lean
         self.evaluate = Evaluator(
-            task, tokenizer, text_to_text=is_text_to_text(stock_model(model)), max_length=config.max_length
+            task,
+            tokenizer,
+            text_to_text=is_text_to_text(stock_model(model)),
+            max_length=config.max_length,
+            with_loss=config.dev_loss,
         )
         self.best = -math.inf
         self.lines: list[dict[str, Any]] = []
@@ -323,8 +328,9 @@ class _Run(TrainingLoop):
 
     def train(self) -> None:
         """Train to the last step, after an evaluation of the start."""
-        if not self.lines:
-            self._evaluate()
+        if self.step == 0 and not self.lines:
+            if self.config.eval_from == 0:
+                self._evaluate()
             self._save()
         if self.kept_bytes is None:
             self._probe = KeptBytesProbe(self.model)
@@ -383,7 +389,8 @@ class _Run(TrainingLoop):
         state = {"learning_rate": self.learning_rate, "gradient_norm": self.gradient_norm}
         self._note("train", {"loss": self.losses[-1]} | state)
         ended = self.step == self.total_steps
-        if ended or self.step % (self.config.eval_every or self.steps_per_epoch) == 0:
+        due = self.step % (self.config.eval_every or self.steps_per_epoch) == 0
+        if ended or (due and self.step >= self.config.eval_from):
             self._evaluate()
         epoch_over = self.step % self.steps_per_epoch == 0
         if ended or epoch_over or (self.config.save_every and self.step % self.config.save_every == 0):
@@ -524,6 +531,9 @@ def _refuse_other(ours: dict[str, Any], theirs: dict[str, Any], folder: Path) ->
         "masked_gradient": "warn",
         "lean": None,
         "plan": None,
+        "optimizer": "adamw",
+        "eval_from": 0,
+        "dev_loss": False,
     }
     for key, value in before.items():  # of a run from before there were others
         theirs["config"].setdefault(key, value)

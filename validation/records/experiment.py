@@ -32,6 +32,14 @@ class Equivalence(Record):
     verdict: EquivalenceVerdict
 
 
+class Design(Record):
+    """What was decided before the first run: its SHA-256, when it was recorded (UTC), and the power foreseen, if any."""
+
+    sha256: str
+    recorded: str
+    power: float | None = None
+
+
 class ExperimentRun(Record):
     """One run: the label it has in the experiment, its seed, and its result."""
 
@@ -44,7 +52,8 @@ class ExperimentRow(Record):
     """One label over the seeds: mean metric, seconds relative to exact, and how it stands beside exact training.
 
     `seeds_needed` would show, with probability 0.8, that a method whose results vary as these do and which is as good as
-    exact is equivalent, all labels together (Bonferroni); None if more than 10,000, and for exact.
+    exact is equivalent, all labels together (Bonferroni); None if more than 10,000, and for exact. `loss` is the mean dev
+    loss, `loss_standing` how that stands (a difference above zero is worse); None where it was not asked for.
     """
 
     label: str
@@ -54,11 +63,16 @@ class ExperimentRow(Record):
     seconds: float
     standing: Equivalence | None
     seeds_needed: int | None = None
+    loss: float | None = None
+    loss_standing: Equivalence | None = None
 
 
 @register_result
 class ExperimentResult(Result):
-    """All runs of an experiment, and the table that follows; `config` is the file that asked for them."""
+    """All runs of an experiment, and the table that follows.
+
+    `config` is the file that asked for them, `design` its hash from before the first run; None in older files.
+    """
 
     main_table: ClassVar[str | None] = "runs"
 
@@ -69,6 +83,7 @@ class ExperimentResult(Result):
     dev_size: int
     runs: Sequence[ExperimentRun]
     rows: Sequence[ExperimentRow]
+    design: Design | None = None
 
     @property
     def headline(self) -> str:

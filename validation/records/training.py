@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -81,6 +82,13 @@ class TrainingResult(Result):
         """Model, task, how dW was found, and the dev metric."""
         best = f"{self.metric} {self.final:.4f} in the end, {self.best:.4f} at best"
         return f"{self.model} on {self.task}, dW by {self.method}: {best}"
+
+    def last(self, evaluations: int, metric: str | None = None) -> float:
+        """Mean of the last evaluations of a dev metric, the main one by default."""
+        if metric is None and evaluations == 1:
+            return self.final
+        values = [point.dev[metric or self.metric] for point in self.history if point.step > 0]
+        return fmean(values[-evaluations:])
 
     @property
     def time_ratios(self) -> list[float]:
