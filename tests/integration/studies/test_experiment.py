@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from wtacrs.figures.plots import experiment as figure
 from wtacrs.integration.cli import main
 from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.studies import experiment as module
+from wtacrs.integration.studies.design import design_hash
 from wtacrs.integration.studies.experiment import (
     ExperimentConfig,
     experiment_rows,
@@ -27,12 +29,14 @@ from wtacrs.integration.studies.experiment import (
 )
 from wtacrs.integration.tables.experiment import experiment_table
 from wtacrs.integration.tasks.base import TaskData
+from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.validation.records.experiment import ExperimentResult, ExperimentRun
-from wtacrs.validation.records.results import load_result, write_result
-from wtacrs.validation.records.training import TrainingResult
+from wtacrs.validation.records.results import load_result, write_result, write_text
+from wtacrs.validation.records.training import TrainingPoint, TrainingResult
 from wtacrs.validation.statistics.equivalence import (
     paired_equivalence,
     pooled_std,
+    power,
     seeds_needed,
     without_verdict,
 )
@@ -252,6 +256,10 @@ BAD = {
     "a seed in a method": (TEXT + "another = { seed = 2 }\n", "another.seed is set by the experiment"),
     "one folder": (TEXT + "\"half-of the-rows\" = 'exact'\n", "would share a folder"),
     "no method": (TEXT.replace("\"half of the rows\" = 'crs(budget=0.5)'", ""), "methods"),
+    "a loss that is not evaluated": (
+        TEXT.replace("margin = 0.2", "margin = 0.2\nloss_margin = 0.1"),
+        "dev_loss",
+    ),
     "methods are no table": ('name = "x"\nmethods = 3', "methods"),
 }
 
@@ -274,6 +282,86 @@ def test_what_is_trained_is_what_the_file_says(tmp_path: Path) -> None:
     config = read_experiment(file)
     assert subject_of(config, tmp_path, None) == Subject("docstrings", tmp_path, "new:bert", None, 40, 12)
     assert subject_of(config, None, "here").model == "here"
+
+
+def test_runs_count_by_their_last_evaluations_and_by_the_loss(done: tuple[Path, ExperimentResult]) -> None:
+    """Lower losses are better, and are judged as a family of their own."""
+    _, result = done
+    dev = {("exact", 3): (0.70, 0.5), ("exact", 5): (0.72, 0.6)}
+    dev |= {("half of the rows", 3): (0.74, 0.3), ("half of the rows", 5): (0.76, 0.39)}
+    runs = []
+    for run in result.runs:
+        accuracy, loss = dev[run.label, run.seed]
+        points = [
+            TrainingPoint(
+                step=i,
+                epoch=0.0,
+                train_loss=None,
+                dev={"accuracy": accuracy + 0.01 * i, "loss": loss},
+                seconds=1.0,
+            )
+            for i in range(4)
+        ]
+        moved = run.result.model_copy(
+            update={"metric": "accuracy", "majority": 0.5, "history": points, "final": points[-1].dev["accuracy"]}
+        )
+        runs.append(ExperimentRun(label=run.label, seed=run.seed, result=moved))
+    exact, half = experiment_rows(runs, margin=0.2, level=0.05, average_last=2, loss_margin=0.01)
+    assert exact.mean == pytest.approx(0.71 + 0.025)
+    assert half.mean == pytest.approx(0.75 + 0.025)
+    assert (exact.loss, half.loss) == (pytest.approx(0.55), pytest.approx(0.345))
+    assert half.loss_standing.verdict == "better"
+    assert exact.loss_standing is None
+
+
+def test_the_design_is_recorded_first_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "tiny.toml"
+    file.write_text(TEXT.replace("margin = 0.2", "margin = 0.2\ndeviation = 0.1"))
+    config = read_experiment(file)
+    assert config.power == power(2, 0.1, margin=0.2, level=0.05)
+    monkeypatch.setattr(module, "subject_of", lambda *given: Colours())
+
+    def interrupted(*arguments, **options):
+        assert (tmp_path / "out" / "design.json").exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "train_in", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(config, tmp_path / "out")
+    told = json.loads((tmp_path / "out" / "design.json").read_text())
+    assert told["sha256"] == design_hash(told["design"])
+    assert told["power"] == config.power
+    other = config.model_copy(update={"margin": 0.3})
+    with pytest.raises(InputError, match="begun with another design"):
+        run_experiment(other, tmp_path / "out")
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(other, tmp_path / "out", overwrite=True)
+    (tmp_path / "out" / "design.json").write_text("{}")
+    with pytest.raises(InputError, match="no design"):
+        run_experiment(other, tmp_path / "out")
+
+
+def test_every_seed_holds_out_other_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = "sentence1\tlabel\n" + "".join(f"sentence {i}\t{i % 2}\n" for i in range(60))
+    for split in ("train", "dev"):
+        write_text(tmp_path / "SST-2" / f"{split}.tsv", rows)
+    file = tmp_path / "tiny.toml"
+    file.write_text(TEXT.replace("train_limit = 40", "held_out = 20").replace("dev_limit = 12", 'task = "sst2"'))
+    seen: list[TaskData] = []
+
+    def recorded(folder: Path, config: FinetuneConfig, subject: Subject, task: TaskData, **options) -> None:
+        seen.append(task)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "train_in", recorded)
+    monkeypatch.setattr(module, "ExperimentRun", lambda **fields: None)
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(read_experiment(file), tmp_path / "out", data=tmp_path)
+    assert [len(task.dev) for task in seen] == [20] * 4
+    assert seen[0].dev == seen[1].dev  # exact and the method, of one seed
+    assert seen[2].dev == seen[3].dev
+    assert seen[0].dev != seen[2].dev
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

@@ -111,6 +111,33 @@ def test_limits_take_a_seeded_growing_subset(tmp_path: Path) -> None:
     assert len(load_task("sst2", data=tmp_path, dev_limit=5).dev) == 5
 
 
+def test_a_part_of_the_training_file_is_held_out(tmp_path: Path) -> None:
+    rows = SINGLE + "".join(f"sentence {i % 40}\t{i % 2}\n" for i in range(50))  # ten texts twice
+    write_task(tmp_path / "SST-2", rows, SINGLE + "its own\t0\n")
+
+    def split(seed: int, limit: int | None = None) -> tuple[set[str], list[str]]:
+        task = load_task("sst2", data=tmp_path, held_out=12, train_limit=limit, seed=seed)
+        return {e.text for e in task.train}, [e.text for e in task.dev]
+
+    train, dev = split(3)
+    assert len(dev) == 12
+    assert train.isdisjoint(dev)
+    assert len(train | set(dev)) == 40
+    assert split(3) == (train, dev)
+    assert split(4)[1] != dev
+    limited, same = split(3, limit=5)
+    assert (len(limited), same) == (5, dev)
+    assert limited < train
+    assert "12 of its training examples" in load_task("sst2", data=tmp_path, held_out=12).source
+
+
+@pytest.mark.parametrize("held_out", [0, 2, 7])
+def test_what_cannot_be_held_out(held_out: int, tmp_path: Path) -> None:
+    write_task(tmp_path / "SST-2", SST2, SST2)
+    refusal(f"held_out={held_out}", name="sst2", data=tmp_path, held_out=held_out)
+    refusal(f"held_out={held_out}", "docstrings", name="docstrings", held_out=held_out)
+
+
 def test_docstrings_task() -> None:
     task = load_task("docstrings", train_limit=50, dev_limit=10)
     assert task.labels == ("torch", "numpy", "scipy", "matplotlib", "python")

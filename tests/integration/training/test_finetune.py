@@ -36,7 +36,7 @@ from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.layers.linear import ApproxLinear
 from wtacrs.integration.models.loading import small_t5, task_tokenizer
 from wtacrs.integration.tasks.base import TaskData
-from wtacrs.integration.tasks.encoding import encode
+from wtacrs.integration.tasks.encoding import collate, encode
 from wtacrs.integration.training import checkpoints
 from wtacrs.integration.training.config import _NUMBERS, DEMO
 from wtacrs.integration.training.evaluation import Evaluator
@@ -324,6 +324,52 @@ def test_schedules_warm_up_and_fall(
         [CONFIG.lr * share for share in expected]
     )
     assert lines[0]["learning_rate"] is lines[0]["gradient_norm"] is None
+
+
+def test_evaluations_may_begin_late(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    config = CONFIG.but(steps=7, eval_every=2, eval_from=4, out=tmp_path, save_every=1)
+    result = finetune(config, TASK, tiny(tokenizer), tokenizer)
+    assert [point.step for point in result.history] == [4, 6, 7]
+    early = CONFIG.but(steps=7, eval_every=2)
+    assert [p.step for p in finetune(early, TASK, tiny(tokenizer), tokenizer).history] == [0, 2, 4, 6, 7]
+    again = finetune(config.but(resume=True), TASK, tiny(tokenizer), tokenizer)
+    assert again.history == result.history
+
+
+def test_the_dev_loss_is_that_of_the_model(tokenizer: PreTrainedTokenizerBase) -> None:
+    """One example at a time by stock transformers; over tokens where a model writes, else over examples."""
+    how = {"text_to_text": False, "max_length": 24, "batch_size": 5, "with_loss": True}
+    for task, outputs in ((TASK, 2), (NUMBERS, 1)):
+        model = bert(tokenizer, outputs).eval()
+        encoded = encode(task.dev, tokenizer, text_to_text=False, max_length=24)
+        losses = [model(**collate([one], tokenizer, regression=task.regression)).loss.item() for one in encoded]
+        found = Evaluator(task, tokenizer, **how)(model.train())["loss"]
+        assert found == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+        assert model.training
+    model = tiny(tokenizer).eval()
+    encoded = encode(TASK.dev, tokenizer, text_to_text=True, max_length=24)
+    tokens = [len(one.target or ()) for one in encoded]
+    losses = [model(**collate([one], tokenizer)).loss.item() for one in encoded]
+    found = Evaluator(TASK, tokenizer, **how | {"text_to_text": True})(model)["loss"]
+    assert found == pytest.approx(sum(a * b for a, b in zip(losses, tokens, strict=True)) / sum(tokens), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD), ("adafactor", torch.optim.Adafactor)],
+)
+def test_optimizers_learn_and_resume(
+    name: str, kind: type, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    config = CONFIG.but(steps=4, optimizer=name, lr=0.05, weight_decay=0.1, clip=None)
+    loop = TrainingLoop(config, TASK, tiny(tokenizer), tokenizer)
+    inner = loop.optimizer.optimizer
+    assert type(inner) is kind
+    assert {group["weight_decay"] for group in inner.param_groups} == {0.0, 0.1}
+    if name == "sgd":
+        assert {group["momentum"] for group in inner.param_groups} == {0.9}
+    loop.train()
+    assert loop.losses[-1] < loop.losses[0]
 
 
 @pytest.mark.parametrize("clip", [0.01, None])
