@@ -10,21 +10,7 @@ import typer
 from wtacrs.integration.cli.app import app
 from wtacrs.integration.cli.options import DeviceOption, device_from
 from wtacrs.integration.cli.output import show
-from wtacrs.integration.cli.subject_options import (
-    DataOption,
-    DevLimitOption,
-    DevOption,
-    DevShareOption,
-    EncodingOption,
-    LabelKindOption,
-    LabelOption,
-    TargetOption,
-    TaskOption,
-    Text2Option,
-    TextOption,
-    TrainOption,
-    subject_from,
-)
+from wtacrs.integration.cli.subject_options import subject_from, with_given_subject
 
 ModelFolderArgument = Annotated[
     Path, typer.Argument(metavar="DIR", help="Folder of a run, whose best/ is taken, or of a model.")
@@ -36,20 +22,10 @@ RunMaxLengthOption = Annotated[
 
 
 @app.command(dry=False)
+@with_given_subject(without=("train_limit", "model", "tokenizer", "max_target_length"))
 def evaluate(
     folder: ModelFolderArgument,
-    task: TaskOption = None,
-    data: DataOption = None,
-    train: TrainOption = None,
-    dev: DevOption = None,
-    dev_share: DevShareOption = None,
-    text: TextOption = None,
-    text2: Text2Option = None,
-    label: LabelOption = None,
-    label_kind: LabelKindOption = None,
-    target: TargetOption = None,
-    encoding: EncodingOption = None,
-    dev_limit: DevLimitOption = None,
+    given: dict[str, Any],
     batch_size: EvalBatchSizeOption = 64,
     max_length: RunMaxLengthOption = None,
     device: DeviceOption = "cpu",
@@ -63,24 +39,11 @@ def evaluate(
     from wtacrs.integration.tables.evaluate import evaluation_table
     from wtacrs.validation.records.results import write_text
 
-    own: dict[str, Any] = {
-        "train": train,
-        "dev": dev,
-        "dev_share": dev_share,
-        "text": text,
-        "text2": text2,
-        "label": label,
-        "label_kind": label_kind,
-        "target": target,
-        "encoding": encoding,
-    }
-    given = {name: value for name, value in own.items() if value is not None}
-    named = {"task": task, "data": data, "dev_limit": dev_limit}
-    whole = any(value is not None for value in named.values()) or {"train", "text"} <= given.keys()
+    whole = "task" in given or {"train", "text"} <= given.keys()
     found = evaluate_study(
         folder,
-        subject_from(given | named) if whole else None,
-        own=given,
+        subject_from(given) if whole else None,
+        changed={} if whole else given,
         max_length=max_length,
         batch_size=batch_size,
         device=device_from(device),

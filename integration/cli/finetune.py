@@ -175,22 +175,21 @@ def finetune(
 
 def _resumed(options: dict[str, Any], context: typer.Context) -> tuple[FinetuneConfig, Subject]:
     """Settings of the run in the folder, with what was given beside; `finetune` refuses what makes another run of it."""
-    from wtacrs.integration.studies.run_settings import load_settings
     from wtacrs.integration.training.config import FinetuneConfig
+    from wtacrs.integration.training.run_settings import load_settings
 
     folder = options["out"]
     stored = load_settings(folder)
     given = given_names(context)
+    names = stored.options()
     config = stored.config | {name: value for name, value in options.items() if name in given} | {"out": folder}
     if "tracker" in given:
         config["trackers"] = options["trackers"]
     named = {name: value for name, value in context.params.items() if name in SUBJECT_OPTIONS and name in given}
     for name in ("model", "tokenizer"):
-        if name in named and str(named[name]) not in (stored.subject.get(name), str(Path(named[name]).absolute())):
-            raise InputError(
-                f"resume: --{name} {named[name]}: the run in {folder} has {stored.subject.get(name, 'none')}"
-            )
-    return FinetuneConfig(**(config | {"resume": True})), subject_from(stored.subject | named)
+        if name in named and str(named[name]) not in (names.get(name), str(Path(named[name]).absolute())):
+            raise InputError(f"resume: --{name} {named[name]}: the run in {folder} has {names.get(name, 'none')}")
+    return FinetuneConfig(**(config | {"resume": True})), subject_from(names | named)
 
 
 def _print_receipt(receipt: Receipt) -> None:

@@ -110,18 +110,33 @@ def with_subject(*, without: tuple[str, ...] = ("train_limit", "dev_limit")) -> 
     Args:
         without: names of the options that the command does not have.
     """
+    return _with_options("subject", without, subject_from)
+
+
+def with_given_subject(*, without: tuple[str, ...]) -> Callable[[Callable], Callable]:
+    """Decorate a command that takes `given: dict[str, Any]`: those of the subject's options that were given.
+
+    Args:
+        without: names of the options that the command does not have.
+    """
+    return _with_options("given", without, lambda all_of: {k: v for k, v in all_of.items() if v is not None})
+
+
+def _with_options(
+    argument: str, without: tuple[str, ...], made: Callable[[dict[str, Any]], Any]
+) -> Callable[[Callable], Callable]:
     options = {name: kind for name, kind in SUBJECT_OPTIONS.items() if name not in without}
 
     def decorate(command: Callable) -> Callable:
         @wraps(command)
         def entered(**values: Any) -> Any:
             given = {name: values.pop(name) for name in options}
-            return command(**values, subject=subject_from(given))
+            return command(**values, **{argument: made(given)})
 
         hints = get_type_hints(command, localns={"Subject": object}, include_extras=True)
         parameters = list[inspect.Parameter]()
         for name, parameter in inspect.signature(command).parameters.items():
-            if name == "subject":
+            if name == argument:
                 parameters += [_option(name, kind) for name, kind in options.items()]
             else:
                 kept = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])

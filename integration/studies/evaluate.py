@@ -13,7 +13,7 @@ from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.training.evaluation import Evaluator
 from wtacrs.integration.training.predict import load_finetuned
-from wtacrs.integration.training.task_file import model_folder, read_task_file
+from wtacrs.integration.training.run_settings import find_settings, model_folder
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.evaluation import Evaluation
 
@@ -22,7 +22,7 @@ def evaluate_study(
     folder: Path,
     subject: Subject | None,
     *,
-    own: Mapping[str, Any] | None = None,
+    changed: Mapping[str, Any] | None = None,
     max_length: int | None = None,
     batch_size: int = 64,
     device: str = "cpu",
@@ -32,7 +32,8 @@ def evaluate_study(
     Args:
         folder: of a run, whose `best/` is taken, or of a model.
         subject: task or own files; None for what the run was trained on.
-        own: fields of `OwnFiles` that replace those of the run, where `subject` is None.
+        changed: what replaces names of the run's subject, where `subject` is None: `data`, `dev_limit`, and fields of
+            `OwnFiles`.
         max_length: longest input, in tokens; None for that of the run, or 128.
         batch_size: examples at a time.
         device: where the model runs.
@@ -40,11 +41,11 @@ def evaluate_study(
     Raises:
         InputError: if something cannot be loaded, or the model has other classes than the task.
     """
-    place, told = model_folder(folder), read_task_file(folder)
+    place, told = model_folder(folder), find_settings(folder)
     if subject is None:
         if told is None:
             raise InputError(f"{folder} does not say what it was trained on: --task, or --train with --dev, does")
-        subject = _with_own(told.subject(), own or {}, folder)
+        subject = _with_changed(told.subject(), changed or {}, folder)
     task = subject.load(told.seed if told is not None else 0)
     known = load_finetuned(place, told)[2]
     _refuse_other_classes(known, task, place)
@@ -67,9 +68,13 @@ def evaluate_study(
     )
 
 
-def _with_own(subject: Subject, own: Mapping[str, Any], folder: Path) -> Subject:
+def _with_changed(subject: Subject, changed: Mapping[str, Any], folder: Path) -> Subject:
+    own = {name: value for name, value in changed.items() if name not in ("data", "dev_limit")}
+    named = {name: value for name, value in changed.items() if name not in own}
+    if "data" in named and subject.files is not None:
+        raise InputError(f"--data: the run in {folder} was trained on own files; --dev names others")
     if not own:
-        return subject
+        return replace(subject, **named)
     if subject.files is None:
         first = next(iter(own)).replace("_", "-")
         raise InputError(
@@ -79,7 +84,7 @@ def _with_own(subject: Subject, own: Mapping[str, Any], folder: Path) -> Subject
         own = {"dev_share": None, **own}
     if {"label", "target"} & set(own):
         own = {"label": None, "target": None, "label_kind": None, "max_target_length": None, **own}
-    return replace(subject, files=replace(subject.files, **own), dev_limit=None)
+    return replace(subject, files=replace(subject.files, **own), dev_limit=named.get("dev_limit"))
 
 
 def _refuse_other_classes(known: TaskData, task: TaskData, place: Path) -> None:

@@ -15,12 +15,11 @@ from wtacrs.integration.models.loading import is_text_to_text
 from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.parallel.processes import Processes
 from wtacrs.integration.progress import is_progress_hidden
-from wtacrs.integration.studies.run_settings import save_settings
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.integration.training.evaluation import answer_length
 from wtacrs.integration.training.run import finetune
-from wtacrs.integration.training.task_file import write_task_file
+from wtacrs.integration.training.run_settings import save_settings
 from wtacrs.validation.dry_run import begin_work
 from wtacrs.validation.files import check_folder
 from wtacrs.validation.records.receipt import Receipt
@@ -54,11 +53,8 @@ def finetune_study(
         task, model, tokenizer = processes.run_on_all(partial(_opened, config, subject, overwrite))
         begin_work(*_planned(config, subject, task, model))
         if config.out is not None and not config.resume and processes.first:
-            save_settings(config.out, config, subject)
-            answers = answer_length(task, tokenizer) if is_text_to_text(model) else None
-            write_task_file(
-                config.out, subject, task, seed=config.seed, max_length=config.max_length, answer_length=answers
-            )
+            length = answer_length(task, tokenizer) if is_text_to_text(model) else None
+            save_settings(config.out, config, subject, task, answer_length=length)
         on_point = None if sys.stderr.isatty() else _print_point
         result = finetune(config, task, model, tokenizer, progress=True, on_point=on_point, on_receipt=on_receipt)
         if (told := majority_warning(result)) is not None and processes.first:

@@ -13,7 +13,7 @@ from wtacrs.integration.tasks.loading import named_input
 from wtacrs.integration.tasks.own_files import input_of, require_column
 from wtacrs.integration.tasks.own_rows import read_rows
 from wtacrs.integration.training.predict import Prediction, load_finetuned, predict
-from wtacrs.integration.training.task_file import TaskFile, model_folder, read_task_file
+from wtacrs.integration.training.run_settings import RunSettings, find_settings, model_folder
 from wtacrs.validation.records.results import write_text
 
 ENDS = (".jsonl", ".csv", ".tsv")
@@ -59,7 +59,7 @@ def predict_study(
     """
     if out is not None and out.suffix not in ENDS:
         raise InputError(f"--out {out} must end in {', '.join(ENDS)}, or be - for JSON lines on the terminal")
-    place, told = model_folder(folder), read_task_file(folder)
+    place, told = model_folder(folder), find_settings(folder)
     if told is not None and told.files is not None and text is None:
         text, text2 = told.files.text, text2 or told.files.text2
     if text is None:
@@ -76,7 +76,7 @@ def predict_study(
         task,
         inputs,
         max_length=max_length or (128 if told is None else told.max_length),
-        answer_length=answer_length or (told.answer_length if told is not None else None) or ANSWER_LENGTH,
+        answer_length=answer_length or (told.answers.length if told is not None else None) or ANSWER_LENGTH,
         batch_size=batch_size,
     )
     table = [
@@ -89,11 +89,11 @@ def predict_study(
     return content
 
 
-def _input(told: TaskFile | None, text: str, parts: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+def _input(told: RunSettings | None, text: str, parts: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     """As in training: a named task has titles of its own for the texts of text-to-text models."""
     if told is None or told.files is not None:
         return text, parts
-    return named_input(told.task, parts), parts
+    return named_input(told.subject().task, parts), parts
 
 
 def _told(found: Prediction) -> dict[str, object]:

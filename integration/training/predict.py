@@ -13,7 +13,7 @@ import torch
 from wtacrs.integration.models.loading import is_text_to_text, load_model
 from wtacrs.integration.tasks.base import Example, TaskData
 from wtacrs.integration.training.evaluation import Answers, read_answer
-from wtacrs.integration.training.task_file import TaskFile
+from wtacrs.integration.training.run_settings import RunAnswers, RunSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -35,7 +35,7 @@ class Prediction:
 
 
 def load_finetuned(
-    folder: Path, told: TaskFile | None
+    folder: Path, told: RunSettings | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, TaskData]:
     """A model with its tokenizer and a task without examples that says what its answers are.
 
@@ -47,9 +47,8 @@ def load_finetuned(
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if config.get("is_encoder_decoder"):
-        labels = None if told is None else told.labels
-        free_text = True if told is None else told.free_text
-        task = _without_examples(labels, free_text, (0.0, 5.0) if told is None else told.scale)
+        answers = RunAnswers(free_text=True) if told is None else told.answers
+        task = _without_examples(answers.labels, answers.free_text, answers.scale)
     else:
         names = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
         regression = config.get("problem_type") == "regression" or len(names) == 1

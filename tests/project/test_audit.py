@@ -67,6 +67,7 @@ def test_measured_again_a_defect_gives_the_same(name: str) -> None:
         assert all(abs((v.bias or 0.0) - recorded.bias) <= 8 * recorded.error for v in found)
 
 
+@pytest.mark.slow
 def test_the_command_writes_both_files_and_goes_on_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,9 +107,9 @@ def test_mean_and_variance_are_as_stated(spec: str) -> None:
     estimator = make(spec)
     level = share("composites: moments", tests=2 * len(COMPOSITES))
     torch.testing.assert_close(estimator.expectation(x, dy), dy.T @ x)
-    test = mean_test(estimator, x, dy, draws=1200, level=level, generator=generator)
+    test = mean_test(estimator, x, dy, draws=400, level=level, generator=generator)
     assert not test.rejected, test
-    variance = variance_test(estimator, x, dy, draws=1200, level=level, generator=generator)
+    variance = variance_test(estimator, x, dy, draws=400, level=level, generator=generator)
     assert not variance.rejected, variance
 
 

@@ -108,15 +108,14 @@ def test_equal_to_the_twin(seed: int, n: int, d: int, bits: int) -> None:
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("design", DESIGNS)
-@pytest.mark.parametrize("slots", [2, 4])
+@pytest.mark.parametrize("slots", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_enumeration_is_the_closed_form(design: str, slots: int) -> None:
     estimator = make("dithered_rows", slots=slots, design=design, product="float")
     third = DESIGNS.index(design) % 3
     for name in list(PROBLEMS)[third::3]:
-        for d in (2, 3):
+        for d, scores in ((2, None), (3, torch.tensor([0.0, 1.0, 3.0]))):
             x, dy = make_problem(name, 3, d, 2, generator=torch.Generator().manual_seed(7))
-            for scores in (None, torch.tensor([0.0, 1.0, 3.0])):
-                assert_exact(estimator, x, dy, scores)
+            assert_exact(estimator, x, dy, scores)
 
 
 def assert_exact(estimator: DitheredRows, x: Tensor, dy: Tensor, scores: Tensor | None) -> None:
@@ -168,16 +167,18 @@ def test_pairs_suffice(rows: str) -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize(("bits", "d"), [(4, 48), (2, 70)])
-@pytest.mark.parametrize("heavy", [0, 8])
+@pytest.mark.parametrize(
+    ("bits", "d", "heavy"),
+    [(4, 48, 0), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((2, 70, 8), (4, 48, 8), (2, 70, 0)))],
+)
 def test_int8_has_the_stated_moments(bits: int, d: int, heavy: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What int8 adds, by 1,500 draws: its mean is 0 and its mean square what the closed form adds."""
+    """What int8 adds, by 500 draws: its mean is 0 and its mean square what the closed form adds."""
     monkeypatch.setattr(coded_product, "HEAVY", heavy)
     x, dy = problem(5, 60, d, 6, torch.float32)
     dy[:5] *= 50.0
     exact, rounded = (make(f'dithered_rows(slots={bits / 2}, product="{p}")') for p in ("float", "int8"))
     stated = float(rounded.variance(x, dy) - exact.variance(x, dy))
-    squares, along = int8_errors(exact, rounded, x, dy, 1500)
+    squares, along = int8_errors(exact, rounded, x, dy, 500)
     level = share("dithered rows: int8", 16)
     assert one_sample(along, 0.0).p_value > level
     assert one_sample(squares, stated).p_value > level
@@ -265,10 +266,9 @@ def test_two_sides_need_two_dithers() -> None:
     assert float((together - exact).abs().min()) > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize(
-    "spec", ["dithered_rows(slots=0.4)", pytest.param("dithered_rows(slots=2.5)", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("spec", ["dithered_rows(slots=0.4)", "dithered_rows(slots=2.5)"])
 def test_every_property_holds(spec: str) -> None:
     assert [
         v

@@ -357,14 +357,9 @@ def test_the_mean_of_the_whole_estimate(inside: str, rows: float | str) -> None:
     assert one_sample(along, 1.0).p_value > level
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize(
-    "spec",
-    [
-        pytest.param("subsampled(of=dithered_rows(slots=2.5), rows=0.4)", marks=pytest.mark.slow),
-        "subsampled(of=exact)",
-    ],
-)
+@pytest.mark.parametrize("spec", ["subsampled(of=dithered_rows(slots=2.5), rows=0.4)", "subsampled(of=exact)"])
 def test_every_property_holds(spec: str) -> None:
     found = check_estimator(make(spec), level=share("checks: subsampled", 2), bias=0.5, raises=False)
     assert [v for v in found if v.status == "broken"] == []

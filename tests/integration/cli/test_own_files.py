@@ -60,6 +60,9 @@ def test_a_head_is_trained_evaluated_and_used(data: Path, capsys: pytest.Capture
     run("evaluate", "run/best", "--dev", "train.csv", "--train", "dev.jsonl")
     assert "16 dev examples" in capsys.readouterr().out
     assert "has numbers" in refused(capsys, "evaluate", "run", "--label", "score")
+    run("evaluate", "run", "--dev-limit", 3)
+    assert "train.csv: 3 dev examples" in capsys.readouterr().out
+    assert "own files" in refused(capsys, "evaluate", "run", "--data", ".")
 
     run("predict", "run", "--input", "dev.jsonl", "--out", "p.csv")
     with Path("p.csv").open(newline="") as file:

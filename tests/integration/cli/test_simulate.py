@@ -37,13 +37,22 @@ def test_a_config_file_gives_steps_and_the_largest_batch(
     transformers.GPT2Config(
         n_embd=32, n_layer=1, n_head=2, vocab_size=64, bos_token_id=1, eos_token_id=1
     ).save_pretrained(tmp_path)
-    arguments = ["--model", str(tmp_path / "config.json"), "--length", "8", "--lean", "head", "--max-batch", "2MB"]
+    arguments = [
+        "--model",
+        str(tmp_path / "config.json"),
+        "--length",
+        "8",
+        "--lean",
+        "head",
+        "--max-batch",
+        "500KB",
+    ]
     assert main(["simulate", *arguments, "--out", str(tmp_path / "out")]) == 0
     result = load_result(tmp_path / "out" / "simulation.json")
     assert isinstance(result, SimulationResult)
     assert [step.choice.lean for step in result.steps] == [None, "head"]
     for step, found in zip(result.steps, result.largest, strict=True):
         assert step.batch_size == found.batch_size > 0
-        assert step.peak <= found.budget == 2_000_000
+        assert step.peak <= found.budget == 500_000
     assert (tmp_path / "out" / "simulation.png").exists()
     assert "fits" in capsys.readouterr().out

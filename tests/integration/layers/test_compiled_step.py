@@ -22,11 +22,13 @@ def test_a_compiled_step_is_the_eager_one() -> None:
     check("automatic", "aot_eager")
 
 
+@pytest.mark.slow
 def test_predictors_of_gradient_norms_are_fitted_by_compiled_steps() -> None:
     """And no layer is said not to have been called: warnings are errors there."""
     check("learned", "aot_eager")
 
 
+@pytest.mark.slow
 def test_layers_of_a_compiled_block_are_called() -> None:
     check("regional", "aot_eager")
 

@@ -61,7 +61,7 @@ def converted(model: nn.Module, spec: str, **options: object) -> ForwardContext:
     return context
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     shape=shapes,
     spec=st.sampled_from(SPECS),

@@ -77,7 +77,9 @@ def failures(estimator: Estimator, **options) -> dict[str, str]:
     return {v.name: v.detail for v in verdicts if v.status == "broken"}
 
 
-@pytest.mark.parametrize("spec", SOUND)
+@pytest.mark.parametrize(
+    "spec", [pytest.param(s, marks=[] if s in SOUND[:4] else pytest.mark.slow) for s in SOUND]
+)
 def test_sound_estimators_pass(spec):
     verdicts = check_estimator(make(spec), level=share("checks: sound estimators", len(SOUND)), bias=BIAS)
     assert [v.name for v in verdicts] == [name for name, _ in properties()]

@@ -110,7 +110,7 @@ def test_eval_mode_and_no_grad_are_stock(generator: torch.Generator) -> None:
         assert torch.equal(model.train()(x), training)
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("backend", [pytest.param("eager", marks=pytest.mark.slow), "aot_eager"])
 def test_compiled_models_are_the_stock_ones(backend: str, generator: torch.Generator) -> None:
     torch._dynamo.reset()
     model, x = mixed(), torch.randn(9, 8, generator=generator)

@@ -192,6 +192,7 @@ def test_checkpointed_models(reentrant: bool) -> None:
         torch.testing.assert_close(found[parameter], gradient, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_compiled_models_run_the_stock_head() -> None:
     model = language_model("GPT-2", 0.0)
     _, expected = gradients(model, language_batch("right"))
