@@ -35,7 +35,7 @@ def draw(
 
     Args:
         result: of any kind that has figures.
-        figure: its name, as in "variance_bytes"; None for the first of the kind that takes all `options`.
+        figure: its name, as in "oracle_ratio"; None for the first of the kind that takes all `options`.
         ax: axes of your own to draw into, exactly as many as the figure has panels, in reading order. The figure's title
             is left out, its legend goes into the first, and nothing else of your figure is touched. They have their size
             and style already: with either beside `ax` nothing is drawn.
@@ -48,8 +48,8 @@ def draw(
         The new figure, or the one that `ax` belongs to.
 
     Raises:
-        InputError: if the kind has no such figure or option, there is nothing to draw, there are too few or too many axes, or `size` or `style`
-            beside `ax`.
+        InputError: if the kind has no such figure or option, there is nothing to draw, there are too few or too
+            many axes, or `size` or `style` beside them.
     """
     several = [result] if isinstance(result, Result) else list(result)
     loaded = [(Path(f"result {place}"), each) for place, each in enumerate(several, start=1)]

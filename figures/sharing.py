@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 
 from wtacrs.estimators import InputError
 
+_Axis = Literal["x", "y"]
 Shared = bool | Literal["row", "col"]
 
 
@@ -22,7 +23,8 @@ def share(panels: Sequence[Axes], columns: int, *, sharex: Shared, sharey: Share
     Raises:
         InputError: if axes share a scale with others already.
     """
-    for axis, mode in (("x", sharex), ("y", sharey)):
+    modes: tuple[tuple[_Axis, Shared], ...] = (("x", sharex), ("y", sharey))
+    for axis, mode in modes:
         groups: dict[int, list[Axes]] = {}
         for place, axes in enumerate(panels):
             groups.setdefault(_group(place, columns, mode), []).append(axes)
@@ -38,7 +40,7 @@ def _group(place: int, columns: int, mode: Shared) -> int:
     return 0 if mode else place
 
 
-def _join(group: Sequence[Axes], axis: str) -> None:
+def _join(group: Sequence[Axes], axis: _Axis) -> None:
     first = group[0]
     for axes in group[1:]:
         shared = first.get_shared_x_axes() if axis == "x" else first.get_shared_y_axes()
@@ -55,7 +57,7 @@ def _join(group: Sequence[Axes], axis: str) -> None:
             axes.tick_params(axis=axis, which="both", **{"labelbottom" if axis == "x" else "labelleft": False})
 
 
-def _tells(other: Axes, axes: Axes, axis: str) -> bool:
+def _tells(other: Axes, axes: Axes, axis: _Axis) -> bool:
     """Whether the other axes lie below (x) or to the left (y) in the same column or row."""
     mine, theirs = axes.get_position(), other.get_position()
     if axis == "x":

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import matplotlib.style
@@ -21,6 +21,7 @@ from wtacrs.figures.dark import dark, darken
 from wtacrs.figures.fitting import thin_out, wrap
 from wtacrs.figures.sharing import Shared, share
 
+_Where = Literal["outside right upper", "outside lower center"]
 Size = tuple[float, float | None]
 """Width and height in inches; as high as its content needs where the height is None."""
 
@@ -69,7 +70,8 @@ class Sheet(Figure):
         self._looks: list[Any] = list(looks)
         if scale < 1.0:
             with mpl.style.context(self._looks):
-                self._looks.append({name: scale * float(mpl.rcParams[name]) for name in _SCALED})
+                rc: Any = mpl.rcParams
+                self._looks.append({name: scale * float(rc[name]) for name in _SCALED})
         self._scale = scale
         high = height * scale if size is None or size[1] is None else size[1]
         self._rows = self._own_rows = 1
@@ -100,7 +102,8 @@ class Sheet(Figure):
         """Change the colours to those for a dark page, of what is drawn and of what will be."""
         darken(self)
         with self.look():
-            self._looks.append({name: dark(mpl.rcParams[name]) for name in _COLOURS})
+            rc: Any = mpl.rcParams
+            self._looks.append({name: dark(rc[name]) for name in _COLOURS})
 
     def panels(
         self,
@@ -209,7 +212,7 @@ class Sheet(Figure):
         for text in texts:
             wrap(text, spare)
 
-    def _legend(self, handles: list[Any], labels: list[str], ncols: int, where: str) -> Legend:
+    def _legend(self, handles: list[Any], labels: list[str], ncols: int, where: _Where) -> Legend:
         return self.legend(handles, labels, ncols=ncols, loc=where)
 
     def _narrow_names(self, axes: Axes) -> None:
@@ -223,9 +226,9 @@ class Sheet(Figure):
             formatter.seq = [label.get_text() for label in labels]
 
     def _fit(self) -> None:
-        self._lay_out()
-        self._wrap_labels()
-        self._lay_out()
+        for _ in range(2):  # broken names and labels give the panels another width
+            self._lay_out()
+            self._wrap_labels()
         if self._grows:
             self._grow()
         for axes in self.axes:

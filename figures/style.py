@@ -264,7 +264,8 @@ def colorbar(fig: Sheet, mappable: ScalarMappable, panels: Sequence[Axes], label
     bar = fig.colorbar(mappable, ax=list(panels), location="bottom", shrink=0.8, aspect=40, label=label)
     plain = FuncFormatter(lambda value, _: f"{value:g}")
     bar.ax.xaxis.set_major_formatter(plain)
-    if isinstance(mappable.norm, LogNorm) and mappable.norm.vmax < 20 * mappable.norm.vmin:
+    low, high = mappable.get_clim()
+    if isinstance(mappable.norm, LogNorm) and low is not None and high is not None and high < 20 * low:
         bar.ax.xaxis.set_minor_formatter(
             FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "235" else "")
         )

@@ -65,7 +65,7 @@ def build(result: ComparisonResult, *, against: Axis | None = None) -> Sheet:
     every = [e for medians in shown.values() for e in medians]
     kinds = [kind for kind in SCORES if any(e.scores == kind for e in every)]
     looks = style.looks(e.series for e in every)
-    with style.figure(4.1 * len(shown) + 1.0, 2.9 * len(kinds) + 1.4 + 0.1 * len(looks)) as fig:
+    with style.figure(3.4 * len(shown) + 1.6, 2.9 * len(kinds) + 1.4 + 0.1 * len(looks)) as fig:
         # each row has its own scale: errors by row norms span far less than the oracle's
         panels = fig.panels(len(kinds), len(shown), sharex="col", sharey="row")
         for place, axes in enumerate(panels):

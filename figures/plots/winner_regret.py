@@ -37,9 +37,9 @@ def build(result: SweepResult) -> Sheet:
     """The figure as an object: one row per kind of scores, one column per architecture.
 
     A line is the median over layers (and over training steps, where there are several) of the variance at a rule's |C|
-    over that at the best |C|, its band their middle half, a dash the worst layer; 1 is perfect. Where the best |C| is exact
-    and a rule's is not, the ratio is infinite and stands at the upper edge. The legend counts these, and the layers without
-    a best |C|, which are not drawn.
+    over that at the best |C|, its band their middle half, a dash the worst layer; 1 is perfect. Where the best |C| is
+    exact and a rule's is not, the ratio is infinite and stands at the upper edge. The legend counts these, and the layers
+    without a best |C|, which are not drawn.
 
     Raises:
         InputError: if the result is of another kind or has no best |C|.

@@ -34,8 +34,8 @@ def section(results: Sequence[Named[ComparisonResult]]) -> Section:
         section.draw(
             partial(comparison.build, result),
             "Mean squared error against budget, stored bytes and MACs",
-            "Error of one gradient estimate, relative to ‖G‖², against what it costs; lower is better. Lines are medians "
-            "over layers, bands their middle half; a dashed line is mostly bias², which does not average out in training.",
+            "Error of one gradient estimate, relative to ‖G‖², against what it costs; lower is better. Lines are "
+            "medians over layers, bands their middle half; a dashed line is mostly bias², which does not average out.",
         )
         if oracle_ratios(result.rows):
             section.draw(

@@ -22,7 +22,7 @@ def draw(
         typer.Argument(metavar="RESULT.json… [FIGURE]", help="Result files, and possibly the picture to write."),
     ],
     figure: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only this figure, as in variance_bytes or winner_regret.")
+        str | None, typer.Option(metavar="NAME", help="Only this figure, as in oracle_ratio or winner_regret.")
     ] = None,
     out: Annotated[
         Path | None,
@@ -38,7 +38,7 @@ def draw(
         str | None,
         typer.Option(
             metavar="WxH",
-            help="Inches, as in 3.5x2.6; or column (3.25 wide) or page (6.75 wide), as high as needed.",
+            help="Inches, as in 3.5x2.6; or column (3.25 wide) or page (6.75 wide), as high as it takes.",
         ),
     ] = None,
     style: Annotated[
@@ -52,7 +52,8 @@ def draw(
     against: Annotated[
         str | None,
         typer.Option(
-            metavar="X", help="x axis: budget, bytes or macs of a comparison; step or seconds of training."
+            metavar="X",
+            help="x axis: budget, bytes or macs of a comparison, default all; step or seconds of training.",
         ),
     ] = None,
     budget: Annotated[
