@@ -13,17 +13,18 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.text import Text
 
+from wtacrs.figures.contrast import legible
+
 PAPER, INK = 0.09, 0.92
 """Lightness of the page, and of what is black on white."""
 AS_IT_IS = "as-it-is"
-"""`gid` of artists whose colour stays: numbers on coloured marks."""
+"""`gid` of artists whose colour stays: marks that a colour bar explains (their edges change), and numbers on them."""
 
 
 def darken(fig: Figure) -> None:
     """Change a finished figure in place; colour maps stay."""
     for artist in fig.findobj(include_self=True):
-        if artist.get_gid() != AS_IT_IS:
-            _darken(artist)
+        _darken(artist, artist.get_gid() == AS_IT_IS)
 
 
 def dark(colour: Any) -> tuple[float, float, float, float]:
@@ -40,9 +41,11 @@ def dark(colour: Any) -> tuple[float, float, float, float]:
     return (*colorsys.hls_to_rgb(hue, max(lightness, 0.5 + 0.3 * (0.5 - min(lightness, 0.5))), saturation), alpha)
 
 
-def _darken(artist: Artist) -> None:
+def _darken(artist: Artist, as_it_is: bool) -> None:
+    if isinstance(artist, Text) and as_it_is:
+        return
     if isinstance(artist, Text):
-        artist.set_color(dark(artist.get_color()))
+        artist.set_color(legible(dark(artist.get_color()), (PAPER,) * 3))
     elif isinstance(artist, Line2D):
         marks = artist.get_markerfacecolor(), artist.get_markeredgecolor(), artist.get_markerfacecoloralt()
         artist.set_color(dark(artist.get_color()))
@@ -60,5 +63,5 @@ def _darken(artist: Artist) -> None:
     elif isinstance(artist, Collection) and artist.get_array() is None:
         faces: Any = artist.get_facecolor()
         edges: Any = artist.get_edgecolor()
-        artist.set_facecolor([dark(each) for each in faces])
+        artist.set_facecolor(faces if as_it_is else [dark(each) for each in faces])
         artist.set_edgecolor([dark(each) for each in edges])

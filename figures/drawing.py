@@ -9,9 +9,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from wtacrs.estimators import InputError
-from wtacrs.figures.dark import darken
 from wtacrs.figures.given_axes import Given, GivenAxes
 from wtacrs.figures.kinds import Drawing, View, view_of
+from wtacrs.figures.sheet import Sheet, Size
 from wtacrs.figures.style import DPI, NothingToDraw, Style, save, wanted
 from wtacrs.validation.records.base import Result
 
@@ -24,8 +24,9 @@ def draw(
     figure: str | None = None,
     *,
     ax: Given | None = None,
-    size: tuple[float, float] | None = None,
+    size: Size | None = None,
     style: Style | None = None,
+    title: bool = True,
     **options: Any,
 ) -> Figure:
     """Draw a figure of a result, or of several that their kind shows side by side.
@@ -34,23 +35,26 @@ def draw(
 
     Args:
         result: of any kind that has figures.
-        figure: its name, as in "variance_bytes"; None for the first of the kind that takes all `options`.
-        ax: axes of your own to draw into: one, or as many as the figure has panels. The figure's title is left out,
-            its legend goes into the first, and nothing else of your figure is touched.
-        size: width and height in inches.
+        figure: its name, as in "oracle_ratio"; None for the first of the kind that takes all `options`.
+        ax: axes of your own to draw into, exactly as many as the figure has panels, in reading order. The figure's title
+            is left out, its legend goes into the first, and nothing else of your figure is touched. They have their size
+            and style already: with either beside `ax` nothing is drawn.
+        size: width and height in inches, as in (3.25, 2.5); as high as the figure needs with (3.25, None).
         style: name of a style of matplotlib, an .mplstyle file, or settings as in rcParams, over this project's own.
+        title: False leaves out the title of the figure, where a caption says it; panels keep theirs.
         **options: of the figure, such as `against="bytes"`.
 
     Returns:
         The new figure, or the one that `ax` belongs to.
 
     Raises:
-        InputError: if the kind has no such figure or option, there is nothing to draw, or there are too few axes.
+        InputError: if the kind has no such figure or option, there is nothing to draw, there are too few or too
+            many axes, or `size` or `style` beside them.
     """
     several = [result] if isinstance(result, Result) else list(result)
     loaded = [(Path(f"result {place}"), each) for place, each in enumerate(several, start=1)]
     drawing = _wanted_drawing(loaded, figure, options)
-    with wanted(axes=ax, size=size, style=style):
+    with wanted(axes=ax, size=size, style=style, title=title):
         drawn: Any = drawing.build(**options)
     return drawn.figure if isinstance(drawn, GivenAxes) else drawn
 
@@ -72,9 +76,9 @@ def _wanted_drawing(results: Sequence[Loaded], figure: str | None, options: Mapp
     return _chosen(drawings_of(subject, view, results[0]), results[0], figure, options)
 
 
-def _saved(fig: Figure, out: Path, *, dark: bool = False, dpi: int = DPI) -> Path:
+def _saved(fig: Sheet, out: Path, *, dark: bool = False, dpi: int = DPI) -> Path:
     if dark:
-        darken(fig)
+        fig.darken()
     return save(fig, out, dpi=dpi)
 
 

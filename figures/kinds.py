@@ -8,13 +8,12 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from wtacrs.estimators import InputError
 from wtacrs.figures import sections
 from wtacrs.figures.plots import (
     bench,
     budgets,
+    comparison,
     experiment,
     front,
     layer_tests,
@@ -30,11 +29,11 @@ from wtacrs.figures.plots import (
     theory,
     training,
     transfer,
-    variance_budget,
     winner_regret,
     winner_sweep,
 )
 from wtacrs.figures.sections.blocks import Named, Section
+from wtacrs.figures.sheet import Sheet
 from wtacrs.validation.records.theory import TheoryResult
 
 
@@ -43,7 +42,7 @@ class Drawing:
     """One figure of a result: the stem of its file, and what builds it from the `options` that it takes."""
 
     name: str
-    build: Callable[..., Figure]
+    build: Callable[..., Sheet]
     options: tuple[str, ...] = ()
 
 
@@ -103,15 +102,13 @@ def views() -> Mapping[str, View]:
     return MappingProxyType(_VIEWS)
 
 
-def _one(name: str, build: Callable[..., Figure], *options: str) -> Callable[[Any], Sequence[Drawing]]:
+def _one(name: str, build: Callable[..., Sheet], *options: str) -> Callable[[Any], Sequence[Drawing]]:
     return lambda result: [Drawing(name, partial(build, result), options)]
 
 
 def _comparison(result: Any) -> Sequence[Drawing]:
     return [
-        Drawing("variance_budget", partial(variance_budget.build, result), ("against",)),
-        Drawing("variance_bytes", partial(variance_budget.build, result, against="bytes")),
-        Drawing("variance_macs", partial(variance_budget.build, result, against="macs")),
+        Drawing("comparison", partial(comparison.build, result), ("against",)),
         Drawing("oracle_ratio", partial(oracle_ratio.build, result)),
     ]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -17,11 +17,15 @@ from typing import Any
 
 import matplotlib.style
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from wtacrs.estimators import InputError
-from wtacrs.figures.dark import darken
 from wtacrs.figures.given_axes import Given, GivenAxes
+from wtacrs.figures.sheet import Sheet, Size
 from wtacrs.validation.files import replacing
 from wtacrs.validation.summaries.series import series
 
@@ -122,8 +126,9 @@ class _Wanted:
     """What the user wants otherwise: axes, a size in inches, a style."""
 
     axes: Given | None = None
-    size: tuple[float, float] | None = None
+    size: Size | None = None
     style: Style | None = None
+    title: bool = True
 
 
 _NOTHING = _Wanted()
@@ -132,18 +137,29 @@ _wanted: ContextVar[_Wanted | None] = ContextVar("_wanted", default=None)
 
 @contextmanager
 def wanted(
-    *, axes: Given | None = None, size: tuple[float, float] | None = None, style: Style | None = None
+    *, axes: Given | None = None, size: Size | None = None, style: Style | None = None, title: bool = True
 ) -> Iterator[None]:
-    """Draw the figures that are built inside the block into these axes, in this size (inches) and style.
+    """Draw the figures that are built inside the block into these axes, or in this size and style.
+
+    Args:
+        axes: of the user's own figure, which has its size and style already.
+        size: width and height in inches; as high as the figure needs where the height is None.
+        style: over this project's own.
+        title: whether figures have titles; panels keep theirs.
 
     Raises:
-        InputError: on a size that is not positive, or a style that matplotlib does not know.
+        InputError: on a size that is not positive, a style that matplotlib does not know, or either beside axes.
     """
-    if size is not None and not all(0 < side < 100 for side in size):
+    for name, value in (("size", size), ("style", style)):
+        if axes is not None and value is not None:
+            raise InputError(
+                f"{name}={value!r}: axes that are given (ax) have a {name} already; set it on their figure"
+            )
+    if size is not None and not all(side is None or 0 < side < 100 for side in size):
         raise InputError(f"size={size}: width and height in inches are needed, from 0 to 100")
     if style is not None:
         _checked_style(style)
-    token = _wanted.set(_Wanted(axes, size, style))
+    token = _wanted.set(_Wanted(axes, size, style, title))
     try:
         yield
     finally:
@@ -165,27 +181,28 @@ def _of_matplotlib(style: Style) -> Any:
 
 @contextmanager
 def settings() -> Iterator[None]:
-    """The house's fonts, sizes and colours over matplotlib's own defaults, whatever the user's matplotlibrc.
-
-    A style that the user wants comes on top.
-    """
-    style = (_wanted.get() or _NOTHING).style
-    with matplotlib.style.context(["default", _SETTINGS, *([] if style is None else [_of_matplotlib(style)])]):
+    """The house's fonts, sizes and colours over matplotlib's own defaults, whatever the user's matplotlibrc."""
+    with matplotlib.style.context(["default", _SETTINGS]):
         yield
 
 
 @contextmanager
-def figure(width: float, height: float) -> Iterator[Figure]:
+def figure(width: float, height: float) -> Iterator[Sheet]:
     """A new figure of the given size in inches, to be filled inside the block; unknown to pyplot.
 
-    Inside `wanted(axes=…)` what is filled are these axes.
+    Inside `wanted(axes=…)` what is filled are these axes. A style that the user wants comes over the house's own.
     """
     ours = _wanted.get() or _NOTHING
     if ours.axes is not None:
-        yield GivenAxes(ours.axes)  # type: ignore[misc]  # what plots call of a figure
+        yield GivenAxes(ours.axes)  # type: ignore[misc]  # what plots call of a sheet
         return
-    with settings():
-        yield Figure(figsize=ours.size or (width, height), dpi=DPI, layout="constrained")
+    looks = ["default", _SETTINGS, *([] if ours.style is None else [_of_matplotlib(ours.style)])]
+    sheet = Sheet(
+        width, height, looks=looks, size=ours.size, title=ours.title, dpi=DPI, rescale=ours.style is None
+    )  # fmt: skip
+    with sheet.look():
+        yield sheet
+        sheet.finish()
 
 
 def png(fig: Figure) -> bytes:
@@ -193,9 +210,9 @@ def png(fig: Figure) -> bytes:
     return _written(fig, "png", DPI)
 
 
-def dark_png(fig: Figure) -> bytes:
+def dark_png(fig: Sheet) -> bytes:
     """The figure as PNG for a dark page; its colours are changed in place."""
-    darken(fig)
+    fig.darken()
     return png(fig)
 
 
@@ -234,6 +251,26 @@ def save(fig: Figure, path: Path, *, dpi: int = DPI) -> Path:
     except OSError as error:
         raise InputError(f"picture file {path}: {error.strerror or error}") from None
     return path
+
+
+def numbered(names: Iterable[str]) -> tuple[list[Line2D], list[str]]:
+    """Handles and labels of a legend that says what the numbers in a figure stand for."""
+    labels = [f"{number}  {shorten(name, 74)}" for number, name in enumerate(names, start=1)]
+    return [Line2D([], [], linestyle="none") for _ in labels], labels
+
+
+def colorbar(fig: Sheet, mappable: ScalarMappable, panels: Sequence[Axes], label: str = "") -> None:
+    """A colour bar below the panels, with plain numbers."""
+    bar = fig.colorbar(mappable, ax=list(panels), location="bottom", shrink=0.8, aspect=40, label=label)
+    plain = FuncFormatter(lambda value, _: f"{value:g}")
+    bar.ax.xaxis.set_major_formatter(plain)
+    low, high = mappable.get_clim()
+    if isinstance(mappable.norm, LogNorm) and low is not None and high is not None and high < 20 * low:
+        bar.ax.xaxis.set_minor_formatter(
+            FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "235" else "")
+        )
+    else:
+        bar.ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def tag(axes: Axes, text: str) -> None:

@@ -94,10 +94,11 @@ def _quoted(text: str) -> str:
 
 
 def _quoted_inside(text: str) -> str:
-    def replacement(token: re.Match[str]) -> str:
-        return token["string"] or json.dumps(token["reference"], ensure_ascii=False) + (token["call"] or "()")
+    return _TOKEN.sub(_quoted_token, text)
 
-    return _TOKEN.sub(replacement, text)
+
+def _quoted_token(token: re.Match[str]) -> str:
+    return token["string"] or json.dumps(token["reference"], ensure_ascii=False) + (token["call"] or "()")
 
 
 def _misshaped(text: str) -> str:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from wtacrs.figures import style
+from wtacrs.figures.sheet import Sheet
 from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.budgets import BudgetsResult, Scores
 
@@ -25,7 +25,7 @@ def draw(result: BudgetsResult, path: Path) -> Path:
     return style.save(build(result), path)
 
 
-def build(result: BudgetsResult) -> Figure:
+def build(result: BudgetsResult) -> Sheet:
     """The figure as an object: the metric on the left, Var Ĝ / ‖G‖² on the right.
 
     Broad bars are standard errors over seeds, thin ones those of the dev sample; dots are the seeds. The band is exact
@@ -39,21 +39,19 @@ def build(result: BudgetsResult) -> Figure:
         raise style.NothingToDraw("the result has no budget to draw")
     colour = style.look(result.estimator).colour
     with style.figure(9.4, 4.4) as fig:
-        metric, variance = fig.subplots(1, 2)
+        metric, variance = fig.panels(1, 2)
         _metric(metric, result, colour)
         _variance(variance, result, colour)
         for axes in (metric, variance):
             _budgets(axes, [p.budget for p in result.points])
         seeds = len(result.seeds)
-        fig.suptitle(
+        fig.heading(
             f"{style.shorten(result.estimator, 40)} on {result.task}: {seeds} seed{'s' * (seeds > 1)} of "
-            f"{result.steps} steps, {result.dev_size:,} dev examples",
-            x=0.01,
-            ha="left",
+            f"{result.steps} steps, {result.dev_size:,} dev examples"
         )
         handles, labels = metric.get_legend_handles_labels()
         more, names = variance.get_legend_handles_labels()
-        fig.legend([*handles, *more], [*labels, *names], loc="outside lower center", ncols=2)
+        fig.key([*handles, *more], [*labels, *names], ncols=2)
     return fig
 
 

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from wtacrs.figures import style
+from wtacrs.figures.contrast import legible
+from wtacrs.figures.sheet import Sheet
 from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.experiment import ExperimentResult, ExperimentRow
 
@@ -29,12 +30,12 @@ def draw(result: ExperimentResult, path: Path) -> Path:
     return style.save(build(result), path)
 
 
-def build(result: ExperimentResult) -> Figure:
+def build(result: ExperimentResult) -> Sheet:
     """Left: a dot per seed and the mean; right: the difference from exact with its interval, the margin as a band."""
     expect(result, ExperimentResult, "the argument result")
     rows = list(result.rows)
     with style.figure(10.0, 1.6 + 0.42 * len(rows)) as fig:
-        left, right = fig.subplots(1, 2, sharey=True)
+        left, right = fig.panels(1, 2, sharey=True)
         for y, row in enumerate(rows):
             _runs(left, y, row, [run.result.final for run in result.runs if run.label == row.label])
             _difference(right, y, row)
@@ -51,9 +52,7 @@ def build(result: ExperimentResult) -> Figure:
             f"difference from exact, {1 - 2 * float(result.config['level']):.0%} interval; band: ± margin"
         )
         seeds = len(result.config["seeds"])
-        fig.suptitle(
-            f"{result.config['name']}: {seeds} seeds, {result.dev_size:,} dev examples", x=0.01, ha="left"
-        )
+        fig.heading(f"{result.config['name']}: {seeds} seeds, {result.dev_size:,} dev examples")
     return fig
 
 
@@ -70,5 +69,5 @@ def _difference(axes: Axes, y: int, row: ExperimentRow) -> None:
     axes.plot([row.standing.difference], [y], "o", color=colour, zorder=3)
     axes.annotate(
         row.standing.verdict, (row.standing.high, y), xytext=(5, 0), textcoords="offset points", va="center",
-        color=colour, fontsize=8,
+        color=legible(colour), fontsize="small",
     )  # fmt: skip

@@ -12,10 +12,11 @@ from statistics import NormalDist
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from wtacrs.figures import style
+from wtacrs.figures.contrast import legible
+from wtacrs.figures.sheet import Sheet
 from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.layer_tests import LayerTest, LayerTestResult
 from wtacrs.validation.summaries.series import series
@@ -37,7 +38,7 @@ def draw(result: LayerTestResult, path: Path) -> Path:
     return style.save(build(result), path)
 
 
-def build(result: LayerTestResult) -> Figure:
+def build(result: LayerTestResult) -> Sheet:
     """The figure as an object: one line per layer, one mark per estimator on it, in two panels.
 
     Left: the estimated bias along G, relative to ‖G‖, with its interval at 1 − level of the result (normal, of each by
@@ -60,7 +61,7 @@ def build(result: LayerTestResult) -> Figure:
     names = style.short_names(shown, limit=34)
     height = 1.7 + len(shown) * max(0.2, 0.11 * len(kinds))
     with style.figure(9.2, height) as fig:
-        left, right = fig.subplots(1, 2, sharey=True)
+        left, right = fig.panels(1, 2, sharey=True)
         tests = [test for test in result.tests if test.layer in names]
         edges = _limits(left, right, tests, result.level)
         for test in tests:
@@ -78,9 +79,9 @@ def build(result: LayerTestResult) -> Figure:
         right.set_xlabel("norm of the bias / ‖G‖")
         style.tag(left, f"along the exact product; intervals at {1 - result.level:.5g}")
         style.tag(right, "in any direction")
-        fig.suptitle(_title(result, len(shown), len(layers)), x=0.01, ha="left")
+        fig.heading(_title(result, len(shown), len(layers)))
         handles = [*_legend(kinds, looks), *_explained(tests)]
-        fig.legend(handles=handles, loc="outside lower center", ncols=2)
+        fig.key(handles, ncols=2)
     return fig
 
 
@@ -160,8 +161,8 @@ def _beyond(axes: Axes, value: float, y: float, edge: float, colour: str) -> Non
         textcoords="offset points",
         ha="right" if side > 0 else "left",
         va="center",
-        color=colour,
-        fontsize=7,
+        color=legible(colour),
+        fontsize="x-small",
     )
 
 

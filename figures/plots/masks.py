@@ -10,11 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from wtacrs.figures import style
+from wtacrs.figures.contrast import ink_on
+from wtacrs.figures.dark import AS_IT_IS
+from wtacrs.figures.sheet import Sheet
 from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.masks import CONDITIONS, SIDES, MaskRow, MasksResult
 
@@ -27,7 +30,7 @@ def draw(result: MasksResult, path: Path) -> Path:
     return style.save(build(result), path)
 
 
-def build(result: MasksResult) -> Figure:
+def build(result: MasksResult) -> Sheet:
     """The figure as an object: two maps of architectures by masks.
 
     On the left, what the mean would be along the gradient, in the layer where it is least, if rows called padding were
@@ -41,16 +44,14 @@ def build(result: MasksResult) -> Figure:
         raise style.NothingToDraw("no architecture has a finite loss")
     names = result.architectures
     with style.figure(11.2, 2.1 + 0.235 * len(names)) as fig:
-        left, right = fig.subplots(1, 2, sharey=True)
+        left, right = fig.panels(1, 2, sharey=True)
         _map(fig, left, result, lambda row: row.score_zero_layer, _least, "cividis")
         left.set_title("if padding had score 0: least ⟨EĜ, G⟩/‖G‖² of a layer", loc="left", pad=34)
         _map(fig, right, result, _in_use, lambda row: f"{row.kept}/{row.masked}" if row.masked else "", "cividis")
         right.set_title("with a floor: layers that keep their mask after a step", loc="left", pad=34)
-        fig.suptitle(
+        fig.heading(
             f"{result.estimator}, floor {result.mask_floor:g}: the mean of every layer is exact to "
-            f"{result.largest_bias:.1g} in every cell",
-            x=0.01,
-            ha="left",
+            f"{result.largest_bias:.1g} in every cell"
         )
     return fig
 
@@ -64,7 +65,7 @@ def _in_use(row: MaskRow) -> float:
 
 
 def _map(
-    fig: Figure,
+    fig: Sheet,
     axes: Axes,
     result: MasksResult,
     value: Callable[[MaskRow], float],
@@ -76,12 +77,21 @@ def _map(
     for row in result.ran:
         place = names.index(row.architecture), _CASES.index((row.condition, row.side))
         grid[place] = value(row)
-        dark = not grid[place] > 0.55  # a missing value stands on light grey
-        colour = "white" if dark and not math.isnan(grid[place]) else style.INK
-        axes.text(place[1], place[0], text(row), ha="center", va="center", fontsize=6.2, color=colour)
+        if not math.isnan(grid[place]):
+            colour = ink_on(mpl.colormaps[colours](min(max(grid[place], 0.0), 1.0)))
+            axes.text(
+                place[1],
+                place[0],
+                text(row),
+                ha="center",
+                va="center",
+                fontsize="xx-small",
+                color=colour,
+                gid=AS_IT_IS,
+            )
     axes.set_facecolor(_MISSING)
     image = axes.imshow(grid, aspect="auto", cmap=colours, vmin=0.0, vmax=1.0)
-    fig.colorbar(image, ax=axes, location="bottom", shrink=0.6, aspect=40, pad=0.01)
+    style.colorbar(fig, image, [axes])
     axes.set_yticks(range(len(names)), names)
     axes.set_xticks(range(len(_CASES)), [side[0].upper() for _, side in _CASES])
     axes.grid(visible=False)
@@ -91,5 +101,5 @@ def _map(
     for column, condition in enumerate(CONDITIONS):
         axes.annotate(
             condition, (2 * column + 0.5, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 18),
-            textcoords="offset points", ha="center", fontsize=8,
+            textcoords="offset points", ha="center", fontsize="small",
         )  # fmt: skip

@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from wtacrs.figures import style
+from wtacrs.figures.sheet import Sheet
 from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.memory import MemoryResult
 
@@ -25,7 +25,7 @@ def draw(result: MemoryResult, path: Path) -> Path:
     return style.save(build(result), path)
 
 
-def build(result: MemoryResult) -> Figure:
+def build(result: MemoryResult) -> Sheet:
     """The figure as an object: a bar per way to take the step, cut by what keeps the bytes; a tick at the peak.
 
     Types of layers beyond the seven that keep most in any of the steps are one piece, "other".
@@ -38,7 +38,7 @@ def build(result: MemoryResult) -> Figure:
         raise style.NothingToDraw("the result holds no training step")
     colours = _colours(result)
     with style.figure(9.2, 1.9 + 0.42 * len(result.steps)) as fig:
-        axes = fig.subplots()
+        (axes,) = fig.panels()
         for y, step in enumerate(result.steps):
             left = 0.0
             for name, size in _pieces(result, y, list(colours)).items():
@@ -46,15 +46,13 @@ def build(result: MemoryResult) -> Figure:
                 left += size
             axes.plot([step.peak / 1e6] * 2, [y - 0.4, y + 0.4], color=style.INK, linewidth=2.2)
         _axes(axes, [style.shorten(step.name, 48) for step in result.steps])
-        fig.suptitle(
+        fig.heading(
             f"Kept for the backward pass: {style.shorten(result.model, 44)}, "
-            f"{result.batch_size} × {result.tokens} tokens, {result.precision}",
-            x=0.01,
-            ha="left",
+            f"{result.batch_size} × {result.tokens} tokens, {result.precision}"
         )
         handles: list[Patch | Line2D] = [Patch(color=colour, label=name) for name, colour in colours.items()]
         handles.append(Line2D([], [], color=style.INK, linewidth=2.2, label="peak of the step, with gradients"))
-        fig.legend(handles=handles, loc="outside lower center", ncols=3)
+        fig.key(handles, ncols=3)
     return fig
 
 

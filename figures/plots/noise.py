@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from wtacrs.figures import style
 from wtacrs.figures.plots.winner_sweep import CURVES
+from wtacrs.figures.sheet import Sheet
 from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.noise import LayerNoise, ModelNoise, NoiseResult
 from wtacrs.validation.summaries.series import series
@@ -36,7 +36,7 @@ def draw(result: NoiseResult, path: Path) -> Path:
     return style.save(build(result), path)
 
 
-def build(result: NoiseResult) -> Figure:
+def build(result: NoiseResult) -> Sheet:
     """The figure as an object: one panel per estimator, log-log.
 
     A line is the squared error of the whole model over the minibatch variance, with its interval as bars; a dot is one
@@ -54,8 +54,8 @@ def build(result: NoiseResult) -> Figure:
     columns = 2 if len(looks) == 4 else min(len(looks), 3)
     lines = math.ceil(len(looks) / columns)
     with style.figure(max(3.4 * columns, 7.0), 2.9 * lines + 1.0) as fig:
-        panels = fig.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
-        for axes, (name, look) in zip(panels, looks.items(), strict=False):
+        panels = fig.panels(lines, columns, count=len(looks), sharex=True, sharey=True)
+        for axes, (name, look) in zip(panels, looks.items(), strict=True):
             axes.set_xscale("log")
             axes.set_yscale("log")
             models = [m for m in shown if series(m.estimator) == name]
@@ -63,8 +63,6 @@ def build(result: NoiseResult) -> Figure:
             _panel(axes, models, dots, look)
             note = "\nsquared error, mostly bias²" if any(m.mostly_bias for m in models) else ""
             style.tag(axes, style.shorten(name, 46) + note)
-        for axes in panels[len(looks) :]:
-            axes.set_visible(False)
         _ticks(panels[0], shown)
         floor = _floor(shown)
         if (low := panels[0].get_ylim()[0]) < floor:
@@ -72,14 +70,12 @@ def build(result: NoiseResult) -> Figure:
         hidden = sum(n.ratio.value < floor for n in result.layers if _drawable(n)) if low < floor else 0
         for axes in panels[max(0, len(looks) - columns) : len(looks)]:
             axes.set_xlabel("budget: rows kept / rows")
-            axes.tick_params(labelbottom=True)
         for axes in panels:
             axes.tick_params(axis="x", which="minor", length=0)
-        fig.supylabel("estimator's variance / minibatch variance", fontsize=9)
-        fig.suptitle(_title(result), x=0.01, ha="left")
-        fig.legend(
+        fig.supylabel("estimator's variance / minibatch variance")
+        fig.heading(_title(result))
+        fig.key(
             handles=_legend(shown, result.level, hidden),
-            loc="outside lower center",
             ncols=4 if columns == 3 else 2,
         )
     return fig

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from wtacrs.figures import style
+from wtacrs.figures.sheet import Sheet
 from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.norms import NormPoint, NormsResult
 from wtacrs.validation.summaries.norms import running_median
@@ -27,7 +27,7 @@ def draw(result: NormsResult, path: Path) -> Path:
     return style.save(build(result), path)
 
 
-def build(result: NormsResult) -> Figure:
+def build(result: NormsResult) -> Sheet:
     """The figure as an object: norms over steps on the left, relative to the exact gradient of the step on the right.
 
     Steps whose exact gradient is zero have no ratio and are left out on the right.
@@ -54,7 +54,7 @@ def build(result: NormsResult) -> Figure:
     }
     points = result.estimated
     with style.figure(9.4, 4.5) as fig:
-        norms, ratios = fig.subplots(1, 2)
+        norms, ratios = fig.panels(1, 2)
         _curve(norms, points, [p.used for p in points], used)
         _curve(norms, result.exact, [p.exact for p in result.exact], beside)
         _curve(norms, points, [p.exact for p in points], exact)
@@ -70,9 +70,9 @@ def build(result: NormsResult) -> Figure:
         style.tag(ratios, "relative to ‖G‖ of the same step")
         for axes in (norms, ratios):
             axes.set_xlabel("optimiser step")
-        fig.suptitle(_title(result), x=0.01, ha="left")
+        fig.heading(_title(result))
         handles, labels = norms.get_legend_handles_labels()
-        fig.legend(handles, labels, loc="outside lower center", ncols=2)
+        fig.key(handles, labels, ncols=2)
     return fig
 
 

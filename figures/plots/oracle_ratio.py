@@ -10,10 +10,10 @@ from pathlib import Path
 from statistics import median
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from wtacrs.figures import style
+from wtacrs.figures.sheet import Sheet
 from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.compare import ComparisonResult
 from wtacrs.validation.summaries.compare import OracleRatio, oracle_ratios
@@ -26,7 +26,7 @@ def draw(result: ComparisonResult, path: Path) -> Path:
     return style.save(build(result), path)
 
 
-def build(result: ComparisonResult) -> Figure:
+def build(result: ComparisonResult) -> Sheet:
     """The figure as an object: one panel per kind of scores; a dot per layer, a line through the medians.
 
     Raises:
@@ -40,7 +40,7 @@ def build(result: ComparisonResult) -> Figure:
     looks = style.looks(r.series for r in found)
     budgets = sorted({r.budget for r in found if r.budget is not None})
     with style.figure(4.6 * len(kinds) + 0.8, 4.6) as fig:
-        panels = fig.subplots(1, len(kinds), sharex=True, sharey=True, squeeze=False)[0]
+        panels = fig.panels(1, len(kinds), sharex=True, sharey=True)
         for axes, kind in zip(panels, kinds, strict=True):
             axes.set_yscale("log")
             style.tag(axes, _TITLES[kind])
@@ -51,12 +51,12 @@ def build(result: ComparisonResult) -> Figure:
             axes.set_xticks(range(len(budgets)), [f"{b:g}" for b in budgets])
             axes.set_xlabel("budget")
         panels[0].set_ylabel("variance / variance with the oracle's scores")
-        fig.suptitle("Variance ratio to the oracle (a dot is a layer, the line its median)", x=0.01, ha="left")
+        fig.heading("Variance ratio to the oracle (a dot is a layer, the line its median)")
         handles = [
             Line2D([], [], color=look.colour, marker=look.marker, label=style.shorten(name, 50))
             for name, look in looks.items()
         ]
-        fig.legend(handles=handles, loc="outside lower center", ncols=2)
+        fig.key(handles, ncols=2)
     return fig
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from wtacrs.figures import style
+from wtacrs.figures.sheet import Sheet
 from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.plan import Plan
 
@@ -22,7 +22,7 @@ def draw(result: Plan, path: Path) -> Path:
     return style.save(build(result), path)
 
 
-def build(result: Plan) -> Figure:
+def build(result: Plan) -> Sheet:
     """The figure as an object: seconds of the step on the left, noise on the right, both against the peak.
 
     Raises:
@@ -32,7 +32,7 @@ def build(result: Plan) -> Figure:
     if not result.front:
         raise style.NothingToDraw("the plan holds no front")
     with style.figure(9.2, 3.8) as fig:
-        left, right = fig.subplots(1, 2)
+        left, right = fig.panels(1, 2)
         peaks = [point.peak / 1e6 for point in result.front]
         _panel(left, result, peaks, [p.seconds for p in result.front], result.seconds)
         _panel(right, result, peaks, [p.noise for p in result.front], result.noise)
@@ -40,14 +40,12 @@ def build(result: Plan) -> Figure:
         right.plot(result.stock_peak / 1e6, 0.0, "s", color=_STOCK)
         style.tag(left, "seconds of forward and backward pass")
         style.tag(right, "noise / the minibatch's variance")
-        fig.suptitle(
+        fig.heading(
             f"Best plans by memory: {style.shorten(result.model, 44)}, {result.batch_size} × {result.tokens} tokens, "
-            f"{_under(result)}",
-            x=0.01,
-            ha="left",
+            f"{_under(result)}"
         )
         handles, labels = left.get_legend_handles_labels()
-        fig.legend(handles, labels, loc="outside lower center", ncols=3)
+        fig.key(handles, labels, ncols=3)
     return fig
 
 

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from wtacrs.estimators import InputError
 from wtacrs.figures import style
+from wtacrs.figures.sheet import Sheet
 from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.pretrain import PretrainingResult
 from wtacrs.validation.summaries.series import series
@@ -25,7 +25,7 @@ def draw(results: Sequence[PretrainingResult], path: Path) -> Path:
     return style.save(build(results), path)
 
 
-def build(results: Sequence[PretrainingResult]) -> Figure:
+def build(results: Sequence[PretrainingResult]) -> Sheet:
     """The figure as an object: a line per run, its training loss; circles at both ends, its validation loss.
 
     Runs of one estimator share its colour and differ in dashes.
@@ -42,7 +42,7 @@ def build(results: Sequence[PretrainingResult]) -> Figure:
     looks = style.looks(run.estimator for run in results)
     seen: dict[str, int] = {}
     with style.figure(8.4, 4.2 + 0.2 * len(results)) as fig:
-        axes = fig.subplots()
+        (axes,) = fig.panels()
         handles = []
         for run in results:
             name = series(run.estimator)
@@ -64,6 +64,6 @@ def build(results: Sequence[PretrainingResult]) -> Figure:
         axes.set_ylabel("nats per target token")
         style.tag(axes, "training loss (line) and validation loss (circles)")
         first = results[0]
-        fig.suptitle(f"Pre-training a {first.size} T5 of {first.parameters:,} parameters", x=0.01, ha="left")
-        fig.legend(handles=handles, loc="outside lower center", ncols=1)
+        fig.heading(f"Pre-training a {first.size} T5 of {first.parameters:,} parameters")
+        fig.key(handles, ncols=1)
     return fig

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from wtacrs.figures import style
+from wtacrs.figures.sheet import Sheet
 from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.front import FrontResult
 
@@ -19,7 +18,7 @@ def draw(result: FrontResult, path: Path) -> Path:
     return style.save(build(result), path)
 
 
-def build(result: FrontResult) -> Figure:
+def build(result: FrontResult) -> Sheet:
     """The figure as an object: a bar for what is kept after each part, with what the part has saved in another colour.
 
     Raises:
@@ -30,7 +29,7 @@ def build(result: FrontResult) -> Figure:
         raise style.NothingToDraw("the saving of this result is not decomposed")
     stock = result.parts[0].kept
     with style.figure(9.2, 1.7 + 0.36 * len(result.parts)) as fig:
-        axes = fig.subplots()
+        (axes,) = fig.panels()
         before = stock
         for y, entry in enumerate(result.parts):
             axes.barh(y, entry.kept / 1e6, height=0.62, color="#0072b2")
@@ -41,7 +40,7 @@ def build(result: FrontResult) -> Figure:
             )  # fmt: skip
             told = f"{entry.kept / stock:.2f}" + (f"  ({-saved / stock:+.2f})".replace("-", "−") if y else "")
             place = max(before, entry.kept) / 1e6, y
-            axes.annotate(told, place, xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
+            axes.annotate(told, place, xytext=(4, 0), textcoords="offset points", va="center", fontsize="small")
             before = entry.kept
         names = [entry.part if not y else f"+ {entry.part}" for y, entry in enumerate(result.parts)]
         axes.set_yticks(range(len(names)), names)
@@ -49,10 +48,8 @@ def build(result: FrontResult) -> Figure:
         axes.set_xlim(0.0, 1.18 * max(entry.kept for entry in result.parts) / 1e6)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("MB (10⁶ bytes) kept for the backward pass; in orange what the part has saved")
-        fig.suptitle(
+        fig.heading(
             f"{style.shorten(result.model, 40)}, {result.layers} layers, {result.batch_size} × {result.tokens} tokens: "
-            "what saves how much, one part after another",
-            x=0.01,
-            ha="left",
+            "what saves how much, one part after another"
         )
     return fig

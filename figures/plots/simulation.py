@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from wtacrs.figures import style
+from wtacrs.figures.sheet import Sheet
 from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.simulation import PARTS, SimulatedStep, SimulationResult
 
@@ -22,7 +22,7 @@ def draw(result: SimulationResult, path: Path) -> Path:
     return style.save(build(result), path)
 
 
-def build(result: SimulationResult) -> Figure:
+def build(result: SimulationResult) -> Sheet:
     """The figure as an object: a bar per way to take the step, cut by what is alive at its peak.
 
     Raises:
@@ -34,7 +34,7 @@ def build(result: SimulationResult) -> Figure:
     colours = dict(zip(PARTS, _COLOURS, strict=True))
     shown = [part for part in PARTS if any(step.parts[part] for step in result.steps)]
     with style.figure(9.2, 2.0 + 0.42 * len(result.steps)) as fig:
-        axes = fig.subplots()
+        (axes,) = fig.panels()
         for y, step in enumerate(result.steps):
             left = 0.0
             for part in shown:
@@ -46,11 +46,9 @@ def build(result: SimulationResult) -> Figure:
         axes.set_xlim(left=0.0)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("GB (10⁹ bytes)")
-        fig.suptitle(
-            f"Alive at the peak of a step: {style.shorten(result.model, 44)}, simulated", x=0.01, ha="left"
-        )
+        fig.heading(f"Alive at the peak of a step: {style.shorten(result.model, 44)}, simulated")
         handles = [Patch(color=colours[part], label=part) for part in shown]
-        fig.legend(handles=handles, loc="outside lower center", ncols=4)
+        fig.key(handles, ncols=4)
     return fig
 
 

@@ -5,17 +5,16 @@ wtacrs draw theory.json
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from wtacrs.estimators import InputError
 from wtacrs.figures import style
+from wtacrs.figures.sheet import Sheet
 from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.theory import Claim, Series, TheoryResult
 from wtacrs.validation.summaries.series import series as series_of
@@ -37,7 +36,6 @@ _SCALES = {
 _CLOUDS = {"take-all", "without-replacement", "wta-condition", "mask-cost"}
 _APART = {"without-replacement", "mask-cost"}
 _MOST_MARKERS = 21
-_TOP, _TITLE_POINTS = 0.985, 10.5
 
 
 def draw(result: TheoryResult, folder: Path) -> list[Path]:
@@ -50,7 +48,7 @@ def draw(result: TheoryResult, folder: Path) -> list[Path]:
     return [style.save(build(claim), folder / f"theory_{claim.name}.png") for claim in result.claims]
 
 
-def build(claim: Claim) -> Figure:
+def build(claim: Claim) -> Sheet:
     """The figure of one claim: its title with the verdict, its statement, and every series.
 
     Raises:
@@ -66,9 +64,7 @@ def build(claim: Claim) -> Figure:
     panels = _panels(claim)
     forms = _forms(claim.series)
     with style.figure(8.4, 5.0) as fig:
-        for axes, shown in zip(
-            fig.subplots(1, len(panels), sharey=True, squeeze=False).ravel(), panels, strict=True
-        ):
+        for axes, shown in zip(fig.panels(1, len(panels), sharey=True), panels, strict=True):
             axes.set_xscale(scales[0])
             axes.set_yscale(scales[1])
             for series in shown:
@@ -76,11 +72,11 @@ def build(claim: Claim) -> Figure:
             _plain_numbers(axes)
         fig.axes[len(panels) // 2].set_xlabel(claim.x_name)
         fig.axes[0].set_ylabel(claim.y_name)
-        _title(fig, claim)
+        fig.heading(f"{heading(claim)}: {claim.title}", _glued(claim.statement))
         handles = {
             label: h for axes in fig.axes for h, label in zip(*axes.get_legend_handles_labels(), strict=True)
         }
-        fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(4, len(handles)))
+        fig.key(list(handles.values()), list(handles), ncols=4)
     return fig
 
 
@@ -91,17 +87,11 @@ def heading(claim: Claim) -> str:
     return "True" if claim.status == "true" else "Looks true, is false"
 
 
-def _title(fig: Figure, claim: Claim) -> None:
-    """The title in bold, the statement below it: the title's own empty lines keep its place free."""
-    title = textwrap.fill(f"{heading(claim)}: {claim.title}", 92)
-    glued = claim.statement
+def _glued(statement: str) -> str:
+    """No line ends inside a formula."""
     for sign in ("−", "="):
-        glued = glued.replace(f" {sign} ", f"\u00a0{sign}\u00a0")  # no line ends inside a formula
-    statement = textwrap.fill(glued, 118)
-    space = "\n" * (statement.count("\n") + 2)
-    fig.suptitle(title + space, x=0.01, ha="left", weight="bold")
-    below = (title.count("\n") + 1) * 1.45 * _TITLE_POINTS / 72 / fig.get_figheight()
-    fig.text(0.01, _TOP - below, statement, va="top", fontsize=9, linespacing=1.3)
+        statement = statement.replace(f" {sign} ", f"\u00a0{sign}\u00a0")
+    return statement
 
 
 def _shown(series: Series, scales: tuple[str, str]) -> list[tuple[float, float]]:

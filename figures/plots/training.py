@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from wtacrs.estimators import InputError
 from wtacrs.figures import style
+from wtacrs.figures.sheet import Sheet
 from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.training import TrainingPoint, TrainingResult
 from wtacrs.validation.summaries.series import series
@@ -29,7 +30,7 @@ def draw(results: Sequence[TrainingResult], path: Path, *, against: Clock = "ste
     return style.save(build(results, against=against), path)
 
 
-def build(results: Sequence[TrainingResult], *, against: Clock = "step") -> Figure:
+def build(results: Sequence[TrainingResult], *, against: Clock = "step") -> Sheet:
     """The figure as an object: dev metric with the majority baseline on the left, training loss on the right.
 
     Runs of one estimator share its colour and differ in dashes; where a spec occurs more than once its label
@@ -47,7 +48,7 @@ def build(results: Sequence[TrainingResult], *, against: Clock = "step") -> Figu
         raise InputError(f'against={against!r} must be "step" or "seconds"')
     _check(results)
     with style.figure(9.2, 3.9 + 0.2 * len(results)) as fig:
-        dev, loss = fig.subplots(1, 2)
+        dev, loss = fig.panels(1, 2)
         handles = [_run(dev, loss, run, form, against) for run, form in zip(results, _forms(results), strict=True)]
         first = results[0]
         dashed: dict[str, Any] = {"color": style.GREY, "linestyle": (0, (4, 3)), "linewidth": 1.2}
@@ -59,8 +60,9 @@ def build(results: Sequence[TrainingResult], *, against: Clock = "step") -> Figu
         style.tag(loss, "training loss (mean since the last evaluation)")
         for axes in (dev, loss):
             axes.set_xlabel(X_LABELS[against])
-        fig.suptitle(_title(results), x=0.01, ha="left")
-        fig.legend(handles=handles, loc="outside lower center", ncols=1 if _long(handles) else 2)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        fig.heading(_title(results))
+        fig.key(handles, ncols=1 if _long(handles) else 2)
     return fig
 
 

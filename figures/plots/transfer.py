@@ -11,12 +11,12 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from wtacrs.estimators import InputError
 from wtacrs.figures import style
+from wtacrs.figures.sheet import Sheet
 from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.transfer import TransferPair, TransferResult
 from wtacrs.validation.summaries.series import series
@@ -29,7 +29,7 @@ def draw(result: TransferResult, path: Path, *, files: Sequence[str] | None = No
     return style.save(build(result, files=files), path)
 
 
-def build(result: TransferResult, *, files: Sequence[str] | None = None) -> Figure:
+def build(result: TransferResult, *, files: Sequence[str] | None = None) -> Sheet:
     """The figure as an object: a marker per estimator, log-log, with Kendall's τ and the regrets of both directions.
 
     Where the markers rise from left to right the order is kept; the best on either model has a ring.
@@ -54,19 +54,17 @@ def build(result: TransferResult, *, files: Sequence[str] | None = None) -> Figu
     names = [style.shorten(name, 62) for name in looks]
     legend_lines = math.ceil(len(names) / 2)
     with style.figure(max(3.3 * columns, 8.4), 2.9 * lines + 0.2 * legend_lines + 0.9) as fig:
-        panels = fig.subplots(lines, columns, squeeze=False)
-        for row, kind in zip(panels, kinds, strict=True):
-            for axes, budget in zip(row, budgets, strict=True):
+        panels = fig.panels(lines, columns)
+        for row, kind in enumerate(kinds):
+            for axes, budget in zip(panels[row * columns :], budgets, strict=False):
                 pairs = [p for p in result.pairs if (p.scores, p.budget) == (kind, budget)]
                 _panel(axes, places.get((kind, budget), {}), looks, one, other, pairs)
                 style.tag(axes, f"{_KINDS[kind]}, budget {budget:g}\n{_told(pairs, one, other)}")
-            row[0].set_ylabel(f"on {style.shorten(other, 24)}")
-        for axes in panels[-1]:
+            panels[row * columns].set_ylabel(f"on {style.shorten(other, 24)}")
+        for axes in panels[-columns:]:
             axes.set_xlabel(f"on {style.shorten(one, 24)}")
-        fig.suptitle(
-            f"Var Ĝ / ‖G‖², median over layers: {_named(result, one)}, {_named(result, other)}", x=0.01, ha="left"
-        )
-        fig.legend(handles=_legend(looks), loc="outside lower center", ncols=2)
+        fig.heading(f"Var Ĝ / ‖G‖², median over layers: {_named(result, one)}, {_named(result, other)}")
+        fig.key(_legend(looks), ncols=2)
     return fig
 
 
@@ -118,7 +116,7 @@ def _panel(
             markeredgewidth=0.6, linestyle="none", zorder=3,
         )  # fmt: skip
         number = str(list(looks).index(name) + 1)
-        axes.annotate(number, (x, y), xytext=(6, 4), textcoords="offset points", fontsize=7)
+        axes.annotate(number, (x, y), xytext=(6, 4), textcoords="offset points", fontsize="x-small")
     axes.margins(0.12)
 
 

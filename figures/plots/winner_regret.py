@@ -6,19 +6,20 @@ wtacrs draw sweep.json OUT.png --figure winner_regret
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
-from statistics import median
+from statistics import median, median_high
 from typing import Any
 
 import numpy
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from wtacrs.figures import style
 from wtacrs.figures.plots.winner_sweep import CURVES, OPTIMAL, PAPER
+from wtacrs.figures.sheet import Sheet
 from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.sweep import SweepResult, WinnerSweep
 from wtacrs.validation.summaries.sweep import regret
@@ -32,40 +33,42 @@ def draw(result: SweepResult, path: Path) -> Path:
     return style.save(build(result), path)
 
 
-def build(result: SweepResult) -> Figure:
+def build(result: SweepResult) -> Sheet:
     """The figure as an object: one row per kind of scores, one column per architecture.
 
     A line is the median over layers (and over training steps, where there are several) of the variance at a rule's |C|
-    over that at the best |C|, its band their middle half, a dot the worst layer; 1 is perfect. The legend counts what has
-    no finite regret.
+    over that at the best |C|, its band their middle half, a dash the worst layer; 1 is perfect. Where the best |C| is
+    exact and a rule's is not, the ratio is infinite and stands at the upper edge. The legend counts these, and the layers
+    without a best |C|, which are not drawn.
 
     Raises:
-        InputError: if the result is of another kind or has no finite regret.
+        InputError: if the result is of another kind or has no best |C|.
     """
     expect(result, SweepResult, "the argument result")
-    sweeps = [s for s in result.sweeps if _finite(s)]
+    sweeps = [s for s in result.sweeps if s.best is not None]
     if not sweeps:
-        raise style.NothingToDraw("the sweep has no layer with a best |C| and finite regrets")
+        raise style.NothingToDraw("the sweep has no layer with a best |C|")
     models = list(dict.fromkeys(architecture(s) for s in sweeps))
     kinds = [kind for kind in CURVES if any(s.scores == kind for s in sweeps)]
     with style.figure(max(3.5 * len(models), 5.6), 2.7 * len(kinds) + 1.2) as fig:
-        panels = fig.subplots(len(kinds), len(models), sharex=True, sharey="row", squeeze=False)
-        for line, kind in zip(panels, kinds, strict=True):
+        panels = fig.panels(len(kinds), len(models), sharex=True, sharey="row")
+        for row, kind in enumerate(kinds):
+            line = panels[row * len(models) : (row + 1) * len(models)]
             for axes, model in zip(line, models, strict=True):
                 mine = [s for s in sweeps if s.scores == kind and architecture(s) == model]
                 _panel(axes, mine)
                 style.tag(axes, f"{style.shorten(model, 44)}\n{CURVES[kind][1]}, {_count(mine)}")
-            if max(_regret(s, rule) for s in sweeps if s.scores == kind for rule, *_ in RULES) > _DECADE:
+            if max(_finite(_regret(s, rule) for s in sweeps if s.scores == kind for rule, *_ in RULES)) > _DECADE:
                 line[0].set_yscale("log")
                 line[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
                 line[0].yaxis.set_minor_formatter(NullFormatter())
             line[0].set_ylabel("variance / that at the best |C|")
-        for axes in panels.ravel():
+        for axes in panels:
             _ticks(axes, sorted({fraction(s) for s in sweeps}))
-        for axes in panels[-1]:
+        for axes in panels[-len(models) :]:
             axes.set_xlabel("budget: rows kept / rows")
-        fig.suptitle("What the rules for |C| cost over the best |C|", x=0.01, ha="left")
-        fig.legend(handles=_legend(len(result.sweeps) - len(sweeps)), loc="outside lower center", ncols=2)
+        fig.heading("What the rules for |C| cost over the best |C|")
+        fig.key(_legend(sweeps, len(result.sweeps) - len(sweeps)), ncols=2)
     return fig
 
 
@@ -79,9 +82,9 @@ def fraction(sweep: WinnerSweep) -> float:
     return min(sweep.budget / sweep.n, 1.0) if isinstance(sweep.budget, int) else sweep.budget
 
 
-def _finite(sweep: WinnerSweep) -> bool:
-    found = (regret(sweep, sweep.paper), regret(sweep, sweep.optimal))
-    return all(value is not None and math.isfinite(value) for value in found)
+def _finite(values: Iterable[float]) -> list[float]:
+    """With 1, the regret of the best."""
+    return [1.0, *(value for value in values if math.isfinite(value))]
 
 
 def _count(sweeps: list[WinnerSweep]) -> str:
@@ -99,18 +102,43 @@ def _panel(axes: Axes, sweeps: list[WinnerSweep]) -> None:
     for rule, spec, _ in RULES:
         look = style.look(spec)
         found = [[_regret(s, rule) for s in sweeps if fraction(s) == place] for place in places]
+        middle = [median_high(values) if math.inf in values else median(values) for values in found]
         axes.plot(
-            places, [median(values) for values in found], color=look.colour, marker=look.marker,
-            markeredgecolor="white", markeredgewidth=0.6, zorder=3,
+            places, [value if math.isfinite(value) else math.nan for value in middle], color=look.colour,
+            marker=look.marker, markeredgecolor="white", markeredgewidth=0.6, zorder=3,
         )  # fmt: skip
-        low, high = zip(*(numpy.quantile(values, [0.25, 0.75]) for values in found), strict=True)
+        low, high = zip(*(_quartiles(values) for values in found), strict=True)
         if len(places) > 1:
             axes.fill_between(places, low, high, color=look.colour, alpha=0.15, linewidth=0, zorder=2)
         else:
             axes.vlines(places, low, high, color=look.colour, alpha=0.3, linewidth=5, zorder=2)
-        axes.plot(places, [max(values) for values in found], color=look.colour, **_WORST)
+        worst = [max(values) for values in found]
+        axes.plot(
+            places, [value if math.isfinite(value) else math.nan for value in worst], color=look.colour, **_WORST
+        )
+        _at_the_edge(axes, [at for at, value in zip(places, middle, strict=True) if value == math.inf], look)
+        _at_the_edge(
+            axes, [at for at, value in zip(places, worst, strict=True) if value == math.inf], look, worst=True
+        )
 
 
+def _quartiles(values: list[float]) -> tuple[float, float]:
+    """Nearest values, so that infinite ones stay what they are; the band ends where it would have no upper edge."""
+    low, high = numpy.quantile(values, [0.25, 0.75], method="nearest" if math.inf in values else "linear")
+    return (float(low), float(high)) if math.isfinite(high) else (math.nan, math.nan)
+
+
+def _at_the_edge(axes: Axes, places: list[float], look: style.Look, *, worst: bool = False) -> None:
+    """Infinite values have no place on the axis: their marks sit on its upper edge, as the legend says."""
+    form = _WORST | {"marker": INFINITE} if worst else {"marker": look.marker, "linestyle": "none", "zorder": 4}
+    if places:
+        axes.plot(
+            places, [1.0] * len(places), color=look.colour, **form, clip_on=False,
+            transform=axes.get_xaxis_transform(),
+        )  # fmt: skip
+
+
+INFINITE = "^"
 _WORST: dict[str, Any] = {
     "marker": "_",
     "markersize": 9,
@@ -135,7 +163,7 @@ def _ticks(axes: Axes, places: list[float]) -> None:
         axes.set_xlim(places[0] / 2, places[0] * 2)
 
 
-def _legend(left_out: int) -> list[Line2D | Patch]:
+def _legend(sweeps: list[WinnerSweep], left_out: int) -> list[Line2D | Patch]:
     rules: list[Line2D | Patch] = []
     for _, spec, label in RULES:
         look = style.look(spec)
@@ -146,6 +174,11 @@ def _legend(left_out: int) -> list[Line2D | Patch]:
         )
     band = Patch(color=style.GREY, alpha=0.3, label="middle half of the layers")
     worst = Line2D([], [], color=style.GREY, label="worst layer", **_WORST)
-    told = "not drawn, a rule's variance is infinite or there is no best |C|"
-    missing = [Line2D([], [], linestyle="none", label=f"{left_out} × {told}")] if left_out else []
-    return [*rules, band, worst, *missing]
+    more: list[Line2D | Patch] = []
+    infinite = sum(any(_regret(s, rule) == math.inf for rule, *_ in RULES) for s in sweeps)
+    if infinite:
+        label = f"infinite, at the upper edge: {infinite} × the best |C| alone is exact"
+        more.append(Line2D([], [], color=style.GREY, label=label, **(_WORST | {"marker": INFINITE})))
+    if left_out:
+        more.append(Line2D([], [], linestyle="none", label=f"{left_out} × not drawn, no best |C| is known"))
+    return [*rules, band, worst, *more]

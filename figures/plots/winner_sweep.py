@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from wtacrs.estimators import InputError
 from wtacrs.figures import style
+from wtacrs.figures.sheet import Sheet
 from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.sweep import SweepResult, WinnerSweep
 from wtacrs.validation.summaries.sweep import budget_order, choice_variance
@@ -52,7 +52,7 @@ def build(
     layers: Sequence[str] | None = None,
     budget: int | float | None = None,
     relative_to: Scale = "crs",
-) -> Figure:
+) -> Sheet:
     """The figure as an object.
 
     Args:
@@ -79,19 +79,17 @@ def build(
     columns = min(len(chosen), 3)
     lines = math.ceil(len(chosen) / columns)
     with style.figure(max(3.1 * columns, 5.6), 2.15 * lines + 1.25) as fig:
-        panels = fig.subplots(lines, columns, sharey=True, squeeze=False).ravel()
+        panels = fig.panels(lines, columns, count=len(chosen), sharey=True)
         names = _names(chosen)
         logarithmic = _spans_a_decade(shown, relative_to)
-        for axes, place in zip(panels, chosen, strict=False):
+        for axes, place in zip(panels, chosen, strict=True):
             axes.set_yscale("log" if logarithmic else "linear")
             _panel(axes, names[place], [s for s in shown if _place(s) == place], relative_to)
-        for axes in panels[len(chosen) :]:
-            axes.set_visible(False)
         for axes in panels[max(0, len(chosen) - columns) : len(chosen)]:
             axes.set_xlabel("|C|, rows kept with certainty")
-        fig.supylabel(_y_label(shown, relative_to), fontsize=9)
-        fig.suptitle(_title(result, chosen, at), x=0.01, ha="left")
-        fig.legend(handles=_legend(shown, logarithmic), loc="outside lower center", ncols=min(3, columns + 1))
+        fig.supylabel(_y_label(shown, relative_to))
+        fig.heading(_title(result, chosen, at))
+        fig.key(_legend(shown, logarithmic), ncols=min(3, columns + 1))
     return fig
 
 

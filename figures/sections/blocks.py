@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Generic, NamedTuple, TypeVar
 
-from matplotlib.figure import Figure
-
 from wtacrs.figures import style
+from wtacrs.figures.sheet import Sheet
 from wtacrs.validation.records.base import Result
 
 METHODS = {"closed form": "closed form", "monte carlo": "Monte Carlo"}
@@ -146,7 +145,7 @@ class Section:
             headings = [found.text for found in self.blocks if isinstance(found, Heading)]
             self.blocks.append(_captioned(block, f"{self.title}: {headings[-1]}" if headings else self.title))
 
-    def draw(self, build: Callable[[], Figure], alternative: str, caption: str) -> None:
+    def draw(self, build: Callable[[], Sheet], alternative: str, caption: str) -> None:
         """Append a figure, or the sentence saying why there is nothing to draw."""
         try:
             figure = build()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from wtacrs.figures.plots import oracle_ratio, variance_budget
+from wtacrs.figures.plots import comparison, oracle_ratio
 from wtacrs.figures.sections.blocks import (
     METHODS,
     SCORES,
@@ -22,29 +22,21 @@ from wtacrs.figures.sections.blocks import (
 from wtacrs.validation.records.compare import ComparisonResult, ComparisonRow
 from wtacrs.validation.summaries.compare import LayerMedian, layer_medians, oracle_ratios, standard_error
 
-_AXES: tuple[tuple[variance_budget.Axis, str], ...] = (
-    ("budget", "budget"),
-    ("bytes", "stored bytes"),
-    ("macs", "MACs"),
-)
-
 
 def section(results: Sequence[Named[ComparisonResult]]) -> Section:
-    """Figures against budget, bytes and MACs, medians over layers, and all layers folded away."""
+    """One figure against budget, bytes and MACs, medians over layers, and all layers folded away."""
     section = Section("Error of the estimators")
     for file, result in section.each(results, missing="comparison"):
         medians = layer_medians(result.rows)
         if not medians:
             section.add(Paragraph(f"The comparison {file} has no rows.", soft=True))
             continue
-        for against, what in _AXES:
-            section.draw(
-                partial(variance_budget.build, result, against=against),
-                f"Mean squared error against {what}",
-                f"Error of one gradient estimate, relative to ‖G‖², against {what}; lower is better. Lines are "
-                "medians over layers, bands their middle half; a dashed line is mostly bias², which does not "
-                "average out in training.",
-            )
+        section.draw(
+            partial(comparison.build, result),
+            "Mean squared error against budget, stored bytes and MACs",
+            "Error of one gradient estimate, relative to ‖G‖², against what it costs; lower is better. Lines are "
+            "medians over layers, bands their middle half; a dashed line is mostly bias², which does not average out.",
+        )
         if oracle_ratios(result.rows):
             section.draw(
                 partial(oracle_ratio.build, result),

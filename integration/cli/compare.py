@@ -102,7 +102,7 @@ def compare(
             device=place,
             runner=Runner(jobs, scheduler, out, report, warn_skipped),
         )
-    figures = ("variance_budget", "variance_bytes", "variance_macs", "oracle_ratio")
+    figures = ("comparison", "oracle_ratio")
     show(result, files=(out / "comparison.json", *(out / f"{name}.png" for name in figures)))
     if printed is not None:
         printed.name_it()

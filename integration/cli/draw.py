@@ -12,7 +12,7 @@ from wtacrs.integration.cli.app import app
 from wtacrs.integration.cli.options import budgets_from
 from wtacrs.integration.cli.output import console, show_table, wrote
 
-_NAMED_SIZES = {"column": (3.25, 2.5), "page": (6.75, 3.4)}
+_NAMED_SIZES = {"column": (3.25, None), "page": (6.75, None)}
 
 
 @app.command(as_json=False, dry=False)
@@ -22,7 +22,7 @@ def draw(
         typer.Argument(metavar="RESULT.json… [FIGURE]", help="Result files, and possibly the picture to write."),
     ],
     figure: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only this figure, as in variance_bytes or winner_regret.")
+        str | None, typer.Option(metavar="NAME", help="Only this figure, as in oracle_ratio or winner_regret.")
     ] = None,
     out: Annotated[
         Path | None,
@@ -36,17 +36,24 @@ def draw(
     ] = "png",
     size: Annotated[
         str | None,
-        typer.Option(metavar="WxH", help="Inches, as in 3.5x2.6; or column (3.25 wide) or page (6.75 wide)."),
+        typer.Option(
+            metavar="WxH",
+            help="Inches, as in 3.5x2.6; or column (3.25 wide) or page (6.75 wide), as high as it takes.",
+        ),
     ] = None,
     style: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="A style of matplotlib, or an .mplstyle file.")
     ] = None,
     dpi: Annotated[int, typer.Option(min=30, max=1200, help="Of PNG files.")] = 150,
     dark: Annotated[bool, typer.Option("--dark", help="For a dark page.")] = False,
+    no_title: Annotated[
+        bool, typer.Option("--no-title", help="Without the figure's title, which a paper says in the caption.")
+    ] = False,
     against: Annotated[
         str | None,
         typer.Option(
-            metavar="X", help="x axis: budget, bytes or macs of a comparison; step or seconds of training."
+            metavar="X",
+            help="x axis: budget, bytes or macs of a comparison, default all; step or seconds of training.",
         ),
     ] = None,
     budget: Annotated[
@@ -82,11 +89,11 @@ def draw(
         raise InputError(f"{paths[0]} is a folder: wtacrs report {paths[0]}")
     if suffix not in ("png", "pdf", "svg"):
         raise InputError(f"--format {suffix!r} must be png, pdf or svg")
-    with wanted(size=None if size is None else _size(size), style=style):
+    with wanted(size=None if size is None else _size(size), style=style, title=not no_title):
         _figures(paths, figure, out, given, table, suffix=f".{suffix}", dark=dark, dpi=dpi)
 
 
-def _size(text: str) -> tuple[float, float]:
+def _size(text: str) -> tuple[float, float | None]:
     if text in _NAMED_SIZES:
         return _NAMED_SIZES[text]
     width, _, height = text.partition("x")

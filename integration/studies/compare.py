@@ -10,7 +10,7 @@ from pathlib import Path
 from wtacrs.estimators import Estimator, InputError, make
 from wtacrs.estimators.core.references import is_reference
 from wtacrs.estimators.core.sizing import sized
-from wtacrs.figures.plots import oracle_ratio, variance_budget
+from wtacrs.figures.plots import comparison, oracle_ratio
 from wtacrs.integration.studies.layer_choice import chosen_entries
 from wtacrs.integration.studies.output import Drawer, device_name, keep, source_of
 from wtacrs.validation.benchmarks.over_exact import times_over_exact
@@ -129,10 +129,9 @@ def comparison_study(
         stamp=stamp(seed=seed, device=device_name(device), inputs=source_of(captures)), rows=rows
     )
     figures: dict[str, Drawer] = {
-        f"variance_{against}.png": partial(variance_budget.draw, result, against=against)
-        for against in variance_budget.X_LABELS
+        "comparison.png": partial(comparison.draw, result),
+        "oracle_ratio.png": partial(oracle_ratio.draw, result),
     }
-    figures["oracle_ratio.png"] = partial(oracle_ratio.draw, result)
     keep(result, out, "comparison.json", runner, figures)
     return result
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import html
 from base64 import b64encode
+from collections import ChainMap
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from readme_numbers.records import NumbersResult, NumberTable
@@ -27,7 +29,7 @@ NUMBERS = NumbersResult(
     stamp=STAMP,
     tables=[NumberTable(name="a-table", commands=["make demo"], head=["", "one"], rows=[["x<y", "1"]])],
 )
-EVERY = {**every_kind(), "numbers": NUMBERS}
+EVERY: Mapping[str, Any] = ChainMap(every_kind(), {"numbers": NUMBERS})  # type: ignore[arg-type]  # read only
 
 
 def test_no_kind_is_forgotten() -> None:
@@ -44,21 +46,37 @@ def test_every_kind_comes_back_from_its_file(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", EVERY)
-def test_every_kind_has_a_section_in_the_report(kind: str, tmp_path: Path) -> None:
-    write_result(tmp_path / "a.json", EVERY[kind])
-    page = write_report(tmp_path).read_text(encoding="utf-8")
-    section = view_of(kind).section([Named("a.json", EVERY[kind])])
-    assert page.count(f"<h2>{html.escape(section.title)}</h2>") == 1
-    assert page.count("<img") == len(section.pictures) == (0 if view_of(kind).no_figure else page.count("<img"))
-    assert all(b64encode(png).decode() in page for png in section.pictures)  # drawn twice, the same bytes
-    assert (page.count("<img") > 0) == (view_of(kind).drawings is not None)
-    assert "<table" in page.partition(f"<h2>{section.title}")[2]
+def test_every_figure_stands_in_the_section_and_is_the_same_twice(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dark pages are looked at in `test_layout`; here a picture of them is a word."""
+    monkeypatch.setattr(style, "dark_png", lambda fig: b"dark")
+    view, path = view_of(kind), write_result(tmp_path / "a.json", EVERY[kind])
+    page = write_report(path).read_text(encoding="utf-8")
+    told: list[str] = []
+    written = (
+        draw_all([(path, EVERY[kind])], None, None, lambda *why: told.append(str(why))) if view.drawings else []
+    )
+    assert not told
+    assert bool(written) == (view.drawings is not None)
+    assert {picture.parent for picture in written} <= {tmp_path}
+    assert page.count("<img") == page.count(b64encode(b"dark").decode()) == len(written)
+    assert all(b64encode(picture.read_bytes()).decode() in page for picture in written)
+    monkeypatch.setattr(style, "png", lambda fig: b"not drawn")
+    title = html.escape(view.section([Named("a.json", EVERY[kind])]).title)
+    assert page.count(f"<h2>{title}</h2>") == 1
+    assert "<table" in page.partition(f"<h2>{title}")[2]
     assert page.count("<script") == 1  # sorts tables
 
 
-def test_all_kinds_stand_in_one_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of every picture the words alone: they are drawn in the tests beside this one."""
+def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every picture the words alone: they are drawn in other tests."""
     monkeypatch.setattr(style, "png", lambda fig: b"not drawn")
+    monkeypatch.setattr(style, "dark_png", lambda fig: b"not drawn")
+
+
+def test_all_kinds_stand_in_one_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _undrawn(monkeypatch)
     for kind, result in EVERY.items():
         write_result(tmp_path / f"{kind}.json", result)
         write_result(tmp_path / f"{kind} again.json", result)
@@ -70,20 +88,9 @@ def test_all_kinds_stand_in_one_report(tmp_path: Path, monkeypatch: pytest.Monke
     assert NASTY not in page
 
 
-@pytest.mark.parametrize("kind", [kind for kind in EVERY if view_of(kind).drawings])
-def test_every_figure_is_drawn_the_same_twice(kind: str, tmp_path: Path) -> None:
-    loaded = [(tmp_path / "a.json", EVERY[kind])]
-    told: list[str] = []
-    written = draw_all(loaded, None, None, lambda name, reason: told.append(f"{name}: {reason}"))
-    assert written
-    assert not told
-    for path in written:
-        again = draw_one(loaded, tmp_path / "again.png", path.stem, {})
-        assert path.parent == tmp_path
-        assert again.read_bytes() == path.read_bytes()
+def test_a_section_says_what_the_result_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    _undrawn(monkeypatch)
 
-
-def test_a_section_says_what_the_result_says() -> None:
     def words(kind: str) -> str:
         return " ".join(str(block) for block in view_of(kind).section([Named("a", EVERY[kind])]).blocks)
 
@@ -100,7 +107,9 @@ def test_a_section_says_what_the_result_says() -> None:
     assert "Beside exact training:" in words("experiment")
 
 
-def test_owners_and_receipts_stand_in_their_sections() -> None:
+def test_owners_and_receipts_stand_in_their_sections(monkeypatch: pytest.MonkeyPatch) -> None:
+    _undrawn(monkeypatch)
+
     def words(kind: str, result: Result) -> str:
         return " ".join(str(block) for block in view_of(kind).section([Named("a", result)]).blocks)
 

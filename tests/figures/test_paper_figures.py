@@ -11,7 +11,7 @@ from support.paths import ROOT
 
 from wtacrs.estimators import InputError
 from wtacrs.figures import draw, save
-from wtacrs.figures.dark import dark, darken
+from wtacrs.figures.dark import dark
 from wtacrs.integration.cli import main
 from wtacrs.validation import load_result
 from wtacrs.validation.records.base import Result
@@ -53,8 +53,16 @@ def test_it_draws_into_axes_that_are_there(result: Result) -> None:
     assert right.lines
     assert not other.lines
     assert figure.get_suptitle() == ""
-    with pytest.raises(InputError, match="1 axes are given, and the figure has at least 2 panels"):
-        draw(result, ax=other)
+    for wrong, told in (
+        (other, "one is given, and the figure has 2 panels"),
+        ([left, right, other], "3 axes are given"),
+    ):
+        with pytest.raises(InputError, match=told):
+            draw(result, ax=wrong)
+    for name, value in (("size", (3.25, 2.5)), ("style", "grayscale")):
+        with pytest.raises(InputError, match=f"{name}=.*axes that are given"):
+            draw(result, ax=[left, right], **{name: value})
+    assert not other.lines
 
 
 def test_names_of_methods_and_verdicts_lie_in_the_figure(result: Result) -> None:
@@ -66,7 +74,7 @@ def test_names_of_methods_and_verdicts_lie_in_the_figure(result: Result) -> None
 
 def test_dark_pages_have_light_text(result: Result) -> None:
     figure = draw(result)
-    darken(figure)
+    figure.darken()
     assert sum(to_rgba(figure.get_facecolor())[:3]) < 0.6
     assert all(sum(to_rgba(label.get_color())[:3]) > 1.8 for label in figure.axes[0].get_yticklabels())
     assert dark("white")[3] == 1.0
@@ -78,6 +86,9 @@ def test_the_command_takes_what_papers_need(tmp_path: Path, capsys: pytest.Captu
     assert (tmp_path / "fig.pdf").read_bytes().startswith(b"%PDF")
     assert main([*command, "--out", str(tmp_path), "--format", "svg", "--dark"]) == 0
     assert (tmp_path / "experiment.svg").exists()
+    for options in (["--no-title"], []):
+        assert main([*command, "--out", str(tmp_path / "page.svg"), "--size", "page", *options]) == 0
+        assert ("t5-sst2: " in (tmp_path / "page.svg").read_text(encoding="utf-8")) == (not options)
     capsys.readouterr()
     for bad in (["--size", "wide"], ["--format", "gif"], ["--style", "none-such"]):
         assert main([*command, "--out", str(tmp_path), *bad]) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 
 from support import figure_examples as examples
@@ -287,15 +288,51 @@ def scale() -> ScaleResult:
     return ScaleResult(stamp=STAMP, rows=rows)
 
 
+_MAKERS: dict[str, Callable[[], Result]] = {
+    "comparison": lambda: examples.comparison(examples.LAYERS[:2]),
+    "sweep": lambda: examples.sweep(examples.LAYERS[:2]),
+    "noise": lambda: examples.noise(2),
+    "check": examples.check,
+    "training": lambda: examples.training("crs(budget=0.3)"),
+    "theory": lambda: theory(["take-all", "topk"], seed=0),
+    "experiment": lambda: load_result(ROOT / "integration" / "experiments" / "t5-sst2.json"),
+    "gradient norms": norms,
+    "training scores": scores,
+    "budgets": budgets,
+    "transfer": transfer,
+    "layer tests": layer_tests,
+    "front": front,
+    "masks": masks,
+    "memory": memory,
+    "tracked memory": tracked_memory,
+    "pretraining": pretraining,
+    "scale": scale,
+    "simulation": simulation,
+    "plan": plan,
+    "bench": bench,
+}
+KINDS = tuple(_MAKERS)
+
+
 @cache
-def every_kind() -> dict[str, Result]:
-    """A result of each kind of the package; experiment and theory hold the real numbers."""
-    results: list[Result] = [
-        examples.comparison(examples.LAYERS[:2]), examples.sweep(examples.LAYERS[:2]), examples.noise(2),
-        examples.check(), examples.training("crs(budget=0.3)"),
-        theory(["take-all", "topk"], seed=0),
-        load_result(ROOT / "integration" / "experiments" / "t5-sst2.json"),
-        norms(), scores(), budgets(), transfer(), layer_tests(), front(), masks(), memory(), tracked_memory(),
-        pretraining(), scale(), simulation(), plan(), bench(),
-    ]  # fmt: skip
-    return {result.kind: result for result in results}
+def example(kind: str) -> Result:
+    """The result of one kind, computed where it is asked for: experiment and theory hold the real numbers."""
+    return _MAKERS[kind]()
+
+
+class _EveryKind(Mapping[str, Result]):
+    """An example by its kind; tests are collected without any being computed."""
+
+    def __getitem__(self, kind: str) -> Result:
+        return example(kind)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(KINDS)
+
+    def __len__(self) -> int:
+        return len(KINDS)
+
+
+def every_kind() -> Mapping[str, Result]:
+    """A result of each kind of the package, computed when it is looked up."""
+    return _EveryKind()

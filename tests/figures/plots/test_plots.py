@@ -18,9 +18,10 @@ from support.figure_parts import legend, points, visible
 from wtacrs.estimators import InputError, available, make
 from wtacrs.estimators.core.sizing import SIZES
 from wtacrs.figures import style
+from wtacrs.figures.plots import comparison as comparison_figure
 from wtacrs.figures.plots import training as training_figure
-from wtacrs.figures.plots import variance_budget, winner_regret, winner_sweep
-from wtacrs.validation.records.compare import ComparisonResult
+from wtacrs.figures.plots import winner_regret, winner_sweep
+from wtacrs.validation.records.compare import ComparisonResult, ComparisonRow
 from wtacrs.validation.records.sweep import SweepResult
 from wtacrs.validation.records.training import TrainingResult
 from wtacrs.validation.summaries.compare import layer_medians
@@ -108,19 +109,19 @@ def test_short_names_stay_distinct() -> None:
 
 def test_drawing_leaves_matplotlib_as_it_was(comparison: ComparisonResult, tmp_path: Path) -> None:
     before = dict(matplotlib.rcParams)
-    variance_budget.draw(comparison, tmp_path / "a.png")
+    comparison_figure.draw(comparison, tmp_path / "a.png")
     assert dict(matplotlib.rcParams) == before
 
 
 def test_the_users_settings_do_not_change_the_picture(comparison: ComparisonResult) -> None:
-    plain = style.png(variance_budget.build(comparison))
+    plain = style.png(comparison_figure.build(comparison, against="budget"))
     with matplotlib.rc_context({"font.size": 22.0, "axes.facecolor": "black", "savefig.dpi": 30}):
-        assert style.png(variance_budget.build(comparison)) == plain
+        assert style.png(comparison_figure.build(comparison, against="budget")) == plain
 
 
 def test_save_refuses_other_names_and_leaves_no_partial_file(tmp_path: Path) -> None:
     with style.figure(2, 2) as fig:
-        fig.subplots()
+        fig.panels()
     with pytest.raises(InputError, match=r"must end in \.png, \.pdf, \.svg"):
         style.save(fig, tmp_path / "a.jpg")
     (tmp_path / "taken.png").mkdir()
@@ -141,27 +142,23 @@ def test_importing_the_storey_does_not_import_matplotlib() -> None:
 # all figures
 
 
-def test_pngs_are_valid_and_the_same_bytes_twice(
+def test_pngs_are_valid_and_name_no_version(
     comparison: ComparisonResult, sweep: SweepResult, runs: list[TrainingResult], tmp_path: Path
 ) -> None:
     draws = {
         "sweep": lambda path: winner_sweep.draw(sweep, path),
         "regret": lambda path: winner_regret.draw(sweep, path),
-        "budget": lambda path: variance_budget.draw(comparison, path),
-        "bytes": lambda path: variance_budget.draw(comparison, path, against="bytes"),
-        "macs": lambda path: variance_budget.draw(comparison, path, against="macs"),
+        "comparison": lambda path: comparison_figure.draw(comparison, path),
         "training": lambda path: training_figure.draw(runs, path),
     }
     for name, draw in draws.items():
-        first = draw(tmp_path / "new" / f"{name}.png")
-        second = draw(tmp_path / f"{name}-again.png")
-        assert first.read_bytes() == second.read_bytes()
-        height, width, _ = imread(first).shape
+        path = draw(tmp_path / "new" / f"{name}.png")
+        height, width, _ = imread(path).shape
         assert 800 < width < 1800
         assert 500 < height < 1800
-        pixels = imread(first)[..., :3]
+        pixels = imread(path)[..., :3]
         assert 0.001 < (pixels.min(axis=2) < 0.6).mean() < 0.3  # neither empty nor covered
-        assert b"matplotlib" not in first.read_bytes().lower()
+        assert b"matplotlib" not in path.read_bytes().lower()
     assert len(list((tmp_path / "new").iterdir())) == len(draws)
 
 
@@ -171,7 +168,7 @@ def test_legends_do_not_cover_axes_or_their_labels(
     figures = (
         winner_sweep.build(sweep),
         winner_regret.build(sweep),
-        variance_budget.build(comparison),
+        comparison_figure.build(comparison, against="budget"),
         training_figure.build(runs),
     )
     for fig in figures:
@@ -189,31 +186,34 @@ def test_legends_do_not_cover_axes_or_their_labels(
 # error against budget and bytes
 
 
-def mse(result: ComparisonResult, name: str, budget: float, kind: str) -> list[float]:
-    return [r.mse for r in result.rows if (series(r.estimator), r.budget, r.scores) == (name, budget, kind)]
+def of(result: ComparisonResult, name: str) -> list[ComparisonRow]:
+    return [r for r in result.rows if series(r.estimator) == name]
+
+
+def mse(rows: list[ComparisonRow], budget: float, kind: str) -> list[float]:
+    return [r.mse for r in rows if (r.budget, r.scores) == (budget, kind)]
 
 
 @pytest.mark.parametrize("against", ["budget", "bytes", "macs"])
 def test_error_lines_are_the_medians_over_layers(comparison: ComparisonResult, against: str) -> None:
-    fig = variance_budget.build(comparison, against=against)  # type: ignore[arg-type]
+    fig = comparison_figure.build(comparison, against=against)  # type: ignore[arg-type]
     assert [axes.get_title(loc="left")[:3] for axes in fig.axes] == ["row", "ora"]
-    for axes, kind in zip(fig.axes, ("row-norms", "oracle"), strict=True):
-        assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
-        for name in examples.SPECS[1:]:
-            look = style.look(name)
+    assert {(axes.get_xscale(), axes.get_yscale()) for axes in fig.axes} == {("log", "log")}
+    for name in examples.SPECS[1:]:
+        look, rows = style.look(name), of(comparison, name)
+        for axes, kind in zip(fig.axes, ("row-norms", "oracle"), strict=True):
             found = sorted(points(axes, look.colour, look.marker))
-            assert [y for _, y in found] == [median(mse(comparison, name, b, kind)) for b in examples.BUDGETS]
+            assert [y for _, y in found] == [median(mse(rows, b, kind)) for b in examples.BUDGETS]
             if against in ("budget", "macs"):  # a row design multiplies what it keeps
                 assert [x for x, _ in found] == list(examples.BUDGETS)
             else:
-                rows = [r for r in comparison.rows if series(r.estimator) == name]
                 assert [x for x, _ in found] == sorted({r.saved_bytes / r.exact_bytes for r in rows})
     for name in (*examples.SPECS, "shrunk"):
         assert any(label.split("  ")[0] == name for label in legend(fig))
 
 
 def test_what_is_mostly_bias_is_dashed_and_named(comparison: ComparisonResult) -> None:
-    fig = variance_budget.build(comparison)
+    fig = comparison_figure.build(comparison, against="budget")
     assert "topk  (mostly bias²)" in legend(fig)
     assert "exact  (error 0, not on a log axis)" in legend(fig)
     styles = {
@@ -226,7 +226,7 @@ def test_what_is_mostly_bias_is_dashed_and_named(comparison: ComparisonResult) -
 
 
 def test_error_bars_are_two_median_standard_errors(comparison: ComparisonResult) -> None:
-    fig = variance_budget.build(comparison)
+    fig = comparison_figure.build(comparison, against="budget")
     bars = [c for c in fig.axes[0].containers if isinstance(c, ErrorbarContainer)]
     assert len(bars) == 1
     assert not fig.axes[1].containers
@@ -254,7 +254,7 @@ def test_budgets_in_rows_are_placed_at_their_fraction(comparison: ComparisonResu
     one, four = (
         examples.comparison_row("a", 0, examples.configured("crs", k), float(k), "row-norms") for k in (1, 4)
     )
-    fig = variance_budget.build(comparison.model_copy(update={"rows": [one, four]}))
+    fig = comparison_figure.build(comparison.model_copy(update={"rows": [one, four]}), against="budget")
     look = style.look("crs")
     assert points(fig.axes[0], look.colour, look.marker) == {(1 / 40, one.mse), (4 / 40, four.mse)}
 
@@ -264,20 +264,22 @@ def test_an_estimator_without_budget_is_a_level_line(comparison: ComparisonResul
         r.model_copy(update={"estimator": "rounding(bits=8)", "budget": None}) for r in comparison.rows
         if r.estimator == "crs(budget=0.5)"
     ]  # fmt: skip
-    fig = variance_budget.build(comparison.model_copy(update={"rows": [*comparison.rows, *rounding]}))
+    fig = comparison_figure.build(
+        comparison.model_copy(update={"rows": [*comparison.rows, *rounding]}), against="budget"
+    )
     colour = style.look("rounding(bits=8)").colour
     levels = [line for line in fig.axes[0].get_lines() if line.get_color() == colour]
     assert [list(line.get_xdata()) for line in levels] == [[0, 1]]  # from edge to edge
-    assert levels[0].get_ydata()[0] == median(mse(comparison, "crs", 0.5, "row-norms"))
+    assert levels[0].get_ydata()[0] == median(mse(of(comparison, "crs"), 0.5, "row-norms"))
 
 
 def test_an_estimator_that_does_not_state_its_macs_is_named(comparison: ComparisonResult) -> None:
-    fig = variance_budget.build(comparison, against="macs")
+    fig = comparison_figure.build(comparison, against="macs")
     assert "shrunk  (MACs not stated)" in legend(fig)
     assert style.look("shrunk").colour not in {line.get_color() for line in fig.axes[0].get_lines()}
     only = [row for row in comparison.rows if row.macs is None]
     with pytest.raises(style.NothingToDraw):
-        variance_budget.build(comparison.model_copy(update={"rows": only}), against="macs")
+        comparison_figure.build(comparison.model_copy(update={"rows": only}), against="macs")
 
 
 def test_more_macs_than_exact_lie_beyond_the_mark(comparison: ComparisonResult) -> None:
@@ -285,7 +287,7 @@ def test_more_macs_than_exact_lie_beyond_the_mark(comparison: ComparisonResult) 
         examples.comparison_row("a", 0, make(f"gaussian_sketch(budget={k})"), float(k), "row-norms")
         for k in (4, 20)
     ]
-    fig = variance_budget.build(comparison.model_copy(update={"rows": rows}), against="macs")
+    fig = comparison_figure.build(comparison.model_copy(update={"rows": rows}), against="macs")
     look = style.look("gaussian_sketch")
     shares = [(k * 40 * 11 + k * 30) / 1200 for k in (4, 20)]
     assert points(fig.axes[0], look.colour, look.marker) == {(x, r.mse) for x, r in zip(shares, rows, strict=True)}
@@ -301,9 +303,8 @@ def test_long_names_stay_inside_the_figure(comparison: ComparisonResult, kinds: 
         if row.scores in kinds
     ]
     for rows in (unstated, [row for row in unstated if row.estimator != name]):
-        fig = variance_budget.build(comparison.model_copy(update={"rows": rows}), against="macs")
-        with style.settings():
-            fig.draw_without_rendering()
+        fig = comparison_figure.build(comparison.model_copy(update={"rows": rows}), against="macs")
+        fig.draw_without_rendering()
         (legend,) = fig.legends
         box = legend.get_window_extent()
         assert 0 <= box.x0 < box.x1 <= fig.bbox.width
@@ -312,7 +313,7 @@ def test_long_names_stay_inside_the_figure(comparison: ComparisonResult, kinds: 
 
 def test_one_kind_of_scores_and_one_budget_make_one_panel(comparison: ComparisonResult) -> None:
     rows = [r for r in comparison.rows if r.scores == "oracle" and r.budget == 0.3]
-    fig = variance_budget.build(comparison.model_copy(update={"rows": rows}))
+    fig = comparison_figure.build(comparison.model_copy(update={"rows": rows}), against="budget")
     assert len(fig.axes) == 1
     left, right = fig.axes[0].get_xlim()
     assert left < 0.3 < right
@@ -324,15 +325,15 @@ def test_values_that_are_not_finite_are_named(comparison: ComparisonResult) -> N
         for r in comparison.rows
     ]
     assert "crs  (not finite at budget 0.1)" in legend(
-        variance_budget.build(comparison.model_copy(update={"rows": rows}))
+        comparison_figure.build(comparison.model_copy(update={"rows": rows}), against="budget")
     )
 
 
 def test_comparison_refuses_what_it_cannot_show(comparison: ComparisonResult, sweep: SweepResult) -> None:
     with pytest.raises(InputError, match="kind 'sweep'"):
-        variance_budget.build(sweep)  # type: ignore[arg-type]
+        comparison_figure.build(sweep)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="against='x'"):
-        variance_budget.build(comparison, against="x")  # type: ignore[arg-type]
+        comparison_figure.build(comparison, against="x")  # type: ignore[arg-type]
     exact = [r for r in comparison.rows if r.estimator == "exact"]
     with pytest.raises(style.NothingToDraw, match="no row with a positive"):
-        variance_budget.build(comparison.model_copy(update={"rows": exact}))
+        comparison_figure.build(comparison.model_copy(update={"rows": exact}), against="budget")

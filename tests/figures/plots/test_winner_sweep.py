@@ -218,3 +218,23 @@ def test_regret_figure_refuses_what_it_cannot_show() -> None:
     unknown = [s.model_copy(update={"best": None}) for s in _regrets(*CASES)]
     with pytest.raises(style.NothingToDraw, match="no layer"):
         winner_regret.build(examples.sweep(()).model_copy(update={"sweeps": unknown}))
+
+
+def test_an_infinite_regret_stands_at_the_upper_edge_and_the_other_rule_is_drawn() -> None:
+    found = _regrets(("m", 0.1, 2.0, 0.0), ("m", 0.1, 3.0, 0.0))
+    exact = [s.model_copy(update={"variance": [s.variance[0], 0.0, 0.0]}) for s in found]
+    finite = _regrets(("m", 0.5, 3.0, 1.25))
+    fig = winner_regret.build(examples.sweep(()).model_copy(update={"sweeps": [*exact, *finite]}))
+    (axes,) = visible(fig)
+    paper, optimal = style.look(winner_regret.PAPER), style.look(winner_regret.OPTIMAL)
+    assert (0.1, 1.0) in points(axes, optimal.colour, optimal.marker)
+    edge = [line for line in axes.get_lines() if line.get_transform() == axes.get_xaxis_transform()]
+    assert {(line.get_color(), line.get_marker(), tuple(line.get_xdata())) for line in edge} >= {
+        (paper.colour, paper.marker, (0.1,)), (paper.colour, winner_regret.INFINITE, (0.1,)),
+    }  # fmt: skip
+    style.png(fig)
+    assert edge[0].get_transform().transform((0.1, 1.0))[1] == pytest.approx(axes.bbox.y1)
+    assert any(label.startswith("infinite, at the upper edge: 2 ×") for label in legend(fig))
+    unknown = finite[0].model_copy(update={"best": None, "layer": "z"})
+    fig = winner_regret.build(examples.sweep(()).model_copy(update={"sweeps": [*finite, unknown]}))
+    assert any(label.startswith("1 × not drawn") for label in legend(fig))

@@ -32,7 +32,7 @@ def test_compare_writes_its_result_and_figures(
         'wta_crs(budget=0.5, winners="paper")',
     }
     assert len(result.rows) == 3 * 3 * 2
-    for name in ("variance_budget.png", "variance_bytes.png", "variance_macs.png"):
+    for name in ("comparison.png",):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
     again = tmp_path / "again"
     assert main(["compare", str(captures), *specs, "--out", str(again)]) == 0

@@ -12,14 +12,14 @@ import pandas
 import pytest
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from pydantic import BaseModel
-from support.result_examples import every_kind
+from support.result_examples import KINDS, every_kind
 
 from wtacrs.estimators import InputError
 from wtacrs.validation import Result, load_result, load_results, write_result
-from wtacrs.validation.records.flat import dtypes_of
+from wtacrs.validation.records.base import result_kinds
+from wtacrs.validation.records.flat import dtypes_of, tables_of
 
-KINDS = sorted(every_kind())
-TABLES = [(kind, name) for kind in KINDS for name in every_kind()[kind].table_names]
+TABLES = [(kind, name) for kind in KINDS for name in tables_of(result_kinds()[kind])]
 
 
 def numbers(value: Any) -> Iterator[float]:

@@ -1,6 +1,6 @@
 """Mean squared error of the estimators against their budget, the bytes they store, or their multiply–accumulates (MACs).
 
-wtacrs draw comparison.json OUT.png [--against bytes | macs]
+wtacrs draw comparison.json OUT.png [--against budget | bytes | macs]
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from wtacrs.estimators import InputError
 from wtacrs.figures import style
+from wtacrs.figures.sheet import Sheet
 from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.compare import ComparisonResult
 from wtacrs.validation.summaries.compare import LayerMedian, layer_medians
@@ -33,53 +33,55 @@ X_LABELS: dict[Axis, str] = {
 }
 
 
-def draw(result: ComparisonResult, path: Path, *, against: Axis = "budget") -> Path:
+def draw(result: ComparisonResult, path: Path, *, against: Axis | None = None) -> Path:
     """Write the figure as PNG and return its path; arguments and errors as in `build`."""
     return style.save(build(result, against=against), path)
 
 
-def build(result: ComparisonResult, *, against: Axis = "budget") -> Figure:
-    """The figure as an object: one panel per kind of scores, one line per estimator, log-log.
+def build(result: ComparisonResult, *, against: Axis | None = None) -> Sheet:
+    """The figure as an object: a row per kind of scores, a column per x axis, one line per estimator, log-log.
 
     A line is the median over layers of E‖Ĝ − G‖² / ‖G‖² = variance + bias², its band the middle half of the
     layers, an error bar two standard errors of Monte Carlo either way; a dashed line is mostly bias². An
-    estimator without a budget is a level line in the budget figure. What is exactly zero has no place on a log
+    estimator without a budget is a level line against the budget. What is exactly zero has no place on a log
     axis and is named in the legend, as is an estimator that does not state its MACs.
 
     Args:
         result: the comparison.
         against: "budget" (fraction of rows kept), "bytes" (fraction of the exact activation's bytes) or
-            "macs" (fraction of the exact product's).
+            "macs" (fraction of the exact product's) alone; default every one that has something to show.
 
     Raises:
         InputError: if the result is of another kind or no error in it is positive and finite.
     """
     expect(result, ComparisonResult, "the argument result")
-    if against not in X_LABELS:
+    if against is not None and against not in X_LABELS:
         raise InputError(f"against={against!r} must be one of {', '.join(X_LABELS)}")
-    medians = _shown(layer_medians(result.rows), against)
-    if not any(_drawable(e, against) for e in medians):
+    found = layer_medians(result.rows)
+    shown = {axis: _shown(found, axis) for axis in (X_LABELS if against is None else (against,))}
+    shown = {axis: medians for axis, medians in shown.items() if any(_drawable(e, axis) for e in medians)}
+    if not shown:
         raise style.NothingToDraw("the comparison has no row with a positive, finite mean squared error to draw")
-    kinds = [kind for kind in SCORES if any(e.scores == kind for e in medians)]
-    looks = style.looks(e.series for e in medians)
-    width = 4.1 * len(kinds) + 1.0
-    handles = _legend(medians, looks, against, _letters(width))
-    columns = 2 if max(len(str(h.get_label())) for h in handles) <= _letters(width / 2) else 1
-    with style.figure(width, 4.5 + 0.2 * math.ceil(len(looks) / columns)) as fig:
-        # each panel has its own scale: errors by row norms span far less than the oracle's
-        panels = fig.subplots(1, len(kinds), sharex=True, squeeze=False)[0]
-        for axes, kind in zip(panels, kinds, strict=True):
+    every = [e for medians in shown.values() for e in medians]
+    kinds = [kind for kind in SCORES if any(e.scores == kind for e in every)]
+    looks = style.looks(e.series for e in every)
+    with style.figure(3.4 * len(shown) + 1.6, 2.9 * len(kinds) + 1.4 + 0.1 * len(looks)) as fig:
+        # each row has its own scale: errors by row norms span far less than the oracle's
+        panels = fig.panels(len(kinds), len(shown), sharex="col", sharey="row")
+        for place, axes in enumerate(panels):
+            kind, axis = kinds[place // len(shown)], list(shown)[place % len(shown)]
             axes.set_xscale("log")
             axes.set_yscale("log")
             style.tag(axes, SCORES[kind])
-            _panel(axes, [e for e in medians if e.scores == kind], looks, against)
-            _ticks(axes, medians, against)
-            if against == "macs":
+            _panel(axes, [e for e in shown[axis] if e.scores == kind], looks, axis)
+            _ticks(axes, shown[axis], axis)
+            if axis == "macs":
                 axes.axvline(1.0, color=style.GREY, linewidth=1.0, linestyle=style.DASHES[2], zorder=1)
-            axes.set_xlabel(X_LABELS[against])
-        panels[0].set_ylabel("E‖Ĝ − G‖² / ‖G‖²  (variance + bias²)")
-        fig.suptitle(_title(medians, against), x=0.01, ha="left")
-        fig.legend(handles=handles, loc="outside lower center", ncols=columns)
+            axes.set_xlabel(X_LABELS[axis])
+        for axes in panels[:: len(shown)]:
+            axes.set_ylabel("E‖Ĝ − G‖² / ‖G‖²  (variance + bias²)")
+        fig.heading(_title(every, list(shown)))
+        fig.key(_legend(shown, looks), ncols=len(shown) + 1)
     return fig
 
 
@@ -157,39 +159,38 @@ def _ticks(axes: Axes, entries: list[LayerMedian], against: Axis) -> None:
         axes.set_xlim(budgets[0] / 2, budgets[0] * 2)
 
 
-def _title(entries: list[LayerMedian], against: Axis) -> str:
+def _title(entries: list[LayerMedian], axes: list[Axis]) -> str:
     counts = {e.layers for e in entries}
     number = f"{max(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
-    what = {"budget": "budget", "bytes": "stored bytes", "macs": "MACs"}[against]
+    told = [{"budget": "budget", "bytes": "stored bytes", "macs": "MACs"}[axis] for axis in axes]
+    what = " and ".join([", ".join(told[:-1]), told[-1]] if len(told) > 1 else told)
     if max(counts) == 1:
         return f"Error of the weight gradient against {what} (one layer)"
     return f"Error of the weight gradient against {what} (median of {number} layers, band: their middle half)"
 
 
-def _letters(width: float) -> int:
-    """How long a label of the legend may be in a column of so many inches: 15 letters to one, beside a line of 0.65."""
-    return int((width - 0.65) * 15)
-
-
-def _legend(entries: list[LayerMedian], looks: dict[str, style.Look], against: Axis, letters: int) -> list[Line2D]:
+def _legend(shown: dict[Axis, list[LayerMedian]], looks: dict[str, style.Look]) -> list[Line2D]:
     handles = []
-    for name in dict.fromkeys(e.series for e in entries):
-        mine = [e for e in entries if e.series == name]
-        drawn = [e for e in mine if _drawable(e, against)]
-        notes = ["mostly bias²"] if _mostly_bias(drawn) else []
-        notes += _undrawn([e for e in mine if e not in drawn], bool(drawn), against)
-        note = f"  ({', '.join(notes)})" if notes else ""
-        dash: Any = style.DASHES[1] if _mostly_bias(drawn) else "-"
-        if drawn and all(_x(e, against) is None for e in drawn):
+    for name, look in looks.items():
+        placed = [(axis, e) for axis, medians in shown.items() for e in medians if e.series == name]
+        drawn = [(axis, e) for axis, e in placed if _drawable(e, axis)]
+        biased = any(e.mostly_bias for _, e in drawn)
+        notes = ["mostly bias²"] if biased else []
+        for axis, medians in shown.items():
+            mine = [e for e in medians if e.series == name]
+            left_out = [e for e in mine if not _drawable(e, axis)]
+            notes += _undrawn(left_out, len(left_out) < len(mine), axis)
+        note = f"  ({', '.join(dict.fromkeys(notes))})" if notes else ""
+        dash: Any = style.DASHES[1] if biased else "-"
+        if drawn and all(_x(e, axis) is None for axis, e in drawn):
             dash = style.DASHES[3]
         handles.append(
             Line2D(
-                [], [], color=looks[name].colour, marker=looks[name].marker, markeredgecolor="white",
-                markeredgewidth=0.6, linestyle=dash if drawn else "none",
-                label=style.shorten(name, min(60, max(letters - len(note), 20))) + note,
+                [], [], color=look.colour, marker=look.marker, markeredgecolor="white", markeredgewidth=0.6,
+                linestyle=dash if drawn else "none", label=style.shorten(name, 60) + note,
             )
         )  # fmt: skip
-    if any(e.error is not None for e in entries):
+    if any(e.error is not None for medians in shown.values() for e in medians):
         handles.append(Line2D([], [], color=style.GREY, marker="|", linestyle="none", markersize=9,
                               label="± 2 standard errors (Monte Carlo)"))  # fmt: skip
     return handles
