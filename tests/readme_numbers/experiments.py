@@ -15,7 +15,13 @@ from typing import cast
 
 from readme_numbers.readme import fill, pages
 from readme_numbers.records import NumbersResult, NumberTable
-from readme_numbers.tables import front_numbers, masks_numbers, scores_numbers, simulation_numbers
+from readme_numbers.tables import (
+    front_numbers,
+    masks_numbers,
+    scores_numbers,
+    short_front_numbers,
+    simulation_numbers,
+)
 from wtacrs.estimators import InputError
 from wtacrs.figures.plots import experiment as figure
 from wtacrs.validation.records.experiment import ExperimentResult, ExperimentRow
@@ -96,10 +102,12 @@ def committed_tables(root: Path = Path()) -> list[NumberTable]:
     """
     simulated = [load_result(path) for path in sorted((root / GALLERY).glob(SIMULATED))]
     scores = [load_result(path) for path in sorted((root / GALLERY).glob(SCORES))]
+    front = cast(FrontResult, load_result(root / FRONT))
     return [
         experiment_numbers(committed(root / FOLDER)),
         masks_numbers(cast(MasksResult, load_result(root / MASKS))),
-        front_numbers(cast(FrontResult, load_result(root / FRONT))),
+        front_numbers(front),
+        short_front_numbers(front),
         simulation_numbers([cast(SimulationResult, result) for result in simulated]),
         scores_numbers([cast(TrainingScoresResult, result) for result in scores]),
     ]

@@ -276,6 +276,35 @@ def front_numbers(result: FrontResult) -> NumberTable:
     )
 
 
+SHORT_FRONT = {
+    "stock eager": "stock",
+    "checkpointing": "activation checkpointing",
+    "lean head-again + checkpointing": "activation checkpointing, `--lean head-again`",
+    "lean attention,head": "`--lean attention,head`",
+    "wta_crs(budget=0.1) + lean attention,head": "`--lean attention,head`, WTA-CRS with a tenth of the rows",
+    "lean attention-again,head-again": "`--lean attention-again,head-again`",
+    "wta_crs(budget=0.1) + lean attention-again,head-again": "`--lean attention-again,head-again`, WTA-CRS with a "
+    "tenth of the rows",
+}
+"""Ways of the front that README and home page show, and how they say them."""
+
+
+def short_front_numbers(result: FrontResult) -> NumberTable:
+    """The rows of `SHORT_FRONT`, without megabytes.
+
+    Raises:
+        KeyError: if the result has no such way.
+    """
+    whole = front_numbers(result)
+    by_name = {row[0]: row[2:] for row in whole.rows}
+    return NumberTable(
+        name="front-short",
+        commands=whole.commands,
+        head=["", "kept", "peak", "time", "added noise"],
+        rows=[[said, *by_name[name]] for name, said in SHORT_FRONT.items()],
+    )
+
+
 def simulation_numbers(results: Sequence[SimulationResult]) -> NumberTable:
     """A row for each way, a column for each result: the peak in GB, and how many times smaller it is than the first's."""
     names = list(dict.fromkeys(step.choice.name for result in results for step in result.steps))
