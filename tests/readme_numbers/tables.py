@@ -287,10 +287,20 @@ SHORT_FRONT = {
     "tenth of the rows",
 }
 """Ways of the front that README and home page show, and how they say them."""
+LORA_FRONT = {
+    "stock eager": "all weights, stock",
+    "LoRA 8": "LoRA, rank 8",
+    "LoRA 8 + checkpointing": "LoRA, activation checkpointing",
+    "lean attention,head + LoRA 8": "LoRA, `--lean attention,head`",
+    "wta_crs(budget=0.1) + lean attention,head + LoRA 8": "LoRA, `--lean attention,head`, WTA-CRS with a tenth of the rows",
+    "wta_crs(budget=0.1) + lean attention-again,head-again + LoRA 8": "LoRA, `--lean attention-again,head-again`, WTA-CRS "
+    "with a tenth of the rows",
+}
+"""Those that the page on LoRA shows."""
 
 
-def short_front_numbers(result: FrontResult) -> NumberTable:
-    """The rows of `SHORT_FRONT`, without megabytes.
+def some_front_numbers(result: FrontResult, name: str, ways: Mapping[str, str]) -> NumberTable:
+    """The named rows of `front_numbers` under other names, without megabytes.
 
     Raises:
         KeyError: if the result has no such way.
@@ -298,10 +308,10 @@ def short_front_numbers(result: FrontResult) -> NumberTable:
     whole = front_numbers(result)
     by_name = {row[0]: row[2:] for row in whole.rows}
     return NumberTable(
-        name="front-short",
+        name=name,
         commands=whole.commands,
         head=["", "kept", "peak", "time", "added noise"],
-        rows=[[said, *by_name[name]] for name, said in SHORT_FRONT.items()],
+        rows=[[said, *by_name[way]] for way, said in ways.items()],
     )
 
 
