@@ -1,4 +1,4 @@
-"""Hooks of the site: figures of the gallery, pages of files outside this folder that pages link to, and equations as MathML."""
+"""Hooks of the site: the gallery, files outside this folder that pages link to, and equations as MathML."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import inspect
 import posixpath
 import re
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -129,5 +130,9 @@ def _parts(target: str) -> list[tuple[str, str]]:
     named = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     starts = [min([node.lineno, *(each.lineno for each in node.decorator_list)]) - 1 for node in named]
     edges = [0, *starts, len(lines)]
-    codes = ["".join(lines[one:other]).strip("\n") + "\n" for one, other in zip(edges, edges[1:], strict=False)]
-    return [(name, code) for name, code in zip(["", *(node.name for node in named)], codes, strict=True) if code.strip()]
+    codes = ["".join(lines[one:other]).strip("\n") + "\n" for one, other in pairwise(edges)]
+    return [
+        (name, code)
+        for name, code in zip(["", *(node.name for node in named)], codes, strict=True)
+        if code.strip()
+    ]

@@ -276,15 +276,15 @@ def front_numbers(result: FrontResult) -> NumberTable:
     )
 
 
+_TENTH = "WTA-CRS with a tenth of the rows"
 SHORT_FRONT = {
     "stock eager": "stock",
     "checkpointing": "activation checkpointing",
     "lean head-again + checkpointing": "activation checkpointing, `--lean head-again`",
     "lean attention,head": "`--lean attention,head`",
-    "wta_crs(budget=0.1) + lean attention,head": "`--lean attention,head`, WTA-CRS with a tenth of the rows",
+    "wta_crs(budget=0.1) + lean attention,head": f"`--lean attention,head`, {_TENTH}",
     "lean attention-again,head-again": "`--lean attention-again,head-again`",
-    "wta_crs(budget=0.1) + lean attention-again,head-again": "`--lean attention-again,head-again`, WTA-CRS with a "
-    "tenth of the rows",
+    "wta_crs(budget=0.1) + lean attention-again,head-again": f"`--lean attention-again,head-again`, {_TENTH}",
 }
 """Ways of the front that README and home page show, and how they say them."""
 LORA_FRONT = {
@@ -292,9 +292,9 @@ LORA_FRONT = {
     "LoRA 8": "LoRA, rank 8",
     "LoRA 8 + checkpointing": "LoRA, activation checkpointing",
     "lean attention,head + LoRA 8": "LoRA, `--lean attention,head`",
-    "wta_crs(budget=0.1) + lean attention,head + LoRA 8": "LoRA, `--lean attention,head`, WTA-CRS with a tenth of the rows",
-    "wta_crs(budget=0.1) + lean attention-again,head-again + LoRA 8": "LoRA, `--lean attention-again,head-again`, WTA-CRS "
-    "with a tenth of the rows",
+    "wta_crs(budget=0.1) + lean attention,head + LoRA 8": f"LoRA, `--lean attention,head`, {_TENTH}",
+    "wta_crs(budget=0.1) + lean attention-again,head-again + LoRA 8": "LoRA, `--lean attention-again,head-again`, "
+    f"{_TENTH}",
 }
 """Those that the page on LoRA shows."""
 

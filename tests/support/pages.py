@@ -40,6 +40,11 @@ def spans(text: str) -> list[str]:
 def console_lines(page: Path) -> list[str]:
     """Every command line of wtacrs in console and sh blocks, also under a launcher of processes."""
     lines = [
-        line.partition("  #")[0] for kind in ("console", "sh") for block in blocks(page, kind) for line in block.splitlines()
+        line.partition("  #")[0]
+        for kind in ("console", "sh")
+        for block in blocks(page, kind)
+        for line in block.splitlines()
     ]
-    return [_LAUNCHED.sub("wtacrs ", line) for line in lines if line.startswith("wtacrs ") or _LAUNCHED.match(line)]
+    return [
+        _LAUNCHED.sub("wtacrs ", line) for line in lines if line.startswith("wtacrs ") or _LAUNCHED.match(line)
+    ]

@@ -294,7 +294,7 @@ def gradient(function: Callable[[Tensor], Tensor], of: Tensor, outer: Tensor) ->
 
 @pytest.mark.parametrize("step", [0.4, 0.8, 1.6])
 def test_scores_of_a_softmax_may_not_be_rounded(step: float, generator: torch.Generator) -> None:
-    """By torch's own softmax: its gradient is off in the mean; that of the values, linear in the probabilities, is not."""
+    """By torch's own softmax: its gradient is off in the mean; that of the values, linear in P, is not."""
     scores, dp, dout = (torch.randn(1, m, generator=generator, dtype=torch.float64) for m in (4, 4, 2))
 
     def through(kept: Tensor) -> Tensor:
