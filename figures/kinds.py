@@ -55,7 +55,6 @@ class View:
         drawings: the figures of a result, the first one where one is asked for; of all results together with `joint`.
         no_figure: why there is none; either this or `drawings` is given.
         joint: the figures show several results side by side.
-        expected: the report has the section even without a result, to say so.
 
     Raises:
         InputError: if there are neither figures nor a reason, or both.
@@ -65,7 +64,6 @@ class View:
     drawings: Callable[[Any], Sequence[Drawing]] | None = None
     no_figure: str = ""
     joint: bool = False
-    expected: bool = False
 
     def __post_init__(self) -> None:
         if (self.drawings is None) == (not self.no_figure):
@@ -138,7 +136,7 @@ def _theory(result: TheoryResult) -> Sequence[Drawing]:
 
 register_view(
     "training",
-    View(sections.training.section, _one("training_curves", training.build, "against"), joint=True, expected=True),
+    View(sections.training.section, _one("training_curves", training.build, "against"), joint=True),
 )
 register_view("experiment", View(sections.experiment.section, _one("experiment", experiment.build)))
 register_view("budgets", View(sections.budgets.section, _one("budgets", budgets.build)))
@@ -148,14 +146,14 @@ register_view(
     View(sections.scores.section, no_figure="a few ratios for every budget: the table shows them"),
 )
 register_view("pretraining", View(sections.pretrain.section, _one("pretraining", pretrain.build), joint=True))
-register_view("comparison", View(sections.compare.section, _comparison, expected=True))
-register_view("sweep", View(sections.sweep.section, _sweep, expected=True))
+register_view("comparison", View(sections.compare.section, _comparison))
+register_view("sweep", View(sections.sweep.section, _sweep))
 register_view("transfer", View(sections.transfer.section, _one("transfer", transfer.build, "files")))
 register_view("noise", View(sections.noise.section, _one("noise", noise.build)))
 register_view("layer tests", View(sections.layer_tests.section, _one("layer_tests", layer_tests.build)))
 register_view(
     "check",
-    View(sections.check.section, no_figure="verdicts are words: the table shows all of them", expected=True),
+    View(sections.check.section, no_figure="verdicts are words: the table shows all of them"),
 )
 register_view("masks", View(sections.masks.section, _one("masks", masks.build)))
 register_view("front", View(sections.front.section, _front))

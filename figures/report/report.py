@@ -32,6 +32,8 @@ from wtacrs.figures.sections.blocks import (
 from wtacrs.validation.records.base import Result
 from wtacrs.validation.records.memory import megabytes
 from wtacrs.validation.records.results import write_text
+from wtacrs.validation.records.training import TrainingResult
+from wtacrs.validation.records.units import model_name
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TEMPLATE = "report.html.j2"
@@ -41,8 +43,8 @@ def write_report(paths: Path | Sequence[Path], out: Path | None = None) -> Path:
     """Write the page of all results in files and folders, sub-folders included.
 
     Its first section is the verdict. Every figure is drawn anew from the JSON files and held by the page itself. A PNG
-    file of the folders that is not one of these figures is shown at the end under its name. Training runs, comparisons,
-    sweeps and checks that are not there are named in a sentence, and so are files that could not be read.
+    file of the folders that is not one of these figures is shown at the end under its name. Files that could not be read
+    are named, and so are the commands that would measure what the verdict does not know.
 
     Args:
         paths: result files (`*.json`), and folders that hold them and possibly pictures (`*.png`).
@@ -56,10 +58,10 @@ def write_report(paths: Path | Sequence[Path], out: Path | None = None) -> Path:
     """
     given = [paths] if isinstance(paths, Path) else list(paths)
     found = find_results(given)
-    sections = [_runs(found.results)] if pairs(found.results) else []
+    sections = _runs(found.results)
     for kind, view in views().items():
         mine = [named for named in found.results if named.result.kind == kind]
-        if mine or view.expected:
+        if mine:
             sections.append(view.section(mine))
     own = {png for section in sections for png in section.pictures}
     sections += [_files(found), _stamps(found.results), _terms(), *_other_pictures(found, own)]
@@ -72,24 +74,29 @@ def write_report(paths: Path | Sequence[Path], out: Path | None = None) -> Path:
         raise InputError(f"report file {target}: {error.strerror or error}") from None
 
 
-def _runs(results: Sequence[Named[Result]]) -> Section:
-    """Every estimated run beside its exact one."""
-    head = ("method", "task", "model", "seed", "metric", "final", "exact", "difference", "best", "majority",
-            "MB kept", "of exact", "time of a step, of exact", "file")  # fmt: skip
+def _runs(results: Sequence[Named[Result]]) -> list[Section]:
+    """Every training run, and the exact one beside it where there is one."""
+    head = ("method", "task", "model", "seed", "metric", "final", "exact", "difference", "MB kept", "of exact",
+            "time of a step, of exact", "file")  # fmt: skip
+    beside = {pair.run.file: pair.exact.result for pair in pairs(results)}
     rows: list[list[Cell]] = []
-    for run, exact in pairs(results):
-        mine, theirs = run.result, exact.result
-        kept = None if mine.kept_bytes is None else megabytes(mine.kept_bytes)
-        share = percent(mine.kept_bytes / mine.exact_bytes) if mine.kept_bytes and mine.exact_bytes else None
-        time = f"{median(mine.time_ratios):.2f}" if mine.time_ratios else None
+    for file, mine in results:
+        if not isinstance(mine, TrainingResult):
+            continue
+        exact = beside.get(file)
         rows.append([
-            Code(mine.method), mine.task, mine.model, str(mine.stamp.seed), mine.metric, f"{mine.final:.3f}",
-            f"{theirs.final:.3f}", f"{mine.final - theirs.final:+.3f}", f"{mine.best:.3f}", f"{mine.majority:.3f}",
-            kept, share, time, Code(run.file),
+            Code(mine.method), mine.task, model_name(mine.model),
+            "–" if mine.stamp.seed is None else str(mine.stamp.seed), mine.metric, f"{mine.final:.3f}",
+            None if exact is None else f"{exact.final:.3f}",
+            None if exact is None else f"{mine.final - exact.final:+.3f}",
+            None if mine.kept_bytes is None else megabytes(mine.kept_bytes),
+            percent(mine.kept_bytes / mine.exact_bytes) if mine.kept_bytes and mine.exact_bytes else None,
+            f"{median(mine.time_ratios):.2f}" if mine.time_ratios else None, Code(file),
         ])  # fmt: skip
-    section = Section("Runs beside exact")
-    section.add(Table(head, rows, numeric=(3, *range(5, 13)), caption="Each run beside exact, same task and seed"))
-    return section
+    section = Section("Runs")
+    caption = "Every run, and the exact one of the same task, model, steps and seed where there is one"
+    section.add(Table(head, rows, numeric=(3, *range(5, 11)), caption=caption))
+    return [section] if rows else []
 
 
 def _files(found: Found) -> Section:
@@ -176,7 +183,7 @@ def _other_pictures(found: Found, own: set[bytes]) -> list[Section]:
     section = Section("Other pictures in the folder")
     for name, path in found.pictures:
         content = path.read_bytes()
-        if not content.startswith(PNG_SIGNATURE):
+        if not content.startswith(PNG_SIGNATURE) or len(content) < 24:
             raise InputError(f"picture file {path}: not a PNG")
         if content not in own:
             section.add(Picture(content, path.stem, name))

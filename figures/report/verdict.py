@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean, median, stdev
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from wtacrs.validation.records.memory import MemoryResult, megabytes
 from wtacrs.validation.records.noise import NoiseResult, in_percent
 from wtacrs.validation.records.simulation import SimulationResult
 from wtacrs.validation.records.training import TrainingResult
+from wtacrs.validation.records.units import model_name
 
 Results = Sequence[Named[Result]]
 _SHOWN = 1
@@ -29,6 +30,10 @@ class Sentence(NamedTuple):
     topic: str
     text: str
     files: Sequence[str] = ()
+
+
+Part = tuple[str, Sequence[str]]
+"""Something to tell, and the files that it is from."""
 
 
 class Pair(NamedTuple):
@@ -66,32 +71,39 @@ def _setting(run: TrainingResult) -> tuple[object, ...]:
 
 
 def _with(model: str, text: str) -> str:
-    return f"with {model}, {text}"
+    return f"with {model_name(model)}, {text}"
 
 
-def _told(topic: str, parts: Sequence[tuple[str, str]], missing: str) -> Sentence:
+def _told(topic: str, parts: Sequence[Part], missing: str) -> Sentence:
     """The first few parts as one sentence, and how many more there are."""
     if not parts:
         return Sentence(topic, missing)
     more = len(parts) - _SHOWN
     text = "; ".join(part for part, _ in parts[:_SHOWN])
-    if text.startswith("with "):
-        text = f"W{text[1:]}"
-    files = list(dict.fromkeys(file for _, file in parts[:_SHOWN]))
-    return Sentence(topic, f"{text}{f'; {more} more are in the evidence' if more > 0 else ''}.", files)
+    text = f"{text[0].upper()}{text[1:]}" if text.startswith(("with ", "on ")) else text
+    files = list(dict.fromkeys(file for _, names in parts[:_SHOWN] for file in names))
+    return Sentence(topic, f"{text}{f'; {more} more are in the sections below' if more > 0 else ''}.", files)
+
+
+def _estimated_runs(results: Results) -> dict[tuple[str, str], dict[str, list[Named[TrainingResult]]]]:
+    """The runs that are not exact, by task and model, then by method."""
+    found: dict[tuple[str, str], dict[str, list[Named[TrainingResult]]]] = {}
+    for run in _training(results):
+        if run.result.method != "exact":
+            methods = found.setdefault((run.result.task, run.result.model), {})
+            methods.setdefault(run.result.method, []).append(run)
+    return found
 
 
 def _accuracy(results: Results) -> Sentence:
     parts = _experiments(results)
-    groups: dict[tuple[object, ...], list[Pair]] = {}
+    settings: dict[tuple[object, ...], dict[str, list[Pair]]] = {}
     for pair in pairs(results):
         run = pair.run.result
-        group = groups.setdefault((run.method, *_setting(run)[:-1]), [])
+        group = settings.setdefault(_setting(run)[:-1], {}).setdefault(run.method, [])
         if all(other.run.result.stamp.seed != run.stamp.seed for other in group):  # a repetition is no other seed
             group.append(pair)
-    for group in groups.values():
-        files = ", ".join(dict.fromkeys(named.file for pair in group for named in pair))
-        parts.append((_difference(group), files))
+    parts += [_differences(methods) for methods in settings.values()]
     runs = list(_training(results))
     every = _tally(results)
     if every and parts:
@@ -105,14 +117,14 @@ def _accuracy(results: Results) -> Sentence:
     return _told("Accuracy", parts, missing)
 
 
-def _experiments(results: Results) -> list[tuple[str, str]]:
+def _experiments(results: Results) -> list[Part]:
     """One part per experiment; those that decide most come first, those that learned nothing last."""
     found = [named for named in results if isinstance(named.result, ExperimentResult)]
     told = [(_telling(named.result), named.file) for named in found if isinstance(named.result, ExperimentResult)]
     ranked = sorted(
         (part for part in told if part[0] is not None), key=lambda part: part[0].rank if part[0] else 0
     )
-    return [(telling.text, file) for telling, file in ranked if telling is not None]
+    return [(telling.text, [file]) for telling, file in ranked if telling is not None]
 
 
 def _tally(results: Results) -> str:
@@ -153,8 +165,8 @@ def _telling(result: ExperimentResult) -> _Telling | None:
             f"{len(rows)} methods: {', '.join(f'{many} {kind}' for kind, many in counts.items())}; the furthest, "
         )
     text = (
-        f"On {run.task} with {run.model}, {count}{row.label}, ends {100 * abs(standing.difference):.1f} points of "
-        f"{result.metric} {side} exact {'training of all weights' if not full else 'training'}, "
+        f"On {run.task} with {model_name(run.model)}, {count}{row.label}, ends {100 * abs(standing.difference):.1f} "
+        f"points of {result.metric} {side} exact {'training of all weights' if not full else 'training'}, "
         f"{1 - 2 * standing.level:.0%} interval {_points(standing.low)} to {_points(standing.high)}: "
         f"{_decided(standing.verdict, float(result.config['margin']))} ({standing.seeds} seeds)"
     )
@@ -171,21 +183,32 @@ def _adapters(result: ExperimentResult, row: ExperimentRow) -> bool:
 
 
 def _decided(verdict: str, margin: float) -> str:
-    return f"{verdict} within {100 * margin:g} points" if verdict in ("equivalent", "undecided") else verdict
+    points = "1 point" if math.isclose(margin, 0.01) else f"{100 * margin:g} points"
+    return f"{verdict} within {points}" if verdict in ("equivalent", "undecided") else verdict
 
 
 def _points(share: float) -> str:
     return f"{100 * share:+.1f}".replace("-", "−")
 
 
+def _differences(methods: Mapping[str, Sequence[Pair]]) -> Part:
+    """Where exact training ends, and every method beside it."""
+    every = [pair for group in methods.values() for pair in group]
+    exact = {pair.exact.file: pair.exact.result for pair in every}
+    first = next(iter(exact.values()))
+    theirs = fmean(run.final for run in exact.values())
+    told = "; ".join(f"{method} {_difference(group)}" for method, group in methods.items())
+    where = f"with {model_name(first.model)} on {first.task}"
+    return f"{where}, exact ends at {first.metric} {theirs:.3f}; {told}", [
+        named.file for pair in every for named in pair
+    ]
+
+
 def _difference(group: Sequence[Pair]) -> str:
-    run, exact = group[0].run.result, group[0].exact.result
+    run = group[0].run.result
     mine = fmean(pair.run.result.final for pair in group)
     theirs = fmean(pair.exact.result.final for pair in group)
-    text = (
-        f"{run.method} ends at {run.metric} {mine:.3f} on {run.task}, exact at {theirs:.3f}: a difference of "
-        f"{mine - theirs:+.3f}"
-    )
+    text = f"at {mine:.3f}, a difference of {mine - theirs:+.3f}"
     if len(group) > 1:
         found = [pair.run.result.final - pair.exact.result.final for pair in group]
         half = float(stats.t.ppf(0.975, len(found) - 1)) * stdev(found) / math.sqrt(len(found))
@@ -194,41 +217,50 @@ def _difference(group: Sequence[Pair]) -> str:
         half = 1.96 * math.sqrt((mine * (1 - mine) + theirs * (1 - theirs)) / run.dev_size)
         kind = f"one seed; 95% interval from {run.dev_size:,} dev examples alone, seeds vary more"
     else:
-        return f"{text} (one seed: no interval for {exact.metric})"
+        return f"{text} (one seed: no interval for {run.metric})"
     return f"{text} ({kind}: {mine - theirs - half:+.3f} to {mine - theirs + half:+.3f})"
 
 
 def _memory(results: Results) -> Sentence:
-    parts: list[tuple[str, str]] = []
+    parts: list[Part] = []
+    for (task, model), methods in _estimated_runs(results).items():
+        first = [next((run for run in runs if _measured(run.result)), None) for runs in methods.values()]
+        measured = [run for run in first if run is not None]
+        if measured:
+            told = "; ".join(_kept_by(run.result) for run in measured)
+            parts.append((f"with {model_name(model)} on {task}, {told}", [run.file for run in measured]))
     for file, result in results:
-        if isinstance(result, TrainingResult) and result.method != "exact":
-            if result.kept_bytes is not None and result.exact_bytes:
-                parts.append((_with(result.model, _kept_by(result, result.kept_bytes, result.exact_bytes)), file))
-        elif isinstance(result, MemoryResult):
-            first = result.steps[0]
-            parts += [
-                (
-                    f"with {result.model}, {step.name} keeps {_share(step.total, first.total)} and peaks at "
-                    f"{_share(step.peak, first.peak)} of {first.name}",
-                    file,
-                )
+        if isinstance(result, MemoryResult):
+            base = result.steps[0]
+            told = "; ".join(
+                f"{step.name} keeps {_share(step.total, base.total)} and peaks at {_share(step.peak, base.peak)}"
                 for step in result.steps[1:]
                 if not step.checkpointing
-            ]
+            )
+            if told:
+                parts.append((_with(result.model, f"of {base.name}'s bytes {told}"), [file]))
         elif isinstance(result, FrontResult):
-            base = result.rows[0]
+            first_row = result.rows[0]
             parts += [
                 (
-                    f"with {result.model}, {row.way.name} keeps {_share(row.kept, base.kept)} and peaks at "
-                    f"{_share(row.peak, base.peak)} of {base.way.name}",
-                    file,
+                    _with(
+                        result.model,
+                        f"{row.way.name} keeps {_share(row.kept, first_row.kept)} and peaks at "
+                        f"{_share(row.peak, first_row.peak)} of {first_row.way.name}",
+                    ),
+                    [file],
                 )
                 for row in _estimated(result)
             ]
     return _told("Memory", parts, "Memory was not measured: wtacrs memory shows kept bytes and peak beside exact.")
 
 
-def _kept_by(run: TrainingResult, kept: int, exact: int) -> str:
+def _measured(run: TrainingResult) -> bool:
+    return run.kept_bytes is not None and bool(run.exact_bytes)
+
+
+def _kept_by(run: TrainingResult) -> str:
+    kept, exact = run.kept_bytes or 0, run.exact_bytes or 0
     text = (
         f"{run.method} keeps {megabytes(kept)} MB for the backward pass, {kept / exact:.0%} of the "
         f"{megabytes(exact)} MB of exact"
@@ -245,28 +277,47 @@ def _share(size: int | None, exact: int | None) -> str:
 
 def _time(results: Results) -> Sentence:
     caution = "measured on this machine as it was, other load included"
-    parts: list[tuple[str, str]] = []
-    paired = {pair.run.file: pair.exact for pair in pairs(results)}
+    parts: list[Part] = []
+    exact = {pair.run.file: pair.exact for pair in pairs(results)}
+    for (task, model), methods in _estimated_runs(results).items():
+        found = [_times(method, runs, exact) for method, runs in methods.items()]
+        timed = [part for part in found if part is not None]
+        if timed:
+            told = "; ".join(text for text, _ in timed)
+            parts.append(
+                (f"with {model_name(model)} on {task}, {told}", [file for _, files in timed for file in files])
+            )
     for file, result in results:
-        if isinstance(result, TrainingResult) and result.method != "exact":
-            if result.time_ratios:
-                ratio = f"{median(result.time_ratios):.2f} times that of exact, by {len(result.time_ratios)} steps"
-                parts.append((_with(result.model, f"a step of {result.method} takes {ratio}"), file))
-            elif file in paired:
-                mine, exact = _seconds(result), _seconds(paired[file].result)
-                if mine and exact:
-                    text = f"a step of {result.method} takes {mine:.3g} s, one of exact {exact:.3g} s"
-                    parts.append(
-                        (_with(result.model, f"{text} (runs one after the other)"), f"{file}, {paired[file].file}")
-                    )
-        elif isinstance(result, FrontResult):
+        if isinstance(result, FrontResult):
             base = result.rows[0].way.name
             parts += [
-                (f"with {result.model}, a step of {row.way.name} takes {row.ratio:.2f} times that of {base}", file)
+                (
+                    _with(result.model, f"a step of {row.way.name} takes {row.ratio:.2f} times that of {base}"),
+                    [file],
+                )
                 for row in _estimated(result)
             ]
-    found = _told("Time", parts, "Time beside exact was not measured: wtacrs study front compares steps in turns.")
-    return found._replace(text=f"{found.text[:-1]} ({caution}).") if parts else found
+    found_one = _told(
+        "Time", parts, "Time beside exact was not measured: wtacrs study front compares steps in turns."
+    )
+    return found_one._replace(text=f"{found_one.text[:-1]}; {caution}.") if parts else found_one
+
+
+def _times(
+    method: str, runs: Sequence[Named[TrainingResult]], exact: Mapping[str, Named[TrainingResult]]
+) -> Part | None:
+    """The steps of a method beside exact ones: of the same run where it has some, else of the run beside it."""
+    ratios = [ratio for run in runs for ratio in run.result.time_ratios or ()]
+    if ratios:
+        text = f"a step of {method} takes {median(ratios):.2f} times that of exact, by {len(ratios)} steps"
+        return text, [run.file for run in runs if run.result.time_ratios]
+    for run in runs:
+        beside = exact.get(run.file)
+        mine, theirs = _seconds(run.result), _seconds(beside.result) if beside else None
+        if beside is not None and mine and theirs:
+            text = f"a step of {method} takes {mine:.3g} s, one of exact {theirs:.3g} s in a run of its own"
+            return text, [run.file, beside.file]
+    return None
 
 
 def _seconds(run: TrainingResult) -> float | None:
@@ -276,18 +327,18 @@ def _seconds(run: TrainingResult) -> float | None:
 
 
 def _noise(results: Results) -> Sentence:
-    parts = []
+    parts: list[Part] = []
     for file, result in results:
         if isinstance(result, NoiseResult):
             parts += [
-                (f"{one.estimator} adds {one.ratio} to the gradient noise of the batches", file)
+                (f"{one.estimator} adds {one.ratio} to the gradient noise of the batches", [file])
                 for one in result.models
                 if one.ratio.value > 0 and not one.bias_ratio
             ]
             parts += [
                 (
                     f"the squared error of {one.estimator} is {one.ratio} of the batches' noise, part of it bias",
-                    file,
+                    [file],
                 )
                 for one in result.models
                 if one.bias_ratio
@@ -298,7 +349,7 @@ def _noise(results: Results) -> Sentence:
                     _with(
                         result.model, f"{row.way.name} adds {in_percent(row.noise)} to the batches' gradient noise"
                     ),
-                    file,
+                    [file],
                 )
                 for row in result.rows
                 if row.noise
@@ -307,19 +358,19 @@ def _noise(results: Results) -> Sentence:
 
 
 def _checkpointing(results: Results) -> Sentence:
-    parts: list[tuple[str, str]] = []
+    parts: list[Part] = []
     for file, result in results:
         if isinstance(result, FrontResult):
-            parts += [(_with(result.model, text), file) for text in _front_checkpointing(result)]
+            parts += [(_with(result.model, text), [file]) for text in _front_checkpointing(result)]
         elif isinstance(result, MemoryResult):
             rows = [(step.name, step.checkpointing, step.estimator, step.total) for step in result.steps]
             parts += [
-                (_with(result.model, text), file) for text in _bytes_checkpointing(rows, "time not measured")
+                (_with(result.model, text), [file]) for text in _bytes_checkpointing(rows, "time not measured")
             ]
         elif isinstance(result, SimulationResult):
             sims = [(s.choice.name, s.choice.checkpointing, s.choice.estimator, s.kept) for s in result.steps]
             told = _bytes_checkpointing(sims, "simulated, so no time")
-            parts += [(_with(result.model, text), file) for text in told]
+            parts += [(_with(result.model, text), [file]) for text in told]
     return _told(
         "Checkpointing",
         parts,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from wtacrs.figures.plots import bench, front
+from wtacrs.figures.sections import findings
 from wtacrs.figures.sections.blocks import SCORES, Cell, Code, Named, Paragraph, Section, Table, number
 from wtacrs.validation.records.bench import BenchResult
 from wtacrs.validation.summaries.bench import BenchSummary, bench_summaries
@@ -28,12 +29,14 @@ def section(results: Sequence[Named[BenchResult]]) -> Section:
             "Each point is an estimator: bytes kept, of x in bf16, against the time of compress and contract, of "
             "the exact product in the same rounds, with quartiles; the colour is the error of one estimate. Squares know "
             "the oracle's scores. Ringed: not beaten in all three.",
+            finding=partial(findings.of_bench, result),
         )
         if result.step is not None:
             section.draw(
                 partial(front.build, result.step),
                 "The whole training step",
                 "What a step keeps against its time, both of the exact step; the colour is the noise that it adds.",
+                finding=partial(findings.of_front, result.step),
             )
         section.add(
             Table(_HEAD, [_row(one) for one in bench_summaries(result.rows)], numeric=range(3, len(_HEAD)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Generic, NamedTuple, TypeVar
@@ -85,6 +86,12 @@ class Picture:
         return base64.b64encode(self.png).decode("ascii")
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, as the header of the PNG says them."""
+        width, height = struct.unpack(">II", self.png[16:24])
+        return width, height
+
+    @property
     def dark_data(self) -> str:
         """The PNG for a dark page in base64; empty if there is none."""
         return "" if self.dark is None else base64.b64encode(self.dark).decode("ascii")
@@ -145,23 +152,25 @@ class Section:
             headings = [found.text for found in self.blocks if isinstance(found, Heading)]
             self.blocks.append(_captioned(block, f"{self.title}: {headings[-1]}" if headings else self.title))
 
-    def draw(self, build: Callable[[], Sheet], alternative: str, caption: str) -> None:
-        """Append a figure, or the sentence saying why there is nothing to draw."""
+    def draw(self, build: Callable[[], Sheet], title: str, caption: str, *, finding: Callable[[], str]) -> None:
+        """Append a figure, or the sentence saying why there is nothing to draw.
+
+        Args:
+            build: what draws it.
+            title: what it is of.
+            caption: how it is read.
+            finding: says what it shows, from its data; with the title the text for those who do not see it.
+        """
         try:
             figure = build()
         except style.NothingToDraw as reason:
-            self.add(Paragraph(f"No figure “{alternative}”: {reason}.", soft=True))
+            self.add(Paragraph(f"No figure “{title}”: {reason}.", soft=True))
             return
         png = style.png(figure)
-        self.add(Picture(png, alternative, caption, style.dark_png(figure)))
+        self.add(Picture(png, f"{title}: {finding()}", caption, style.dark_png(figure)))
 
-    def each(self, results: Sequence[Named[ResultT]], missing: str = "") -> Iterable[Named[ResultT]]:
-        """The results one by one, each under the name of its file where there are several.
-
-        Without any, a sentence says that the folder holds no `missing`.
-        """
-        if missing and not results:
-            self.add(Paragraph(f"The folder holds no {missing}.", soft=True))
+    def each(self, results: Sequence[Named[ResultT]]) -> Iterable[Named[ResultT]]:
+        """The results one by one, each under the name of its file where there are several."""
         for named in results:
             if len(results) > 1:
                 self.add(Heading(named.file))

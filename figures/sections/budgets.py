@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from wtacrs.figures.plots import budgets as figure
+from wtacrs.figures.sections import findings
 from wtacrs.figures.sections.blocks import Cell, Named, Paragraph, Section, Table, number
 from wtacrs.validation.records.budgets import BudgetPoint, BudgetsResult, Difference, Scores
 from wtacrs.validation.statistics.equivalence import nothing_learned_warning
@@ -23,6 +24,7 @@ def section(results: Sequence[Named[BudgetsResult]]) -> Section:
             "Accuracy and variance against the budget",
             f"Left: dev {result.metric} at the end of training, with standard errors over seeds and of the dev sample; "
             "the band is exact training. Right: variance of the estimate on the exactly trained model.",
+            finding=partial(findings.of_budgets, result),
         )
         section.add(_points(result))
     return section

@@ -13,9 +13,6 @@ _STATES = ("holds", "broken", "undecided", "expected failure", "not applicable")
 def section(results: Sequence[Named[CheckResult]]) -> Section:
     """One line per estimator, every property folded away."""
     section = Section("Properties")
-    if not results:
-        section.add(Paragraph("The folder holds no property check.", soft=True))
-        return section
     section.add(
         Paragraph(
             "Every estimator is held to the properties that its traits promise; an expected failure was declared "

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from wtacrs.figures.plots import comparison, oracle_ratio
+from wtacrs.figures.sections import findings
 from wtacrs.figures.sections.blocks import (
     METHODS,
     SCORES,
@@ -26,7 +27,7 @@ from wtacrs.validation.summaries.compare import LayerMedian, layer_medians, orac
 def section(results: Sequence[Named[ComparisonResult]]) -> Section:
     """One figure against budget, bytes and MACs, medians over layers, and all layers folded away."""
     section = Section("Error of the estimators")
-    for file, result in section.each(results, missing="comparison"):
+    for file, result in section.each(results):
         medians = layer_medians(result.rows)
         if not medians:
             section.add(Paragraph(f"The comparison {file} has no rows.", soft=True))
@@ -36,13 +37,15 @@ def section(results: Sequence[Named[ComparisonResult]]) -> Section:
             "Mean squared error against budget, stored bytes and MACs",
             "Error of one gradient estimate, relative to ‖G‖², against what it costs; lower is better. Lines are "
             "medians over layers, bands their middle half; a dashed line is mostly bias², which does not average out.",
+            finding=partial(findings.of_comparison, medians),
         )
-        if oracle_ratios(result.rows):
+        if ratios := oracle_ratios(result.rows):
             section.draw(
                 partial(oracle_ratio.build, result),
                 "Variance ratio to the oracle",
                 "Variance with the scores at hand over the variance with the oracle's, the same estimator and budget: "
                 "what better scores would be worth. A dot is a layer.",
+                finding=partial(findings.of_oracle_ratios, ratios),
             )
         section.add(
             *_medians(medians),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from wtacrs.figures.plots import experiment as figure
+from wtacrs.figures.sections import findings
 from wtacrs.figures.sections.blocks import Cell, Code, Flag, Named, Paragraph, Section, Table, number
 from wtacrs.validation.records.experiment import ExperimentResult, ExperimentRow
 from wtacrs.validation.statistics.equivalence import nothing_learned_warning
@@ -24,6 +25,7 @@ def section(results: Sequence[Named[ExperimentResult]]) -> Section:
             f"Runs of {result.config['name']}",
             f"Left: dev {result.metric} of every seed, and the mean. Right: difference from exact training with its "
             "interval; equivalent is what lies inside the band.",
+            finding=partial(findings.of_experiment, result),
         )
         section.add(_rows(result))
     return section

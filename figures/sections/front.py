@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from wtacrs.figures.plots import front, saving
+from wtacrs.figures.sections import findings
 from wtacrs.figures.sections.blocks import Cell, Code, Named, Paragraph, Section, Table
 from wtacrs.validation.records.front import FrontResult, FrontRow, front_sentences
 from wtacrs.validation.records.units import megabytes
@@ -21,6 +22,7 @@ def section(results: Sequence[Named[FrontResult]]) -> Section:
             "The front of memory, time and noise",
             "Each point is a way to take a step: what is kept for the backward pass against the time, both of the first "
             "way; the colour is the noise added to the gradient, of the minibatch's. Ringed: not beaten in all three.",
+            finding=partial(findings.of_front, result),
         )
         if result.parts:
             section.draw(
@@ -28,6 +30,7 @@ def section(results: Sequence[Named[FrontResult]]) -> Section:
                 "What saves how much",
                 "Bytes kept as one part after another is made lean, and in the end sampled and computed again. What a "
                 "part saves depends on its place: a tensor that two parts keep is freed with the second.",
+                finding=partial(findings.of_saving, result),
             )
         head = [
             "way",

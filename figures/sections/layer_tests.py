@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from wtacrs.figures.plots import layer_tests as figure
+from wtacrs.figures.sections import findings
 from wtacrs.figures.sections.blocks import Cell, Code, Details, Flag, Named, Paragraph, Section, Table, number
 from wtacrs.validation.records.layer_tests import LayerTest, LayerTestResult, RatioFinding
 from wtacrs.validation.summaries.layer_tests import layer_test_summary, ruled_out
@@ -28,6 +29,7 @@ def section(results: Sequence[Named[LayerTestResult]]) -> Section:
             "Estimated bias of every estimator on every layer, along the exact product and in any direction, with "
             "intervals. A filled mark is a bias, an open one holds, a half-filled one with dashes is undecided. A bar is "
             "the smallest bias that would have been seen with the power asked for, a dotted line the bias to rule out.",
+            finding=partial(findings.of_layer_tests, result),
         )
         open_or_broken = [test for test in result.tests if test in result.broken or test in result.undecided]
         if open_or_broken:

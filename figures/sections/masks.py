@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from wtacrs.figures.plots import masks as figure
+from wtacrs.figures.sections import findings
 from wtacrs.figures.sections.blocks import Cell, Details, Named, Paragraph, Section, Table
 from wtacrs.validation.records.masks import MasksResult, masks_sentence
 
@@ -21,6 +22,7 @@ def section(results: Sequence[Named[MasksResult]]) -> Section:
             "Left: what the mean would be along the gradient, in the layer where it is least, if rows called padding "
             "were never drawn. Right: layers that still use a mask after one step, since no gradient was found there, of "
             "those that had one. L, R: where padding stands. Grey: no finite loss, or no mask that fits.",
+            finding=partial(findings.of_masks, result),
         )
         section.add(Details("All cases", [_rows(result)]))
     return section

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from functools import partial
 
 from wtacrs.figures.plots import memory as figure
+from wtacrs.figures.sections import findings
 from wtacrs.figures.sections.blocks import Cell, Named, Paragraph, Section, Table, percent
 from wtacrs.figures.sections.track_memory import owners_block
 from wtacrs.validation.records.memory import MemoryResult, megabytes, memory_sentences
+from wtacrs.validation.records.units import model_name
 
 
 def section(results: Sequence[Named[MemoryResult]]) -> Section:
@@ -17,8 +19,8 @@ def section(results: Sequence[Named[MemoryResult]]) -> Section:
     for _, result in section.each(results):
         section.add(
             Paragraph(
-                f"One step of {result.model} on {result.task}: {result.batch_size} × {result.tokens} tokens in "
-                f"{result.precision}, {megabytes(result.parameters)} MB of parameters."
+                f"One step of {model_name(result.model)} on {result.task}: {result.batch_size} × {result.tokens} tokens "
+                f"in {result.precision}, {megabytes(result.parameters)} MB of parameters."
             ),
             *(Paragraph(f"{sentence}.") for sentence in memory_sentences(result)),
         )
@@ -27,6 +29,7 @@ def section(results: Sequence[Named[MemoryResult]]) -> Section:
             "Bytes kept for the backward pass",
             "What is alive at the end of the forward pass for the sake of the backward pass, by type of layer; a tick "
             "is the most that is alive at any moment of the step, gradients included.",
+            finding=partial(findings.of_memory, result),
         )
         section.add(_bytes(result))
         for step in result.steps:

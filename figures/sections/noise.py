@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from wtacrs.figures.plots import noise as figure
+from wtacrs.figures.sections import findings
 from wtacrs.figures.sections.blocks import METHODS, Cell, Code, Details, Named, Paragraph, Section, Table
 from wtacrs.validation.records.noise import LayerNoise, NoiseResult, in_percent
 
@@ -21,6 +22,7 @@ def section(results: Sequence[Named[NoiseResult]]) -> Section:
             "microbatch. Of an unbiased one it is the same for any number of averaged microbatches: both are divided by "
             "it. Of a biased one the persistent part of the bias², told below, is not. A dot is a layer, a line all "
             f"layers together, a bar its {result.level:.0%} interval (jackknife over microbatches).",
+            finding=partial(findings.of_noise, result),
         )
         section.add(
             *(Paragraph(f"{model.verdict}.") for model in result.models),

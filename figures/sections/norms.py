@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from wtacrs.figures.plots import norms as figure
+from wtacrs.figures.sections import findings
 from wtacrs.figures.sections.blocks import Cell, Named, Paragraph, Section, Table
 from wtacrs.validation.records.norms import NormsResult
 from wtacrs.validation.summaries.norms import NormsQuarter, norms_quarters
@@ -28,6 +29,7 @@ def section(results: Sequence[Named[NormsResult]]) -> Section:
             "Gradient norms over training",
             "Norm of the layer's weight gradient before clipping: what the optimizer got, the exact one of the same "
             "step, what theory expects of the estimate, and that of the run that is exact throughout.",
+            finding=partial(findings.of_norms, result),
         )
         section.add(
             Table(_HEAD, [_row(quarter) for quarter in norms_quarters(result)], numeric=range(7)),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from wtacrs.figures.plots import plan as figure
+from wtacrs.figures.sections import findings
 from wtacrs.figures.sections.blocks import Cell, Code, Named, Paragraph, Section, Table, number
 from wtacrs.validation.records.plan import Plan, plan_sentences
 from wtacrs.validation.records.units import megabytes
@@ -22,6 +23,7 @@ def section(results: Sequence[Named[Plan]]) -> Section:
                 partial(figure.build, result),
                 "Time and noise of the best plans against the peak",
                 "Every point is the best plan for an amount of memory; the dashed line is what was asked for.",
+                finding=partial(findings.of_plan, result),
             )
         section.add(_blocks(result))
     return section

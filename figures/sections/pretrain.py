@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from wtacrs.figures.plots import pretrain as figure
+from wtacrs.figures.sections import findings
 from wtacrs.figures.sections.blocks import Cell, Code, Named, Paragraph, Section, Table
 from wtacrs.validation.records.pretrain import PretrainingResult
 
@@ -36,5 +37,6 @@ def section(results: Sequence[Named[PretrainingResult]]) -> Section:
         "Loss of pre-training",
         "Training loss over the steps of every run, and its validation loss before and after. An estimator does no harm "
         "where its line stays with that of exact.",
+        finding=partial(findings.of_pretraining, [run for _, run in results]),
     )
     return section

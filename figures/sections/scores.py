@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from wtacrs.figures.sections.blocks import Cell, Named, Paragraph, Section, Table
 from wtacrs.validation.records.scores import TrainingScoresResult
+from wtacrs.validation.records.units import model_name
 
 
 def section(results: Sequence[Named[TrainingScoresResult]]) -> Section:
@@ -20,8 +21,8 @@ def _sentence(result: TrainingScoresResult) -> str:
     best = min((row for row in result.rows if row.scores != "oracle"), key=lambda row: row.variance)
     return (
         f"Of what training can know, {best.scores} has the least variance: {best.variance:.2f} times that of row norms "
-        f"at budget {best.budget:g}, the median over {best.layers} layers of {result.model} on {result.task}, "
-        f"{result.steps} steps after it began to learn."
+        f"at budget {best.budget:g}, the median over {best.layers} layers of {model_name(result.model)} on "
+        f"{result.task}, {result.steps} steps after it began to learn."
     )
 
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from functools import partial
 
 from wtacrs.figures.plots import simulation as figure
+from wtacrs.figures.sections import findings
 from wtacrs.figures.sections.blocks import Cell, Named, Paragraph, Section, Table, percent
 from wtacrs.validation.records.simulation import PARTS, SimulationResult, simulation_sentences
-from wtacrs.validation.records.units import gigabytes
+from wtacrs.validation.records.units import gigabytes, model_name
 
 
 def section(results: Sequence[Named[SimulationResult]]) -> Section:
@@ -16,7 +17,7 @@ def section(results: Sequence[Named[SimulationResult]]) -> Section:
     section = Section("What a training step needs, simulated")
     for _, result in section.each(results):
         section.add(
-            Paragraph(f"Steps of {result.model}, from shapes alone."),
+            Paragraph(f"Steps of {model_name(result.model)}, from shapes alone."),
             *(Paragraph(f"{sentence}.") for sentence in simulation_sentences(result)),
         )
         section.draw(
@@ -24,6 +25,7 @@ def section(results: Sequence[Named[SimulationResult]]) -> Section:
             "Alive at the peak",
             "All that is alive on the device at the moment of a step when most is: what is there before and after, and "
             "what the step makes.",
+            finding=partial(findings.of_simulation, result),
         )
         section.add(_bytes(result))
     return section

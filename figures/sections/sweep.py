@@ -7,6 +7,7 @@ from functools import partial
 from statistics import median
 
 from wtacrs.figures.plots import winner_regret, winner_sweep
+from wtacrs.figures.sections import findings
 from wtacrs.figures.sections.blocks import Cell, Details, Named, Paragraph, Section, Table, number
 from wtacrs.validation.records.sweep import SweepResult, WinnerSweep
 from wtacrs.validation.summaries.sweep import choice_summaries, choice_variance, regret, which_winners
@@ -15,19 +16,21 @@ from wtacrs.validation.summaries.sweep import choice_summaries, choice_variance,
 def section(results: Sequence[Named[SweepResult]]) -> Section:
     """The |C| figures, the regrets of the two rules, and every layer folded away."""
     section = Section("How many winners: |C|")
-    for _, result in section.each(results, missing="|C| sweep"):
+    for _, result in section.each(results):
         section.draw(
             partial(winner_sweep.build, result),
             "Variance against the number of winners",
             f"{_what(result)} of WTA-CRS against |C| at one budget, relative to plain CRS with the same scores and k, "
             "the level line; lower is better, and a good rule lands in the square. The paper's rule minimises "
             "P_T / (k − |C|), the optimal rule S_T² / (k − |C|), with P_T the tail's share of the scores, S_T their sum.",
+            finding=partial(findings.of_sweep, result),
         )
         section.draw(
             partial(winner_regret.build, result),
             "Regret of the rules for the number of winners",
             "Variance at a rule's |C| over that at the best |C|, against the budget: median over layers, their middle "
             "half, and the worst layer. 1 is perfect.",
+            finding=partial(findings.of_regrets, result),
         )
         section.add(
             *(Paragraph(sentence) for sentence in which_winners(result.sweeps)),

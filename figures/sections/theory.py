@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from wtacrs.figures.plots import theory as figure
+from wtacrs.figures.sections import findings
 from wtacrs.figures.sections.blocks import Cell, Flag, Named, Section, Table
 from wtacrs.validation.records.theory import TheoryResult
 
@@ -21,5 +22,10 @@ def section(results: Sequence[Named[TheoryResult]]) -> Section:
         ]  # fmt: skip
         section.add(Table(["claim", "verdict", "what was required of the numbers", "found by", "source"], rows))
         for claim in result.claims:
-            section.draw(partial(figure.build, claim), f"{figure.heading(claim)}: {claim.title}", claim.statement)
+            section.draw(
+                partial(figure.build, claim),
+                f"{figure.heading(claim)}: {claim.title}",
+                claim.statement,
+                finding=partial(findings.of_claim, claim),
+            )
     return section

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from wtacrs.figures.sections.blocks import Named, Paragraph, Section, Table, percent
 from wtacrs.validation.records.owners import OwnerBytes, shared_bytes
 from wtacrs.validation.records.track_memory import TrackedMemoryResult, tracked_memory_sentences
-from wtacrs.validation.records.units import megabytes
+from wtacrs.validation.records.units import megabytes, model_name
 
 _ROWS = 25
 
@@ -16,7 +16,7 @@ def section(results: Sequence[Named[TrackedMemoryResult]]) -> Section:
     """What is kept and what is beside it in sentences, and the owners by modules."""
     section = Section("Who holds what in a training step")
     for _, result in section.each(results):
-        section.add(Paragraph(f"A step of {result.model}."))
+        section.add(Paragraph(f"A step of {model_name(result.model)}."))
         section.add(*(Paragraph(f"{sentence}.") for sentence in tracked_memory_sentences(result)))
         section.add(owners_block(result.by("pattern"), result.total, shared_bytes(result.kept, "pattern")))
     return section

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 
 from wtacrs.figures.plots import training as figure
+from wtacrs.figures.sections import findings
 from wtacrs.figures.sections.blocks import Cell, Code, Details, Named, Paragraph, Section, Table
 from wtacrs.validation.records.memory import megabytes
 from wtacrs.validation.records.receipt import receipt_lines
 from wtacrs.validation.records.training import TrainingResult
+from wtacrs.validation.records.units import model_name
 from wtacrs.validation.summaries.training import cost_lines
 
 _HEAD = (
@@ -21,9 +23,6 @@ _HEAD = (
 def section(results: Sequence[Named[TrainingResult]]) -> Section:
     """Table of all runs; curves per task, model and metric."""
     section = Section("Training")
-    if not results:
-        section.add(Paragraph("The folder holds no training run.", soft=True))
-        return section
     numeric = [place for place, title in enumerate(_HEAD) if place > 2 and title != "metric"]
     caption = "Scores on dev, training seconds, converted layers, and what a step keeps for its backward pass"
     section.add(Table(_HEAD, [_row(run) for _, run in results], numeric=numeric, caption=caption))
@@ -46,7 +45,12 @@ def section(results: Sequence[Named[TrainingResult]]) -> Section:
             "dashed line, the score of always answering with the most frequent class. Right: training loss. An "
             "estimator does no harm where its line stays with that of exact."
         )
-        section.draw(partial(figure.build, group), f"Training curves, {model} on {task}: {_ends(group)}", caption)
+        section.draw(
+            partial(figure.build, group),
+            f"Training curves, {model_name(model)} on {task}",
+            caption,
+            finding=partial(findings.of_training, group),
+        )
     return section
 
 
@@ -54,12 +58,7 @@ def _row(run: TrainingResult) -> list[Cell]:
     seconds = f"{run.history[-1].seconds:,.1f}" if run.history else "–"
     seed = "–" if run.stamp.seed is None else str(run.stamp.seed)
     return [
-        run.task, run.model, Code(run.method), seed, f"{run.train_size:,}", f"{run.dev_size:,}", run.metric,
+        run.task, model_name(run.model), Code(run.method), seed, f"{run.train_size:,}", f"{run.dev_size:,}", run.metric,
         f"{run.majority:.3f}", f"{run.best:.3f}", f"{run.final:.3f}", seconds, f"{run.converted}",
         *("–" if size is None else megabytes(size) for size in (run.kept_bytes, run.exact_bytes)),
     ]  # fmt: skip
-
-
-def _ends(runs: Sequence[TrainingResult]) -> str:
-    """Where the runs end, in words."""
-    return "; ".join(f"{run.method} ends at {run.final:.3f}" for run in runs)

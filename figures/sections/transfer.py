@@ -7,6 +7,7 @@ from functools import partial
 from itertools import combinations
 
 from wtacrs.figures.plots import transfer as figure
+from wtacrs.figures.sections import findings
 from wtacrs.figures.sections.blocks import Cell, Code, Details, Named, Paragraph, Section, Table, number
 from wtacrs.validation.records.transfer import TransferResult
 
@@ -23,6 +24,7 @@ def section(results: Sequence[Named[TransferResult]]) -> Section:
                 f"Variance on {one} and on {other}",
                 "A mark is an estimator, its place the median over layers of Var Ĝ / ‖G‖² on either model. Where the "
                 "marks rise from left to right the order is kept; a ring is the best on one of the two.",
+                finding=partial(findings.of_transfer, result, one, other),
             )
         section.add(_pairs(result), Details("All variances", [_standings(result)]))
     return section

@@ -172,7 +172,7 @@ def subject_from(given: dict[str, Any]) -> Subject:
 
 
 def files_from(given: dict[str, Any]) -> OwnFiles | None:
-    """Own files that options name; None if there are none.
+    """Own files that options name, a path by its text too, as settings of a run keep it; None if there are none.
 
     Raises:
         InputError: on a column without a file.
@@ -185,7 +185,7 @@ def files_from(given: dict[str, Any]) -> OwnFiles | None:
     if "train" not in own:
         first = next(iter(own)).replace("_", "-")
         raise InputError(f"--{first} needs --train FILE, own training examples")
-    return OwnFiles(**own)
+    return OwnFiles(**own | {name: Path(own[name]) for name in ("train", "dev") if name in own})
 
 
 def _tell(line: str) -> None:

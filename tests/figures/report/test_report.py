@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -203,12 +204,23 @@ def test_different_versions_are_told_per_file(tmp_path: Path) -> None:
     assert "torch 1.0," in row[-1]
 
 
-def test_missing_kinds_are_named(tmp_path: Path) -> None:
+def test_kinds_without_results_have_no_section(tmp_path: Path) -> None:
     write_result(tmp_path / "check.json", examples.check())
     page = write_report(tmp_path).read_text(encoding="utf-8")
-    for what in ("training run", "comparison", "|C| sweep"):
-        assert f"The folder holds no {what}." in page
-    assert "The folder holds no property check." not in page
+    titles = re.findall(r"<h2>(.*?)</h2>", page)
+    assert titles == ["Verdict", "Properties", "Files", "What was run", "Terms"]
+    assert "No training run is here" in page
+
+
+def test_every_run_is_in_the_table_paired_or_not(tmp_path: Path) -> None:
+    for name, seed in (("exact", 0), ("crs(budget=0.1)", 0), ("crs(budget=0.3)", 7)):
+        write_result(tmp_path / f"{name}.json", examples.training(name, seed=seed))
+    outline = Outline(write_report(tmp_path).read_text(encoding="utf-8"))
+    found = {row[-1]: row for row in outline.rows if len(row) == 12 and row[-1].endswith(".json")}
+    assert len(found) == 3
+    assert found["crs(budget=0.1).json"][6:8] != ["–", "–"]
+    for alone in ("exact.json", "crs(budget=0.3).json"):
+        assert found[alone][6:8] == ["–", "–"]
 
 
 def test_a_failed_property_is_a_failed_verdict(tmp_path: Path) -> None:
@@ -226,7 +238,7 @@ def test_tasks_get_figures_of_their_own_and_an_empty_history_a_sentence(tmp_path
     write_result(tmp_path / "c.json", lost)
     page = write_report(tmp_path).read_text(encoding="utf-8")
     assert page.count("<img") == 2
-    assert "No figure “Training curves, linear on lost: " in page
+    assert "No figure “Training curves, linear on lost”: " in page
 
 
 def _missing(folder: Path) -> Path:

