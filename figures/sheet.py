@@ -31,7 +31,7 @@ _LEAST_PANEL = 0.35
 _SMALLEST_SCALE = 0.75
 _TITLES_AND_LEGEND = 1.3
 """What a figure needs above and below its panels in its own size, in inches, about."""
-_NAMES_SHARE, _SIDE_SHARE = 0.42, 0.4
+_NAMES_SHARE, _SIDE_SHARE = 0.42, 0.45
 _EDGE = 0.01
 # letters are a little wider at other resolutions than they are measured at
 _CAUTION = 0.96

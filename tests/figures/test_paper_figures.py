@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from support.layout import hard_to_read
 from support.paths import ROOT
 
 from wtacrs.estimators import InputError
@@ -78,6 +79,14 @@ def test_dark_pages_have_light_text(result: Result) -> None:
     assert sum(to_rgba(figure.get_facecolor())[:3]) < 0.6
     assert all(sum(to_rgba(label.get_color())[:3]) > 1.8 for label in figure.axes[0].get_yticklabels())
     assert dark("white")[3] == 1.0
+
+
+def test_a_figure_that_is_darkened_before_it_is_drawn_is_dark_all_over(result: Result) -> None:
+    """The last layout may show more numbers than the one before."""
+    figure = draw(result, size=(3.25, None))
+    figure.darken()
+    figure.canvas.draw()
+    assert list(hard_to_read(figure)) == []
 
 
 def test_the_command_takes_what_papers_need(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
