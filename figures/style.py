@@ -194,7 +194,9 @@ def figure(width: float, height: float) -> Iterator[Sheet]:
     """
     ours = _wanted.get() or _NOTHING
     if ours.axes is not None:
-        yield GivenAxes(ours.axes)  # type: ignore[misc]  # what plots call of a sheet
+        given = GivenAxes(ours.axes)
+        yield given  # type: ignore[misc]  # what plots call of a sheet
+        given.finish()
         return
     looks = ["default", _SETTINGS, *([] if ours.style is None else [_of_matplotlib(ours.style)])]
     sheet = Sheet(
