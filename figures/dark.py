@@ -23,7 +23,11 @@ AS_IT_IS = "as-it-is"
 
 def darken(fig: Figure) -> None:
     """Change a finished figure in place; colour maps stay."""
-    for artist in fig.findobj(include_self=True):
+    found = fig.findobj(include_self=True)
+    for axis in (axis for axes in fig.axes for axis in (axes.xaxis, axes.yaxis)):
+        for tick in (*axis.majorTicks, *axis.minorTicks):  # more than are shown now, which may be shown later
+            found += tick.findobj()
+    for artist in dict.fromkeys(found):
         _darken(artist, artist.get_gid() == AS_IT_IS)
 
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wtacrs.estimators import InputError
-from wtacrs.figures.sharing import Shared, share
+from wtacrs.figures.sharing import Shared, hide_labels, share
 
 Given = Axes | Sequence[Axes]
 
@@ -73,6 +73,10 @@ class GivenAxes:
 
     def heading(self, *_: Any, **__: Any) -> None:
         """Left out: the figure is the user's."""
+
+    def finish(self) -> None:
+        """Leave labels out where a neighbour says them."""
+        hide_labels(self._axes)
 
     def supylabel(self, label: str) -> None:
         """The label of all panels stands at the first."""

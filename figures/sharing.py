@@ -30,6 +30,19 @@ def share(panels: Sequence[Axes], columns: int, *, sharex: Shared, sharey: Share
             groups.setdefault(_group(place, columns, mode), []).append(axes)
         for group in groups.values():
             _join(group, axis)
+            for axes in group:
+                if _neighbour(axes, panels, axis) in group:
+                    hidden = "labelbottom" if axis == "x" else "labelleft"
+                    axes.tick_params(axis=axis, which="both", **{hidden: False})
+
+
+def hide_labels(panels: Sequence[Axes]) -> None:
+    """Where the numbers are left out, leave out the label of the axis too."""
+    for axis, side in (
+        (each, side) for axes in panels for each, side in ((axes.xaxis, "labelbottom"), (axes.yaxis, "labelleft"))
+    ):
+        if not axis.get_tick_params()[side] and not axis.get_tick_params().get("labeltop"):
+            axis.label.set_visible(False)
 
 
 def _group(place: int, columns: int, mode: Shared) -> int:
@@ -52,14 +65,16 @@ def _join(group: Sequence[Axes], axis: _Axis) -> None:
             raise InputError(
                 f"ax: these panels share their {axis} axis, and one of the axes shares it with others"
             ) from None
-    for axes in group:
-        if any(_tells(other, axes, axis) for other in group):
-            axes.tick_params(axis=axis, which="both", **{"labelbottom" if axis == "x" else "labelleft": False})
 
 
-def _tells(other: Axes, axes: Axes, axis: _Axis) -> bool:
-    """Whether the other axes lie below (x) or to the left (y) in the same column or row."""
-    mine, theirs = axes.get_position(), other.get_position()
-    if axis == "x":
-        return math.isclose(mine.x0, theirs.x0, abs_tol=1e-3) and theirs.y0 < mine.y0 - 1e-3
-    return math.isclose(mine.y0, theirs.y0, abs_tol=1e-3) and theirs.x0 < mine.x0 - 1e-3
+def _neighbour(axes: Axes, panels: Sequence[Axes], axis: _Axis) -> Axes | None:
+    """The next panel below (x) or to the left (y)."""
+    mine = axes.get_position()
+    along, across = ("y0", "x0") if axis == "x" else ("x0", "y0")
+    before = [
+        (getattr(other.get_position(), along), other)
+        for other in panels
+        if math.isclose(getattr(mine, across), getattr(other.get_position(), across), abs_tol=1e-3)
+        and getattr(other.get_position(), along) < getattr(mine, along) - 1e-3
+    ]
+    return max(before, key=lambda found: found[0])[1] if before else None

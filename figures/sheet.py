@@ -19,7 +19,7 @@ from matplotlib.ticker import FixedFormatter
 from wtacrs.estimators import InputError
 from wtacrs.figures.dark import dark, darken
 from wtacrs.figures.fitting import thin_out, wrap
-from wtacrs.figures.sharing import Shared, share
+from wtacrs.figures.sharing import Shared, hide_labels, share
 
 _Where = Literal["outside right upper", "outside lower center"]
 Size = tuple[float, float | None]
@@ -31,7 +31,7 @@ _LEAST_PANEL = 0.35
 _SMALLEST_SCALE = 0.75
 _TITLES_AND_LEGEND = 1.3
 """What a figure needs above and below its panels in its own size, in inches, about."""
-_NAMES_SHARE, _SIDE_SHARE = 0.42, 0.4
+_NAMES_SHARE, _SIDE_SHARE = 0.42, 0.45
 _EDGE = 0.01
 # letters are a little wider at other resolutions than they are measured at
 _CAUTION = 0.96
@@ -142,7 +142,7 @@ class Sheet(Figure):
     def key(
         self, handles: Sequence[Any], labels: Sequence[str] | None = None, *, ncols: int = 1, side: bool = False
     ) -> None:
-        """The legend: below the panels in at most so many columns, or to the right where there is room for it."""
+        """The legend: below the panels in at most so many columns; what numbers mean, to the right where there is room."""
         labels = [str(handle.get_label()) for handle in handles] if labels is None else list(labels)
         self._key = {"handles": list(handles), "labels": labels, "ncols": ncols, "side": side}
 
@@ -152,6 +152,7 @@ class Sheet(Figure):
         Raises:
             InputError: if the size that is wanted leaves no room for the panels.
         """
+        hide_labels(self._panels)
         if self._key is not None and self._key["handles"]:
             self._place_key(**self._key)
         if self._heading:
@@ -194,15 +195,16 @@ class Sheet(Figure):
 
     def _place_key(self, handles: list[Any], labels: list[str], ncols: int, side: bool) -> None:
         room = _CAUTION * (1 - 2 * _EDGE) * self.bbox.width
+        bare: dict[str, Any] = {"handlelength": 0.0, "handletextpad": 0.0} if side else {}  # numbers need no marks
         if side:
-            legend = self._legend(handles, labels, 1, "outside right upper")
+            legend = self._legend(handles, labels, 1, "outside right upper", **bare)
             self._side = legend.get_window_extent().width
             if self._side <= _SIDE_SHARE * room:
                 return
             self._side = 0.0
             legend.remove()
         for columns in range(max(1, min(ncols, len(handles))), 0, -1):
-            legend = self._legend(handles, labels, columns, "outside lower center")
+            legend = self._legend(handles, labels, columns, "outside lower center", **bare)
             width = legend.get_window_extent().width
             if width <= room or columns == 1:
                 break
@@ -212,8 +214,8 @@ class Sheet(Figure):
         for text in texts:
             wrap(text, spare)
 
-    def _legend(self, handles: list[Any], labels: list[str], ncols: int, where: _Where) -> Legend:
-        return self.legend(handles, labels, ncols=ncols, loc=where)
+    def _legend(self, handles: list[Any], labels: list[str], ncols: int, where: _Where, **form: Any) -> Legend:
+        return self.legend(handles, labels, ncols=ncols, loc=where, **form)
 
     def _narrow_names(self, axes: Axes) -> None:
         """Names beside the y axis take less than half of the width."""

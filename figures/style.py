@@ -194,7 +194,9 @@ def figure(width: float, height: float) -> Iterator[Sheet]:
     """
     ours = _wanted.get() or _NOTHING
     if ours.axes is not None:
-        yield GivenAxes(ours.axes)  # type: ignore[misc]  # what plots call of a sheet
+        given = GivenAxes(ours.axes)
+        yield given  # type: ignore[misc]  # what plots call of a sheet
+        given.finish()
         return
     looks = ["default", _SETTINGS, *([] if ours.style is None else [_of_matplotlib(ours.style)])]
     sheet = Sheet(
@@ -261,7 +263,7 @@ def numbered(names: Iterable[str]) -> tuple[list[Line2D], list[str]]:
 
 def colorbar(fig: Sheet, mappable: ScalarMappable, panels: Sequence[Axes], label: str = "") -> None:
     """A colour bar below the panels, with plain numbers."""
-    bar = fig.colorbar(mappable, ax=list(panels), location="bottom", shrink=0.8, aspect=40, label=label)
+    bar = fig.colorbar(mappable, ax=list(panels), location="bottom", shrink=0.8, aspect=40, pad=0.02, label=label)
     plain = FuncFormatter(lambda value, _: f"{value:g}")
     bar.ax.xaxis.set_major_formatter(plain)
     low, high = mappable.get_clim()

@@ -78,7 +78,7 @@ def build(result: ComparisonResult, *, against: Axis | None = None) -> Sheet:
             if axis == "macs":
                 axes.axvline(1.0, color=style.GREY, linewidth=1.0, linestyle=style.DASHES[2], zorder=1)
             axes.set_xlabel(X_LABELS[axis])
-        for axes in panels[:: len(shown)]:
+        for axes in panels:
             axes.set_ylabel("E‖Ĝ − G‖² / ‖G‖²  (variance + bias²)")
         fig.heading(_title(every, list(shown)))
         fig.key(_legend(shown, looks), ncols=len(shown) + 1)

@@ -23,6 +23,7 @@ from wtacrs.validation.records.masks import CONDITIONS, SIDES, MaskRow, MasksRes
 
 _CASES = [(condition, side) for condition in CONDITIONS for side in SIDES]
 _MISSING = "#eeeeee"
+_LONG = 5  # letters
 
 
 def draw(result: MasksResult, path: Path) -> Path:
@@ -79,16 +80,11 @@ def _map(
         grid[place] = value(row)
         if not math.isnan(grid[place]):
             colour = ink_on(mpl.colormaps[colours](min(max(grid[place], 0.0), 1.0)))
+            told = text(row)
             axes.text(
-                place[1],
-                place[0],
-                text(row),
-                ha="center",
-                va="center",
-                fontsize="xx-small",
-                color=colour,
-                gid=AS_IT_IS,
-            )
+                place[1], place[0], told, ha="center", va="center", color=colour, gid=AS_IT_IS,
+                fontsize="x-small" if len(told) <= _LONG else "xx-small",
+            )  # fmt: skip
     axes.set_facecolor(_MISSING)
     image = axes.imshow(grid, aspect="auto", cmap=colours, vmin=0.0, vmax=1.0)
     style.colorbar(fig, image, [axes])

@@ -68,7 +68,7 @@ def build(result: NoiseResult) -> Sheet:
         if (low := panels[0].get_ylim()[0]) < floor:
             panels[0].set_ylim(bottom=floor)
         hidden = sum(n.ratio.value < floor for n in result.layers if _drawable(n)) if low < floor else 0
-        for axes in panels[max(0, len(looks) - columns) : len(looks)]:
+        for axes in panels:
             axes.set_xlabel("budget: rows kept / rows")
         for axes in panels:
             axes.tick_params(axis="x", which="minor", length=0)

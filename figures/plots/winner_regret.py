@@ -65,7 +65,7 @@ def build(result: SweepResult) -> Sheet:
             line[0].set_ylabel("variance / that at the best |C|")
         for axes in panels:
             _ticks(axes, sorted({fraction(s) for s in sweeps}))
-        for axes in panels[-len(models) :]:
+        for axes in panels:
             axes.set_xlabel("budget: rows kept / rows")
         fig.heading("What the rules for |C| cost over the best |C|")
         fig.key(_legend(sweeps, len(result.sweeps) - len(sweeps)), ncols=2)

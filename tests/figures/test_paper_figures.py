@@ -11,6 +11,7 @@ from support.paths import ROOT
 
 from wtacrs.estimators import InputError
 from wtacrs.figures import draw, save
+from wtacrs.figures.contrast import LEGIBLE, contrast
 from wtacrs.figures.dark import dark
 from wtacrs.integration.cli import main
 from wtacrs.validation import load_result
@@ -78,6 +79,15 @@ def test_dark_pages_have_light_text(result: Result) -> None:
     assert sum(to_rgba(figure.get_facecolor())[:3]) < 0.6
     assert all(sum(to_rgba(label.get_color())[:3]) > 1.8 for label in figure.axes[0].get_yticklabels())
     assert dark("white")[3] == 1.0
+
+
+def test_numbers_that_show_only_later_are_dark_too(result: Result) -> None:
+    """The last layout may have room for more numbers than the one before."""
+    figure = draw(result)
+    ticks = figure.axes[0].xaxis.get_major_ticks(30)
+    figure.darken()  # type: ignore[attr-defined]
+    assert {to_rgba(tick.label1.get_color()) for tick in ticks} == {to_rgba(ticks[0].label1.get_color())}
+    assert contrast(ticks[-1].label1.get_color(), figure.get_facecolor()) >= LEGIBLE
 
 
 def test_the_command_takes_what_papers_need(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

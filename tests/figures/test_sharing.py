@@ -55,6 +55,15 @@ def test_numbers_stay_where_no_neighbour_says_them() -> None:
     assert numbers(panels, "y") == [True, True]
 
 
+def test_numbers_stay_where_another_panel_lies_between() -> None:
+    panels = grid(4, 1)
+    share(panels, 2, sharex="col", sharey=False)
+    assert numbers(panels, "x") == [True] * 4
+    panels = grid(4, 1)
+    share(panels, 1, sharex="col", sharey=False)
+    assert numbers(panels, "x") == [False, False, False, True]
+
+
 def test_axes_that_share_with_others_are_refused() -> None:
     one, other, third = grid(1, 3)
     other.sharey(third)

@@ -113,12 +113,12 @@ def test_pictures_are_inside_drawn_once_and_described(folder: Path, outline: Out
     images = [attributes for tag, attributes in outline.tags if tag == "img"]
     content = [base64.b64decode((a["src"] or "").partition("base64,")[2]) for a in images]
     assert all(c.startswith(report.PNG_SIGNATURE) for c in content)
-    # training, error by budget, bytes and MACs, ratio to the oracle, |C| and its regret, and one not ours
-    assert len(content) == len(set(content)) == 8
+    # training, error, ratio to the oracle, |C| and its regret, and one not ours
+    assert len(content) == len(set(content)) == 6
     assert (folder / "already drawn.png").read_bytes() in content
     assert content[-1] == (folder / "extra.png").read_bytes()
     assert all(a["alt"] for a in images)
-    assert sum(tag == "figcaption" for tag, _ in outline.tags) == 8
+    assert sum(tag == "figcaption" for tag, _ in outline.tags) == 6
 
 
 def test_training_table_holds_the_runs(outline: Outline) -> None:
