@@ -199,7 +199,9 @@ def _differences(methods: Mapping[str, Sequence[Pair]]) -> Part:
     theirs = fmean(run.final for run in exact.values())
     told = "; ".join(f"{method} {_difference(group)}" for method, group in methods.items())
     where = f"with {model_name(first.model)} on {first.task}"
-    return f"{where}, exact ends at {first.metric} {theirs:.3f}; {told}", [named.file for pair in every for named in pair]
+    return f"{where}, exact ends at {first.metric} {theirs:.3f}; {told}", [
+        named.file for pair in every for named in pair
+    ]
 
 
 def _difference(group: Sequence[Pair]) -> str:
