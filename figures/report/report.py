@@ -183,7 +183,7 @@ def _other_pictures(found: Found, own: set[bytes]) -> list[Section]:
     section = Section("Other pictures in the folder")
     for name, path in found.pictures:
         content = path.read_bytes()
-        if not content.startswith(PNG_SIGNATURE) or len(content) < 24:
+        if not content.startswith(PNG_SIGNATURE):
             raise InputError(f"picture file {path}: not a PNG")
         if content not in own:
             section.add(Picture(content, path.stem, name))

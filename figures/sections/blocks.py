@@ -86,8 +86,10 @@ class Picture:
         return base64.b64encode(self.png).decode("ascii")
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Width and height in pixels, as the header of the PNG says them."""
+    def size(self) -> tuple[int, int] | None:
+        """Width and height in pixels, as the header of the PNG says them; None where it has none."""
+        if len(self.png) < 24:
+            return None
         width, height = struct.unpack(">II", self.png[16:24])
         return width, height
 

@@ -13,7 +13,7 @@ from wtacrs.figures.sections.blocks import Named
 from wtacrs.validation.records.base import Result
 from wtacrs.validation.records.experiment import ExperimentResult
 from wtacrs.validation.records.results import load_result, write_result
-from wtacrs.validation.records.training import TrainingResult
+from wtacrs.validation.records.training import StepCost, TrainingResult
 
 SPEC = "wta_crs(budget=0.3)"
 
@@ -39,12 +39,9 @@ def test_several_seeds_have_the_paired_interval_and_a_repetition_is_none() -> No
 
 
 def test_every_method_and_the_model_are_named() -> None:
-    named = {
-        "model": "runs/tiny/best",
-        "kept_bytes": 1_000_000,
-        "exact_bytes": 4_000_000,
-        "time_ratios": [0.5, 1.5, 0.75],
-    }
+    seconds = {"step": [1.0, 3.0, 1.5], "baseline": [2.0] * 3}
+    costs = {name: StepCost(seconds=found) for name, found in seconds.items()}
+    named = {"model": "runs/tiny/best", "kept_bytes": 1_000_000, "exact_bytes": 4_000_000, **costs}
     runs = [
         Named(one.file, one.result.model_copy(update=named))
         for one in (run("exact", 0.6), run(SPEC, 0.5), run("crs(budget=0.3)", 0.4))
