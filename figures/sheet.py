@@ -142,7 +142,7 @@ class Sheet(Figure):
     def key(
         self, handles: Sequence[Any], labels: Sequence[str] | None = None, *, ncols: int = 1, side: bool = False
     ) -> None:
-        """The legend: below the panels in at most so many columns; what numbers mean, to the right where there is room."""
+        """The legend: below the panels in at most so many columns; what numbers mean, to the right if there is room."""
         labels = [str(handle.get_label()) for handle in handles] if labels is None else list(labels)
         self._key = {"handles": list(handles), "labels": labels, "ncols": ncols, "side": side}
 

@@ -94,6 +94,13 @@ class Published:
         return {True: "unbiased", False: "biased", None: "not published"}[self.unbiased]
 
 
+class _ClassName:
+    """The name of a class that has not been registered."""
+
+    def __get__(self, instance: object, owner: type) -> str:
+        return owner.__name__
+
+
 class Estimator(ABC, Generic[SavedT]):
     """An estimator of `dy.T @ x`; concrete ones are frozen dataclasses whose fields are hyper-parameters.
 
@@ -101,7 +108,7 @@ class Estimator(ABC, Generic[SavedT]):
     values: a scalar of numpy or torch becomes a Python number before `__post_init__` looks at it.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str] = _ClassName()  # type: ignore[assignment]
     traits: ClassVar[Traits]
     # of a class that was found by reference; a class derived from it has one of its own
     reference: ClassVar[str | None] = None
@@ -239,8 +246,9 @@ class Estimator(ABC, Generic[SavedT]):
 
 
 def spec_name(cls: type[Estimator]) -> str:
-    """The head of the specs of a class: the reference by which it was found, else its registered name."""
-    return vars(cls).get("reference") or getattr(cls, "name", cls.__name__)
+    """The head of the specs of a class: the reference by which it was found, its registered name, or that of the class."""
+    own = vars(cls)  # a parent's name would say that it is the parent
+    return own.get("reference") or own.get("name") or cls.__name__
 
 
 def _made_again(text: str) -> Any:

@@ -70,7 +70,9 @@ def _medians(medians: Sequence[LayerMedian]) -> tuple[Table, Paragraph]:
         for kind in kinds:
             at = found.get(kind)
             moments: list[Cell] = (
-                [at.bias_squared, at.variance, number(at.mse, at.error), at.mse_of_mean] if at else []
+                [number(at.bias_squared, at.bias_error), at.variance, number(at.mse, at.error), at.mse_of_mean]
+                if at
+                else []
             )
             row += moments or [None, None, "–", None]
         methods = sorted({method for e in found.values() for method in e.methods})

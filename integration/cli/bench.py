@@ -62,7 +62,9 @@ def bench(
     step_layers: Annotated[int, typer.Option(min=1, help="Blocks of encoder and decoder.")] = 2,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples of the step.")] = 32,
     length: Annotated[int, typer.Option(min=1, help="Tokens of an input of the step.")] = 128,
-    target_length: Annotated[int, typer.Option(min=1, help="Tokens of an answer of the step.")] = 8,
+    target_length: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of an answer of an encoder–decoder's step; 8 by default.")
+    ] = None,
     lean: LeanOption = None,
     min_rows: MinRowsOption = 0,
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 1,

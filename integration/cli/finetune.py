@@ -20,7 +20,6 @@ from wtacrs.integration.cli.options import (
     LoraRankOption,
     MaxLengthOption,
     MinRowsOption,
-    PrecisionOption,
     ReplaceOption,
     ResumeOption,
     RunOption,
@@ -84,7 +83,7 @@ def finetune(
     warmup: Annotated[float, typer.Option(help="Fraction of the steps over which the rate rises.")] = 0.06,
     weight_decay: Annotated[float, typer.Option(help="Of AdamW, for matrices only.")] = 0.01,
     clip: Annotated[float, typer.Option(help="Largest norm of the gradient; 0 for no clipping.")] = 1.0,
-    precision: PrecisionOption = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, or bf16 or fp16 for autocast.")] = "fp32",
     max_length: MaxLengthOption = 128,
     eval_every: Annotated[
         int | None, typer.Option(min=1, help="Steps between evaluations; default one epoch.")

@@ -164,7 +164,7 @@ def subject_from(given: dict[str, Any]) -> Subject:
     values = {name: given.get(name) for name in ("data", "model", "tokenizer", "train_limit", "dev_limit")}
     files = files_from(given)
     if files is None:
-        return Subject(task=given.get("task") or "docstrings", **values)
+        return Subject(task=given.get("task") or "docstrings", tell=_tell, **values)
     for name in ("task", "data"):
         if given.get(name) is not None:
             raise InputError(f"--{name} {given[name]}, --train {files.train}: one of them says what is trained on")

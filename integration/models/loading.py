@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,13 +145,16 @@ def without_place(name: str) -> str:
     return "/".join(path.parts[-2:]) if name and (path.is_absolute() or path.is_dir()) else name
 
 
-def load_model(name: str, task: TaskData, *, seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_model(
+    name: str, task: TaskData, *, seed: int = 0, tell: Callable[[str], None] | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a checkpoint in fp32, in eval mode, and its tokenizer.
 
     Args:
         name: a local folder with config, weights and tokenizer, or the name of a repository of the hub.
         task: gives a classification head its number of outputs. A head for another number is replaced.
         seed: of a classification head that the checkpoint does not have; no other weights may be missing.
+        tell: called with a line where there is such a head.
 
     Raises:
         InputError: if the folder is missing or incomplete, the checkpoint lacks weights, or the hub cannot be
@@ -175,6 +178,10 @@ def load_model(name: str, task: TaskData, *, seed: int = 0) -> tuple[PreTrainedM
         raise InputError(
             f"{tried}: the checkpoint lacks {len(required)} weights of {type(model).__name__}, or has them in "
             f"another shape, such as {required[0]!r}; only a classification head may be missing"
+        )
+    if absent and tell is not None:
+        tell(
+            f"{without_place(name)} has no classification head for this task: it gets a new one, drawn by the seed"
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

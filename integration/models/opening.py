@@ -39,7 +39,7 @@ class Subject:
     """Names of task, model and tokenizer, as the command line takes them.
 
     `files` are somebody's own, in place of `task` and `data`. `held_out` is as in `load_task`. `tell` is called with a
-    line on what was found in them.
+    line on what was found in them, and on a new classification head.
     """
 
     task: str = "docstrings"
@@ -83,7 +83,7 @@ class Subject:
         Raises:
             InputError: if it cannot be loaded.
         """
-        return open_model(self.model, self.tokenizer, task, seed)
+        return open_model(self.model, self.tokenizer, task, seed, tell=self.tell)
 
     @property
     def name(self) -> str:
@@ -111,6 +111,7 @@ def open_model(
     seed: int,
     *,
     new_vocabulary: Callable[[TaskData], PreTrainedTokenizerBase] = task_tokenizer,
+    tell: Callable[[str], None] | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The named model with its tokenizer; without a name a small new T5, with a given or a new vocabulary.
 
@@ -121,6 +122,7 @@ def open_model(
         task: gives a head its outputs and a new vocabulary its texts.
         seed: of new weights.
         new_vocabulary: makes the vocabulary where none is named.
+        tell: called with a line where a checkpoint gets a new classification head.
 
     Raises:
         InputError: if something cannot be loaded, or a tokenizer is named beside a checkpoint, which has its own.
@@ -128,7 +130,7 @@ def open_model(
     seed = checked_seed(seed)
     if model is not None and not is_new(model):
         _refuse_tokenizer(tokenizer)
-        return load_model(model, task, seed=seed)
+        return load_model(model, task, seed=seed, tell=tell)
     vocabulary = new_vocabulary(task) if tokenizer is None else load_tokenizer(tokenizer)
     if model is not None:
         return new_model(model, vocabulary, task, seed=seed), vocabulary

@@ -14,6 +14,7 @@ from wtacrs.figures.plots import bench as bench_figure
 from wtacrs.figures.plots import front as front_figure
 from wtacrs.integration.layers.lean.options import LeanOptions
 from wtacrs.integration.layers.least_elements import checked_min_rows
+from wtacrs.integration.measure.simulation.step import checked_shape
 from wtacrs.integration.models.published_sizes import config_of
 from wtacrs.integration.studies.front import measure_front
 from wtacrs.integration.studies.output import device_name, draw_or_remove, source_of
@@ -42,6 +43,7 @@ from wtacrs.validation.seeds import checked_seed
 
 Size = tuple[int, int, int]
 SIZES: tuple[Size, ...] = ((4096, 1024, 1024), (16384, 1024, 1024))
+_ANSWER = 8
 _STEP_PRECISIONS = ("fp32", "bf16")
 
 
@@ -50,14 +52,15 @@ class StepShape:
     """The training step that is measured: a published model with few blocks, its batch, and how its noise is found.
 
     With `lean`, the words of `LeanOptions`, the exact step and every sampled one are measured with such neighbours too.
-    Layers whose inputs have fewer rows than `min_rows` are exact in sampled steps.
+    Layers whose inputs have fewer rows than `min_rows` are exact in sampled steps. Answers of an encoder–decoder have
+    `target_length` tokens, 8 if None; other models have none.
     """
 
     model: str = "t5-base"
     layers: int = 2
     batch_size: int = 32
     length: int = 128
-    target_length: int | None = 8
+    target_length: int | None = None
     batches: int = 2
     draws: int = 1
     lean: str | None = None
@@ -129,7 +132,7 @@ def bench_study(
             f"precision={precision!r}: a training step is measured in {' or '.join(_STEP_PRECISIONS)}"
         )
     if step is not None:
-        config_of(step.model)
+        checked_shape(config_of(step.model), step.batch_size, step.length, _target_length(step))
         checked_min_rows(step.min_rows)
         if step.lean is not None:
             LeanOptions.parse(step.lean)
@@ -228,9 +231,15 @@ def _step(
         ways += [Way(lean=shape.lean), *(Way(lean=shape.lean, estimator=text, min_rows=rows) for text in specs)]
     return measure_front(
         shape.model, layers=shape.layers, batch_size=shape.batch_size, length=shape.length,
-        target_length=shape.target_length, precision=precision, rounds=rounds, batches=shape.batches, draws=shape.draws,
+        target_length=_target_length(shape), precision=precision, rounds=rounds, batches=shape.batches, draws=shape.draws,
         device=device, ways=ways, parts=False, seed=seed, report=report,
     )  # fmt: skip
+
+
+def _target_length(shape: StepShape) -> int | None:
+    if shape.target_length is not None:
+        return shape.target_length
+    return _ANSWER if getattr(config_of(shape.model), "is_encoder_decoder", False) else None
 
 
 def _step_specs(

@@ -44,7 +44,7 @@ def comparison_table(result: ComparisonResult) -> Table:
         cells = {
             "estimator": escape(entry.series),
             "size": _size(entry),
-            "bias²": f"{entry.bias_squared:.2g}",
+            "bias²": _bias(entry),
             "variance": f"{entry.variance:.3g}",
             "MSE": f"{entry.mse:.3g}",
             mean: f"{entry.mse_of_mean:.3g}",
@@ -120,6 +120,11 @@ def _size(entry: LayerMedian) -> str:
     return f"{entry.share:.0%} bytes" if entry.share is not None else _budget(entry.budget)
 
 
+def _bias(entry: LayerMedian) -> str:
+    noise = f" ±{entry.bias_error:.1g}" if entry.bias_error else ""
+    return f"{entry.bias_squared:.2g}{noise}"
+
+
 def _budget(budget: float | None) -> str:
     return "–" if budget is None else f"{budget:g}"
 
@@ -127,7 +132,7 @@ def _budget(budget: float | None) -> str:
 def _method(entry: LayerMedian) -> str:
     if entry.error is None or not entry.mse:
         return "closed form"
-    return f"sampled ±{entry.error / entry.mse:.1%}"
+    return f"sampled, MSE ±{entry.error / entry.mse:.1%}"
 
 
 def _percent(share: float | None) -> str:

@@ -58,6 +58,10 @@ def exact_product(layer: str, x: Float[Tensor, "n d"], dy: Float[Tensor, "n m"])
     return product
 
 
+_NOISE = 5.0
+"""Standard errors up to which a measured bias² of an estimator that is said to be unbiased counts as none."""
+
+
 @dataclass(frozen=True)
 class ComparisonConfig:
     """How every candidate is measured.
@@ -86,10 +90,9 @@ class ComparisonConfig:
 
 
 def _error_of_mean(estimator: Estimator, found: Moments, steps: int) -> float:
-    """`bias² + variance / steps`; a measured bias² is noise where the estimator is unbiased, and can be negative."""
-    known = estimator.traits.unbiased and not isinstance(estimator, ExternalEstimator)  # external code claims it
-    bias_squared = 0.0 if found.method == "monte carlo" and known else max(found.bias_squared, 0.0)
-    return bias_squared + found.variance / steps
+    """`bias² + variance / steps`; a measured bias² is noise where an estimator is said to be unbiased and it is small."""
+    noise = estimator.traits.unbiased and found.bias_squared <= _NOISE * (found.bias_squared_error or 0.0)
+    return (0.0 if noise else max(found.bias_squared, 0.0)) + found.variance / steps
 
 
 def _cosine(found: Moments, unit: float) -> tuple[float, float | None]:

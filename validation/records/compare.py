@@ -20,7 +20,8 @@ class ComparisonRow(Record):
     set in the second case only. `requested` is the estimator as it was asked for, `bytes_share` the share of the bytes
     its size was fitted to (None: it was asked for at this size, padding included in n). `budget` is that of the
     estimator, or of the one that it wraps. `mse_of_mean` is the error of the mean of `steps` independent estimates,
-    `bias² + variance / steps`, without a bias² that was measured on an estimator known to be unbiased; `cosine` is
+    `bias² + variance / steps`, without a measured bias² that is within five standard errors of zero on an estimator that
+    is said to be unbiased; `cosine` is
     `⟨EĜ, G⟩ / (‖G‖ (E‖Ĝ‖²)^½)`. `macs` (see `Estimator.macs`) is None where the estimator does
     not state them. `time` is over that of what is replaced, the exact product or a layer's whole step, and is measured
     where somebody else's product or layer is compared.

@@ -64,4 +64,7 @@ def receipt_lines(receipt: Receipt) -> Iterator[str]:
 def _exact(receipt: Receipt) -> str:
     if receipt.lean is None:
         return "exact training"
-    return f"exact linear layers beside the same lean neighbours ({receipt.lean})"
+    return (
+        f"stock linear layers, which keep their inputs, beside the same lean neighbours ({receipt.lean}); exact ones "
+        "make inputs again there, and may keep less"
+    )

@@ -118,6 +118,7 @@ def moments(
 def _known(
     estimator: Estimator, products: Sequence[Product], target: Float64[Tensor, "m d"], mean_is_target: bool
 ) -> Moments:
+    refuse_inherited_forms(estimator)
     variance = sum(float(estimator.variance(p.x, p.dy, scores=p.scores)) for p in products)
     mean = target if mean_is_target else _mean(estimator, products)
     bias_squared = 0.0 if mean_is_target else float((mean - target).square().sum())
@@ -129,6 +130,34 @@ def _known(
         mse=bias_squared + variance,
         inner=float((mean * target).sum()),
     )
+
+
+_BEHAVIOUR = ("plan", "draw", "keep", "compress", "contract")
+_FORMS = ("variance", "moments")
+_OWN = Estimator.__module__.partition(".")[0]
+
+
+def refuse_inherited_forms(estimator: Estimator) -> None:
+    """Refuse a variance that was inherited by a class which draws, keeps or multiplies in another way.
+
+    A subclass of somebody else's that changes what is drawn has the formulas of its base, which say nothing of it. What
+    this package derives from its own classes is tested there.
+
+    Raises:
+        NoClosedForm: naming both classes.
+    """
+    drawn, form = (_latest(type(estimator), names) for names in (_BEHAVIOUR, _FORMS))
+    if drawn is None or form is None or drawn.__module__.partition(".")[0] == _OWN:
+        return
+    if drawn is not form and issubclass(drawn, form):
+        raise NoClosedForm(
+            f"{drawn.__name__} does not draw as {form.__name__} does, whose variance it inherits; use Monte Carlo"
+        )
+
+
+def _latest(cls: type, names: Sequence[str]) -> type | None:
+    """The most derived class that defines one of these methods."""
+    return next((base for base in cls.__mro__ if any(name in vars(base) for name in names)), None)
 
 
 def _mean(estimator: Estimator, products: Sequence[Product]) -> Float64[Tensor, "m d"]:

@@ -20,12 +20,12 @@ from wtacrs.validation.summaries.series import series
 class LayerMedian:
     """One estimator at one budget with one kind of scores, over its layers.
 
-    `share` is the share of the bytes its size was fitted to, None at equal rows. `bias_squared`, `variance`, `mse` and
-    `mse_of_mean` (over `steps` steps) are medians relative to ‖G‖², each by itself, as is the cosine; `low` and `high`
-    are the quartiles of the mean squared error; `error` is the median standard error of the Monte-Carlo rows, None if
-    all rows are closed forms. `row_fraction` (None without a budget), `byte_fraction` and `mac_fraction`
-    (None where no row states them) are medians of rows kept, bytes stored and multiply–accumulates, as fractions of
-    exact, and `time` of the times over exact (None where none was measured).
+    `share` is the share of the bytes its size was fitted to, None at equal rows. `bias_squared`, `variance`, `mse`
+    and `mse_of_mean` (over `steps` steps) are medians relative to ‖G‖², each by itself, as is the cosine; `low` and
+    `high` are the quartiles of the mean squared error; `error` is the median standard error of the Monte-Carlo rows,
+    and `bias_error` that of their bias², None if all rows are closed forms. `row_fraction` (None without a budget),
+    `byte_fraction` and `mac_fraction` (None where no row states them) are medians of rows kept, bytes stored and
+    multiply–accumulates, as fractions of exact, and `time` of the times over exact (None where none was measured).
     """
 
     series: str
@@ -47,6 +47,7 @@ class LayerMedian:
     error: float | None
     methods: tuple[str, ...]
     time: float | None = None
+    bias_error: float | None = None
 
     @property
     def mostly_bias(self) -> bool:
@@ -139,6 +140,7 @@ def _median(
     fractions = [f for f in map(row_fraction, rows) if f is not None]
     times = [row.time for row in rows if row.time is not None]
     errors = [e for e in map(standard_error, rows) if e is not None]
+    bias_errors = [row.bias_squared_error for row in rows if row.bias_squared_error is not None]
     return LayerMedian(
         series=name,
         scores=scores,
@@ -159,4 +161,5 @@ def _median(
         error=median(errors) if errors else None,
         methods=tuple(sorted({row.method for row in rows})),
         time=median(times) if times else None,
+        bias_error=median(bias_errors) if bias_errors else None,
     )

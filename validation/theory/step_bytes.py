@@ -1,7 +1,7 @@
 """Bytes of a training step of a T5 in closed form: what limits their ratio as width, depth, batch or length grows.
 
-Counted, not fitted: every tensor that autograd keeps in a block, in numbers of 4 bytes. One block of the encoder keeps per
-token, with width d, heads h of inner width D = h · d_kv, feed-forward width F, and s tokens per input (fp32, dropout):
+Counted, not fitted: every tensor that autograd keeps in a block, in numbers of 4 bytes. One block of the encoder keeps
+per token, with width d, h heads of inner width D = h · d_kv, feed-forward width F, s tokens per input (fp32, dropout):
 
     stock                8d + 2 + 4D + 3F + 3hs
         2d + 1  twice: a norm keeps its input, the input times 1/rms, and 1/rms
@@ -24,8 +24,8 @@ follow. With D = d and F = 4d:
 * **batch → ∞**: the peak's ratio goes to the ratio of what is kept, for what is fixed no longer counts.
 * **width → ∞** at a fixed batch: weights, gradients and states grow as d², what is kept as d: the ratio goes to 1.
 * **depth → ∞**: all grows as L, and the ratio to that of one block with its weights and states.
-* **length → ∞**: stock keeps 3hs per token, sampled too: their ratio goes to 1; lean, which keeps no scores, gains without
-  bound.
+* **length → ∞**: stock keeps 3hs per token, sampled too: their ratio goes to 1; lean, which keeps no scores, gains
+  without bound.
 
 Sampling alone can never free more than 2d + D + F of a stock block: a share below (2d + D + F)/(8d + 4D + 3F) = 7/24.
 """
@@ -167,7 +167,7 @@ def step_bytes(step: T5Step, way: StepWay = "stock", *, rows: float = 1.0, optim
         raise InputError(f"rows={rows!r} must be in (0, 1]")
     weights = float(NUMBER * step.parameters)
     encoder, decoder = encoder_block(step, way, rows), decoder_block(step, way, rows)
-    cross = step.source_tokens * step.decoder_layers * _cross_values(step, way, rows)
+    cross = step.source_tokens * step.decoder_layers * _cross_values(step, way)
     blocks = (
         step.layers * step.source_tokens * encoder + step.decoder_layers * step.target_tokens * decoder + cross
     )
@@ -178,7 +178,7 @@ def step_bytes(step: T5Step, way: StepWay = "stock", *, rows: float = 1.0, optim
         block = NUMBER * max(
             step.source_tokens * encoder_block(step, inside, 1.0),
             step.target_tokens * decoder_block(step, inside, 1.0)
-            + step.source_tokens * _cross_values(step, inside, 1.0),
+            + step.source_tokens * _cross_values(step, inside),
         )
     return StepBytes(
         weights, STATES[optimizer] * weights, kept, _head_work(step, way), block, _update_work(step, optimizer)
@@ -191,7 +191,7 @@ def encoder_block(step: T5Step, way: StepWay, rows: float = 1.0) -> float:
     inputs = 2 * d + inner + feed
     bits = _BIT * (2 * d + 2 * feed)
     scores = 3 * h * s
-    return {
+    found = {
         "stock": 6 * d + 2 + 3 * inner + 2 * feed + scores + inputs,
         "sampled": 6 * d + 2 + 3 * inner + 2 * feed + scores + rows * inputs,
         "lean": 2 * d + 2 + 4 * inner + 2 * h + feed + bits,
@@ -199,7 +199,8 @@ def encoder_block(step: T5Step, way: StepWay, rows: float = 1.0) -> float:
         "again, sampled": 2 * d + 2 + 2 * h + bits + rows * inputs,
         "checkpointed": d,
         "again, checkpointed": d,
-    }[way]
+    }
+    return float(found[way])
 
 
 def decoder_block(step: T5Step, way: StepWay, rows: float = 1.0) -> float:
@@ -208,7 +209,7 @@ def decoder_block(step: T5Step, way: StepWay, rows: float = 1.0) -> float:
     inputs = 3 * d + 2 * inner + feed
     bits = _BIT * (3 * d + 2 * feed)
     scores = 3 * h * (step.length + step.target_length)
-    return {
+    found = {
         "stock": 9 * d + 3 + 4 * inner + 2 * feed + scores + inputs,
         "sampled": 9 * d + 3 + 4 * inner + 2 * feed + scores + rows * inputs,
         "lean": 3 * d + 3 + 6 * inner + 4 * h + feed + bits,
@@ -216,7 +217,8 @@ def decoder_block(step: T5Step, way: StepWay, rows: float = 1.0) -> float:
         "again, sampled": 3 * d + 3 + 4 * h + bits + rows * inputs,
         "checkpointed": d,
         "again, checkpointed": d,
-    }[way]
+    }
+    return float(found[way])
 
 
 def kept_ratio(step: T5Step, way: StepWay, rows: float = 1.0) -> float:
@@ -224,7 +226,7 @@ def kept_ratio(step: T5Step, way: StepWay, rows: float = 1.0) -> float:
     return step_bytes(step).kept / step_bytes(step, way, rows=rows).kept
 
 
-def _cross_values(step: T5Step, way: StepWay, rows: float) -> float:
+def _cross_values(step: T5Step, way: StepWay) -> float:
     """Keys and values of the second attention, per source token and block of the decoder."""
     return {"stock": 2.0, "sampled": 2.0, "lean": 2.0}.get(way, 0.0) * step.inner
 
@@ -242,9 +244,7 @@ def _ends(step: T5Step, way: StepWay, rows: float) -> float:
     indices = 2 * (step.length**2 + step.target_length**2) * (not checkpointed)
     products = step.length**2 + step.target_length**2 + step.length * step.target_length
     tables = step.heads * products if lean or checkpointed else 0
-    return (
-        source * (stream + output) + target * (stream + head_input + logits) + gradient + indices + tables
-    )
+    return source * (stream + output) + target * (stream + head_input + logits) + gradient + indices + tables
 
 
 def _head_work(step: T5Step, way: StepWay) -> float:
@@ -252,11 +252,11 @@ def _head_work(step: T5Step, way: StepWay) -> float:
 
     A lean output layer makes logits of at most so many rows at a time, beside that gradient.
     """
-    embeddings = NUMBER * step.vocabulary * step.width
-    logits = NUMBER * step.target_tokens * step.vocabulary
+    embeddings = float(NUMBER * step.vocabulary * step.width)
+    logits = float(NUMBER * step.target_tokens * step.vocabulary)
     if way in ("stock", "sampled", "checkpointed"):
         return max(2 * logits, embeddings)
-    piece = min(logits, NUMBER * LOGITS_AT_A_TIME)
+    piece = min(logits, float(NUMBER * LOGITS_AT_A_TIME))
     return piece if way == "lean" else piece + embeddings
 
 
