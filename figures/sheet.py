@@ -34,7 +34,7 @@ _TITLES_AND_LEGEND = 1.3
 _NAMES_SHARE, _SIDE_SHARE = 0.42, 0.45
 _EDGE = 0.01
 # letters are a little wider at other resolutions than they are measured at
-_CAUTION = 0.96
+_CAUTION = 0.95
 _ABOVE_TITLE, _BELOW_TITLE = 0.075, 0.06
 _SCALED = (
     "font.size", "axes.titlesize", "axes.labelsize", "legend.fontsize", "xtick.labelsize", "ytick.labelsize",
@@ -177,7 +177,7 @@ class Sheet(Figure):
     def _place_heading(self) -> None:
         """Break the title's lines; empty lines of the title keep the place of the statement below it free."""
         title = self._suptitle  # type: ignore[attr-defined]
-        room = _CAUTION * (1 - 2 * _EDGE) * self.bbox.width - self._side
+        room = _CAUTION * ((1 - 2 * _EDGE) * self.bbox.width - self._side)
         title.set_text(self._heading)
         wrap(title, room)
         if not self._statement:

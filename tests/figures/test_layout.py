@@ -20,7 +20,11 @@ PAGES = {"column": ((3.25, None), True), "page": ((6.75, None), False)}
 """Size in inches, and whether the page is dark: what lies behind a text does not depend on the size."""
 # in place of the small examples: longer names and more marks
 GALLERY = ROOT / "figures" / "gallery"
-REAL = {"front": GALLERY / "front.json", "masks": GALLERY / "masks.json"}
+REAL = {
+    "front": GALLERY / "front.json",
+    "masks": GALLERY / "masks.json",
+    "experiment": ROOT / "integration" / "experiments" / "t5-docstrings-lean.json",  # words on the band
+}
 KINDS_DRAWN = [kind for kind in KINDS if view_of(kind).drawings]
 
 
