@@ -17,6 +17,8 @@ from wtacrs.figures.contrast import legible
 
 PAPER, INK = 0.09, 0.92
 """Lightness of the page, and of what is black on white."""
+_BAND = 0.2
+"""Lightness of a tinted band on the page, on which text is to be read too."""
 AS_IT_IS = "as-it-is"
 """`gid` of artists whose colour stays: marks that a colour bar explains (their edges change), and numbers on them."""
 
@@ -49,7 +51,7 @@ def _darken(artist: Artist, as_it_is: bool) -> None:
     if isinstance(artist, Text) and as_it_is:
         return
     if isinstance(artist, Text):
-        artist.set_color(legible(dark(artist.get_color()), (PAPER,) * 3))
+        artist.set_color(legible(dark(artist.get_color()), (_BAND,) * 3))
     elif isinstance(artist, Line2D):
         marks = artist.get_markerfacecolor(), artist.get_markeredgecolor(), artist.get_markerfacecoloralt()
         artist.set_color(dark(artist.get_color()))

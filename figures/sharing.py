@@ -38,11 +38,10 @@ def share(panels: Sequence[Axes], columns: int, *, sharex: Shared, sharey: Share
 
 def hide_labels(panels: Sequence[Axes]) -> None:
     """Where the numbers are left out, leave out the label of the axis too."""
-    for axis, side in (
-        (each, side) for axes in panels for each, side in ((axes.xaxis, "labelbottom"), (axes.yaxis, "labelleft"))
-    ):
-        if not axis.get_tick_params()[side] and not axis.get_tick_params().get("labeltop"):
-            axis.label.set_visible(False)
+    for axes in panels:
+        x, y = axes.xaxis.get_tick_params(), axes.yaxis.get_tick_params()
+        axes.xaxis.label.set_visible(x["labelbottom"] or x["labeltop"])
+        axes.yaxis.label.set_visible(y["labelleft"] or y["labelright"])
 
 
 def _group(place: int, columns: int, mode: Shared) -> int:

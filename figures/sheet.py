@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
@@ -34,7 +34,7 @@ _TITLES_AND_LEGEND = 1.3
 _NAMES_SHARE, _SIDE_SHARE = 0.42, 0.45
 _EDGE = 0.01
 # letters are a little wider at other resolutions than they are measured at
-_CAUTION = 0.96
+_CAUTION = 0.95
 _ABOVE_TITLE, _BELOW_TITLE = 0.075, 0.06
 _SCALED = (
     "font.size", "axes.titlesize", "axes.labelsize", "legend.fontsize", "xtick.labelsize", "ytick.labelsize",
@@ -142,7 +142,7 @@ class Sheet(Figure):
     def key(
         self, handles: Sequence[Any], labels: Sequence[str] | None = None, *, ncols: int = 1, side: bool = False
     ) -> None:
-        """The legend: below the panels in at most so many columns; what numbers mean, to the right if there is room."""
+        """The legend: below the panels in at most so many columns; of numbers, to the right where there is room."""
         labels = [str(handle.get_label()) for handle in handles] if labels is None else list(labels)
         self._key = {"handles": list(handles), "labels": labels, "ncols": ncols, "side": side}
 
@@ -177,7 +177,7 @@ class Sheet(Figure):
     def _place_heading(self) -> None:
         """Break the title's lines; empty lines of the title keep the place of the statement below it free."""
         title = self._suptitle  # type: ignore[attr-defined]
-        room = _CAUTION * (1 - 2 * _EDGE) * self.bbox.width - self._side
+        room = _CAUTION * ((1 - 2 * _EDGE) * self.bbox.width - self._side)
         title.set_text(self._heading)
         wrap(title, room)
         if not self._statement:
@@ -228,42 +228,39 @@ class Sheet(Figure):
             formatter.seq = [label.get_text() for label in labels]
 
     def _fit(self) -> None:
-        for _ in range(2):  # broken names and labels give the panels another width
-            self._lay_out()
-            self._wrap_labels()
+        self._lay_out()
+        names = {axes: self._names_width(axes) for axes in self.axes}
+        self._wrap_labels(names)
+        self._lay_out()  # broken names and labels give the panels another width
+        self._wrap_labels(names)
         if self._grows:
             self._grow()
         for axes in self.axes:
             thin_out(axes)
+
+    def _names_width(self, axes: Axes) -> float:
+        """How far numbers, names and label stand out to the left of the axes, in pixels."""
+        whole = axes.get_tightbbox(for_layout_only=True)
+        return 0.0 if whole is None else axes.bbox.x0 - whole.x0
 
     def _lay_out(self) -> None:
         engine = self.get_layout_engine()
         assert engine is not None
         engine.execute(self)
 
-    def _wrap_labels(self) -> None:
+    def _wrap_labels(self, names: Mapping[Axes, float]) -> None:
         """Titles of panels end before the next panel, labels of axes do not reach beyond their side."""
+        edge = _CAUTION * self.bbox.width
         for axes in self.axes:
-            box = axes.get_window_extent()
-            right = min((other.x0 for other in self._beside_of(axes)), default=0.995 * self.bbox.width)
-            wrap(axes.title, 2 * min(right - box.x0, box.width))
+            box = axes.bbox
+            others = [other for other in self.axes if other is not axes]
+            row = [other for other in others if other.bbox.y0 < box.y1 and box.y0 < other.bbox.y1]
+            right = min((other.bbox.x0 - names[other] for other in row if other.bbox.x0 >= box.x1), default=edge)
             wrap(axes._left_title, right - box.x0)  # type: ignore[attr-defined]
             middle = (box.x0 + box.x1) / 2
-            alone = not self._beside_of(axes, either=True)
-            sides = 2 * min(middle, _CAUTION * self.bbox.width - middle)
-            wrap(axes.xaxis.label, sides if alone else min(sides, 1.12 * box.width))
+            sides = 2 * min(middle, edge - middle)
+            wrap(axes.xaxis.label, min(sides, 1.12 * box.width) if row else sides)
             wrap(axes.yaxis.label, 1.05 * box.height)
-
-    def _beside_of(self, axes: Axes, *, either: bool = False) -> list[Any]:
-        """The room of the axes to the right in the same row, with their labels; of those to the left too."""
-        mine = axes.get_window_extent()
-        boxes = [(other.get_window_extent(), other) for other in self.axes if other is not axes]
-        row = [(box, other) for box, other in boxes if box.y0 < mine.y1 and mine.y0 < box.y1]
-        return [
-            other.get_tightbbox(for_layout_only=True)
-            for box, other in row
-            if box.x0 >= mine.x1 or (either and box.x1 <= mine.x0)
-        ]
 
     def _grow(self) -> None:
         """As high as panels of the plot's own shape make it."""

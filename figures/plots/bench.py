@@ -73,7 +73,8 @@ def _panel(axes: Axes, found: Sequence[BenchSummary], names: Sequence[tuple[str,
         )  # fmt: skip
         axes.scatter(
             *place, s=_SIZES[summary.scores], color=[colour], marker=_MARKERS[summary.scores], edgecolor=style.INK,
-            linewidth=2.6 if summary in best else 0.9, zorder=3, gid=AS_IT_IS if summary.error > 0 else None,
+            linewidth=2.6 if summary in best else 0.9, zorder=3, clip_on=False,
+            gid=AS_IT_IS if summary.error > 0 else None,
         )  # fmt: skip
     axes.axhline(1.0, color=style.GREY, linewidth=0.9, zorder=1)
     axes.axvline(1.0, color=style.GREY, linewidth=0.9, zorder=1)

@@ -16,6 +16,7 @@ from wtacrs.figures.sheet import Sheet
 from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.experiment import ExperimentResult, ExperimentRow
 
+_BAND = "#e0f3ed"  # as the band of the margin looks on the page
 _COLOURS = {
     "equivalent": "#009e73",
     "worse": "#d55e00",
@@ -69,5 +70,5 @@ def _difference(axes: Axes, y: int, row: ExperimentRow) -> None:
     axes.plot([row.standing.difference], [y], "o", color=colour, zorder=3)
     axes.annotate(
         row.standing.verdict, (row.standing.high, y), xytext=(5, 0), textcoords="offset points", va="center",
-        color=legible(colour), fontsize="small",
+        color=legible(colour, _BAND), fontsize="small",
     )  # fmt: skip
