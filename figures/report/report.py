@@ -186,5 +186,6 @@ def _other_pictures(found: Found, own: set[bytes]) -> list[Section]:
         if not content.startswith(PNG_SIGNATURE):
             raise InputError(f"picture file {path}: not a PNG")
         if content not in own:
-            section.add(Picture(content, path.stem, name))
+            text = f"Picture {path.stem} of the folder; what it shows is not known here"
+            section.add(Picture(content, text, name))
     return [section] if section.blocks else []

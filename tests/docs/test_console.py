@@ -160,3 +160,18 @@ def test_what_an_experiment_takes_is_read_by_it(page: Path, run: Callable[[str],
         file = Path("experiment.toml")
         file.write_text(f'name = "shown"\n{block}\n[methods]\n"CRS" = "crs(budget=0.1)"\n', encoding="utf-8")
         assert read_experiment(file).data is not None
+
+
+def test_what_a_command_tells_of_own_files_is_what_it_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file, count in (("train.csv", 40), ("dev.csv", 16)):
+        lines = [f"{file} film {i},{('very good', 'bad')[i % 2]}" for i in range(count)]
+        Path(file).write_text("\n".join(["review,verdict", *lines]) + "\n", encoding="utf-8")
+    arguments = ["--train=train.csv", "--dev=dev.csv", "--text=review", "--label=verdict", "--model=new:bert"]
+    assert main(["finetune", *arguments, "--dry-run"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    shown = [" ".join(block.split()) for page in PAGES for block in blocks(page, "text")]
+    assert shown
+    assert all(block in told for block in shown), told

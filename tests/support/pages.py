@@ -11,7 +11,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`\n]+)`")
-_LAUNCHED = re.compile(r"^(?:torchrun|accelerate launch) .*?-m wtacrs\.integration\.cli ")
+_CALL = re.compile(r"^(?:\.venv/bin/)?wtacrs |^(?:torchrun|accelerate launch) .*?-m wtacrs\.integration\.cli ")
 
 
 def name(page: Path) -> str:
@@ -38,13 +38,7 @@ def spans(text: str) -> list[str]:
 
 
 def console_lines(page: Path) -> list[str]:
-    """Every command line of wtacrs in console and sh blocks, also under a launcher of processes."""
-    lines = [
-        line.partition("  #")[0]
-        for kind in ("console", "sh")
-        for block in blocks(page, kind)
-        for line in block.splitlines()
-    ]
-    return [
-        _LAUNCHED.sub("wtacrs ", line) for line in lines if line.startswith("wtacrs ") or _LAUNCHED.match(line)
-    ]
+    """Every command line of wtacrs in console and sh blocks, also under a launcher of processes, with `wtacrs` first."""
+    shown = [block for kind in ("console", "sh") for block in blocks(page, kind)]
+    lines = [line.partition("  #")[0] for block in shown for line in block.splitlines()]
+    return [_CALL.sub("wtacrs ", line) for line in lines if _CALL.match(line)]
