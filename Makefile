@@ -60,8 +60,7 @@ format: $(INSTALLED)  ## let ruff put the code in order
 
 gallery: demo theory  ## refresh the README's figures from the demo's run and the theory
 	mkdir -p figures/gallery
-	cp $(RUN)/training_curves.png $(RUN)/winner_sweep.png figures/gallery/
-	cp $(RUN)/comparison.png figures/gallery/variance_budget.png
+	cp $(RUN)/comparison.png $(RUN)/training_curves.png $(RUN)/winner_sweep.png figures/gallery/
 	cp $(THEORY)/theory_without-replacement.png $(THEORY)/theory_poisson.png $(THEORY)/theory_topk.png figures/gallery/
 
 docs: $(INSTALLED)  ## the documentation site, strict: build/docs/index.html

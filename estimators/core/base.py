@@ -246,7 +246,7 @@ class Estimator(ABC, Generic[SavedT]):
 
 
 def spec_name(cls: type[Estimator]) -> str:
-    """The head of the specs of a class: the reference by which it was found, its registered name, or that of the class."""
+    """The head of the specs of a class: the reference by which it was found, its registered name, or its own."""
     own = vars(cls)  # a parent's name would say that it is the parent
     return own.get("reference") or own.get("name") or cls.__name__
 
