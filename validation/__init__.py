@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from wtacrs.validation.records.experiment import ExperimentResult as ExperimentResult
     from wtacrs.validation.records.front import FrontResult as FrontResult
     from wtacrs.validation.records.layer_tests import LayerTestResult as LayerTestResult
+    from wtacrs.validation.records.limits import LimitsResult as LimitsResult
     from wtacrs.validation.records.masks import MasksResult as MasksResult
     from wtacrs.validation.records.memory import MemoryResult as MemoryResult
     from wtacrs.validation.records.noise import NoiseResult as NoiseResult
@@ -83,6 +84,7 @@ _HOMES = {
     "FrontResult": "records.front",
     "LayerCapture": "layers.captures",
     "LayerTestResult": "records.layer_tests",
+    "LimitsResult": "records.limits",
     "MasksResult": "records.masks",
     "MemoryResult": "records.memory",
     "NoiseResult": "records.noise",

@@ -11,6 +11,7 @@ from wtacrs.validation.records.budgets import BudgetsResult
 from wtacrs.validation.records.experiment import ExperimentResult, ExperimentRow
 from wtacrs.validation.records.front import FrontResult, pareto
 from wtacrs.validation.records.layer_tests import LayerTestResult
+from wtacrs.validation.records.limits import LimitsResult
 from wtacrs.validation.records.masks import MasksResult, masks_sentence
 from wtacrs.validation.records.memory import MemoryResult
 from wtacrs.validation.records.noise import NoiseResult
@@ -53,6 +54,15 @@ def _beside_exact(row: ExperimentRow, metric: str) -> str:
     if row.standing is None:
         return f"{row.label} has {metric} {row.mean:.3f}"
     return f"{row.label} {100 * row.standing.difference:+.1f} points, {row.standing.verdict}"
+
+
+def of_limits(result: LimitsResult) -> str:
+    """The limit of every way as the batch grows."""
+    return "as the batch grows " + _joined(
+        f"{curve.way} comes to {'no bound' if curve.limit is None else f'{curve.limit:.1f}'}"
+        for curve in result.curves
+        if curve.grows == "batch"
+    )
 
 
 def of_budgets(result: BudgetsResult) -> str:

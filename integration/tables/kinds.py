@@ -15,6 +15,7 @@ from wtacrs.integration.tables.compare import comparison_table, oracle_ratio_tab
 from wtacrs.integration.tables.experiment import experiment_table
 from wtacrs.integration.tables.front import front_table
 from wtacrs.integration.tables.layer_tests import layer_test_tables
+from wtacrs.integration.tables.limits import limits_tables
 from wtacrs.integration.tables.masks import masks_table
 from wtacrs.integration.tables.memory import memory_table, owners_tables
 from wtacrs.integration.tables.noise import noise_table
@@ -76,6 +77,7 @@ register_table("front", lambda result: [front_table(result)])
 register_table("gradient norms", lambda result: [norms_table(result)])
 register_table("training scores", scores_tables)
 register_table("layer tests", layer_test_tables)
+register_table("limits", limits_tables)
 register_table("masks", lambda result: [masks_table(result)])
 register_table("memory", lambda result: [memory_table(result), *owners_tables(result)])
 register_table("noise", lambda result: [noise_table(result)])

@@ -23,6 +23,7 @@ from wtacrs.validation.records import (  # noqa: F401
     experiment,
     front,
     layer_tests,
+    limits,
     masks,
     memory,
     noise,
