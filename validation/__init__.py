@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from wtacrs.validation.records.check import CheckResult as CheckResult
     from wtacrs.validation.records.compare import ComparisonResult as ComparisonResult
     from wtacrs.validation.records.experiment import ExperimentResult as ExperimentResult
+    from wtacrs.validation.records.factorial import FactorialResult as FactorialResult
     from wtacrs.validation.records.front import FrontResult as FrontResult
     from wtacrs.validation.records.layer_tests import LayerTestResult as LayerTestResult
     from wtacrs.validation.records.limits import LimitsResult as LimitsResult
@@ -81,6 +82,7 @@ _HOMES = {
     "CheckResult": "records.check",
     "ComparisonResult": "records.compare",
     "ExperimentResult": "records.experiment",
+    "FactorialResult": "records.factorial",
     "FrontResult": "records.front",
     "LayerCapture": "layers.captures",
     "LayerTestResult": "records.layer_tests",

@@ -9,6 +9,7 @@ from wtacrs.figures.sections.blocks import SCORES, number, percent
 from wtacrs.validation.records.bench import BenchResult
 from wtacrs.validation.records.budgets import BudgetsResult
 from wtacrs.validation.records.experiment import ExperimentResult, ExperimentRow
+from wtacrs.validation.records.factorial import Contrast, FactorialResult
 from wtacrs.validation.records.front import FrontResult, pareto
 from wtacrs.validation.records.layer_tests import LayerTestResult
 from wtacrs.validation.records.limits import LimitsResult
@@ -54,6 +55,23 @@ def _beside_exact(row: ExperimentRow, metric: str) -> str:
     if row.standing is None:
         return f"{row.label} has {metric} {row.mean:.3f}"
     return f"{row.label} {100 * row.standing.difference:+.1f} points, {row.standing.verdict}"
+
+
+def of_factorial(result: FactorialResult) -> str:
+    """The effect over all, and what differs between levels."""
+    whole = [one for one in result.contrasts if one.factor is None]
+    found = [one for one in result.contrasts if one.kind == "interaction" and one.verdict == "differs"]
+    told = [f"{one.treatment} {100 * one.difference:+.1f} points over all, {one.verdict}" for one in whole]
+    told += [_interaction(one) for one in found]
+    if not found and any(one.kind == "interaction" for one in result.contrasts):
+        told.append("no interaction is seen")
+    return _joined(told)
+
+
+def _interaction(one: Contrast) -> str:
+    return (
+        f"at {one.factor} {one.at} the effect of {one.treatment} is another by {100 * one.difference:+.1f} points"
+    )
 
 
 def of_limits(result: LimitsResult) -> str:

@@ -11,6 +11,7 @@ from wtacrs.integration.studies.limits import limit_curve, t5_step
 from wtacrs.validation.records.base import Result, stamp
 from wtacrs.validation.records.bench import BenchResult, BenchRow, Quartiles, Roofs
 from wtacrs.validation.records.budgets import BudgetPoint, BudgetsResult, Difference, Scores
+from wtacrs.validation.records.factorial import FactorialResult, FactorialRun
 from wtacrs.validation.records.front import FrontResult, FrontRow, SavingPart, Way
 from wtacrs.validation.records.layer_tests import (
     BiasFinding,
@@ -32,6 +33,7 @@ from wtacrs.validation.records.scores import ScoreMemoryBytes, TrainingScoresRes
 from wtacrs.validation.records.simulation import AliveBytes, Largest, SimulatedStep, SimulationResult, StepChoice
 from wtacrs.validation.records.track_memory import TrackedMemoryResult
 from wtacrs.validation.records.transfer import Standing, TransferPair, TransferResult
+from wtacrs.validation.statistics.factorial import cell_means, contrasts
 from wtacrs.validation.theory.claims import theory
 from wtacrs.validation.theory.step_bytes import WAYS
 
@@ -291,6 +293,25 @@ def scale() -> ScaleResult:
     return ScaleResult(stamp=STAMP, rows=rows)
 
 
+def factorial() -> FactorialResult:
+    """Two factors over three seeds; the second one's level decides what the first does."""
+    factors = {"dW": ["exact", NASTY], "schedule": ["constant", "cosine"]}
+    values = {
+        ("exact", "constant"): [0.80, 0.81, 0.79], ("exact", "cosine"): [0.82, 0.83, 0.81],
+        (NASTY, "constant"): [0.80, 0.82, 0.79], (NASTY, "cosine"): [0.72, 0.73, 0.70],
+    }  # fmt: skip
+    run = examples.training("crs(budget=0.3)")
+    return FactorialResult(
+        stamp=STAMP, config={"name": "schedules", "margin": 0.01, "level": 0.05}, metric="accuracy", majority=0.5,
+        dev_size=500, factors=factors, cells=cell_means(factors, values),
+        runs=[
+            FactorialRun(levels=dict(zip(factors, cell, strict=True)), seed=seed, result=run)
+            for cell in values for seed in range(3)
+        ],
+        contrasts=contrasts(factors, values, margin=0.01),
+    )  # fmt: skip
+
+
 def limits() -> LimitsResult:
     """Two models without a simulation of the larger one, and curves of the smaller."""
     step = t5_step("t5-small", batch_size=8, length=64, target_length=32)
@@ -336,6 +357,7 @@ _MAKERS: dict[str, Callable[[], Result]] = {
     "plan": plan,
     "bench": bench,
     "limits": limits,
+    "factorial": factorial,
 }
 KINDS = tuple(_MAKERS)
 

@@ -21,6 +21,7 @@ from wtacrs.validation.records import (  # noqa: F401
     check,
     compare,
     experiment,
+    factorial,
     front,
     layer_tests,
     limits,
