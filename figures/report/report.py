@@ -39,7 +39,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TEMPLATE = "report.html.j2"
 
 
-def write_report(paths: Path | Sequence[Path], out: Path | None = None) -> Path:
+def write_report(paths: str | Path | Sequence[str | Path], out: str | Path | None = None) -> Path:
     """Write the page of all results in files and folders, sub-folders included.
 
     Its first section is the verdict. Every figure is drawn anew from the JSON files and held by the page itself. A PNG
@@ -56,7 +56,7 @@ def write_report(paths: Path | Sequence[Path], out: Path | None = None) -> Path:
     Raises:
         InputError: if a path is missing, no result is found, or the page cannot be written.
     """
-    given = [paths] if isinstance(paths, Path) else list(paths)
+    given = [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
     found = find_results(given)
     sections = _runs(found.results)
     for kind, view in views().items():

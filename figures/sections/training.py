@@ -25,8 +25,8 @@ def section(results: Sequence[Named[TrainingResult]]) -> Section:
     section = Section("Training")
     numeric = [place for place, title in enumerate(_HEAD) if place > 2 and title not in ("metric", "file")]
     caption = (
-        "Scores on dev, training seconds, converted layers, and what a step keeps for its backward pass beside what stock "
-        "linear layers would keep there, which keep their inputs, with the same lean neighbours where there are some"
+        "Scores on dev, training seconds, converted layers, and what a step keeps for its backward pass beside what "
+        "stock linear layers would keep there, which keep their inputs, with the same lean neighbours if any"
     )
     section.add(Table(_HEAD, [_row(file, run) for file, run in results], numeric=numeric, caption=caption))
     for file, run in results:
