@@ -46,6 +46,7 @@ from statistics import fmean, stdev
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from wtacrs.estimators import InputError
 from wtacrs.figures.plots import experiment as figure
@@ -192,9 +193,7 @@ def read_experiment(path: Path) -> ExperimentConfig:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"experiment={path} is no TOML: {error}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise InputError(f"experiment={path}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise InputError(f"experiment={path}: {'; '.join(map(_told, error.errors()))}") from None
     try:
         found.settings()
         if found.data is not None:
@@ -202,6 +201,11 @@ def read_experiment(path: Path) -> ExperimentConfig:
     except InputError as error:
         raise InputError(f"experiment={path}: {error}") from None
     return found
+
+
+def _told(error: ErrorDetails) -> str:
+    where = ".".join(map(str, error["loc"])) or "the file"
+    return f"{where}: {error['msg'].removeprefix('Value error, ')}"
 
 
 def run_experiment(
@@ -229,9 +233,9 @@ def run_experiment(
         InputError: as `finetune`, and if a run in the folder had other settings.
     """
     subject = subject_of(config, data, model, tokenizer)
-    for option, what in config.needs.items():
-        if getattr(subject, option) is None:
-            raise InputError(f"experiment {config.name} needs --{option}: {what}")
+    needed = [f"--{option}: {what}" for option, what in config.needs.items() if getattr(subject, option) is None]
+    if needed:
+        raise InputError(f"experiment {config.name} needs {'; '.join(needed)}")
     task = subject.load()
     folders = [out / folder_of(label) / f"seed-{seed}" for label in config.settings() for seed in config.seeds]
     if is_dry_run():
