@@ -3,7 +3,7 @@
 from wtacrs.figures import draw, save
 from wtacrs.validation import load_result
 
-save(draw(load_result("comparison.json"), against="bytes", size=(3.25, None), title=False), Path("fig.pdf"))
+save(draw(load_result("comparison.json"), against="bytes", size="column", title=False), "fig.pdf")
 """
 
 from __future__ import annotations

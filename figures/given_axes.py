@@ -15,6 +15,10 @@ from wtacrs.figures.sharing import Shared, hide_labels, share
 Given = Axes | Sequence[Axes]
 
 
+class WrongNumberOfAxes(InputError):
+    """More or fewer axes are given than the figure has panels."""
+
+
 class GivenAxes:
     """What plots call of a `Sheet`, on axes that are there already.
 
@@ -52,13 +56,13 @@ class GivenAxes:
         """The given axes in place of new ones.
 
         Raises:
-            InputError: if there are more or fewer of them than the figure has panels.
+            WrongNumberOfAxes: if there are more or fewer of them than the figure has panels.
         """
         count = rows * columns if count is None else count
         if count != len(self._axes):
             given = f"{len(self._axes)} axes are" if len(self._axes) > 1 else "one is"
             has = f"{count} panels" if count > 1 else "one panel"
-            raise InputError(f"ax: {given} given, and the figure has {has}")
+            raise WrongNumberOfAxes(f"ax: {given} given, and the figure has {has}")
         share(self._axes, columns, sharex=sharex, sharey=sharey)
         return list(self._axes)
 

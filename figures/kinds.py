@@ -41,11 +41,15 @@ from wtacrs.validation.records.theory import TheoryResult
 
 @dataclass(frozen=True)
 class Drawing:
-    """One figure of a result: the stem of its file, and what builds it from the `options` that it takes."""
+    """One figure of a result: the stem of its file, and what builds it from the `options` that it takes.
+
+    `fewer` says which option makes fewer panels; empty where none does.
+    """
 
     name: str
     build: Callable[..., Sheet]
     options: tuple[str, ...] = ()
+    fewer: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,14 +112,21 @@ def _one(name: str, build: Callable[..., Sheet], *options: str) -> Callable[[Any
 
 def _comparison(result: Any) -> Sequence[Drawing]:
     return [
-        Drawing("comparison", partial(comparison.build, result), ("against",)),
+        Drawing(
+            "comparison", partial(comparison.build, result), ("against",), "against='bytes' shows one x axis alone"
+        ),
         Drawing("oracle_ratio", partial(oracle_ratio.build, result)),
     ]
 
 
 def _sweep(result: Any) -> Sequence[Drawing]:
     return [
-        Drawing("winner_sweep", partial(winner_sweep.build, result), ("budget", "relative_to", "layers")),
+        Drawing(
+            "winner_sweep",
+            partial(winner_sweep.build, result),
+            ("budget", "relative_to", "layers"),
+            "layers=[…], names or patterns, shows these layers alone",
+        ),
         Drawing("winner_regret", partial(winner_regret.build, result)),
     ]
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.style
 from matplotlib.axes import Axes
@@ -121,6 +121,11 @@ Style = str | Path | Mapping[str, Any]
 """Name of a style of matplotlib, an .mplstyle file, or settings as in matplotlib's rcParams."""
 
 
+SizeName = Literal["column", "page"]
+SIZES: dict[str, Size] = {"column": (3.25, None), "page": (6.75, None)}
+"""Widths of a column and of a page of a paper, in inches."""
+
+
 @dataclass(frozen=True)
 class _Wanted:
     """What the user wants otherwise: axes, a size in inches, a style."""
@@ -137,13 +142,17 @@ _wanted: ContextVar[_Wanted | None] = ContextVar("_wanted", default=None)
 
 @contextmanager
 def wanted(
-    *, axes: Given | None = None, size: Size | None = None, style: Style | None = None, title: bool = True
+    *,
+    axes: Given | None = None,
+    size: Size | SizeName | None = None,
+    style: Style | None = None,
+    title: bool = True,
 ) -> Iterator[None]:
     """Draw the figures that are built inside the block into these axes, or in this size and style.
 
     Args:
         axes: of the user's own figure, which has its size and style already.
-        size: width and height in inches; as high as the figure needs where the height is None.
+        size: as in `size_of`.
         style: over this project's own.
         title: whether figures have titles; panels keep theirs.
 
@@ -155,15 +164,39 @@ def wanted(
             raise InputError(
                 f"{name}={value!r}: axes that are given (ax) have a {name} already; set it on their figure"
             )
-    if size is not None and not all(side is None or 0 < side < 100 for side in size):
-        raise InputError(f"size={size}: width and height in inches are needed, from 0 to 100")
+    sides = None if size is None else size_of(size)
     if style is not None:
         _checked_style(style)
-    token = _wanted.set(_Wanted(axes, size, style, title))
+    token = _wanted.set(_Wanted(axes, sides, style, title))
     try:
         yield
     finally:
         _wanted.reset(token)
+
+
+def size_of(size: Size | str) -> Size:
+    """Width and height in inches, the height None for as high as the figure needs.
+
+    Args:
+        size: both, or "column" (3.25 wide) or "page" (6.75 wide), as high as the figure needs.
+
+    Raises:
+        InputError: on another word, and on sides that are not numbers from 0 to 100.
+
+    >>> size_of("column")
+    (3.25, None)
+    """
+    sides = SIZES.get(size) if isinstance(size, str) else size
+    if not isinstance(sides, Sequence) or len(sides) != 2 or not all(map(_is_side, sides)) or sides[0] is None:
+        raise InputError(
+            f"size={size!r} must be width and height in inches from 0 to 100, as in (3.25, 2.5), the height None for as "
+            f"high as it takes, or {' or '.join(map(repr, SIZES))}"
+        )
+    return float(sides[0]), None if sides[1] is None else float(sides[1])
+
+
+def _is_side(side: object) -> bool:
+    return side is None or (isinstance(side, int | float) and 0 < side < 100)
 
 
 def _checked_style(style: Style) -> None:
@@ -233,7 +266,7 @@ def _written(fig: Figure, kind: str, dpi: int) -> bytes:
     return stream.getvalue()
 
 
-def save(fig: Figure, path: Path, *, dpi: int = DPI) -> Path:
+def save(fig: Figure, path: str | Path, *, dpi: int = DPI) -> Path:
     """Write the figure whole or not at all, in the format of the name: .png, .pdf or .svg; parent folders are made.
 
     Text stays text: TrueType fonts in PDF, text elements in SVG. The same figure gives the same bytes.
@@ -241,6 +274,7 @@ def save(fig: Figure, path: Path, *, dpi: int = DPI) -> Path:
     Raises:
         InputError: if the name ends otherwise, or the file cannot be written.
     """
+    path = Path(path)
     kind = path.suffix.lower().removeprefix(".")
     if kind not in _METADATA:
         raise InputError(

@@ -8,7 +8,8 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 from wtacrs.estimators.core.errors import InputError
@@ -86,6 +87,25 @@ def _failed_write(error: Exception, path: Path) -> int | None:
     return None
 
 
+_made: ContextVar[list[Path] | None] = ContextVar("_made", default=None)
+
+
+@contextmanager
+def no_empty_folders() -> Iterator[None]:
+    """Where bad input ends the block, remove the folders that `check_folder` made and nothing was written to."""
+    made: list[Path] = []
+    token = _made.set(made)
+    try:
+        yield
+    except InputError:
+        for folder in sorted(dict.fromkeys(made), key=lambda each: -len(each.parts)):
+            with suppress(OSError):  # it holds something, or is gone
+                folder.rmdir()
+        raise
+    finally:
+        _made.reset(token)
+
+
 def check_folder(argument: str, path: Path) -> None:
     """Refuse, before any work is done, a folder that cannot be written to; make it if need be.
 
@@ -97,8 +117,11 @@ def check_folder(argument: str, path: Path) -> None:
     if is_dry_run():
         _check_place(argument, path)
         return
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
+        if (made := _made.get()) is not None:
+            made += new
         # asked by a file: permissions alone tell nothing of a file system that is read-only or full
         with tempfile.TemporaryFile(dir=path) as file:
             file.write(b"0")

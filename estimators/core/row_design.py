@@ -21,6 +21,10 @@ class RowPlan(NamedTuple):
 
     A slot that is not needed (fewer rows with positive score than slots) has weight 0 and repeats the row with
     the largest score, so that shapes stay fixed and no row of score 0 is ever touched.
+
+    Attributes:
+        indices: `[k]`, integers from 0 to n − 1: the row in every slot.
+        weights: `[k]`, fp64: what the row is multiplied by; unbiased if the weights of every row add up to 1 in the mean.
     """
 
     indices: Int[Tensor, " k"]

@@ -50,7 +50,15 @@ class SavedRows(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class RowEstimator(RowDesign, SourcedEstimator[SavedRows]):
-    """Base of all row designs; a subclass defines `plan`, and `moments` where they are known.
+    """Base of all row designs: a subclass is a frozen dataclass with `traits` that defines `plan(scores, uniforms)`.
+
+    It may override
+
+    - `uniforms(n)`: how many random numbers a plan takes; one per slot by default;
+    - `coefficient_mean(scores)`: the mean weight of every row, `[n]` in fp64, where it is not 1 (a biased design);
+    - `moments(scores)` and `weight_squares(scores)`: closed forms of the variance, measured where there are none;
+    - `cuts(scores)` and `keys(n)`: where the outcome of a plan changes, so that enumeration can list all outcomes;
+    - `macs(n, d, m)` and `pair_slots(n)`: where there are other than k slots.
 
     Args:
         budget: float in (0, 1], the fraction of rows kept, or int ≥ 1, their number.

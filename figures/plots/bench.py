@@ -26,7 +26,7 @@ _SIZES = {"row-norms": 190, "oracle": 120, "stale": 120}
 _COLUMNS = 2
 
 
-def draw(result: BenchResult, path: Path) -> Path:
+def draw(result: BenchResult, path: str | Path) -> Path:
     """Write the figure as PNG and return its path; errors as in `build`."""
     return style.save(build(result), path)
 

@@ -20,7 +20,7 @@ from wtacrs.validation.records.budgets import BudgetsResult, Scores
 VARIANCES = {"oracle": ("-", "oracle scores"), "row-norms": (style.DASHES[1], "row-norm scores")}
 
 
-def draw(result: BudgetsResult, path: Path) -> Path:
+def draw(result: BudgetsResult, path: str | Path) -> Path:
     """Write the figure as PNG and return its path; arguments and errors as in `build`."""
     return style.save(build(result), path)
 

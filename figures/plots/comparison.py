@@ -33,7 +33,7 @@ X_LABELS: dict[Axis, str] = {
 }
 
 
-def draw(result: ComparisonResult, path: Path, *, against: Axis | None = None) -> Path:
+def draw(result: ComparisonResult, path: str | Path, *, against: Axis | None = None) -> Path:
     """Write the figure as PNG and return its path; arguments and errors as in `build`."""
     return style.save(build(result, against=against), path)
 

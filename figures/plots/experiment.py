@@ -26,7 +26,7 @@ _COLOURS = {
 }
 
 
-def draw(result: ExperimentResult, path: Path) -> Path:
+def draw(result: ExperimentResult, path: str | Path) -> Path:
     """Write the figure as PNG and return its path."""
     return style.save(build(result), path)
 

@@ -23,7 +23,7 @@ _PAGE = "white"
 _UNKNOWN = style.GREY
 
 
-def draw(result: FrontResult, path: Path) -> Path:
+def draw(result: FrontResult, path: str | Path) -> Path:
     """Write the figure as PNG and return its path; errors as in `build`."""
     return style.save(build(result), path)
 

@@ -33,7 +33,7 @@ _VERDICTS = {
 }
 
 
-def draw(result: LayerTestResult, path: Path) -> Path:
+def draw(result: LayerTestResult, path: str | Path) -> Path:
     """Write the figure as PNG and return its path; arguments and errors as in `build`."""
     return style.save(build(result), path)
 

@@ -26,7 +26,7 @@ _MISSING = "#eeeeee"
 _LONG = 5  # letters
 
 
-def draw(result: MasksResult, path: Path) -> Path:
+def draw(result: MasksResult, path: str | Path) -> Path:
     """Write the figure as PNG and return its path; errors as in `build`."""
     return style.save(build(result), path)
 

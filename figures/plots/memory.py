@@ -20,7 +20,7 @@ _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#
 _OTHERS = "other"
 
 
-def draw(result: MemoryResult, path: Path) -> Path:
+def draw(result: MemoryResult, path: str | Path) -> Path:
     """Write the figure as PNG and return its path; errors as in `build`."""
     return style.save(build(result), path)
 

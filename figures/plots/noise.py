@@ -31,7 +31,7 @@ _NEGLIGIBLE = 1e-4
 _LINES = {1.0: "as much again", 0.1: "a tenth"}
 
 
-def draw(result: NoiseResult, path: Path) -> Path:
+def draw(result: NoiseResult, path: str | Path) -> Path:
     """Write the figure as PNG and return its path; arguments and errors as in `build`."""
     return style.save(build(result), path)
 

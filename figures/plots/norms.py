@@ -22,7 +22,7 @@ MOST_POINTS = 120
 """With more steps than this the lines are running medians, and the steps themselves are faint dots."""
 
 
-def draw(result: NormsResult, path: Path) -> Path:
+def draw(result: NormsResult, path: str | Path) -> Path:
     """Write the figure as PNG and return its path; arguments and errors as in `build`."""
     return style.save(build(result), path)
 

@@ -21,7 +21,7 @@ from wtacrs.validation.summaries.compare import OracleRatio, oracle_ratios
 _TITLES = {"row-norms": "row norms ‖xᵢ‖", "stale": "stale scores: ‖xᵢ‖ · earlier ‖yᵢ‖"}
 
 
-def draw(result: ComparisonResult, path: Path) -> Path:
+def draw(result: ComparisonResult, path: str | Path) -> Path:
     """Write the figure as PNG and return its path; errors as in `build`."""
     return style.save(build(result), path)
 

@@ -17,7 +17,7 @@ from wtacrs.validation.records.plan import Plan
 _COLOUR, _STOCK = "#0072b2", "#d55e00"
 
 
-def draw(result: Plan, path: Path) -> Path:
+def draw(result: Plan, path: str | Path) -> Path:
     """Write the figure as PNG and return its path; errors as in `build`."""
     return style.save(build(result), path)
 

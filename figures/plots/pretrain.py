@@ -20,7 +20,7 @@ from wtacrs.validation.records.pretrain import PretrainingResult
 from wtacrs.validation.summaries.series import series
 
 
-def draw(results: Sequence[PretrainingResult], path: Path) -> Path:
+def draw(results: Sequence[PretrainingResult], path: str | Path) -> Path:
     """Write the figure as PNG and return its path; errors as in `build`."""
     return style.save(build(results), path)
 

@@ -13,7 +13,7 @@ from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.front import FrontResult
 
 
-def draw(result: FrontResult, path: Path) -> Path:
+def draw(result: FrontResult, path: str | Path) -> Path:
     """Write the figure as PNG and return its path; errors as in `build`."""
     return style.save(build(result), path)
 

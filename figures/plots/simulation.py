@@ -17,7 +17,7 @@ from wtacrs.validation.records.simulation import PARTS, SimulatedStep, Simulatio
 _COLOURS = ("#0072b2", "#8a8a2b", "#999999", "#56b4e9", "#009e73", "#e69f00", "#cc79a7")
 
 
-def draw(result: SimulationResult, path: Path) -> Path:
+def draw(result: SimulationResult, path: str | Path) -> Path:
     """Write the figure as PNG and return its path; errors as in `build`."""
     return style.save(build(result), path)
 

@@ -38,14 +38,14 @@ _APART = {"without-replacement", "mask-cost"}
 _MOST_MARKERS = 21
 
 
-def draw(result: TheoryResult, folder: Path) -> list[Path]:
+def draw(result: TheoryResult, folder: str | Path) -> list[Path]:
     """Write `theory_<name>.png` for every claim and return the paths; arguments and errors as in `build`.
 
     Raises:
         InputError: if `result` is of another kind or a file cannot be written.
     """
     expect(result, TheoryResult, "the argument result")
-    return [style.save(build(claim), folder / f"theory_{claim.name}.png") for claim in result.claims]
+    return [style.save(build(claim), Path(folder) / f"theory_{claim.name}.png") for claim in result.claims]
 
 
 def build(claim: Claim) -> Sheet:

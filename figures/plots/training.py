@@ -25,7 +25,7 @@ Clock = Literal["step", "seconds"]
 X_LABELS = {"step": "optimiser step", "seconds": "seconds of training"}
 
 
-def draw(results: Sequence[TrainingResult], path: Path, *, against: Clock = "step") -> Path:
+def draw(results: Sequence[TrainingResult], path: str | Path, *, against: Clock = "step") -> Path:
     """Write the figure as PNG and return its path; arguments and errors as in `build`."""
     return style.save(build(results, against=against), path)
 

@@ -24,7 +24,7 @@ from wtacrs.validation.summaries.series import series
 _KINDS = {"row-norms": "row-norm scores", "stale": "stale scores", "oracle": "oracle scores"}
 
 
-def draw(result: TransferResult, path: Path, *, files: Sequence[str] | None = None) -> Path:
+def draw(result: TransferResult, path: str | Path, *, files: Sequence[str] | None = None) -> Path:
     """Write the figure as PNG and return its path; arguments and errors as in `build`."""
     return style.save(build(result, files=files), path)
 

@@ -28,7 +28,7 @@ RULES = (("paper", PAPER, "paper's rule, P_T / (k − |C|)"), ("optimal", OPTIMA
 _STEP, _DECADE = ", step ", 10.0
 
 
-def draw(result: SweepResult, path: Path) -> Path:
+def draw(result: SweepResult, path: str | Path) -> Path:
     """Write the figure as PNG and return its path; arguments and errors as in `build`."""
     return style.save(build(result), path)
 

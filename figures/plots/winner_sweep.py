@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from wtacrs.estimators import InputError
 from wtacrs.figures import style
 from wtacrs.figures.sheet import Sheet
+from wtacrs.validation.patterns import check_patterns, checked_patterns, fits
 from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.sweep import SweepResult, WinnerSweep
 from wtacrs.validation.summaries.sweep import budget_order, choice_variance
@@ -36,7 +37,7 @@ Place = tuple[str, str]
 
 def draw(
     result: SweepResult,
-    path: Path,
+    path: str | Path,
     *,
     layers: Sequence[str] | None = None,
     budget: int | float | None = None,
@@ -57,7 +58,8 @@ def build(
 
     Args:
         result: sweeps of any number of layers and files, with oracle scores, row-norm scores or both.
-        layers: the layers to show; default up to nine, as many of each file, evenly spaced in the result's order.
+        layers: names or patterns of the layers to show, in this order; default up to nine, as many of each file,
+            evenly spaced in the result's order.
         budget: the budget to show; default the middle one of the result's.
         relative_to: unit of the variance: that of plain CRS with the same scores and k ("crs", the default), or
             ‖G‖², the squared norm of the exact product ("gradient").
@@ -121,11 +123,10 @@ def _check(sweep: WinnerSweep) -> bool:
 
 def _choose(known: list[Place], wanted: Sequence[str] | None) -> list[Place]:
     if wanted is not None:
-        layers = {layer for _, layer in known}
-        for layer in wanted:
-            if layer not in layers:
-                raise InputError(f"layers: {layer!r} is not in the sweep; it has: {', '.join(layers) or 'none'}")
-        return [place for layer in dict.fromkeys(wanted) for place in known if place[1] == layer]
+        names = list(dict.fromkeys(layer for _, layer in known))
+        check_patterns(checked_patterns(wanted), names, what="layers of the sweep")
+        matched = dict.fromkeys(name for pattern in wanted for name in names if fits(name, [pattern]))
+        return [place for layer in matched for place in known if place[1] == layer]
     if not known:
         raise style.NothingToDraw(
             "the sweep has no layer that could be drawn (variance of CRS positive and finite)"

@@ -39,7 +39,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TEMPLATE = "report.html.j2"
 
 
-def write_report(paths: Path | Sequence[Path], out: Path | None = None) -> Path:
+def write_report(paths: str | Path | Sequence[str | Path], out: str | Path | None = None) -> Path:
     """Write the page of all results in files and folders, sub-folders included.
 
     Its first section is the verdict. Every figure is drawn anew from the JSON files and held by the page itself. A PNG
@@ -56,7 +56,7 @@ def write_report(paths: Path | Sequence[Path], out: Path | None = None) -> Path:
     Raises:
         InputError: if a path is missing, no result is found, or the page cannot be written.
     """
-    given = [paths] if isinstance(paths, Path) else list(paths)
+    given = [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
     found = find_results(given)
     sections = _runs(found.results)
     for kind, view in views().items():
@@ -76,8 +76,8 @@ def write_report(paths: Path | Sequence[Path], out: Path | None = None) -> Path:
 
 def _runs(results: Sequence[Named[Result]]) -> list[Section]:
     """Every training run, and the exact one beside it where there is one."""
-    head = ("method", "task", "model", "seed", "metric", "final", "exact", "difference", "MB kept", "of exact",
-            "time of a step, of exact", "file")  # fmt: skip
+    head = ("method", "task", "model", "seed", "metric", "final", "exact", "difference", "MB kept",
+            "of stock linear layers", "time of a step, of exact", "file")  # fmt: skip
     beside = {pair.run.file: pair.exact.result for pair in pairs(results)}
     rows: list[list[Cell]] = []
     for file, mine in results:
@@ -94,7 +94,10 @@ def _runs(results: Sequence[Named[Result]]) -> list[Section]:
             f"{median(mine.time_ratios):.2f}" if mine.time_ratios else None, Code(file),
         ])  # fmt: skip
     section = Section("Runs")
-    caption = "Every run, and the exact one of the same task, model, steps and seed where there is one"
+    caption = (
+        "Every run, and the exact one of the same task, model, steps and seed where there is one; bytes beside those of "
+        "stock linear layers, which keep their inputs, with the same lean neighbours where there are some"
+    )
     section.add(Table(head, rows, numeric=(3, *range(5, 11)), caption=caption))
     return [section] if rows else []
 

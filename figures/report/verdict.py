@@ -5,14 +5,25 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from statistics import fmean, median, stdev
 from typing import NamedTuple
 
 from scipy import stats
 
+from wtacrs.figures.report.evidence import (
+    Evidence,
+    Results,
+    adapters,
+    compared_rows,
+    evidence,
+    experiments_of,
+    runs_of,
+    samples,
+    steps_of,
+)
 from wtacrs.figures.sections.blocks import Named, percent
-from wtacrs.validation.records.base import Result
-from wtacrs.validation.records.experiment import ExperimentResult, ExperimentRow
+from wtacrs.validation.records.experiment import Equivalence, ExperimentResult, ExperimentRow
 from wtacrs.validation.records.front import FrontResult, FrontRow
 from wtacrs.validation.records.memory import MemoryResult, megabytes
 from wtacrs.validation.records.noise import NoiseResult, in_percent
@@ -20,7 +31,6 @@ from wtacrs.validation.records.simulation import SimulationResult
 from wtacrs.validation.records.training import TrainingResult
 from wtacrs.validation.records.units import model_name
 
-Results = Sequence[Named[Result]]
 _SHOWN = 1
 
 
@@ -50,19 +60,13 @@ def verdict(results: Results) -> list[Sentence]:
 
 def pairs(results: Results) -> list[Pair]:
     """Every training run that is not exact with stock neighbours, beside the first exact one alike in all else."""
-    runs = list(_training(results))
+    runs = list(runs_of(results))
     exact = {_setting(run.result): run for run in reversed(runs) if run.result.method == "exact"}
     return [
         Pair(run, exact[_setting(run.result)])
         for run in runs
         if run.result.method != "exact" and _setting(run.result) in exact
     ]
-
-
-def _training(results: Results) -> Iterator[Named[TrainingResult]]:
-    for file, result in results:
-        if isinstance(result, TrainingResult):
-            yield Named(file, result)
 
 
 def _setting(run: TrainingResult) -> tuple[object, ...]:
@@ -82,29 +86,23 @@ def _told(topic: str, parts: Sequence[Part], missing: str) -> Sentence:
     text = "; ".join(part for part, _ in parts[:_SHOWN])
     text = f"{text[0].upper()}{text[1:]}" if text.startswith(("with ", "on ")) else text
     files = list(dict.fromkeys(file for _, names in parts[:_SHOWN] for file in names))
-    return Sentence(topic, f"{text}{f'; {more} more are in the sections below' if more > 0 else ''}.", files)
+    rest = f"; {more} more {'is' if more == 1 else 'are'} in the sections below" if more > 0 else ""
+    return Sentence(topic, f"{text}{rest}.", files)
 
 
-def _estimated_runs(results: Results) -> dict[tuple[str, str], dict[str, list[Named[TrainingResult]]]]:
-    """The runs that are not exact, by task and model, then by method."""
-    found: dict[tuple[str, str], dict[str, list[Named[TrainingResult]]]] = {}
-    for run in _training(results):
-        if run.result.method != "exact":
-            methods = found.setdefault((run.result.task, run.result.model), {})
-            methods.setdefault(run.result.method, []).append(run)
-    return found
+def _ends(found: Sequence[tuple[float, Part]], best: str, worst: str) -> Part:
+    """One method by itself; of several the first and the last by their values, and how many there are."""
+    ranked = sorted(found, key=lambda one: one[0])
+    (text, files), (last, others) = ranked[0][1], ranked[-1][1]
+    if len(ranked) == 1:
+        return text, files
+    return f"{len(ranked)} methods; {best}: {text}; {worst}: {last}", [*files, *others]
 
 
 def _accuracy(results: Results) -> Sentence:
-    parts = _experiments(results)
-    settings: dict[tuple[object, ...], dict[str, list[Pair]]] = {}
-    for pair in pairs(results):
-        run = pair.run.result
-        group = settings.setdefault(_setting(run)[:-1], {}).setdefault(run.method, [])
-        if all(other.run.result.stamp.seed != run.stamp.seed for other in group):  # a repetition is no other seed
-            group.append(pair)
-    parts += [_differences(methods) for methods in settings.values()]
-    runs = list(_training(results))
+    learned, idle = _experiments(results)
+    parts = [*learned, *_paired(results), *idle]
+    runs = list(runs_of(results))
     every = _tally(results)
     if every and parts:
         parts[0] = (f"{parts[0][0]}; {every}", parts[0][1])
@@ -117,19 +115,37 @@ def _accuracy(results: Results) -> Sentence:
     return _told("Accuracy", parts, missing)
 
 
-def _experiments(results: Results) -> list[Part]:
-    """One part per experiment; those that decide most come first, those that learned nothing last."""
-    found = [named for named in results if isinstance(named.result, ExperimentResult)]
-    told = [(_telling(named.result), named.file) for named in found if isinstance(named.result, ExperimentResult)]
-    ranked = sorted(
-        (part for part in told if part[0] is not None), key=lambda part: part[0].rank if part[0] else 0
-    )
-    return [(telling.text, [file]) for telling, file in ranked if telling is not None]
+def _paired(results: Results) -> Iterator[Part]:
+    """One part per setting of runs that have an exact one beside them: those that sample first, then the longest."""
+    settings: dict[tuple[object, ...], dict[str, list[Pair]]] = {}
+    for pair in pairs(results):
+        run = pair.run.result
+        group = settings.setdefault(_setting(run)[:-1], {}).setdefault(run.method, [])
+        if all(other.run.result.stamp.seed != run.stamp.seed for other in group):  # a repetition is no other seed
+            group.append(pair)
+    ranked = []
+    for found in settings.values():
+        sampled = {method: group for method, group in found.items() if samples(group[0].run.result)}
+        methods = sampled or found
+        groups = list(methods.values())
+        rank = (not sampled, -steps_of(groups[0][0].run.result), -max(map(len, groups)))
+        ranked.append((rank, _differences(methods)))
+    yield from (part for _, part in sorted(ranked, key=lambda one: one[0]))
+
+
+def _experiments(results: Results) -> tuple[list[Part], list[Part]]:
+    """One part per experiment, those that decide most first; then those that learned nothing."""
+    told = [(_telling(named.result), named.file) for named in experiments_of(results)]
+    ranked = sorted(((part, file) for part, file in told if part is not None), key=lambda one: one[0].rank)
+    parts: tuple[list[Part], list[Part]] = ([], [])
+    for part, file in ranked:
+        parts[part.rank > 0].append((part.text, [file]))
+    return parts
 
 
 def _tally(results: Results) -> str:
     """Verdicts over all experiments that learned something, so that the one that is told is no choice of the best."""
-    found = [result for _, result in results if isinstance(result, ExperimentResult)]
+    found = [named.result for named in experiments_of(results)]
     verdicts = [row.standing.verdict for one in found for row in one.rows if row.standing is not None]
     counts = Counter(verdict for verdict in verdicts if verdict != "nothing learned")
     if len(found) < 2 or not counts:
@@ -144,42 +160,39 @@ class _Telling(NamedTuple):
 
 
 def _telling(result: ExperimentResult) -> _Telling | None:
-    """How many methods are worse, equivalent or undecided, and the one that is furthest from exact full training.
-
-    Adapters are left out where a method trains all weights: their difference is also that of fewer weights.
-    """
-    rows = [row for row in result.rows if row.standing is not None and row.estimator != "exact"]
-    full = [row for row in rows if not _adapters(result, row)]
-    rows = full or rows
+    """How many methods are worse, equivalent or undecided, and where the best and the worst end."""
+    rows = sorted(compared_rows(result), key=lambda row: -_standing(row).difference)
     if not rows:
         return None
-    counts = Counter(row.standing.verdict for row in rows if row.standing is not None)
-    row = max(rows, key=lambda one: abs(one.standing.difference) if one.standing is not None else 0.0)
-    standing = row.standing
-    assert standing is not None
+    counts = Counter(_standing(row).verdict for row in rows)
     run = result.runs[0].result
-    side = "above" if standing.difference > 0 else "below"
-    count = ""
-    if len(rows) > 1:
-        count = (
-            f"{len(rows)} methods: {', '.join(f'{many} {kind}' for kind, many in counts.items())}; the furthest, "
+    where = f"on {run.task} with {model_name(run.model)}"
+    if len(rows) == 1:
+        text = f"{where}, {rows[0].label} {_beside_exact(result, rows[0])}"
+    else:
+        told = ", ".join(f"{many} {kind}" for kind, many in counts.items())
+        text = (
+            f"{where}, {len(rows)} methods: {told}; the best, {rows[0].label}, {_beside_exact(result, rows[0])}; the "
+            f"worst, {rows[-1].label}, {_beside_exact(result, rows[-1])}"
         )
-    text = (
-        f"On {run.task} with {model_name(run.model)}, {count}{row.label}, ends {100 * abs(standing.difference):.1f} "
-        f"points of {result.metric} {side} exact {'training of all weights' if not full else 'training'}, "
+    decided = sum(many for kind, many in counts.items() if kind != "undecided")
+    return _Telling(1 if "nothing learned" in counts else -decided, text)
+
+
+def _standing(row: ExperimentRow) -> Equivalence:
+    assert row.standing is not None  # compared rows have one
+    return row.standing
+
+
+def _beside_exact(result: ExperimentResult, row: ExperimentRow) -> str:
+    standing = _standing(row)
+    side = "above" if standing.difference > 0 else "below"
+    exact = "training of all weights" if adapters(result, row) else "training"
+    return (
+        f"ends {100 * abs(standing.difference):.1f} points of {result.metric} {side} exact {exact}, "
         f"{1 - 2 * standing.level:.0%} interval {_points(standing.low)} to {_points(standing.high)}: "
         f"{_decided(standing.verdict, float(result.config['margin']))} ({standing.seeds} seeds)"
     )
-    if not count:
-        text = text.replace(f"{row.label}, ends", f"{row.label} ends", 1)
-    learned = "nothing learned" not in counts
-    decided = sum(many for kind, many in counts.items() if kind != "undecided")
-    return _Telling(-decided if learned else 1, text)
-
-
-def _adapters(result: ExperimentResult, row: ExperimentRow) -> bool:
-    run = next((run.result for run in result.runs if run.label == row.label), None)
-    return run is not None and run.trainable is not None and run.trainable < run.parameters
 
 
 def _decided(verdict: str, margin: float) -> str:
@@ -192,16 +205,24 @@ def _points(share: float) -> str:
 
 
 def _differences(methods: Mapping[str, Sequence[Pair]]) -> Part:
-    """Where exact training ends, and every method beside it."""
+    """Where exact training ends, and the best and the worst method beside it."""
     every = [pair for group in methods.values() for pair in group]
     exact = {pair.exact.file: pair.exact.result for pair in every}
     first = next(iter(exact.values()))
     theirs = fmean(run.final for run in exact.values())
-    told = "; ".join(f"{method} {_difference(group)}" for method, group in methods.items())
-    where = f"with {model_name(first.model)} on {first.task}"
-    return f"{where}, exact ends at {first.metric} {theirs:.3f}; {told}", [
-        named.file for pair in every for named in pair
+    found = [
+        (
+            -fmean(pair.run.result.final - pair.exact.result.final for pair in group),
+            f"{method} {_difference(group)}",
+            group,
+        )
+        for method, group in methods.items()
     ]
+    told, _ = _ends([(value, (text, ())) for value, text, _ in found], "the best", "the worst")
+    ends = (min(found, key=lambda one: one[0]), max(found, key=lambda one: one[0]))
+    files = [named.file for _, _, group in ends for pair in group for named in pair]
+    where = f"with {model_name(first.model)} on {first.task}"
+    return f"{where}, exact ends at {first.metric} {theirs:.3f}; {told}", files
 
 
 def _difference(group: Sequence[Pair]) -> str:
@@ -222,13 +243,15 @@ def _difference(group: Sequence[Pair]) -> str:
 
 
 def _memory(results: Results) -> Sentence:
-    parts: list[Part] = []
-    for (task, model), methods in _estimated_runs(results).items():
-        first = [next((run for run in runs if _measured(run.result)), None) for runs in methods.values()]
-        measured = [run for run in first if run is not None]
-        if measured:
-            told = "; ".join(_kept_by(run.result) for run in measured)
-            parts.append((f"with {model_name(model)} on {task}, {told}", [run.file for run in measured]))
+    parts, weak = list[Part](), list[Part]()
+    for group in evidence(results):
+        kept = [
+            (float(run.result.kept_bytes or 0), (_kept_by(method, run.result), [run.file]))
+            for method, run in _first_measured(group)
+        ]
+        if kept:
+            told, files = _ends(kept, "the least", "the most")
+            (parts if _sampling(group) else weak).append((_of(group, told), files))
     for file, result in results:
         if isinstance(result, MemoryResult):
             base = result.steps[0]
@@ -240,34 +263,47 @@ def _memory(results: Results) -> Sentence:
             if told:
                 parts.append((_with(result.model, f"of {base.name}'s bytes {told}"), [file]))
         elif isinstance(result, FrontResult):
-            first_row = result.rows[0]
-            parts += [
-                (
-                    _with(
-                        result.model,
-                        f"{row.way.name} keeps {_share(row.kept, first_row.kept)} and peaks at "
-                        f"{_share(row.peak, first_row.peak)} of {first_row.way.name}",
-                    ),
-                    [file],
-                )
-                for row in _estimated(result)
-            ]
-    return _told("Memory", parts, "Memory was not measured: wtacrs memory shows kept bytes and peak beside exact.")
+            first = result.rows[0]
+            ways = [(float(row.kept), (_kept_beside(row, first), [file])) for row in _estimated(result)]
+            if ways:
+                parts.append((_with(result.model, _ends(ways, "the least", "the most")[0]), [file]))
+    missing = "Memory was not measured: wtacrs memory shows kept bytes and peak beside exact."
+    return _told("Memory", [*parts, *weak], missing)
 
 
-def _measured(run: TrainingResult) -> bool:
-    return run.kept_bytes is not None and bool(run.exact_bytes)
+def _kept_beside(row: FrontRow, first: FrontRow) -> str:
+    return (
+        f"{row.way.name} keeps {_share(row.kept, first.kept)} and peaks at {_share(row.peak, first.peak)} of "
+        f"{first.way.name}"
+    )
 
 
-def _kept_by(run: TrainingResult) -> str:
+def _sampling(group: Evidence) -> bool:
+    return any(samples(run.result) for runs in group.methods.values() for run in runs)
+
+
+def _of(group: Evidence, told: str) -> str:
+    return f"with {model_name(group.model)} on {group.task}, {told}"
+
+
+def _first_measured(group: Evidence) -> Iterator[tuple[str, Named[TrainingResult]]]:
+    """Of every method the first run whose bytes were measured."""
+    for method, runs in group.methods.items():
+        measured = (run for run in runs if run.result.kept_bytes is not None and run.result.exact_bytes)
+        for run in islice(measured, 1):
+            yield method, run
+
+
+def _kept_by(method: str, run: TrainingResult) -> str:
     kept, exact = run.kept_bytes or 0, run.exact_bytes or 0
+    reference = "exact" if run.lean is None else "stock linear layers beside the same lean neighbours"
     text = (
-        f"{run.method} keeps {megabytes(kept)} MB for the backward pass, {kept / exact:.0%} of the "
-        f"{megabytes(exact)} MB of exact"
+        f"{method} keeps {megabytes(kept)} MB for the backward pass, {kept / exact:.0%} of the "
+        f"{megabytes(exact)} MB of {reference}"
     )
     mine = None if run.step is None else run.step.peak_bytes
     theirs = None if run.baseline is None else run.baseline.peak_bytes
-    peak = f"the peak is {_share(mine, theirs)}" if mine and theirs else "the peak was not measured"
+    peak = f"the peak is {_share(mine, theirs)} of exact's" if mine and theirs else "the peak was not measured"
     return f"{text}, and {peak}"
 
 
@@ -277,46 +313,60 @@ def _share(size: int | None, exact: int | None) -> str:
 
 def _time(results: Results) -> Sentence:
     caution = "measured on this machine as it was, other load included"
-    parts: list[Part] = []
+    parts, weak = list[Part](), list[Part]()
     exact = {pair.run.file: pair.exact for pair in pairs(results)}
-    for (task, model), methods in _estimated_runs(results).items():
-        found = [_times(method, runs, exact) for method, runs in methods.items()]
-        timed = [part for part in found if part is not None]
+    for group in evidence(results):
+        timed = _whole_times(group) if group.experiment else _step_times(group, exact)
         if timed:
-            told = "; ".join(text for text, _ in timed)
-            parts.append(
-                (f"with {model_name(model)} on {task}, {told}", [file for _, files in timed for file in files])
-            )
+            told, files = _ends(timed, "the fastest", "the slowest")
+            (parts if _sampling(group) else weak).append((_of(group, told), files))
     for file, result in results:
         if isinstance(result, FrontResult):
             base = result.rows[0].way.name
-            parts += [
-                (
-                    _with(result.model, f"a step of {row.way.name} takes {row.ratio:.2f} times that of {base}"),
-                    [file],
-                )
+            ways = [
+                (row.ratio, (f"a step of {row.way.name} takes {row.ratio:.2f} times that of {base}", [file]))
                 for row in _estimated(result)
             ]
-    found_one = _told(
-        "Time", parts, "Time beside exact was not measured: wtacrs study front compares steps in turns."
-    )
-    return found_one._replace(text=f"{found_one.text[:-1]}; {caution}.") if parts else found_one
+            if ways:
+                parts.append((_with(result.model, _ends(ways, "the fastest", "the slowest")[0]), [file]))
+    missing = "Time beside exact was not measured: wtacrs study front compares steps in turns."
+    found = _told("Time", [*parts, *weak], missing)
+    return found._replace(text=f"{found.text[:-1]}; {caution}.") if found.files else found
+
+
+def _whole_times(group: Evidence) -> list[tuple[float, Part]]:
+    """Seconds of all runs of a method in an experiment over those of exact ones."""
+    assert group.experiment is not None
+    file, result = group.experiment
+    rows = [row for row in result.rows if row.label in group.methods]
+    return [
+        (
+            row.seconds,
+            (f"training with {row.label} takes {row.seconds:.2f} times as long as exact training", [file]),
+        )
+        for row in rows
+    ]
+
+
+def _step_times(group: Evidence, exact: Mapping[str, Named[TrainingResult]]) -> list[tuple[float, Part]]:
+    found = [_times(method, runs, exact) for method, runs in group.methods.items()]
+    return [one for one in found if one is not None]
 
 
 def _times(
     method: str, runs: Sequence[Named[TrainingResult]], exact: Mapping[str, Named[TrainingResult]]
-) -> Part | None:
+) -> tuple[float, Part] | None:
     """The steps of a method beside exact ones: of the same run where it has some, else of the run beside it."""
     ratios = [ratio for run in runs for ratio in run.result.time_ratios or ()]
     if ratios:
         text = f"a step of {method} takes {median(ratios):.2f} times that of exact, by {len(ratios)} steps"
-        return text, [run.file for run in runs if run.result.time_ratios]
+        return median(ratios), (text, [run.file for run in runs if run.result.time_ratios])
     for run in runs:
         beside = exact.get(run.file)
         mine, theirs = _seconds(run.result), _seconds(beside.result) if beside else None
         if beside is not None and mine and theirs:
             text = f"a step of {method} takes {mine:.3g} s, one of exact {theirs:.3g} s in a run of its own"
-            return text, [run.file, beside.file]
+            return mine / theirs, (text, [run.file, beside.file])
     return None
 
 

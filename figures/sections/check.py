@@ -20,13 +20,13 @@ def section(results: Sequence[Named[CheckResult]]) -> Section:
         )
     )
     rows: list[list[Cell]] = []
-    for _, result in results:
+    for file, result in results:
         counts = [str(sum(v.status == state for v in result.verdicts)) for state in _STATES]
-        rows.append([Code(result.estimator), _verdict(result.outcome), *counts])
-    section.add(Table(["estimator", "verdict", *_STATES], rows, numeric=range(2, 7)))
-    for _, result in results:
+        rows.append([Code(result.estimator), _verdict(result.outcome), *counts, Code(file)])
+    section.add(Table(["estimator", "verdict", *_STATES, "file"], rows, numeric=range(2, 7)))
+    for file, result in results:
         verdicts: list[list[Cell]] = [[v.name, _verdict(v.status), v.detail] for v in result.verdicts]
-        section.add(Details(result.estimator, [Table(["property", "status", "detail"], verdicts)]))
+        section.add(Details(f"{result.estimator} ({file})", [Table(["property", "status", "detail"], verdicts)]))
     return section
 
 

@@ -15,23 +15,26 @@ from wtacrs.validation.records.units import model_name
 from wtacrs.validation.summaries.training import cost_lines
 
 _HEAD = (
-    "task", "model", "estimator", "seed", "train", "dev", "metric", "majority", "best", "final", "seconds", "layers",
-    "MB kept", "by stock layers",
+    "task", "model", "estimator", "seed", "epochs", "steps", "train", "dev", "metric", "majority", "best", "final",
+    "seconds", "layers", "MB kept", "by stock linear layers", "file",
 )  # fmt: skip
 
 
 def section(results: Sequence[Named[TrainingResult]]) -> Section:
     """Table of all runs; curves per task, model and metric."""
     section = Section("Training")
-    numeric = [place for place, title in enumerate(_HEAD) if place > 2 and title != "metric"]
-    caption = "Scores on dev, training seconds, converted layers, and what a step keeps for its backward pass"
-    section.add(Table(_HEAD, [_row(run) for _, run in results], numeric=numeric, caption=caption))
-    for _, run in results:
+    numeric = [place for place, title in enumerate(_HEAD) if place > 2 and title not in ("metric", "file")]
+    caption = (
+        "Scores on dev, training seconds, converted layers, and what a step keeps for its backward pass beside what "
+        "stock linear layers would keep there, which keep their inputs, with the same lean neighbours if any"
+    )
+    section.add(Table(_HEAD, [_row(file, run) for file, run in results], numeric=numeric, caption=caption))
+    for file, run in results:
         for line in cost_lines(run):
-            section.add(Paragraph(f"{run.method} on {run.task}: {line}.", soft=True))
+            section.add(Paragraph(f"{_called(file, run)}: {line}.", soft=True))
     receipts = [
-        Paragraph(f"{run.method} on {run.task}, {'; '.join(receipt_lines(run.receipt))}.", soft=True)
-        for _, run in results
+        Paragraph(f"{_called(file, run)}, {'; '.join(receipt_lines(run.receipt))}.", soft=True)
+        for file, run in results
         if run.receipt is not None and run.receipt.layers
     ]
     if receipts:
@@ -54,11 +57,20 @@ def section(results: Sequence[Named[TrainingResult]]) -> Section:
     return section
 
 
-def _row(run: TrainingResult) -> list[Cell]:
+def _called(file: str, run: TrainingResult) -> str:
+    """Runs that differ in their lengths alone have one method and one task: the file tells them apart."""
+    return f"{run.method} on {run.task} ({file})"
+
+
+def _row(file: str, run: TrainingResult) -> list[Cell]:
+    last = run.history[-1] if run.history else None
+    length = ["–", "–"] if last is None else [f"{last.epoch:.3g}", f"{last.step:,}"]
     seconds = f"{run.history[-1].seconds:,.1f}" if run.history else "–"
     seed = "–" if run.stamp.seed is None else str(run.stamp.seed)
     return [
-        run.task, model_name(run.model), Code(run.method), seed, f"{run.train_size:,}", f"{run.dev_size:,}", run.metric,
+        run.task, model_name(run.model), Code(run.method), seed, *length, f"{run.train_size:,}",
+        f"{run.dev_size:,}", run.metric,
         f"{run.majority:.3f}", f"{run.best:.3f}", f"{run.final:.3f}", seconds, f"{run.converted}",
         *("–" if size is None else megabytes(size) for size in (run.kept_bytes, run.exact_bytes)),
+        Code(file),
     ]  # fmt: skip

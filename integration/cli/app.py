@@ -20,6 +20,7 @@ from wtacrs.estimators import InputError, WtacrsWarning
 from wtacrs.integration.cli.output import output_as, show_plan, warn
 from wtacrs.integration.parallel.environment import env_world_size, is_main_process
 from wtacrs.validation.dry_run import WouldBegin, dry_run
+from wtacrs.validation.files import no_empty_folders
 
 # commands that keep finished parts or states of training in their folder
 _RESUMABLE = ("compare", "sweep", "noise", "test", "study", "experiment")
@@ -102,6 +103,7 @@ def _with_shared_options(function: Callable[..., Any], *, as_json: bool, dry: bo
         with ExitStack() as stack:
             stack.enter_context(output_as(quiet=given["quiet"], as_json=given["as_json"]))
             stack.enter_context(dry_run(given["dry"]))
+            stack.enter_context(no_empty_folders())
             try:
                 return function(**values)
             except WouldBegin as plan:

@@ -72,6 +72,7 @@ def compare(
     from wtacrs.integration.cli.their_output import printing_to
     from wtacrs.integration.studies.compare import candidates_of, comparison_study
     from wtacrs.validation.files import check_folder
+    from wtacrs.validation.layers.candidates import RECOMMENDED
     from wtacrs.validation.layers.captures import load_captures
     from wtacrs.validation.layers.equal_bytes import COMBINATIONS
     from wtacrs.validation.runner import Runner
@@ -81,6 +82,12 @@ def compare(
             "--combinations are compared at equal bytes: name a share with --bytes, as in --bytes 0.1"
         )
     texts, place = [*(compared or ()), *(estimator or ())], device_from(device)
+    if budget and not share and (made_for_bytes := [text for text in texts if text in RECOMMENDED]):
+        fraction = next((text for text in budget if "." in text), "0.3")
+        raise InputError(
+            f"{made_for_bytes[0]} with --budget {budget[0]}: it is made for a share of the bytes, not of the rows: say "
+            f"--bytes {fraction}"
+        )
     kinds = None if scores is None else scores_from(scores)
     opened = load_captures(captures)
     check_folder("out", out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,8 @@ from wtacrs.integration.cli.app import app
 from wtacrs.integration.cli.options import budgets_from
 from wtacrs.integration.cli.output import console, show_table, wrote
 
-_NAMED_SIZES = {"column": (3.25, None), "page": (6.75, None)}
+_MOST = 6
+"""Figures that a message names."""
 
 
 @app.command(as_json=False, dry=False)
@@ -63,7 +65,8 @@ def draw(
         str | None, typer.Option(metavar="UNIT", help="Unit of a sweep's variance: crs or gradient (‖G‖²).")
     ] = None,
     layers: Annotated[
-        list[str] | None, typer.Option("--layers", metavar="NAME", help="Which layers of a sweep. Repeatable.")
+        list[str] | None,
+        typer.Option("--layers", metavar="PATTERN", help="Which layers of a sweep, as in '*.query'. Repeatable."),
     ] = None,
     files: Annotated[
         list[str] | None, typer.Option("--files", metavar="NAME", help="Which two files of a transfer. Give two.")
@@ -94,13 +97,15 @@ def draw(
 
 
 def _size(text: str) -> tuple[float, float | None]:
-    if text in _NAMED_SIZES:
-        return _NAMED_SIZES[text]
+    from wtacrs.figures.style import SIZES
+
+    if text in SIZES:
+        return SIZES[text]
     width, _, height = text.partition("x")
     try:
         return float(width), float(height)
     except ValueError:
-        raise InputError(f"--size {text!r} must be inches as in 3.5x2.6, or {' or '.join(_NAMED_SIZES)}") from None
+        raise InputError(f"--size {text!r} must be inches as in 3.5x2.6, or {' or '.join(SIZES)}") from None
 
 
 def _is_picture(path: Path) -> bool:
@@ -129,11 +134,13 @@ def _figures(
         raise InputError(f"--out {out} and {target} both say where the figure goes: give one of them")
     if out is not None and _is_picture(out):
         target, out = out, None
+    if target is None and out is not None:
+        _refuse_other_formats(out)
     if target is None and options:
         raise InputError(f"--{next(iter(options)).replace('_', '-')} changes one figure: say --out FILE")
     results = [(path, load_result(path)) for path in paths]
     if target is not None:
-        drawn = [draw_one(results, target, figure, options, **saved)]
+        drawn = [draw_one(results, target, figure, options, _say_which if figure is None else None, **saved)]
     else:
         having = [(path, result) for path, result in results if figure or view_of(result.kind).drawings]
         drawn = draw_all(
@@ -146,6 +153,20 @@ def _figures(
         for shown in tables_of(result) if table or undrawn else ():
             show_table(shown)
     wrote(*drawn)
+
+
+def _refuse_other_formats(out: Path) -> None:
+    """A name such as y.jpg, which is no folder, means a picture that cannot be written."""
+    if out.suffix.removeprefix(".").isalpha() and not out.is_dir():
+        raise InputError(
+            f"--out {out}: a figure must end in .png, .pdf or .svg, and there is no folder of this name"
+        )
+
+
+def _say_which(name: str, others: Sequence[str]) -> None:
+    if others:
+        told = f"{', '.join(others[:_MOST])}{' …' if len(others) > _MOST else ''}"
+        _say(f"drew {name}; --figure NAME draws another: {told}")
 
 
 def _say(line: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from wtacrs.estimators import InputError
 from wtacrs.integration.models.opening import Subject
@@ -93,9 +94,9 @@ class ExperimentBase(BaseModel):
         Raises:
             InputError: naming the option, and what it is.
         """
-        for option, what in self.needs.items():
-            if getattr(subject, option) is None:
-                raise InputError(f"experiment {self.name} needs --{option}: {what}")
+        needed = [f"--{option}: {what}" for option, what in self.needs.items() if getattr(subject, option) is None]
+        if needed:
+            raise InputError(f"experiment {self.name} needs {'; '.join(needed)}")
 
     def settings(self) -> Mapping[Any, FinetuneConfig]:
         """How the runs are trained, but for the seed.
@@ -125,9 +126,7 @@ def read_config(path: Path, kinds: Mapping[str, type[ConfigT]]) -> ConfigT:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"experiment={path} is no TOML: {error}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise InputError(f"experiment={path}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise InputError(f"experiment={path}: {'; '.join(map(_told, error.errors()))}") from None
     try:
         found.settings()
         if found.data is not None:
@@ -135,6 +134,11 @@ def read_config(path: Path, kinds: Mapping[str, type[ConfigT]]) -> ConfigT:
     except InputError as error:
         raise InputError(f"experiment={path}: {error}") from None
     return found
+
+
+def _told(error: ErrorDetails) -> str:
+    where = ".".join(map(str, error["loc"])) or "the file"
+    return f"{where}: {error['msg'].removeprefix('Value error, ')}"
 
 
 def subject_of(

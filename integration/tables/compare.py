@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from wtacrs.estimators.core.sizing import SIZES
-from wtacrs.validation.layers.equal_bytes import BASELINE, byte_ratios
+from wtacrs.validation.layers.equal_bytes import BASELINE, LeftOut, byte_ratios, left_out
 from wtacrs.validation.records.compare import ComparisonResult
 from wtacrs.validation.summaries.compare import LayerMedian, layer_medians, oracle_ratios
 from wtacrs.validation.summaries.series import series
@@ -113,7 +113,18 @@ def ratio_table(result: ComparisonResult) -> Table:
             _percent(entry.macs),
             _percent(entry.baseline_macs),
         )
+    told = [_left_out(found) for found in left_out(result.rows)]
+    table.caption, table.caption_justify = "\n".join(told) or None, "left"
     return table
+
+
+def _left_out(found: LeftOut) -> str:
+    reasons = [
+        f"{found.small} too small for two rows of wta_crs in these bytes" if found.small else "",
+        f"{found.exact} where wta_crs has no variance" if found.exact else "",
+    ]
+    told = " and ".join(reason for reason in reasons if reason)
+    return f"{found.share:.0%} of the bytes, {found.scores}: of {found.layers} layers left out are {told}"
 
 
 def _size(entry: LayerMedian) -> str:

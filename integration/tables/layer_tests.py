@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
-from wtacrs.figures.style import short_names
 from wtacrs.validation.records.layer_tests import (
     BiasFinding,
     LayerTest,
@@ -35,13 +35,10 @@ def layer_test_tables(result: LayerTestResult) -> list[Table]:
     grouped: dict[tuple[str, str], list[LayerTest]] = {}
     for test in result.tests:
         grouped.setdefault((test.estimator, test.scores), []).append(test)
-    names = short_names((test.layer for test in result.tests), limit=34)
-    return [
-        _table(f"{estimator}, scores: {scores}", tests, names) for (estimator, scores), tests in grouped.items()
-    ]
+    return [_table(f"{estimator}, scores: {scores}", tests) for (estimator, scores), tests in grouped.items()]
 
 
-def _table(title: str, tests: list[LayerTest], names: dict[str, str]) -> Table:
+def _table(title: str, tests: list[LayerTest]) -> Table:
     compared = [test.ratio for test in tests if test.ratio is not None]
     stated = any(test.variance is not None for test in tests)
     if compared:
@@ -55,7 +52,7 @@ def _table(title: str, tests: list[LayerTest], names: dict[str, str]) -> Table:
         text = column in ("layer", "mean", "closed form", "over baseline")
         table.add_column(column, justify="left" if text else "right", no_wrap=True)
     for test in tests:
-        cells = [names[test.layer], *_bias(test)]
+        cells = [escape(test.layer), *_bias(test)]
         cells += _variance(test.variance) if stated else ()
         cells += [_ratio(test.ratio)] if compared else []
         table.add_row(*cells)

@@ -36,7 +36,8 @@ class WtacrsCallback(TrainingConversion, TrainerCallback, ExportableState):
     Every `measure_every` steps the first forward pass of the step is measured, and entered into the next training log,
     hence into `trainer_state.json`: `wtacrs_layers` (converted layers that train by estimates), `wtacrs_kept_bytes` (what
     the whole model keeps for its backward pass, parameters, buffers and the batch left out), `wtacrs_exact_bytes` (what
-    the stock model would keep) and `wtacrs_kept_share`, above 1 where the conversion costs. `measured` has the layers:
+    the stock model would keep; with lean neighbours what stock linear layers, which keep their inputs, would keep beside
+    the same lean neighbours) and `wtacrs_kept_share`, above 1 where the conversion costs. `measured` has the layers:
     what each keeps, and what of its input it frees, 0 where something else keeps the input anyway. TensorBoard's own
     callback has read the log by then; progress bar and printer come later and show them. Nothing is computed twice, and
     the run is left as it is. What cannot be measured is said once (see `KeptBytesProbe`).

@@ -6,6 +6,7 @@ import csv
 import json
 import shlex
 import shutil
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,10 +15,10 @@ import pyarrow.parquet
 import pytest
 from support import figure_examples as examples
 from support.captures import capture
-from support.pages import PAGES, blocks, console_lines, name
+from support.pages import DOCS, PAGES, blocks, console_lines, name
 
 from wtacrs.integration.cli import main
-from wtacrs.integration.studies.experiment import read_experiment
+from wtacrs.integration.studies.experiment import ExperimentConfig, read_experiment
 from wtacrs.validation.layers.captures import write_captures
 from wtacrs.validation.records.results import write_result
 
@@ -155,11 +156,18 @@ def test_commands_run(page: Path, run: Callable[[str], None]) -> None:
 
 @pytest.mark.parametrize("page", WITH_TOML, ids=name)
 def test_what_an_experiment_takes_is_read_by_it(page: Path, run: Callable[[str], None]) -> None:
-    """A block shows a part of a file: what every experiment has beside it is added."""
+    """A block with a name is a whole file; to a part of one is added what every experiment has."""
     for block in blocks(page, "toml"):
-        file = Path("experiment.toml")
-        file.write_text(f'name = "shown"\n{block}\n[methods]\n"CRS" = "crs(budget=0.1)"\n', encoding="utf-8")
-        assert read_experiment(file).data is not None
+        file, whole = Path("experiment.toml"), block.startswith("name =")
+        rest = "" if whole else '\n[methods]\n"CRS" = "crs(budget=0.1)"\n'
+        file.write_text(block if whole else f'name = "shown"\n{block}{rest}', encoding="utf-8")
+        assert (read_experiment(file).data is None) == whole
+
+
+def test_the_page_of_experiments_shows_all_keys() -> None:
+    (whole,) = (block for block in blocks(DOCS / "how-to" / "experiment.md", "toml") if block.startswith("name ="))
+    missing = set(ExperimentConfig.model_fields) - set(tomllib.loads(whole)) - {"data", "tokenizer"}
+    assert not missing
 
 
 def test_what_a_command_tells_of_own_files_is_what_it_tells(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from support import figure_examples
 from support.paths import ROOT
 
 from wtacrs.estimators import InputError
@@ -44,6 +45,33 @@ def test_sizes_and_styles_are_the_users(result: Result) -> None:
         draw(result, size=(0, 2))
     with pytest.raises(InputError, match="style='no-such-style'"):
         draw(result, style="no-such-style")
+
+
+def test_words_texts_and_dark_pages_are_taken_as_on_the_command_line(result: Result, tmp_path: Path) -> None:
+    for word, width in (("column", 3.25), ("page", 6.75)):
+        assert draw(result, size=word).get_size_inches()[0] == width
+    saved = save(draw(result, dark=True, title=False), str(tmp_path / "dark.png"))
+    assert saved.read_bytes().startswith(b"\x89PNG")
+    assert sum(to_rgba(draw(result, dark=True).get_facecolor())[:3]) < 0.6
+    for size in ("wide", (3.25,), (None, 2.0), ("a", 2.0), 3.25):
+        with pytest.raises(InputError, match=r"must be width and height in inches .* or 'column' or 'page'"):
+            draw(result, size=size)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="dark=True: axes that are given"):
+        draw(result, ax=Figure().subplots(1, 2), dark=True)
+
+
+def test_errors_speak_of_arguments_and_say_what_makes_fewer_panels() -> None:
+    sweep = figure_examples.sweep()
+    one = Figure().subplots()
+    with pytest.raises(InputError, match=r"figure has 6 panels \(layers=\[…\], names or patterns"):
+        draw(sweep, ax=one)
+    assert draw(sweep, ax=one, layers=["encoder.block.0.*.q"]) is one.figure
+    with pytest.raises(
+        InputError, match=r"^page: no option of kind 'sweep' .*winner_sweep takes budget, relative_to"
+    ):
+        draw(sweep, layers=["*"], page=True)
+    with pytest.raises(InputError, match=r"figure 'winner_regret' .*takes none"):
+        draw(sweep, "winner_regret", layers=["*"])
 
 
 def test_it_draws_into_axes_that_are_there(result: Result) -> None:

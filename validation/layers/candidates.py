@@ -97,7 +97,9 @@ def candidates_from(
     for given in specs:
         if isinstance(given, str) and given in RECOMMENDED:
             if not shares:
-                raise InputError(f'estimator="{given}" is made for a share of the bytes: name one')
+                raise InputError(
+                    f'estimator="{given}" is made for a share of the bytes: name one, as in shares=[0.3]'
+                )
             continue
         if isinstance(given, str) and missing_size(given) == "budget":
             choices = [sized(given, b) for b in budgets]

@@ -76,6 +76,37 @@ def byte_ratios(rows: Iterable[ComparisonRow]) -> list[ByteRatio]:
     return sorted(found, key=lambda ratio: (ratio.share, ratio.scores, ratio.median))
 
 
+class LeftOut(NamedTuple):
+    """Layers of one share and kind of scores that no ratio counts, of all.
+
+    On `small` ones the baseline is too large, or has fewer than two rows; on `exact` ones it has no variance.
+    """
+
+    share: float
+    scores: ScoreKind
+    layers: int
+    small: int
+    exact: int
+
+
+def left_out(rows: Iterable[ComparisonRow]) -> list[LeftOut]:
+    """Where the baseline has no variance that others could be measured by, and why."""
+    layers: dict[tuple[float, ScoreKind], dict[str, ComparisonRow | None]] = {}
+    for row in rows:
+        if row.bytes_share is not None:
+            mine = layers.setdefault((row.bytes_share, row.scores), {})
+            mine.setdefault(row.layer, None)
+            if row.requested == BASELINE:
+                mine[row.layer] = row
+    found = []
+    for (share, kind), mine in layers.items():
+        small = sum(row is None or (row.budget or 0) < 2 for row in mine.values())
+        exact = sum(row is not None and (row.budget or 0) >= 2 and row.variance <= 0 for row in mine.values())
+        if small or exact:
+            found.append(LeftOut(share, kind, len(mine), small, exact))
+    return found
+
+
 def _ratio(
     requested: str, share: float, kind: ScoreKind, pairs: Sequence[tuple[ComparisonRow, ComparisonRow]]
 ) -> ByteRatio:

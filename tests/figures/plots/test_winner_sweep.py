@@ -125,7 +125,7 @@ def test_sweep_marks_without_variance_sit_on_the_lower_edge() -> None:
 def test_sweep_refuses_what_it_cannot_show(sweep: SweepResult) -> None:
     with pytest.raises(InputError, match="kind 'comparison'"):
         winner_sweep.build(examples.comparison())  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"layers: 'nowhere' is not in the sweep"):
+    with pytest.raises(InputError, match=r"layers='nowhere' fits none of the 6 layers of the sweep"):
         winner_sweep.build(sweep, layers=["nowhere"])
     with pytest.raises(InputError, match="relative_to='x'"):
         winner_sweep.build(sweep, relative_to="x")  # type: ignore[arg-type]

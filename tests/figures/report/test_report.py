@@ -18,8 +18,9 @@ from wtacrs.figures.plots import winner_sweep
 from wtacrs.figures.report import report
 from wtacrs.figures.report.report import write_report
 from wtacrs.figures.sections import training
-from wtacrs.figures.sections.blocks import Table
+from wtacrs.figures.sections.blocks import Code, Named, Paragraph, Table
 from wtacrs.validation.records.results import write_result
+from wtacrs.validation.records.training import StepCost
 from wtacrs.validation.summaries.series import series
 from wtacrs.validation.summaries.sweep import regret
 
@@ -125,8 +126,9 @@ def test_training_table_holds_the_runs(outline: Outline) -> None:
     for i, text in enumerate(RUNS):
         run = examples.training(text, seed=i)
         wanted = [
-            "planes", "linear", run.estimator, str(i), "200", "100", "accuracy", f"{run.majority:.3f}",
+            "planes", "linear", run.estimator, str(i), "12", "12", "200", "100", "accuracy", f"{run.majority:.3f}",
             f"{run.best:.3f}", f"{run.final:.3f}", "3.0", "1", "–", "–",
+            f"train{i}.json",
         ]  # fmt: skip
         assert wanted in outline.rows
 
@@ -136,7 +138,7 @@ def test_training_table_says_what_a_step_keeps() -> None:
     table = next(block for block in training.section([("run", run)]).blocks if isinstance(block, Table))
     (row,) = table.rows
     cells = dict(zip(table.head, row, strict=True))
-    assert (cells["MB kept"], cells["by stock layers"]) == ("2.00", "30.0")
+    assert (cells["MB kept"], cells["by stock linear layers"]) == ("2.00", "30.0")
 
 
 def test_comparison_table_holds_the_medians(outline: Outline) -> None:
@@ -186,7 +188,7 @@ def test_sweep_tables_hold_choices_and_regrets(outline: Outline) -> None:
 
 
 def test_verdicts_and_stamps_are_shown(outline: Outline) -> None:
-    assert ["topk(budget=0.3)", "✓ holds", "1", "0", "0", "1", "0"] in outline.rows
+    assert ["topk(budget=0.3)", "✓ holds", "1", "0", "0", "1", "0", "check.json"] in outline.rows
     assert ["full budget", "✓ holds", "k = n"] in outline.rows
     (row,) = [r for r in outline.rows if r[:2] == ["compare.json", "comparison"]]
     assert row[2] == "cpu"
@@ -228,7 +230,7 @@ def test_a_failed_property_is_a_failed_verdict(tmp_path: Path) -> None:
     broken = [v.model_copy(update={"status": "broken"}) for v in result.verdicts]
     write_result(tmp_path / "check.json", result.model_copy(update={"verdicts": broken}))
     outline = Outline(write_report(tmp_path).read_text(encoding="utf-8"))
-    assert ["topk(budget=0.3)", "✗ broken", "0", "2", "0", "0", "0"] in outline.rows
+    assert ["topk(budget=0.3)", "✗ broken", "0", "2", "0", "0", "0", "check.json"] in outline.rows
 
 
 def test_tasks_get_figures_of_their_own_and_an_empty_history_a_sentence(tmp_path: Path) -> None:
@@ -289,3 +291,17 @@ def test_unusable_folders_are_refused_and_nothing_is_written(
     with pytest.raises(InputError, match=told):
         write_report(folder)
     assert not (folder / "report.html").exists()
+
+
+def test_runs_alike_but_for_their_length_are_told_apart() -> None:
+    whole = examples.training("wta_crs(budget=0.3)")
+    cost = {name: StepCost(seconds=[1.0], kept_bytes=4) for name in ("step", "baseline")}
+    runs = [whole.model_copy(update={"history": whole.history[:steps], **cost}) for steps in (3, 12)]
+    section = training.section([Named(f"{place}.json", run) for place, run in enumerate(runs)])
+    table = next(block for block in section.blocks if isinstance(block, Table))
+    column = {title: [row[place] for row in table.rows] for place, title in enumerate(table.head)}
+    assert column["steps"] == ["3", "12"]
+    assert column["epochs"] == ["3", "12"]
+    assert column["file"] == [Code("0.json"), Code("1.json")]
+    notes = [block.text for block in section.blocks if isinstance(block, Paragraph)]
+    assert len(set(notes)) == len(notes) == 4

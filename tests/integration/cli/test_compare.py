@@ -169,3 +169,13 @@ def test_bad_input_is_one_line(
     arguments: list[str], fragment: str, places: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fragment.format(**places) in refused(capsys, *(text.format(**places) for text in arguments))
+
+
+def test_recommended_at_a_budget_names_the_option_and_leaves_no_folder(
+    captures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "deep" / "out"
+    line = ["compare", str(captures), "--estimator", "recommended", "--budget", "0.25", "--out", str(out)]
+    assert "say --bytes 0.25" in refused(capsys, *line)
+    assert "mine.py" in refused(capsys, "compare", captures, "mine.py:nowhere", "--out", out)
+    assert not out.parent.exists()

@@ -83,6 +83,17 @@ def test_a_kind_without_a_figure_is_a_table_with_its_reason(
     assert f"wrote {folder / 'memory.png'}" in told
 
 
+def test_patterns_of_layers_and_which_figure_it_is(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, other = tmp_path / "o.png", tmp_path / "p.png"
+    assert draw(folder / "sweep.json", out, "--layers", "*.block.0.*.q") == 0
+    assert "drew winner_sweep; --figure NAME draws another: winner_regret" in capsys.readouterr().out
+    assert draw(folder / "sweep.json", other, "--figure", "winner_sweep", "--layers", examples.LAYERS[0]) == 0
+    assert "draws another" not in capsys.readouterr().out
+    assert out.read_bytes() == other.read_bytes()
+
+
 BAD = {
     "absent.json": "absent.json: No such file",
     "OUT.png": "name the result file before it",
@@ -95,6 +106,8 @@ BAD = {
     "comparison.json --against macs": "--against changes one figure: say --out FILE",
     "comparison.json OUT.png --against x": "against='x' must be one of",
     "comparison.json OUT.png --relative-to crs": "--relative-to: no option of kind 'comparison'",
+    "comparison.json --out OUT.jpg": "OUT.jpg: a figure must end in .png, .pdf or .svg",
+    "sweep.json OUT.png --layers *.nowhere": "layers='*.nowhere' fits none of the",
     "comparison.json OUT.png --figure oracle_ratio --against macs": "no option of figure 'oracle_ratio'",
     "sweep.json OUT.png --budget many": "--budget 'many' must be a fraction",
     "sweep.json OUT.png --budget 0.7": "budget=0.7 is not in the sweep",

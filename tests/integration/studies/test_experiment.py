@@ -371,3 +371,13 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         read_experiment(tmp_path / "missing.toml")
     assert ExperimentConfig(name="x", methods={"a": "crs(budget=0.5)"}).seeds == (0, 1, 2)
+
+
+def test_all_that_is_wrong_with_a_file_is_said_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.toml"
+    file.write_text("margin = -1\nseed = 3\n[data]\ntrain = 'a.csv'\n", encoding="utf-8")
+    with pytest.raises(InputError) as error:
+        read_experiment(file)
+    for told in ("name: Field required", "methods: Field required", "margin: ", "seed: "):
+        assert told in str(error.value)
+    assert "\n" not in str(error.value)

@@ -18,7 +18,7 @@ from wtacrs.integration.tables.compare import comparison_table, oracle_ratio_tab
 from wtacrs.validation.layers.candidates import candidates_from, fitted, stored_bytes
 from wtacrs.validation.layers.captures import LayerCapture
 from wtacrs.validation.layers.compare import compare
-from wtacrs.validation.layers.equal_bytes import BASELINE, COMBINATIONS, byte_ratios
+from wtacrs.validation.layers.equal_bytes import BASELINE, COMBINATIONS, byte_ratios, left_out
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.compare import ComparisonResult, ComparisonRow
 
@@ -100,6 +100,23 @@ def test_ratios_are_medians_over_layers(rows: list[ComparisonRow]) -> None:
         assert entry.baseline_macs == pytest.approx(median(r.budget / r.n for r in theirs))
 
 
+def test_layers_that_no_ratio_counts_are_told_with_the_reason(rows: list[ComparisonRow]) -> None:
+    assert left_out(rows) == []
+    layers = list(dict.fromkeys(row.layer for row in rows))
+    change = {layers[0]: {"budget": 1}, layers[1]: {"variance": 0.0}}
+    changed = [
+        row.model_copy(update=change.get(row.layer, {})) if row.requested == BASELINE else row for row in rows
+    ]
+    found = left_out(changed)
+    assert {entry[2:] for entry in found} == {(3, 1, 1)}
+    assert {entry.layers for entry in byte_ratios(changed)} == {1}
+    console = Console(width=200)
+    with console.capture() as shown:
+        console.print(ratio_table(ComparisonResult(stamp=stamp(seed=0), rows=changed)))
+    told = "left out are 1 too small for two rows of wta_crs in these bytes and 1 where wta_crs has no variance"
+    assert " ".join(shown.get().split()).count(told) == len(found) == 4
+
+
 def test_bits_by_the_row_beat_whole_rows(generator: torch.Generator) -> None:
     x, dy = torch.randn(200, 64, generator=generator) + 1, torch.randn(200, 8, generator=generator)
     layers = {"layer": LayerCapture(x, dy, torch.ones(200, dtype=torch.bool))}
@@ -125,7 +142,7 @@ def test_the_tables_show_what_the_rows_say(rows: list[ComparisonRow]) -> None:
         "equal rows, oracle",
         "equal bytes, row-norms",
         "closed form",
-        "sampled ±",
+        "sampled, MSE ±",
         "recommended",
         "20% bytes",
     ):
