@@ -401,6 +401,7 @@ def test_killed_and_resumed_in_two_processes(
     assert not [path.name for path in (tmp_path / "part").iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_states_go_from_one_process_to_two_and_back(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     """Exact and without dropout, so that every way through three legs ends as one process does."""
     config = CONFIG.but(steps=6, batch_size=7, eval_every=2, save_every=2, schedule="constant")
