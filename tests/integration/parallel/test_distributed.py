@@ -309,7 +309,7 @@ def test_two_processes_take_the_steps_of_one(
             assert difference(ours[:1], theirs[:1]) < 2e-6
             assert difference(ours, theirs) < 2e-5  # AdamW makes much of little in the first step
             assert loss == pytest.approx(other, rel=1e-5)
-    monkeypatch.setattr(training, "_counted", len)  # examples in place of tokens
+    monkeypatch.setattr(training, "counted", len)  # examples in place of tokens
     wrong = in_processes(work, tmp_path)[0]
     assert all(difference(ours, theirs) > 1e-3 for (ours, _), (theirs, _) in zip(wrong, expected, strict=True))
 
