@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
+from functools import wraps
 from numbers import Integral, Real
+from typing import ParamSpec, TypeVar
 
 from wtacrs.estimators.core.errors import InputError
+from wtacrs.estimators.core.registry import check_known
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _LONGEST = 120
 
@@ -90,3 +97,27 @@ def shown(value: object) -> str:
 def is_number(value: object) -> bool:
     """Whether a value is a real number, of Python or of numpy; a bool is none."""
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def without_prefixes(message: str, given: str, value: object) -> str:
+    """A message that is to follow `given: `, without the same argument, or the spec that it holds, said once more.
+
+    >>> without_prefixes("lean='attn': 'attn' is none", "lean='attn'", "attn")
+    "'attn' is none"
+    >>> without_prefixes("spec 'crs(k=1)': crs has no field 'k'", "estimator='crs(k=1)'", "crs(k=1)")
+    "crs has no field 'k'"
+    """
+    return message.removeprefix(f"{given}: ").removeprefix(f"spec {value!r}: ")
+
+
+def known_keywords(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a function refuse a keyword that it does not have in the words of an `InputError`, with a near one."""
+    known = [name for name in inspect.signature(function).parameters if name != "self"]
+
+    @wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+        method = function.__name__ == "__init__"
+        check_known(kwargs, known, type(args[0]).__name__ if method else function.__qualname__)
+        return function(*args, **kwargs)
+
+    return checked

@@ -112,10 +112,13 @@ class Runner:
                 self._tell(task, part, len(found), len(tasks))
         except InputError as error:
             raise InputError(f"{error}{self._progress(len(found), len(tasks))}") from None
-        return [one for task in tasks for one in found[task.key].records]
+        records = [one for task in tasks for one in found[task.key].records]
+        if not records:  # nothing that could be gone on with
+            self.forget()
+        return records
 
     def forget(self) -> None:
-        """Remove the finished tasks, once the whole result is written."""
+        """Remove the finished tasks, once the whole result is written, or where none of them has found anything."""
         if self.folder is not None:
             shutil.rmtree(self.folder / _PARTS, ignore_errors=True)
 

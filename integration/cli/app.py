@@ -207,11 +207,17 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
             print(error.format_message())  # type: ignore[attr-defined]
             return 0
         if hasattr(error, "format_message"):
-            context = getattr(error, "ctx", None)
-            command = " ".join(["wtacrs", *("" if context is None else context.command_path).split()[1:]])
+            command = " ".join(["wtacrs", *_names(getattr(error, "ctx", None))])
             return _refuse(f"{error.format_message().rstrip('.')}. See `{command} --help`.")
         raise
     return code if isinstance(code, int) else 0
+
+
+def _names(context: Any) -> list[str]:
+    """The command and its groups, without the program, which may be `python -m …`."""
+    if context is None or context.parent is None:
+        return []
+    return [*_names(context.parent), context.info_name]
 
 
 _EXTRAS = {

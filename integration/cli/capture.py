@@ -67,7 +67,9 @@ def capture(
             seed=seed,
             report=report,
         )
+    from wtacrs.validation.records.base import counted
+
     size = found.path.stat().st_size
-    told = f"{len(found.layers)} layers, {batches} batches, {size / 2**20:.1f} MiB"
+    told = f"{counted(len(found.layers), 'layer')}, {counted(batches, 'batch', 'batches')}, {size / 2**20:.1f} MiB"
     described = {"file": str(found.path), "layers": list(found.layers), "batches": batches, "bytes": size}
     show(described, tables=(), lines=(told,), files=(found.path,))

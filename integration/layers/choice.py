@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from wtacrs.estimators import Estimator, InputError, make
+from wtacrs.validation.arguments import without_prefixes
 from wtacrs.validation.patterns import check_patterns, first_fitting
 
 EstimatorChoice = str | Estimator | Mapping[str, str | Estimator]
@@ -70,7 +71,7 @@ def _made(spec: str | Estimator, given: str) -> Estimator:
     try:
         return make(spec)
     except InputError as error:
-        raise InputError(f"{given}: {error}") from None
+        raise InputError(f"{given}: {without_prefixes(str(error), given, spec)}") from None
 
 
 def _is_exact(estimator: Estimator) -> bool:

@@ -20,6 +20,7 @@ from wtacrs.integration.training.defaults import LEARNING_RATE
 from wtacrs.validation.dry_run import begin_work
 from wtacrs.validation.files import check_folder
 from wtacrs.validation.layers.captures import Captures
+from wtacrs.validation.records.base import counted
 from wtacrs.validation.runner import Report
 from wtacrs.validation.seeds import checked_seed
 
@@ -74,8 +75,9 @@ def capture_study(
         fitting_layers(model, layers)
     sizes = {"batch_size": batch_size, "max_length": max_length}
     begin_work(
-        f"{model_name(model)} on {task.name}: {after or 0} steps of training, then {batches} batches of {batch_size} "
-        f"examples captured in {len(fitting_layers(model, layers or ['*']))} layers",
+        f"{model_name(model)} on {task.name}: {counted(after or 0, 'step')} of training, then "
+        f"{counted(batches, 'batch', 'batches')} of {counted(batch_size, 'example')} captured in "
+        f"{counted(len(fitting_layers(model, layers or ['*'])), 'layer')}",
         f"writes {out}",
     )
     earlier, metadata = None, {}

@@ -19,6 +19,7 @@ from wtacrs.integration.studies.budgets import at_budget
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.integration.training.loop import TrainingLoop
+from wtacrs.validation.arguments import without_prefixes
 from wtacrs.validation.dry_run import begin_work
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.results import write_result
@@ -99,7 +100,8 @@ def scores_study(
         try:
             loop.train()
         except NoClosedForm as error:
-            raise InputError(f"estimator={estimator!r}: {error}") from None
+            told = without_prefixes(str(error), f"estimator={estimator!r}", estimator)
+            raise InputError(f"estimator={estimator!r}: {told}") from None
     memory.enter()
     result = TrainingScoresResult(
         stamp=stamp(seed=seed, device=str(model.device), inputs=subject.described | _settings(config)),

@@ -11,7 +11,7 @@ from rich.table import Table
 from wtacrs.estimators.core.sizing import SIZES
 from wtacrs.validation.layers.equal_bytes import BASELINE, LeftOut, byte_ratios, left_out
 from wtacrs.validation.records.compare import ComparisonResult
-from wtacrs.validation.summaries.compare import LayerMedian, layer_medians, oracle_ratios
+from wtacrs.validation.summaries.compare import LayerMedian, OracleRatio, layer_medians, oracle_ratios
 from wtacrs.validation.summaries.series import series
 
 _TEXTS = ("estimator", "size", "found by")
@@ -86,10 +86,18 @@ def oracle_ratio_table(result: ComparisonResult) -> Table:
     for entry in oracle_ratios(result.rows):
         size = f"{entry.share:.0%} of bytes" if entry.share is not None else _budget(entry.budget)
         values = [min(entry.ratios), median(entry.ratios), max(entry.ratios)]
-        table.add_row(
-            entry.series, size, entry.scores, str(len(entry.ratios)), *(f"{value:.3g}×" for value in values)
+        table.add_row(entry.series, size, entry.scores, _counted(entry), *(f"{value:.3g}×" for value in values))
+    if any(entry.left_out for entry in oracle_ratios(result.rows)):
+        table.caption, table.caption_justify = (
+            "of all layers, those where the oracle's scores leave a variance: where they leave none, there is no ratio",
+            "left",
         )
     return table
+
+
+def _counted(entry: OracleRatio) -> str:
+    counted = len(entry.ratios)
+    return f"{counted} of {counted + entry.left_out}" if entry.left_out else str(counted)
 
 
 def ratio_table(result: ComparisonResult) -> Table:

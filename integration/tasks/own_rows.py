@@ -75,7 +75,8 @@ def read_rows(
         text = _text(path, encoding)
         found = _json_lines(path, text) if suffix in _JSON_LINES else _csv(path, text, _DELIMITERS[suffix])
     if not found.rows:
-        raise InputError(f"{argument}={path} has no rows; at least one is needed")
+        told = f"has a header ({', '.join(found.columns)}) and no rows" if found.columns else "is empty"
+        raise InputError(f"{argument}={path} {told}; at least one row is needed")
     return found
 
 

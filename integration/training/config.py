@@ -19,7 +19,7 @@ from wtacrs.integration.score_memory.kinds import TRAINING_SCORES, known_trainin
 from wtacrs.integration.training.defaults import LEARNING_RATE, NEW_MODEL_LEARNING_RATE
 from wtacrs.integration.training.tensorboard import require_tensorboard
 from wtacrs.integration.training.trackers import require_tracker
-from wtacrs.validation.arguments import shown
+from wtacrs.validation.arguments import shown, without_prefixes
 from wtacrs.validation.records.base import with_lean
 from wtacrs.validation.records.plan import BlockChoices
 from wtacrs.validation.seeds import ACCEPTED_SEEDS, is_seed
@@ -129,7 +129,9 @@ class FinetuneConfig(BaseModel):
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "config"
             given = "" if first["type"] in ("missing", "extra_forbidden") else f"={shown(first['input'])}"
-            message = first["msg"].removeprefix("Value error, ")
+            message = without_prefixes(
+                first["msg"].removeprefix("Value error, "), f"{where}{given}", first["input"]
+            )
             raise InputError(message if not first["loc"] else f"{where}{given}: {message}") from None
 
     @field_validator(*_NUMBERS, mode="before")

@@ -41,7 +41,7 @@ from wtacrs.integration.measure.kept_bytes import (
 )
 from wtacrs.integration.score_memory.gradient_norms import GradientNorms, gradient_norms_of
 from wtacrs.integration.score_memory.kinds import make_gradient_norms
-from wtacrs.validation.arguments import check_flag, checked_integer
+from wtacrs.validation.arguments import check_flag, checked_integer, known_keywords
 from wtacrs.validation.patterns import checked_patterns
 from wtacrs.validation.records.plan import BlockChoices, Plan
 from wtacrs.validation.records.receipt import Receipt, receipt_lines
@@ -106,6 +106,7 @@ class TrainingConversion:
     checkpoint_argument = "resume_from_checkpoint"
     """What messages call the checkpoint that training is resumed from."""
 
+    @known_keywords
     def __init__(
         self,
         estimator: str | Estimator | None = None,

@@ -17,6 +17,7 @@ from wtacrs.validation.properties.property import (
     SEEDED,
     CheckContext,
     NotApplicable,
+    PropertyBroken,
     estimate,
     register_property,
     require,
@@ -186,6 +187,8 @@ def awkward_sizes(context: CheckContext) -> str:
             continue
         except NotApplicable:
             continue
+        except Exception as error:  # code from outside may raise anything
+            raise PropertyBroken(f"{where}: {type(error).__name__}: {error}") from error
         require(list(got.shape) == [3, 4], f"{where}: shape {list(got.shape)}, expected [3, 4]")
         require(bool(got.isfinite().all()), f"{where}: NaN or infinite values")
         require(n > 0 or not bool(got.any()), "empty input: the estimate is not zero")

@@ -81,7 +81,7 @@ def label(row: ComparisonRow) -> str:
 class OracleRatio:
     """Variance ratio to the oracle: an estimator's variance with these scores over that with the oracle's.
 
-    `ratios` holds one number per layer; layers without variance under the oracle's scores are left out.
+    `ratios` holds one number per layer; `left_out` layers have no variance under the oracle's scores, and no ratio.
     """
 
     series: str
@@ -89,21 +89,22 @@ class OracleRatio:
     budget: int | float | None
     share: float | None
     ratios: tuple[float, ...]
+    left_out: int = 0
 
 
 def oracle_ratios(rows: Iterable[ComparisonRow]) -> list[OracleRatio]:
     """One entry per (scores other than the oracle's, estimator, budget or share of the bytes)."""
     held = list(rows)
     oracle = {_same(row): row.variance for row in held if row.scores == "oracle"}
-    groups: dict[tuple[str, str, int | float | None, float | None], list[float]] = {}
+    groups: dict[tuple[str, str, int | float | None, float | None], list[float | None]] = {}
     for row in held:
-        best = oracle.get(_same(row), 0.0)
-        if row.scores != "oracle" and best > 0:
+        if row.scores != "oracle":
+            best = oracle.get(_same(row), 0.0)
             size = (row.budget, None) if row.bytes_share is None else (None, row.bytes_share)
-            groups.setdefault((label(row), row.scores, *size), []).append(row.variance / best)
-    return [
-        OracleRatio(name, scores, budget, share, tuple(p)) for (name, scores, budget, share), p in groups.items()
-    ]
+            found = row.variance / best if best > 0 else None
+            groups.setdefault((label(row), row.scores, *size), []).append(found)
+    ratios = {key: tuple(one for one in found if one is not None) for key, found in groups.items()}
+    return [OracleRatio(*key, found, len(groups[key]) - len(found)) for key, found in ratios.items() if found]
 
 
 def _same(row: ComparisonRow) -> tuple[str, str, float | None]:

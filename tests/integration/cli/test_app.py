@@ -162,3 +162,10 @@ def test_bad_input_is_one_line(
     arguments: list[str], fragment: str, places: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fragment.format(**places) in refused(capsys, *(text.format(**places) for text in arguments))
+
+
+def test_the_hint_of_a_wrong_option_is_a_command_however_it_was_started(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for command in ("finetune", "study masks"):
+        assert f"See `wtacrs {command} --help`." in refused(capsys, *command.split(), "--nope")

@@ -178,4 +178,5 @@ def test_recommended_at_a_budget_names_the_option_and_leaves_no_folder(
     line = ["compare", str(captures), "--estimator", "recommended", "--budget", "0.25", "--out", str(out)]
     assert "say --bytes 0.25" in refused(capsys, *line)
     assert "mine.py" in refused(capsys, "compare", captures, "mine.py:nowhere", "--out", out)
+    assert "no chosen layer" in refused(capsys, "compare", captures, "crs", "--layers", "dead#0", "--out", out)
     assert not out.parent.exists()

@@ -180,3 +180,28 @@ def test_bad_input_is_one_line(
     arguments: tuple[str, ...], fragment: str, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fragment in refused(capsys, *arguments)
+
+
+def test_a_dry_run_counts_the_layers_that_the_receipt_counts(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["finetune", *FILES, "--label", "verdict", "--model", "new:bert", "--estimator", "crs(budget=0.3)"]
+    line += ["--steps", "1", "--batch-size", "8", "--max-length", "24", "--baseline-steps", "0"]
+    run(*line, "--dry-run")
+    told = " ".join(capsys.readouterr().out.split())
+    run(*line, "--out", "run")
+    result = load_result(Path("run/result.json"))
+    assert isinstance(result, TrainingResult)
+    assert result.receipt is not None
+    assert 0 < result.receipt.layers < result.converted
+    assert (
+        f"in {result.receipt.layers} of {result.converted} linear layers; inputs of the others have fewer" in told
+    )
+    assert "1 step " in told
+
+
+def test_an_argument_is_named_once(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["finetune", *FILES, "--label", "verdict", "--model", "new:bert"]
+    assert refused(capsys, *line, "--lean", "attn").startswith("error: lean='attn': 'attn' is none of")
+    told = refused(capsys, *line, "--estimator", "crs(budgt=0.3)")
+    assert told.startswith("error: estimator='crs(budgt=0.3)': crs has no field")

@@ -148,8 +148,8 @@ def test_targets_are_free_text_and_pairs_have_their_columns(tmp_path: Path) -> N
         ("text,label,text\na,x,b\n", "text,label\nd,x\n", "line 1: the column 'text' occurs twice"),
         ("Text,label\na,x\n", "text,label\nd,x\n", "did you mean 'Text'\\? it has 'Text', 'label'"),
         ("text,label\na,x\nb,y\n", "text\nd\n", "--label 'label' is no column of .*dev.csv"),
-        ("text,label\n", "text,label\nd,x\n", "has no rows"),
-        ("", "text,label\nd,x\n", "has no rows"),
+        ("text,label\n", "text,label\nd,x\n", r"has a header \(text, label\) and no rows"),
+        ("", "text,label\nd,x\n", "is empty"),
     ],
 )
 def test_a_bad_row_is_told_by_its_line(train: str, dev: str, message: str, tmp_path: Path) -> None:

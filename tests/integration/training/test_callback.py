@@ -498,3 +498,8 @@ def test_draws_differ_by_the_seed_of_the_run_or_the_callback(tmp_path: Path) -> 
 def test_bad_options_are_refused_at_once(unchecked: None, options: dict[str, Any], fragment: str) -> None:
     with pytest.raises(InputError, match=re.escape(fragment)):
         wtacrs(**options)
+
+
+def test_a_misspelt_argument_is_named_with_a_near_one() -> None:
+    with pytest.raises(InputError, match=r"^WtacrsCallback has no argument 'lena' \(did you mean lean\?\)"):
+        WtacrsCallback("crs(budget=0.3)", lena="attention")  # type: ignore[call-arg]

@@ -21,6 +21,7 @@ from wtacrs.validation.layers.compare import compare
 from wtacrs.validation.layers.equal_bytes import BASELINE, COMBINATIONS, byte_ratios, left_out
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.compare import ComparisonResult, ComparisonRow
+from wtacrs.validation.summaries.compare import oracle_ratios
 
 SHARES = (0.2, 0.5)
 SIZED = (*COMBINATIONS, BASELINE, "rademacher_sketch", "prac", "low_rank", "mixed_precision_rows")
@@ -115,6 +116,21 @@ def test_layers_that_no_ratio_counts_are_told_with_the_reason(rows: list[Compari
         console.print(ratio_table(ComparisonResult(stamp=stamp(seed=0), rows=changed)))
     told = "left out are 1 too small for two rows of wta_crs in these bytes and 1 where wta_crs has no variance"
     assert " ".join(shown.get().split()).count(told) == len(found) == 4
+
+
+def test_layers_without_variance_under_the_oracle_are_counted(rows: list[ComparisonRow]) -> None:
+    first = rows[0].layer
+    changed = [
+        row.model_copy(update={"variance": 0.0}) if (row.layer, row.scores) == (first, "oracle") else row
+        for row in rows
+    ]
+    assert {(len(entry.ratios), entry.left_out) for entry in oracle_ratios(rows)} == {(3, 0)}
+    assert {(len(entry.ratios), entry.left_out) for entry in oracle_ratios(changed)} == {(2, 1)}
+    console = Console(width=200)
+    with console.capture() as shown:
+        console.print(oracle_ratio_table(ComparisonResult(stamp=stamp(seed=0), rows=changed)))
+    assert "2 of 3" in shown.get()
+    assert "where they leave none, there is no ratio" in " ".join(shown.get().split())
 
 
 def test_bits_by_the_row_beat_whole_rows(generator: torch.Generator) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from support.false_alarms import share
@@ -39,6 +41,7 @@ from wtacrs.estimators import (
     WTACRS,
     Estimator,
     InputError,
+    RowPlan,
     TopK,
     make,
 )
@@ -255,3 +258,17 @@ def test_too_little_time_leaves_a_mean_undecided():
     assert found.status == "undecided"
     with pytest.raises(CheckFailed, match="undecided"):
         check_estimator(CRS(budget=0.01), only=["mean: rows that cancel"], limit=0.05)
+
+
+@dataclass(frozen=True, repr=False)
+class Fragile(CRS):
+    """Divides by the number of rows, none of an empty input."""
+
+    def plan(self, scores: torch.Tensor, uniforms: torch.Tensor) -> RowPlan:
+        assert 1 / len(scores)
+        return super().plan(scores, uniforms)
+
+
+def test_an_exception_names_the_size_that_it_came_at() -> None:
+    (verdict,) = check_estimator(Fragile(budget=0.5), only=["awkward sizes"], raises=False)
+    assert (verdict.status, verdict.detail) == ("broken", "n=0: ZeroDivisionError: division by zero")
