@@ -41,7 +41,9 @@ def build(result: FactorialResult) -> Sheet:
         _contrasts(right, result)
         seeds = len({run.seed for run in result.runs})
         fig.heading(f"{result.config['name']}: {seeds} seeds, {result.dev_size:,} dev examples")
-        fig.key([_mark(place, level) for place, level in enumerate(result.factors[first])], ncols=3)
+        levels = [_mark(_LEVELS[i % len(_LEVELS)], level) for i, level in enumerate(result.factors[first])]
+        verdicts = [_verdict(name) for name in _COLOURS if any(one.verdict == name for one in result.contrasts)]
+        fig.key([*levels, *verdicts], ncols=4)
     return fig
 
 
@@ -49,8 +51,13 @@ def _rest(cell: CellMean, others: Sequence[str]) -> str:
     return ", ".join(cell.levels[name] for name in others) or "all"
 
 
-def _mark(place: int, level: str) -> Line2D:
-    return Line2D([], [], color=_LEVELS[place % len(_LEVELS)], marker="o", linestyle="none", label=level)
+def _mark(colour: str, level: str) -> Line2D:
+    return Line2D([], [], color=colour, marker="o", linestyle="none", label=level)
+
+
+def _verdict(name: str) -> Line2D:
+    told = f"{name} (band: ± margin)" if name == "within the margin" else name
+    return Line2D([], [], color=_COLOURS[name], linewidth=2.0, label=told)
 
 
 def _cells(
@@ -82,10 +89,7 @@ def _contrasts(axes: Axes, result: FactorialResult) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     level = float(result.config["level"])
-    axes.set_xlabel(
-        f"effect (dot) or interaction (diamond), {1 - 2 * level:.0%} interval; band: ± margin; "
-        "green: within it, red: differs"
-    )
+    axes.set_xlabel(f"effect (dot), interaction (diamond), {1 - 2 * level:.0%} interval")
 
 
 def _name(one: Contrast, result: FactorialResult, *, several: bool) -> str:
