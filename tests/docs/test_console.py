@@ -18,11 +18,14 @@ from support.captures import capture
 from support.pages import DOCS, PAGES, blocks, console_lines, name
 
 from wtacrs.integration.cli import main
-from wtacrs.integration.studies.experiment import ExperimentConfig, read_experiment
+from wtacrs.integration.studies.experiment import ExperimentConfig
+from wtacrs.integration.studies.experiment_config import read_config
+from wtacrs.integration.studies.factorial import FactorialConfig
 from wtacrs.validation.layers.captures import write_captures
 from wtacrs.validation.records.results import write_result
 
 WITH_COMMANDS = [page for page in PAGES if console_lines(page)]
+KINDS = {"methods": ExperimentConfig, "factors": FactorialConfig}
 WITH_TOML = [page for page in PAGES if blocks(page, "toml")]
 DRY = (
     "capture",
@@ -161,11 +164,11 @@ def test_what_an_experiment_takes_is_read_by_it(page: Path, run: Callable[[str],
         file, whole = Path("experiment.toml"), block.startswith("name =")
         rest = "" if whole else '\n[methods]\n"CRS" = "crs(budget=0.1)"\n'
         file.write_text(block if whole else f'name = "shown"\n{block}{rest}', encoding="utf-8")
-        assert (read_experiment(file).data is None) == whole
+        assert (read_config(file, KINDS).data is None) == whole
 
 
 def test_the_page_of_experiments_shows_all_keys() -> None:
-    (whole,) = (block for block in blocks(DOCS / "how-to" / "experiment.md", "toml") if block.startswith("name ="))
+    whole, _ = (block for block in blocks(DOCS / "how-to" / "experiment.md", "toml") if block.startswith("name ="))
     missing = set(ExperimentConfig.model_fields) - set(tomllib.loads(whole)) - {"data", "tokenizer"}
     assert not missing
 

@@ -45,7 +45,7 @@ def test_a_config_file_gives_steps_and_the_largest_batch(
         "--lean",
         "head",
         "--max-batch",
-        "500KB",
+        "1300KB",
     ]
     assert main(["simulate", *arguments, "--out", str(tmp_path / "out")]) == 0
     result = load_result(tmp_path / "out" / "simulation.json")
@@ -53,6 +53,6 @@ def test_a_config_file_gives_steps_and_the_largest_batch(
     assert [step.choice.lean for step in result.steps] == [None, "head"]
     for step, found in zip(result.steps, result.largest, strict=True):
         assert step.batch_size == found.batch_size > 0
-        assert step.peak <= found.budget == 500_000
+        assert step.peak <= found.budget == 1_300_000
     assert (tmp_path / "out" / "simulation.png").exists()
     assert "fits" in capsys.readouterr().out

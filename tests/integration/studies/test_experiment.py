@@ -27,6 +27,8 @@ from wtacrs.integration.studies.experiment import (
     run_experiment,
     subject_of,
 )
+from wtacrs.integration.studies.experiment_config import read_config
+from wtacrs.integration.studies.factorial import FactorialConfig
 from wtacrs.integration.tables.experiment import experiment_table
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.training.config import FinetuneConfig
@@ -197,7 +199,8 @@ def test_the_experiments_of_the_project_can_be_read() -> None:
     files = sorted((ROOT / "integration" / "experiments").glob("*.toml"))
     assert files
     for file in files:
-        assert read_experiment(file).name == file.stem
+        kinds = {"methods": ExperimentConfig, "factors": FactorialConfig}
+        assert read_config(file, kinds).name == file.stem
 
 
 def test_results_are_taken_over_into_the_readme(done: tuple[Path, ExperimentResult], tmp_path: Path) -> None:
