@@ -218,7 +218,16 @@ def test_results_are_taken_over_into_the_readme(done: tuple[Path, ExperimentResu
     (tmp_path / "README.md").write_text(
         "".join(
             f"<!-- numbers: {name} -->\n<!-- end -->\n"
-            for name in ("experiments", "masks", "front", "simulation", "scores")
+            for name in (
+                "experiments",
+                "experiments-lora",
+                "masks",
+                "front",
+                "front-short",
+                "front-lora",
+                "simulation",
+                "scores",
+            )
         )
     )
     arguments = [str(tmp_path / "run"), "--root", str(tmp_path)]
