@@ -15,8 +15,10 @@ from wtacrs.figures.plots import (
     budgets,
     comparison,
     experiment,
+    factorial,
     front,
     layer_tests,
+    limits,
     masks,
     memory,
     noise,
@@ -150,6 +152,8 @@ register_view(
     View(sections.training.section, _one("training_curves", training.build, "against"), joint=True),
 )
 register_view("experiment", View(sections.experiment.section, _one("experiment", experiment.build)))
+register_view("factorial", View(sections.factorial.section, _one("factorial", factorial.build)))
+register_view("limits", View(sections.limits.section, _one("limits", limits.build)))
 register_view("budgets", View(sections.budgets.section, _one("budgets", budgets.build)))
 register_view("gradient norms", View(sections.norms.section, _one("gradient_norms", norms.build)))
 register_view(

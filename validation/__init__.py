@@ -44,8 +44,10 @@ if TYPE_CHECKING:
     from wtacrs.validation.records.check import CheckResult as CheckResult
     from wtacrs.validation.records.compare import ComparisonResult as ComparisonResult
     from wtacrs.validation.records.experiment import ExperimentResult as ExperimentResult
+    from wtacrs.validation.records.factorial import FactorialResult as FactorialResult
     from wtacrs.validation.records.front import FrontResult as FrontResult
     from wtacrs.validation.records.layer_tests import LayerTestResult as LayerTestResult
+    from wtacrs.validation.records.limits import LimitsResult as LimitsResult
     from wtacrs.validation.records.masks import MasksResult as MasksResult
     from wtacrs.validation.records.memory import MemoryResult as MemoryResult
     from wtacrs.validation.records.noise import NoiseResult as NoiseResult
@@ -80,9 +82,11 @@ _HOMES = {
     "CheckResult": "records.check",
     "ComparisonResult": "records.compare",
     "ExperimentResult": "records.experiment",
+    "FactorialResult": "records.factorial",
     "FrontResult": "records.front",
     "LayerCapture": "layers.captures",
     "LayerTestResult": "records.layer_tests",
+    "LimitsResult": "records.limits",
     "MasksResult": "records.masks",
     "MemoryResult": "records.memory",
     "NoiseResult": "records.noise",

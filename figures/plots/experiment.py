@@ -38,7 +38,7 @@ def build(result: ExperimentResult) -> Sheet:
     with style.figure(10.0, 1.6 + 0.42 * len(rows)) as fig:
         left, right = fig.panels(1, 2, sharey=True)
         for y, row in enumerate(rows):
-            _runs(left, y, row, [run.result.final for run in result.runs if run.label == row.label])
+            _runs(left, y, row, result.values(row.label))
             _difference(right, y, row)
         low, high = right.get_xlim()
         right.set_xlim(low, high + 0.28 * (high - low))  # room for the verdicts

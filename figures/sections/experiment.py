@@ -17,8 +17,7 @@ def section(results: Sequence[Named[ExperimentResult]]) -> Section:
     section = Section("Beside exact training, over seeds")
     for _, result in section.each(results):
         section.add(Paragraph(_sentence(result)))
-        exact = [run.result.final for run in result.runs if run.label == result.rows[0].label]
-        if warning := nothing_learned_warning(exact, result.majority):
+        if warning := nothing_learned_warning(result.values(result.rows[0].label), result.majority):
             section.add(Paragraph(f"{warning[0].upper()}{warning[1:]}."))
         section.draw(
             partial(figure.build, result),
@@ -50,7 +49,21 @@ def _rows(result: ExperimentResult) -> Table:
         "run", "estimator", result.metric, "± SE", "− exact", interval, "p equivalent", "p different", "verdict",
         "seeds needed", "time",
     ]  # fmt: skip
-    return Table(head, [_row(row) for row in result.rows], numeric=[2, 3, 4, 5, 6, 7, 9, 10])
+    rows = [_row(row) for row in result.rows]
+    numeric = [2, 3, 4, 5, 6, 7, 9, 10]
+    if any(row.loss is not None for row in result.rows):
+        head += ["dev loss", "− exact", interval, "verdict by loss"]
+        rows = [[*cells, *_loss(row)] for cells, row in zip(rows, result.rows, strict=True)]
+        numeric += [11, 12, 13]
+    return Table(head, rows, numeric=numeric)
+
+
+def _loss(row: ExperimentRow) -> list[Cell]:
+    found = row.loss_standing
+    mean = number(row.loss)
+    if found is None:
+        return [mean, "–", "–", "–"]
+    return [mean, f"{found.difference:+.4f}", f"{found.low:+.4f} … {found.high:+.4f}", found.verdict]
 
 
 def _row(row: ExperimentRow) -> list[Cell]:

@@ -9,8 +9,10 @@ from wtacrs.figures.sections.blocks import SCORES, number, percent
 from wtacrs.validation.records.bench import BenchResult
 from wtacrs.validation.records.budgets import BudgetsResult
 from wtacrs.validation.records.experiment import ExperimentResult, ExperimentRow
+from wtacrs.validation.records.factorial import Contrast, FactorialResult
 from wtacrs.validation.records.front import FrontResult, pareto
 from wtacrs.validation.records.layer_tests import LayerTestResult
+from wtacrs.validation.records.limits import LimitsResult
 from wtacrs.validation.records.masks import MasksResult, masks_sentence
 from wtacrs.validation.records.memory import MemoryResult
 from wtacrs.validation.records.noise import NoiseResult
@@ -53,6 +55,32 @@ def _beside_exact(row: ExperimentRow, metric: str) -> str:
     if row.standing is None:
         return f"{row.label} has {metric} {row.mean:.3f}"
     return f"{row.label} {100 * row.standing.difference:+.1f} points, {row.standing.verdict}"
+
+
+def of_factorial(result: FactorialResult) -> str:
+    """The effect over all, and what differs between levels."""
+    whole = [one for one in result.contrasts if one.factor is None]
+    found = [one for one in result.contrasts if one.kind == "interaction" and one.verdict == "differs"]
+    told = [f"{one.treatment} {100 * one.difference:+.1f} points over all, {one.verdict}" for one in whole]
+    told += [_interaction(one) for one in found]
+    if not found and any(one.kind == "interaction" for one in result.contrasts):
+        told.append("no interaction is seen")
+    return _joined(told)
+
+
+def _interaction(one: Contrast) -> str:
+    return (
+        f"at {one.factor} {one.at} the effect of {one.treatment} is another by {100 * one.difference:+.1f} points"
+    )
+
+
+def of_limits(result: LimitsResult) -> str:
+    """The limit of every way as the batch grows."""
+    return "as the batch grows " + _joined(
+        f"{curve.way} comes to {'no bound' if curve.limit is None else f'{curve.limit:.1f}'}"
+        for curve in result.curves
+        if curve.grows == "batch"
+    )
 
 
 def of_budgets(result: BudgetsResult) -> str:

@@ -14,6 +14,7 @@ from wtacrs.integration.cli import (  # noqa: F401
     front,
     layer_tests,
     layers,
+    limits,
     masks,
     memory,
     noise,

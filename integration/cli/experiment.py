@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -13,6 +13,9 @@ from wtacrs.integration.cli.completion import complete_experiment
 from wtacrs.integration.cli.options import AnewOption
 from wtacrs.integration.cli.output import show
 from wtacrs.integration.cli.subject_options import DataOption
+
+if TYPE_CHECKING:
+    from wtacrs.validation.records.base import Result
 
 
 @app.command()
@@ -38,9 +41,14 @@ def experiment(
     ] = None,
     overwrite: AnewOption = False,
 ) -> None:
-    """Train exactly and with estimators over seeds, and test whether they are equivalent within a margin."""
-    from wtacrs.integration.studies.experiment import read_experiment, run_experiment
+    """Train exactly and with estimators over seeds, and test whether they are equivalent within a margin.
+
+    A file with [factors] in place of [methods] crosses them: effects and interactions, with their intervals.
+    """
+    from wtacrs.integration.studies.experiment import ExperimentConfig, run_experiment
+    from wtacrs.integration.studies.experiment_config import read_config
     from wtacrs.integration.studies.experiment_files import experiment_file, experiment_names
+    from wtacrs.integration.studies.factorial import FactorialConfig, run_factorial
     from wtacrs.validation.files import check_folder
 
     if listed:
@@ -49,10 +57,16 @@ def experiment(
         return
     if file is None:
         raise InputError("experiment needs a FILE or the NAME of a built-in one; --list tells them")
-    config = read_experiment(experiment_file(file))
+    config = read_config(experiment_file(file), {"methods": ExperimentConfig, "factors": FactorialConfig})
     folder = Path("runs") / config.name if out is None else out
     check_folder("out", folder)
-    result = run_experiment(
-        config, folder, data=data, model=model, tokenizer=tokenizer, overwrite=overwrite, progress=True
-    )
-    show(result, files=(folder / "experiment.json", folder / "experiment.png"))
+    options: dict[str, Any] = {"data": data, "model": model, "tokenizer": tokenizer, "overwrite": overwrite}
+    result: Result
+    if isinstance(config, FactorialConfig):
+        name, result = "factorial", run_factorial(config, folder, **options, progress=True)
+    else:
+        name, result = (
+            "experiment",
+            run_experiment(cast("ExperimentConfig", config), folder, **options, progress=True),
+        )
+    show(result, files=(folder / f"{name}.json", folder / f"{name}.png"))

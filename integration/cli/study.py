@@ -5,7 +5,8 @@ from __future__ import annotations
 from wtacrs.integration.cli.app import App, app
 
 study = App(
-    help="Train or compare several times: gradient norms, scores, accuracy at every budget, transfer between models.",
+    help="Answer questions that take several runs or models: gradient norms, scores, accuracy at every budget, transfer, "
+    "the limit of memory reduction.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -38,30 +38,25 @@ An experiment whose file has changed since does not go on.
 
 from __future__ import annotations
 
-import dataclasses
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import Field, field_validator
 
 from wtacrs.estimators import InputError
 from wtacrs.figures.plots import experiment as figure
-from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.studies.design import record_design
+from wtacrs.integration.studies.experiment_config import ExperimentBase, dumped, read_config, subject_of
 from wtacrs.integration.studies.output import draw_or_remove
 from wtacrs.integration.studies.runs import planned_runs, train_in
-from wtacrs.integration.tasks.own_files import OwnFiles
 from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.validation.dry_run import begin_work, is_dry_run
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.experiment import Equivalence, ExperimentResult, ExperimentRow, ExperimentRun
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.records.training import TrainingResult
-from wtacrs.validation.seeds import ACCEPTED_SEEDS, is_seed
 from wtacrs.validation.statistics.equivalence import (
     adjusted,
     nothing_learned,
@@ -75,48 +70,10 @@ from wtacrs.validation.statistics.equivalence import (
 EXACT = "exact"
 
 
-class ExperimentConfig(BaseModel):
+class ExperimentConfig(ExperimentBase):
     """What the file says, checked before anything is loaded."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    name: str
-    task: str = "docstrings"
-    data: OwnFiles | None = None
-    model: str | None = None
-    tokenizer: str | None = None
-    needs: dict[Literal["model", "tokenizer"], str] = Field({}, exclude=True)
-    train_limit: int | None = Field(None, ge=1)
-    dev_limit: int | None = Field(None, ge=1)
-    held_out: int | None = Field(None, ge=1)
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=2)
-    margin: float = Field(0.01, gt=0)
-    level: float = Field(0.05, gt=0, lt=0.5)
-    variance: Literal["own", "pooled"] = "own"
-    average_last: int = Field(1, ge=1)
-    deviation: float | None = Field(None, gt=0)
-    loss_margin: float | None = Field(None, gt=0)
-    training: dict[str, Any] = {}
     methods: dict[str, dict[str, Any]] = Field(min_length=1)
-
-    @field_validator("data", mode="before")
-    @classmethod
-    def _known_keys(cls, value: Any) -> Any:
-        known = [one.name for one in dataclasses.fields(OwnFiles)]
-        strange = [key for key in value if key not in known] if isinstance(value, dict) else []
-        if strange:
-            raise ValueError(f"{strange[0]!r} is none of {', '.join(known)}")
-        return value
-
-    @model_validator(mode="after")
-    def _one_task(self) -> ExperimentConfig:
-        if self.data is not None and "task" in self.model_fields_set:
-            raise ValueError("task, [data]: one of them says what is trained on")
-        if self.data is not None and self.held_out is not None:
-            raise ValueError("held_out, [data]: own files have dev_share")
-        if self.loss_margin is not None and not self.training.get("dev_loss"):
-            raise ValueError("loss_margin needs dev_loss = true in [training]")
-        return self
 
     @property
     def power(self) -> float | None:
@@ -126,21 +83,6 @@ class ExperimentConfig(BaseModel):
         methods = len(self.methods) + 1 if self.variance == "pooled" else 2
         level = self.level / len(self.methods)
         return power(len(self.seeds), self.deviation, margin=self.margin, level=level, methods=methods)
-
-    @field_validator("seeds", mode="before")
-    @classmethod
-    def _usable(cls, value: Any) -> Any:
-        for seed in value if isinstance(value, list | tuple) else ():
-            if not is_seed(seed):
-                raise ValueError(f"{seed!r} must be {ACCEPTED_SEEDS}")
-        return value
-
-    @field_validator("seeds")
-    @classmethod
-    def _distinct(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(value)) < len(value):
-            raise ValueError("must be distinct")
-        return value
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -162,10 +104,7 @@ class ExperimentConfig(BaseModel):
         Raises:
             InputError: on unusable fields, and on two labels that would be one folder.
         """
-        for where, fields in {"training": self.training, **self.methods}.items():
-            reserved = [key for key in ("seed", "out", "resume", "keep_weights") if key in fields]
-            if reserved:
-                raise InputError(f"{where}.{reserved[0]} is set by the experiment itself")
+        self.refuse_reserved(self.methods)
         if "estimator" in self.training:
             raise InputError("training.estimator is set by the methods")
         folders: dict[str, str] = {}
@@ -185,27 +124,7 @@ def read_experiment(path: Path) -> ExperimentConfig:
     Raises:
         InputError: if the file is missing, is no TOML, or names something unusable.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-        found = ExperimentConfig(**content)
-    except OSError as error:
-        raise InputError(f"experiment={path}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"experiment={path} is no TOML: {error}") from None
-    except ValidationError as error:
-        raise InputError(f"experiment={path}: {'; '.join(map(_told, error.errors()))}") from None
-    try:
-        found.settings()
-        if found.data is not None:
-            found.data.check()
-    except InputError as error:
-        raise InputError(f"experiment={path}: {error}") from None
-    return found
-
-
-def _told(error: ErrorDetails) -> str:
-    where = ".".join(map(str, error["loc"])) or "the file"
-    return f"{where}: {error['msg'].removeprefix('Value error, ')}"
+    return read_config(path, {"methods": ExperimentConfig})
 
 
 def run_experiment(
@@ -233,9 +152,7 @@ def run_experiment(
         InputError: as `finetune`, and if a run in the folder had other settings.
     """
     subject = subject_of(config, data, model, tokenizer)
-    needed = [f"--{option}: {what}" for option, what in config.needs.items() if getattr(subject, option) is None]
-    if needed:
-        raise InputError(f"experiment {config.name} needs {'; '.join(needed)}")
+    config.refuse_missing(subject)
     task = subject.load()
     folders = [out / folder_of(label) / f"seed-{seed}" for label in config.settings() for seed in config.seeds]
     if is_dry_run():
@@ -247,7 +164,7 @@ def run_experiment(
         *planned_runs(folders, overwrite=overwrite),
         f"writes {out / 'experiment.json'}",
     )
-    design = record_design(out / "design.json", _dumped(config), power=config.power, overwrite=overwrite)
+    design = record_design(out / "design.json", dumped(config), power=config.power, overwrite=overwrite)
     found_runs: dict[tuple[str, int], ExperimentRun] = {}
     # seed by seed, so that an interrupted experiment has compared all methods on the seeds that it has
     for seed in config.seeds:
@@ -267,7 +184,7 @@ def run_experiment(
     described = {key: value for key, value in subject.described.items() if key != "data"} | dict(task.given)
     found = ExperimentResult(
         stamp=stamp(seed=None, device=first.stamp.device, inputs=described),
-        config=_dumped(config),
+        config=dumped(config),
         metric=first.metric,
         majority=first.majority,
         dev_size=first.dev_size,
@@ -287,24 +204,6 @@ def run_experiment(
     return found
 
 
-def subject_of(
-    config: ExperimentConfig, data: Path | None, model: str | None, tokenizer: str | None = None
-) -> Subject:
-    """Task and model that the experiment trains; a model and a tokenizer given here go before the file's."""
-    if data is not None and config.data is not None:
-        raise InputError(f"data={data}: the experiment has own files, {config.data.train}")
-    return Subject(
-        config.task if config.data is None else config.data.name,
-        data,
-        model or config.model,
-        tokenizer or config.tokenizer,
-        config.train_limit,
-        config.dev_limit,
-        config.data,
-        config.held_out,
-    )
-
-
 def _foreseen(config: ExperimentConfig) -> list[str]:
     if config.power is None:
         return []
@@ -312,13 +211,6 @@ def _foreseen(config: ExperimentConfig) -> list[str]:
         f"power {config.power:.2f} to find a method that is as good as exact equivalent within {config.margin:g}, if one "
         f"seed's difference varies by {config.deviation:g}"
     ]
-
-
-def _dumped(config: ExperimentConfig) -> dict[str, Any]:
-    """The config as JSON, own files without where on a machine they lie."""
-    if config.data is None:
-        return config.model_dump(mode="json", exclude={"data"})
-    return config.model_dump(mode="json", exclude={"task"}) | {"data": config.data.described}
 
 
 def experiment_rows(

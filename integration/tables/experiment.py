@@ -19,8 +19,10 @@ def experiment_table(result: ExperimentResult) -> Table:
     table = Table(title=title, title_justify="left")
     interval = f"{1 - 2 * config['level']:.0%} interval"
     tests = ("− exact", interval, "p equivalent", "p different", "verdict", "seeds needed")
-    for column in ("run", "mean", "± SE", *tests, "time"):
-        table.add_column(column, justify="left" if column in ("run", "verdict") else "right")
+    by_loss = any(row.loss is not None for row in result.rows)
+    losses = ("dev loss", "loss − exact", "by loss") if by_loss else ()
+    for column in ("run", "mean", "± SE", *tests, "time", *losses):
+        table.add_column(column, justify="left" if column in ("run", "verdict", "by loss") else "right")
     for row in result.rows:
         table.add_row(
             row.label,
@@ -29,14 +31,22 @@ def experiment_table(result: ExperimentResult) -> Table:
             *_standing(row),
             _seeds(row),
             f"{row.seconds:.2f}×",
+            *(_loss(row) if by_loss else ()),
         )
-    exact = [run.result.final for run in result.runs if run.label == result.rows[0].label]
-    table.caption = warning_line(exact, result.majority) + (
+    table.caption = warning_line(result.values(result.rows[0].label), result.majority) + (
         f"always answering with the most frequent class: {result.majority:.4f}; seeds needed: to show, in 4 cases of 5, "
         "that a method which varies so and is as good as exact is equivalent"
     )
     table.caption_justify = "left"
     return table
+
+
+def _loss(row: ExperimentRow) -> tuple[str, str, str]:
+    found = row.loss_standing
+    mean = "–" if row.loss is None else f"{row.loss:.4f}"
+    if found is None:
+        return mean, "–", "–"
+    return mean, f"{found.difference:+.4f} \\[{found.low:+.4f}, {found.high:+.4f}]", found.verdict
 
 
 def _told(variance: str) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import replace
+from functools import lru_cache
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.measure import Measurement
 from rich.table import Column, Table
 
@@ -79,15 +80,24 @@ def _widened(table: Table, columns: Sequence[Column], word: int, width: int) -> 
 
 def _least(column: Column, word: int) -> int:
     """Numbers need their width, texts that of their longest word, up to `word`."""
-    cells = [_CONSOLE.measure(cell) for cell in column.cells]
-    title = min(_CONSOLE.measure(column.header).minimum, word)
+    cells = [_measured(cell) for cell in column.cells]
+    title = min(_measured(column.header).minimum, word)
     if column.justify == "right":
         return max([title, *(cell.maximum for cell in cells)] if word > 1 else [title, 1])
     return max([title, *(min(cell.minimum, word) for cell in cells), 1])
 
 
+def _measured(cell: RenderableType) -> Measurement:
+    return _measured_text(cell) if isinstance(cell, str) else _CONSOLE.measure(cell)
+
+
+@lru_cache(maxsize=65_536)  # every width that is tried asks for every cell again
+def _measured_text(cell: str) -> Measurement:
+    return _CONSOLE.measure(cell)
+
+
 def _most(column: Column) -> int:
-    return max([1, *(_CONSOLE.measure(cell).maximum for cell in (column.header, *column.cells))])
+    return max([1, *(_measured(cell).maximum for cell in (column.header, *column.cells))])
 
 
 def _width(table: Table, columns: Sequence[Column]) -> int:

@@ -13,8 +13,10 @@ from wtacrs.integration.tables.budgets import budgets_table
 from wtacrs.integration.tables.check import check_table
 from wtacrs.integration.tables.compare import comparison_table, oracle_ratio_table, ratio_table
 from wtacrs.integration.tables.experiment import experiment_table
+from wtacrs.integration.tables.factorial import factorial_tables
 from wtacrs.integration.tables.front import front_table
 from wtacrs.integration.tables.layer_tests import layer_test_tables
+from wtacrs.integration.tables.limits import limits_tables
 from wtacrs.integration.tables.masks import masks_table
 from wtacrs.integration.tables.memory import memory_table, owners_tables
 from wtacrs.integration.tables.noise import noise_table
@@ -72,10 +74,12 @@ register_table("budgets", lambda result: [budgets_table(result)])
 register_table("check", lambda result: [check_table(result)])
 register_table("comparison", lambda result: list(_comparison(result)))
 register_table("experiment", lambda result: [experiment_table(result)])
+register_table("factorial", factorial_tables)
 register_table("front", lambda result: [front_table(result)])
 register_table("gradient norms", lambda result: [norms_table(result)])
 register_table("training scores", scores_tables)
 register_table("layer tests", layer_test_tables)
+register_table("limits", limits_tables)
 register_table("masks", lambda result: [masks_table(result)])
 register_table("memory", lambda result: [memory_table(result), *owners_tables(result)])
 register_table("noise", lambda result: [noise_table(result)])

@@ -48,6 +48,7 @@ def test_blocks_of_rows_are_traced() -> None:
     check("aot_eager", "dithered_rows(slots=2.3)", 'dithered_rows(slots=0.5, product="int8")')
 
 
+@pytest.mark.slow
 def test_composites_are_traced_in_one_graph() -> None:
     """What they keep is of a class that is made of the inner estimator's, before anything is traced."""
     inside = ("wta_crs(budget=0.4)", "dithered_rows(slots=1.3)")

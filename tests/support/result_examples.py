@@ -7,9 +7,11 @@ from functools import cache
 
 from support import figure_examples as examples
 from support.paths import ROOT
+from wtacrs.integration.studies.limits import limit_curve, t5_step
 from wtacrs.validation.records.base import Result, stamp
 from wtacrs.validation.records.bench import BenchResult, BenchRow, Quartiles, Roofs
 from wtacrs.validation.records.budgets import BudgetPoint, BudgetsResult, Difference, Scores
+from wtacrs.validation.records.factorial import FactorialResult, FactorialRun
 from wtacrs.validation.records.front import FrontResult, FrontRow, SavingPart, Way
 from wtacrs.validation.records.layer_tests import (
     BiasFinding,
@@ -18,6 +20,7 @@ from wtacrs.validation.records.layer_tests import (
     RatioFinding,
     VarianceFinding,
 )
+from wtacrs.validation.records.limits import Grows, LimitBatch, LimitCheck, LimitsResult
 from wtacrs.validation.records.masks import MaskRow, MasksResult
 from wtacrs.validation.records.memory import MemoryResult, StepMemory, TypeBytes
 from wtacrs.validation.records.norms import NormPoint, NormsResult
@@ -30,7 +33,9 @@ from wtacrs.validation.records.scores import ScoreMemoryBytes, TrainingScoresRes
 from wtacrs.validation.records.simulation import AliveBytes, Largest, SimulatedStep, SimulationResult, StepChoice
 from wtacrs.validation.records.track_memory import TrackedMemoryResult
 from wtacrs.validation.records.transfer import Standing, TransferPair, TransferResult
+from wtacrs.validation.statistics.factorial import cell_means, contrasts
 from wtacrs.validation.theory.claims import theory
+from wtacrs.validation.theory.step_bytes import WAYS
 
 NASTY = 'enc<script>&"q"'
 STAMP = stamp(seed=0)
@@ -288,6 +293,47 @@ def scale() -> ScaleResult:
     return ScaleResult(stamp=STAMP, rows=rows)
 
 
+def factorial() -> FactorialResult:
+    """Two factors over three seeds; the second one's level decides what the first does."""
+    factors = {"dW": ["exact", NASTY], "schedule": ["constant", "cosine"]}
+    values = {
+        ("exact", "constant"): [0.80, 0.81, 0.79], ("exact", "cosine"): [0.82, 0.83, 0.81],
+        (NASTY, "constant"): [0.80, 0.82, 0.79], (NASTY, "cosine"): [0.72, 0.73, 0.70],
+    }  # fmt: skip
+    run = examples.training("crs(budget=0.3)")
+    return FactorialResult(
+        stamp=STAMP, config={"name": "schedules", "margin": 0.01, "level": 0.05}, metric="accuracy", majority=0.5,
+        dev_size=500, factors=factors, cells=cell_means(factors, values),
+        runs=[
+            FactorialRun(levels=dict(zip(factors, cell, strict=True)), seed=seed, result=run)
+            for cell in values for seed in range(3)
+        ],
+        contrasts=contrasts(factors, values, margin=0.01),
+    )  # fmt: skip
+
+
+def limits() -> LimitsResult:
+    """Two models without a simulation of the larger one, and curves of the smaller."""
+    step = t5_step("t5-small", batch_size=8, length=64, target_length=32)
+    grows: tuple[Grows, ...] = ("batch", "length")
+    return LimitsResult(
+        stamp=STAMP, base="t5-small", rows=0.1, batch_size=8, length=64, target_length=32, flops=1e14, bandwidth=2e12,
+        times_of="t5-base, front.json",
+        checks=[
+            LimitCheck(
+                model="t5-small", way="sampled", kept=99.0, peak=202.0, simulated_kept=100, simulated_peak=200
+            )
+        ],
+        curves=[limit_curve(step, what, way, 0.1) for what in grows for way in WAYS[1:]],
+        batches=[
+            LimitBatch(model="t5-small", memory=24 * 10**9, way="stock", batch=100, time=1.0, amortised=1.0),
+            LimitBatch(model="t5-small", memory=24 * 10**9, way="sampled", batch=120, time=0.8, amortised=1.01),
+            LimitBatch(model=NASTY, memory=24 * 10**9, way="stock", batch=0),
+            LimitBatch(model=NASTY, memory=24 * 10**9, way="sampled", batch=0),
+        ],
+    )  # fmt: skip
+
+
 _MAKERS: dict[str, Callable[[], Result]] = {
     "comparison": lambda: examples.comparison(examples.LAYERS[:2]),
     "sweep": lambda: examples.sweep(examples.LAYERS[:2]),
@@ -310,6 +356,8 @@ _MAKERS: dict[str, Callable[[], Result]] = {
     "simulation": simulation,
     "plan": plan,
     "bench": bench,
+    "limits": limits,
+    "factorial": factorial,
 }
 KINDS = tuple(_MAKERS)
 

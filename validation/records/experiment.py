@@ -85,6 +85,11 @@ class ExperimentResult(Result):
     rows: Sequence[ExperimentRow]
     design: Design | None = None
 
+    def values(self, label: str) -> list[float]:
+        """What every run of a label counts by: the mean of its last evaluations, as many as the design says."""
+        last = int(self.config.get("average_last", 1))
+        return [run.result.last(last) for run in self.runs if run.label == label]
+
     @property
     def headline(self) -> str:
         """Numbers of methods and seeds, and the metric."""

@@ -118,16 +118,22 @@ class StepBytes:
     Attributes:
         weights: of all parameters; gradients are as many.
         states: of the optimizer.
+        embeddings: gradient of the embeddings, which the output layer makes first (a lean one in the forward pass).
         kept: for the backward pass.
         work: at work when the backward pass begins, gradient of the output layer included.
+        logits: of what is kept, stock logits, which are let go first.
+        gradients: inside one block, while its backward pass runs.
         block: that a checkpointed block makes again; 0 elsewhere.
         update: at work while the optimizer updates the largest matrix.
     """
 
     weights: float
     states: float
+    embeddings: float
     kept: float
     work: float
+    logits: float
+    gradients: float
     block: float
     update: float
 
@@ -138,9 +144,10 @@ class StepBytes:
 
     @property
     def peak(self) -> float:
-        """The larger of the start of the backward pass and its end, where all gradients are there."""
-        start = self.weights + self.states + self.kept + self.work
-        return max(start, self.fixed + max(self.block, self.update))
+        """The largest of the output layer's backward pass, the first block's, and the end, where all gradients are."""
+        before = self.weights + self.states + self.kept
+        first = before - self.logits + self.embeddings + self.block + self.gradients
+        return max(before + self.work, first, self.fixed + max(self.block, self.update))
 
 
 def step_bytes(step: T5Step, way: StepWay = "stock", *, rows: float = 1.0, optimizer: str = "adamw") -> StepBytes:
@@ -172,16 +179,17 @@ def step_bytes(step: T5Step, way: StepWay = "stock", *, rows: float = 1.0, optim
         step.layers * step.source_tokens * encoder + step.decoder_layers * step.target_tokens * decoder + cross
     )
     kept = NUMBER * (blocks + _ends(step, way, rows))
-    block = 0.0
-    if "checkpointed" in way:
-        inside: StepWay = "stock" if way == "checkpointed" else "lean"
-        block = NUMBER * max(
-            step.source_tokens * encoder_block(step, inside, 1.0),
-            step.target_tokens * decoder_block(step, inside, 1.0)
-            + step.source_tokens * _cross_values(step, inside),
-        )
+    block = 0.0 if "checkpointed" not in way else _made_again(step, "stock" if way == "checkpointed" else "lean")
     return StepBytes(
-        weights, STATES[optimizer] * weights, kept, _head_work(step, way), block, _update_work(step, optimizer)
+        weights=weights,
+        states=STATES[optimizer] * weights,
+        embeddings=float(NUMBER * step.vocabulary * step.width) * (way != "lean"),
+        kept=kept,
+        work=_head_work(step, way),
+        logits=0.0 if _is_lean(way) else float(NUMBER * step.target_tokens * step.vocabulary),
+        gradients=_block_gradients(step),
+        block=block,
+        update=_update_work(step, optimizer),
     )
 
 
@@ -226,6 +234,15 @@ def kept_ratio(step: T5Step, way: StepWay, rows: float = 1.0) -> float:
     return step_bytes(step).kept / step_bytes(step, way, rows=rows).kept
 
 
+def _made_again(step: T5Step, inside: StepWay) -> float:
+    """Bytes of the largest checkpointed block once it is made again: stock attention, neighbours stock or lean."""
+    scores = 3 * step.heads * (inside == "lean")
+    encoder = encoder_block(step, inside) + scores * step.length
+    decoder = decoder_block(step, inside) + scores * (step.length + step.target_length)
+    values = step.source_tokens * _cross_values(step, inside)
+    return float(NUMBER * max(step.source_tokens * encoder, step.target_tokens * decoder + values))
+
+
 def _cross_values(step: T5Step, way: StepWay) -> float:
     """Keys and values of the second attention, per source token and block of the decoder."""
     return {"stock": 2.0, "sampled": 2.0, "lean": 2.0}.get(way, 0.0) * step.inner
@@ -234,7 +251,7 @@ def _cross_values(step: T5Step, way: StepWay) -> float:
 def _ends(step: T5Step, way: StepWay, rows: float) -> float:
     """Numbers kept outside of blocks: dropout, final norms, the encoder's output, logits, tables of positions."""
     d, source, target = step.width, step.source_tokens, step.target_tokens
-    lean, checkpointed = "lean" in way or "again" in way, "checkpointed" in way
+    lean, checkpointed = _is_lean(way), "checkpointed" in way
     stream = d + 1 + 2 * d * _BIT if lean else 4 * d + 1
     # the encoder's output, which all blocks of the decoder read: lean layers make it again
     output = {"stock": 1.0, "sampled": rows, "again, sampled": rows}.get(way, 1.0 if checkpointed else 0.0) * d
@@ -258,6 +275,16 @@ def _head_work(step: T5Step, way: StepWay) -> float:
         return max(2 * logits, embeddings)
     piece = min(logits, float(NUMBER * LOGITS_AT_A_TIME))
     return piece if way == "lean" else piece + embeddings
+
+
+def _block_gradients(step: T5Step) -> float:
+    """Gradients of the feed-forward part of the decoder's last block, or of its attention, whichever is more."""
+    d, inner, feed = step.width, step.inner, step.feed_forward
+    return float(NUMBER * step.target_tokens * max(2 * feed + 3 * d, 6 * inner + 3 * d))
+
+
+def _is_lean(way: StepWay) -> bool:
+    return "lean" in way or "again" in way
 
 
 def _update_work(step: T5Step, optimizer: str) -> float:

@@ -340,7 +340,13 @@ def test_the_estimate_of_the_first_variance_has_the_mean_that_is_stated() -> Non
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("inside", ["uniform(budget=0.5)", 'dithered_rows(slots=1.5, product="float")'])
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "uniform(budget=0.5)",
+        pytest.param('dithered_rows(slots=1.5, product="float")', marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("rows", [0.3, "auto"])
 def test_the_mean_of_the_whole_estimate(inside: str, rows: float | str) -> None:
     """Along a fixed direction, 800 draws of both stages."""
@@ -417,6 +423,7 @@ for inside in ("systematic(budget=0.5)", "dithered_rows(slots=2.5)"):
 """
 
 
+@pytest.mark.slow
 def test_the_backward_pass_compiles_in_one_graph() -> None:
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -125,6 +125,7 @@ def test_a_million_rows_give_k_distinct_ones(spec: str, family: str, generator: 
     assert (plan.weights >= 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", FIXED_SIZE[4:])
 def test_a_million_rows_are_divided_down_a_tree(spec: str, generator: torch.Generator) -> None:
     scores = torch.rand(1_000_000, generator=generator, dtype=torch.float64).clamp(min=1e-9) ** -1.5

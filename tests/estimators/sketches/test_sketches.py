@@ -43,7 +43,7 @@ ZOO = (
     "pamm(budget=0.3, tolerance=0.5)",
 )
 # the others are checked whole by `make test-slow`
-FAST = ("count_sketch(budget=0.3)", "pamm(budget=0.3)")
+FAST = ("pamm(budget=0.3)",)
 CHECKED = [pytest.param(spec, marks=[pytest.mark.slow] if spec not in FAST else []) for spec in ZOO]
 
 

@@ -309,7 +309,7 @@ def test_two_processes_take_the_steps_of_one(
             assert difference(ours[:1], theirs[:1]) < 2e-6
             assert difference(ours, theirs) < 2e-5  # AdamW makes much of little in the first step
             assert loss == pytest.approx(other, rel=1e-5)
-    monkeypatch.setattr(training, "_counted", len)  # examples in place of tokens
+    monkeypatch.setattr(training, "counted", len)  # examples in place of tokens
     wrong = in_processes(work, tmp_path)[0]
     assert all(difference(ours, theirs) > 1e-3 for (ours, _), (theirs, _) in zip(wrong, expected, strict=True))
 
@@ -401,6 +401,7 @@ def test_killed_and_resumed_in_two_processes(
     assert not [path.name for path in (tmp_path / "part").iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_states_go_from_one_process_to_two_and_back(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     """Exact and without dropout, so that every way through three legs ends as one process does."""
     config = CONFIG.but(steps=6, batch_size=7, eval_every=2, save_every=2, schedule="constant")

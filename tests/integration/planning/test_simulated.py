@@ -96,7 +96,9 @@ def within(found: CostTable, real: CostTable) -> None:
                 assert 0 <= a - b <= 0.03 * abs(b), (rest.head, part)
 
 
-@pytest.mark.parametrize("name", ["bert", pytest.param("t5", marks=pytest.mark.slow), "llama"])
+@pytest.mark.parametrize(
+    "name", ["bert", *(pytest.param(name, marks=pytest.mark.slow) for name in ("t5", "llama"))]
+)
 def test_bytes_are_those_of_measured_steps(name: str) -> None:
     table = table_of(name)
     assert (table.by, table.rates) == ("simulated", RATES)
@@ -108,7 +110,7 @@ def test_bytes_are_those_of_measured_steps(name: str) -> None:
     [
         ("t5", WAYS[:2]),
         pytest.param("t5", WAYS, marks=pytest.mark.slow),
-        ("gpt2", WAYS),
+        pytest.param("gpt2", WAYS, marks=pytest.mark.slow),
     ],
     ids=["t5, exact", "t5", "gpt2"],
 )

@@ -61,7 +61,9 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
 MODELS = {"bert": (tiny_bert, bert_batch), "t5": (tiny_t5, t5_batch)}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[] if k == "learned" else pytest.mark.slow) for k in KINDS]
+)
 @pytest.mark.parametrize("name", ["bert", pytest.param("t5", marks=pytest.mark.slow)])
 def test_mean_gradient_of_every_layer(name: str, kind: str) -> None:
     """Layers share inputs, and some rows are remembered; at one stated level for all."""

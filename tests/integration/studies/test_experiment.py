@@ -219,14 +219,8 @@ def test_results_are_taken_over_into_the_readme(done: tuple[Path, ExperimentResu
         "".join(
             f"<!-- numbers: {name} -->\n<!-- end -->\n"
             for name in (
-                "experiments",
-                "experiments-lora",
-                "masks",
-                "front",
-                "front-short",
-                "front-lora",
-                "simulation",
-                "scores",
+                *("experiments", "experiments-lora", "masks", "front", "front-short", "front-lora"),
+                *("simulation", "scores"),
             )
         )
     )

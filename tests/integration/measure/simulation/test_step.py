@@ -49,27 +49,27 @@ def both(name: str, **options: Any) -> tuple[Simulation, Simulation]:
 # slow: combinations of what the others have one by one
 CASES: list[Any] = [
     ("t5", {}),
-    ("t5", {"target_length": 6, "optimizer": "sgd"}),
+    pytest.param(*("t5", {"target_length": 6, "optimizer": "sgd"}), marks=pytest.mark.slow),
     pytest.param(*("t5", {"estimator": WTA}), marks=pytest.mark.slow),
     ("t5", {"estimator": "wta_crs(budget=0.1)", "lean": True}),
     pytest.param(*("t5", {"estimator": WTA, "lean": "attention,head"}), marks=pytest.mark.slow),
-    ("t5", {"lean": "head-again", "optimizer": "none"}),
+    pytest.param(*("t5", {"lean": "head-again", "optimizer": "none"}), marks=pytest.mark.slow),
     pytest.param(*("t5", {"checkpointing": True}), marks=pytest.mark.slow),
     ("t5", {"checkpointing": True, "estimator": "systematic(budget=0.3)"}),
     ("t5", {"estimator": "rademacher_sketch(budget=0.3)"}),
-    ("t5", {"precision": "bf16", "estimator": WTA}),
+    pytest.param(*("t5", {"precision": "bf16", "estimator": WTA}), marks=pytest.mark.slow),
     ("t5", {"precision": "bf16-weights", "optimizer": "adamw-foreach"}),
     ("t5", {"optimizer": "adafactor"}),
-    ("t5", {"offload": True, "estimator": WTA}),
+    pytest.param(*("t5", {"offload": True, "estimator": WTA}), marks=pytest.mark.slow),
     pytest.param(*("t5-gated", {}), marks=pytest.mark.slow),
-    ("t5-gated", {"estimator": WTA, "lean": "attention,head"}),
-    ("bert", {}),
+    pytest.param(*("t5-gated", {"estimator": WTA, "lean": "attention,head"}), marks=pytest.mark.slow),
+    pytest.param(*("bert", {}), marks=pytest.mark.slow),
     ("bert", {"estimator": "crs(budget=0.3)", "lean": "attention"}),
     ("gpt2", {"estimator": "pivotal(budget=0.3)"}),
-    ("gpt2", {"lean": "attention,head"}),
-    ("llama", {}),
+    pytest.param(*("gpt2", {"lean": "attention,head"}), marks=pytest.mark.slow),
+    pytest.param(*("llama", {}), marks=pytest.mark.slow),
     pytest.param(*("llama", {"estimator": WTA, "lean": "attention,head"}), marks=pytest.mark.slow),
-    ("llama", {"precision": "bf16", "lean": "attention"}),
+    pytest.param(*("llama", {"precision": "bf16", "lean": "attention"}), marks=pytest.mark.slow),
     ("llama", {"estimator": {"*.mlp.*": WTA, "*": "exact"}, "checkpointing": True}),
 ]
 
@@ -138,6 +138,7 @@ def test_nothing_is_allocated_for_a_model_that_no_host_holds() -> None:
     assert found.peak > 4 * 512 * 2048 * big.vocab_size
 
 
+@pytest.mark.slow
 def test_bytes_follow_from_the_sizes_of_a_published_model() -> None:
     found = simulate_step("t5-small", batch_size=2, length=16).step
     assert found.parameters == 4 * 60_506_624  # as published checkpoints have

@@ -1,0 +1,188 @@
+"""Effects and interactions in crossed factors, seed by seed.
+
+A seed is a block: all runs of a seed share their examples, their order and their dropout. A contrast (a sum of cells with
+weights that add up to zero) is computed for every seed by itself, so that what a seed does to all cells cancels, and
+Student's t over the seeds gives its interval (Scheffé, "The Analysis of Variance", Wiley 1959, chapter 4). The variance
+is estimated from all cells together where that is asked for: residuals of cells × seeds without interaction, σ² per cell,
+and a contrast with weights c then has the variance σ² Σ c² / n on (cells − 1)(n − 1) degrees of freedom.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from wtacrs.estimators import InputError
+from wtacrs.validation.records.factorial import CellMean, Contrast, ContrastVerdict
+from wtacrs.validation.statistics.one_sample import holm
+
+Cell = tuple[str, ...]
+"""A level of every factor, in the order of the factors."""
+
+
+class _Weights(NamedTuple):
+    """A contrast before it is estimated: weights of cells."""
+
+    treatment: str
+    factor: str | None
+    at: str | None
+    interaction: bool
+    weights: dict[Cell, float]
+
+
+def cells_of(factors: Mapping[str, Sequence[str]]) -> list[Cell]:
+    """All combinations of levels, the last factor fastest.
+
+    >>> cells_of({"rate": ["low", "high"], "decay": ["0", "0.1"]})[:3]
+    [('low', '0'), ('low', '0.1'), ('high', '0')]
+    """
+    return list(itertools.product(*factors.values()))
+
+
+def cell_means(factors: Mapping[str, Sequence[str]], values: Mapping[Cell, Sequence[float]]) -> list[CellMean]:
+    """Mean and standard error of every cell over its seeds."""
+    return [
+        CellMean(
+            levels=dict(zip(factors, cell, strict=True)),
+            mean=fmean(values[cell]),
+            error=stdev(values[cell]) / math.sqrt(len(values[cell])) if len(values[cell]) > 1 else None,
+        )
+        for cell in cells_of(factors)
+    ]
+
+
+def contrasts(
+    factors: Mapping[str, Sequence[str]],
+    values: Mapping[Cell, Sequence[float]],
+    *,
+    margin: float,
+    level: float = 0.05,
+    pooled: bool = True,
+) -> list[Contrast]:
+    """Effects of the first factor's levels beside its first, overall and at every level of every other factor.
+
+    Args:
+        factors: levels of every factor, at least two of the first.
+        values: metric by cell and seed, in the order of the seeds, as many for all cells.
+        margin: > 0; an effect smaller than this is of no consequence.
+        level: of each one-sided test, in (0, ½).
+        pooled: estimate the variance from all cells together, else from each contrast alone.
+
+    Raises:
+        InputError: on cells of different numbers of seeds, or fewer than two; on an unusable margin or level.
+    """
+    cells = cells_of(factors)
+    counts = {len(values[cell]) for cell in cells}
+    if len(counts) != 1 or min(counts) < 2:
+        raise InputError(
+            f"values must hold at least two seeds for every cell, as many for all, got {sorted(counts)}"
+        )
+    if not margin > 0 or not math.isfinite(margin):
+        raise InputError(f"margin={margin!r} must be a positive number")
+    if not 0 < level < 0.5:
+        raise InputError(f"level={level!r} must be in (0, 0.5)")
+    table = np.array([values[cell] for cell in cells], dtype=np.float64)
+    place = {cell: i for i, cell in enumerate(cells)}
+    wanted = [*_effects(factors, cells), *_interactions(factors, cells)]
+    sigma, freedom = _residuals(table) if pooled else (0.0, 0)
+    found: list[Contrast] = []
+    for one in wanted:
+        weights = np.zeros(len(cells))
+        for cell, weight in one.weights.items():
+            weights[place[cell]] = weight
+        by_seed = weights @ table
+        count = len(by_seed)
+        if pooled:
+            error, degrees = sigma * math.sqrt(float(np.square(weights).sum()) / count), freedom
+        else:
+            error, degrees = float(by_seed.std(ddof=1)) / math.sqrt(count), count - 1
+        found.append(_judged(one, float(by_seed.mean()), error, degrees, margin, level))
+    return _adjusted(found, level)
+
+
+def _effects(factors: Mapping[str, Sequence[str]], cells: Sequence[Cell]) -> list[_Weights]:
+    names = list(factors)
+    control, *treatments = factors[names[0]]
+    found = []
+    for treatment in treatments:
+        found.append(_Weights(treatment, None, None, False, _difference(treatment, control, cells)))
+        for number, name in enumerate(names[1:], start=1):
+            for at in factors[name]:
+                here = [cell for cell in cells if cell[number] == at]
+                found.append(_Weights(treatment, name, at, False, _difference(treatment, control, here)))
+    return found
+
+
+def _interactions(factors: Mapping[str, Sequence[str]], cells: Sequence[Cell]) -> list[_Weights]:
+    names = list(factors)
+    control, *treatments = factors[names[0]]
+    found = []
+    for treatment in treatments:
+        for number, name in enumerate(names[1:], start=1):
+            reference, *others = factors[name]
+            first = [cell for cell in cells if cell[number] == reference]
+            base = _difference(treatment, control, first)
+            for at in others:
+                here = [cell for cell in cells if cell[number] == at]
+                there = _difference(treatment, control, here)
+                weights = {cell: there.get(cell, 0.0) - base.get(cell, 0.0) for cell in cells}
+                found.append(_Weights(treatment, name, at, True, weights))
+    return found
+
+
+def _difference(treatment: str, control: str, among: Sequence[Cell]) -> dict[Cell, float]:
+    treated = [cell for cell in among if cell[0] == treatment]
+    share = 1.0 / len(treated)
+    return dict.fromkeys(treated, share) | {(control, *cell[1:]): -share for cell in treated}
+
+
+def _residuals(table: np.ndarray) -> tuple[float, int]:
+    rest = table - table.mean(1, keepdims=True) - table.mean(0, keepdims=True) + table.mean()
+    freedom = (table.shape[0] - 1) * (table.shape[1] - 1)
+    return float(np.sqrt(np.square(rest).sum() / freedom)), freedom
+
+
+def _judged(one: _Weights, mean: float, error: float, freedom: int, margin: float, level: float) -> Contrast:
+    half = float(stats.t.isf(level, freedom)) * error
+    return Contrast(
+        kind="interaction" if one.interaction else "effect",
+        treatment=one.treatment,
+        factor=one.factor,
+        at=one.at,
+        difference=mean,
+        error=error,
+        low=mean - half,
+        high=mean + half,
+        different=min(1.0, 2 * _above(abs(mean), error, freedom)),
+        within=max(_above(mean + margin, error, freedom), _above(margin - mean, error, freedom)),
+        verdict="undecided",
+    )
+
+
+def _above(distance: float, error: float, freedom: int) -> float:
+    if error == 0.0:
+        return 0.0 if distance > 0 else 1.0
+    return float(stats.t.sf(distance / error, freedom))
+
+
+def _adjusted(found: list[Contrast], level: float) -> list[Contrast]:
+    """Holm within each kind, for both questions apart; what is within the margin is not said to differ."""
+    adjusted: dict[int, Contrast] = {}
+    for kind in dict.fromkeys(one.kind for one in found):
+        places = [i for i, one in enumerate(found) if one.kind == kind]
+        different = holm(np.array([found[i].different for i in places])).tolist()
+        within = holm(np.array([found[i].within for i in places])).tolist()
+        for i, d, w in zip(places, different, within, strict=True):
+            verdict: ContrastVerdict = "undecided"
+            if w <= level:
+                verdict = "within the margin"
+            elif d <= level:
+                verdict = "differs"
+            adjusted[i] = found[i].model_copy(update={"different": d, "within": w, "verdict": verdict})
+    return [adjusted[i] for i in range(len(found))]
