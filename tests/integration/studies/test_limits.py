@@ -74,6 +74,26 @@ def test_a_curve_comes_to_its_limit(tiny: str) -> None:
         assert batch.ratios[-1] == pytest.approx(batch.limit, rel=0.2)
 
 
+def test_the_page_has_the_numbers_of_the_committed_result() -> None:
+    root = FRONT.parents[2]
+    result = load_result(root / "figures" / "gallery" / "limits.json")
+    assert isinstance(result, LimitsResult)
+    page = (root / "docs" / "results" / "studies.md").read_text(encoding="utf-8")
+    rows = {}
+    for one in result.batches:
+        rows.setdefault(f"{one.model}, {one.memory // 10**9} GB", []).append(f"{one.batch:,}")
+    shown = [line for line in page.splitlines() if line.startswith("| t5-")]
+    assert len(shown) == 4
+    for line in shown:
+        name, *batches = [cell.strip() for cell in line.strip("|").split("|")]
+        assert batches == rows[name]
+    assert max(abs(check.peak_ratio - 1) for check in result.checks) < 0.0351
+    assert max(abs(check.kept_ratio - 1) for check in result.checks) < 0.013
+    for one in result.batches:  # and they are those of the closed form as it is
+        step = t5_step(one.model, batch_size=64, length=128, target_length=128)
+        assert largest_batch(step, one.way, one.memory, result.rows) == one.batch
+
+
 def test_what_has_no_closed_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for model in ("bert-base", "t5-v1_1-base"):
         assert "has no closed form" in refused(capsys, "study", "limits", "--model", model, "--out", tmp_path)

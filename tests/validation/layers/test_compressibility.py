@@ -30,7 +30,9 @@ def test_rows_of_one_size_and_one_row_alone() -> None:
 
 
 @settings(max_examples=40)
-@given(st.integers(0, 10_000), st.integers(2, 25), st.sampled_from([0.0, 2.0, 9.0]), st.sampled_from([0.1, 1.0, 5.0]))
+@given(
+    st.integers(0, 10_000), st.integers(2, 25), st.sampled_from([0.0, 2.0, 9.0]), st.sampled_from([0.1, 1.0, 5.0])
+)
 def test_rows_needed_are_the_fewest(seed: int, n: int, skew: float, variance: float) -> None:
     x, dy = problem(seed, n, skew)
     found = compressibility(x, dy, variance=variance)
