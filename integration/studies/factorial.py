@@ -21,7 +21,6 @@ Other keys are those of an experiment (`wtacrs.integration.studies.experiment`),
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -168,8 +167,3 @@ def run_factorial(
 def folder_of(cell: Cell) -> str:
     """Name of the folder that holds the runs of a cell."""
     return "_".join("".join(c if c.isalnum() or c in "-." else "-" for c in level) for level in cell)
-
-
-def fields_of(levels: Mapping[str, str]) -> str:
-    """Levels as they are shown."""
-    return ", ".join(levels.values())

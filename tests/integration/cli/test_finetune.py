@@ -63,6 +63,7 @@ def test_finetune_trains_refuses_to_overwrite_and_resumes(
         (["finetune", "--task", "sst2"], "--data DIR"),
         (["finetune", "--tokenizer", "./missing"], "./missing"),
         (["finetune", "--resume", "--out", "{tmp}/nothing"], "nothing"),
+        (["finetune", "--optimizer", "lion"], "optimizer='lion'"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -97,6 +98,7 @@ def test_the_folder_alone_is_enough_to_go_on(tmp_path: Path, capsys: pytest.Capt
     capsys.readouterr()
     assert load_result(out / "result.json") == first
     assert "lr=0.1" in refused(capsys, *resume, "--lr", "0.1")
+    assert "optimizer='sgd'" in refused(capsys, *resume, "--optimizer", "sgd")
     assert "the run in" in refused(capsys, *resume, "--model", "new:gpt2")
     assert "train" in refused(capsys, *resume, "--train-limit", 10)
     (out / "settings.json").unlink()
