@@ -47,7 +47,6 @@ WAYS: tuple[StepWay, ...] = (
 NUMBER = 4
 """Bytes of a number in fp32."""
 _BIT = 1 / 32
-_INDEX = 8
 STATES = {"adamw": 2.0, "sgd": 0.0, "none": 0.0}
 """Numbers that an optimizer remembers per parameter."""
 _BUCKETS = 32
