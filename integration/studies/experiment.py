@@ -48,9 +48,15 @@ from pydantic import Field, field_validator
 from wtacrs.estimators import InputError
 from wtacrs.figures.plots import experiment as figure
 from wtacrs.integration.studies.design import record_design
-from wtacrs.integration.studies.experiment_config import ExperimentBase, dumped, read_config, subject_of
+from wtacrs.integration.studies.experiment_config import (
+    ExperimentBase,
+    dumped,
+    read_config,
+    stamp_inputs,
+    subject_of,
+)
 from wtacrs.integration.studies.output import draw_or_remove
-from wtacrs.integration.studies.runs import planned_runs, train_in
+from wtacrs.integration.studies.runs import planned_runs, train_over_seeds
 from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.validation.dry_run import begin_work, is_dry_run
 from wtacrs.validation.records.base import stamp
@@ -154,36 +160,30 @@ def run_experiment(
     subject = subject_of(config, data, model, tokenizer)
     config.refuse_missing(subject)
     task = subject.load()
-    folders = [out / folder_of(label) / f"seed-{seed}" for label in config.settings() for seed in config.seeds]
+    settings = config.settings()
+    folders = {label: out / folder_of(label) for label in settings}
+    planned = [folders[label] / f"seed-{seed}" for label in settings for seed in config.seeds]
     if is_dry_run():
         subject.open(task, config.seeds[0])
     begin_work(
-        f"{config.name}: {subject.name} on {task.name}, {len(task.train):,} examples, {len(folders)} runs: "
-        f"{len(config.settings())} methods × {len(config.seeds)} seeds",
+        f"{config.name}: {subject.name} on {task.name}, {len(task.train):,} examples, {len(planned)} runs: "
+        f"{len(settings)} methods × {len(config.seeds)} seeds",
         *_foreseen(config),
-        *planned_runs(folders, overwrite=overwrite),
+        *planned_runs(planned, overwrite=overwrite),
         f"writes {out / 'experiment.json'}",
     )
     design = record_design(out / "design.json", dumped(config), power=config.power, overwrite=overwrite)
-    found_runs: dict[tuple[str, int], ExperimentRun] = {}
-    # seed by seed, so that an interrupted experiment has compared all methods on the seeds that it has
-    for seed in config.seeds:
-        examples = subject.load(seed) if config.held_out is not None else task
-        for label, settings in config.settings().items():
-            result = train_in(
-                out / folder_of(label) / f"seed-{seed}",
-                settings.but(seed=seed, keep_weights=False),
-                subject,
-                examples,
-                overwrite=overwrite,
-                progress=progress,
-            )
-            found_runs[label, seed] = ExperimentRun(label=label, seed=seed, result=result)
-    runs = [found_runs[label, seed] for label in config.settings() for seed in config.seeds]
+    results = train_over_seeds(
+        settings, folders, config.seeds, subject, task, overwrite=overwrite, progress=progress
+    )
+    runs = [
+        ExperimentRun(label=label, seed=seed, result=results[label, seed])
+        for label in settings
+        for seed in config.seeds
+    ]
     first = runs[0].result
-    described = {key: value for key, value in subject.described.items() if key != "data"} | dict(task.given)
     found = ExperimentResult(
-        stamp=stamp(seed=None, device=first.stamp.device, inputs=described),
+        stamp=stamp(seed=None, device=first.stamp.device, inputs=stamp_inputs(subject, task)),
         config=dumped(config),
         metric=first.metric,
         majority=first.majority,

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from wtacrs.estimators import InputError
 from wtacrs.integration.models.opening import Subject
+from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.tasks.own_files import OwnFiles
 from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.validation.seeds import ACCEPTED_SEEDS, is_seed
@@ -157,6 +158,11 @@ def subject_of(
         config.data,
         config.held_out,
     )
+
+
+def stamp_inputs(subject: Subject, task: TaskData) -> dict[str, str]:
+    """What the stamp of a result says of task and model, folders of data left out."""
+    return {key: value for key, value in subject.described.items() if key != "data"} | dict(task.given)
 
 
 def dumped(config: ExperimentBase) -> dict[str, Any]:

@@ -29,9 +29,9 @@ from pydantic import Field, field_validator
 from wtacrs.estimators import InputError
 from wtacrs.figures.plots import factorial as figure
 from wtacrs.integration.studies.design import record_design
-from wtacrs.integration.studies.experiment_config import ExperimentBase, dumped, subject_of
+from wtacrs.integration.studies.experiment_config import ExperimentBase, dumped, stamp_inputs, subject_of
 from wtacrs.integration.studies.output import draw_or_remove
-from wtacrs.integration.studies.runs import planned_runs, train_in
+from wtacrs.integration.studies.runs import planned_runs, train_over_seeds
 from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.validation.dry_run import begin_work, is_dry_run
 from wtacrs.validation.records.base import stamp
@@ -110,39 +110,29 @@ def run_factorial(
     config.refuse_missing(subject)
     task = subject.load()
     settings = config.settings()
-    folders = [out / folder_of(cell) / f"seed-{seed}" for seed in config.seeds for cell in settings]
+    folders = {cell: out / folder_of(cell) for cell in settings}
+    planned = [folders[cell] / f"seed-{seed}" for seed in config.seeds for cell in settings]
     if is_dry_run():
         subject.open(task, config.seeds[0])
     crossed = " × ".join(f"{len(levels)} {name}" for name, levels in config.levels.items())
     begin_work(
-        f"{config.name}: {subject.name} on {task.name}, {len(folders)} runs: {crossed} × {len(config.seeds)} seeds",
-        *planned_runs(folders, overwrite=overwrite),
+        f"{config.name}: {subject.name} on {task.name}, {len(planned)} runs: {crossed} × {len(config.seeds)} seeds",
+        *planned_runs(planned, overwrite=overwrite),
         f"writes {out / 'factorial.json'}",
     )
     design = record_design(out / "design.json", dumped(config), power=None, overwrite=overwrite)
-    found: dict[tuple[Cell, int], FactorialRun] = {}
-    for seed in config.seeds:
-        examples = subject.load(seed) if config.held_out is not None else task
-        for cell, one in settings.items():
-            result = train_in(
-                out / folder_of(cell) / f"seed-{seed}",
-                one.but(seed=seed, keep_weights=False),
-                subject,
-                examples,
-                overwrite=overwrite,
-                progress=progress,
-            )
-            found[cell, seed] = FactorialRun(
-                levels=dict(zip(config.factors, cell, strict=True)), seed=seed, result=result
-            )
-    runs = [found[cell, seed] for cell in settings for seed in config.seeds]
-    values = {
-        cell: [found[cell, seed].result.last(config.average_last) for seed in config.seeds] for cell in settings
-    }
+    results = train_over_seeds(
+        settings, folders, config.seeds, subject, task, overwrite=overwrite, progress=progress
+    )
+    runs = [
+        FactorialRun(levels=dict(zip(config.factors, cell, strict=True)), seed=seed, result=results[cell, seed])
+        for cell in settings
+        for seed in config.seeds
+    ]
+    values = {cell: [results[cell, seed].last(config.average_last) for seed in config.seeds] for cell in settings}
     first = runs[0].result
-    described = {key: value for key, value in subject.described.items() if key != "data"} | dict(task.given)
     whole = FactorialResult(
-        stamp=stamp(seed=None, device=first.stamp.device, inputs=described),
+        stamp=stamp(seed=None, device=first.stamp.device, inputs=stamp_inputs(subject, task)),
         config=dumped(config),
         metric=first.metric,
         majority=first.majority,

@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from wtacrs.estimators import InputError
 from wtacrs.figures.plots import limits as limits_figure
 from wtacrs.integration.measure.simulation.step import simulate_step
 from wtacrs.integration.models.published_sizes import config_of
-from wtacrs.integration.studies.output import draw_or_remove
+from wtacrs.integration.studies.output import keep
 from wtacrs.validation.files import check_folder
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.front import FrontResult
 from wtacrs.validation.records.limits import Grows, LimitBatch, LimitCheck, LimitCurve, LimitsResult
-from wtacrs.validation.records.results import load_result, write_result
+from wtacrs.validation.records.results import load_result
 from wtacrs.validation.runner import Runner, Task, TaskOutput
 from wtacrs.validation.theory.step_bytes import WAYS, StepWay, T5Step, step_bytes
 
@@ -37,6 +37,25 @@ _STEPS: Mapping[Grows, tuple[int, ...]] = {
 _HEAD_WIDTH = 64
 _UPDATE_TRAFFIC = 28
 """Bytes per parameter that AdamW reads and writes: weight, gradient and two states read, all but the gradient written."""
+
+
+class _Taken(NamedTuple):
+    """How the real step of a way is taken."""
+
+    sampled: bool = False
+    lean: str | None = None
+    checkpointing: bool = False
+
+
+_TAKEN: Mapping[StepWay, _Taken] = {
+    "stock": _Taken(),
+    "sampled": _Taken(sampled=True),
+    "lean": _Taken(lean="attention,head"),
+    "again": _Taken(lean="attention-again,head-again"),
+    "again, sampled": _Taken(sampled=True, lean="attention-again,head-again"),
+    "checkpointed": _Taken(checkpointing=True),
+    "again, checkpointed": _Taken(lean="head-again", checkpointing=True),
+}
 
 
 def limits_study(
@@ -102,9 +121,7 @@ def limits_study(
             for one in _batches(name, steps[name], memory, rows, measured, flops, bandwidth)
         ],
     )
-    write_result(out / "limits.json", found)
-    draw_or_remove(partial(limits_figure.draw, found), out / "limits.png")
-    runner.forget()
+    keep(found, out, "limits.json", runner, {"limits.png": partial(limits_figure.draw, found)})
     return found
 
 
@@ -183,15 +200,10 @@ def _check_task(model: str, way: StepWay, rows: float, shape: Mapping[str, int])
 
 
 def _checked(model: str, way: StepWay, rows: float, shape: dict[str, Any]) -> TaskOutput[LimitCheck]:
-    options: dict[str, Any] = {}
-    if "again" in way:
-        options["lean"] = "head-again" if "checkpointed" in way else "attention-again,head-again"
-    if way == "lean":
-        options["lean"] = "attention,head"
-    if "sampled" in way:
+    taken = _TAKEN[way]
+    options: dict[str, Any] = {"lean": taken.lean or False, "checkpointing": taken.checkpointing}
+    if taken.sampled:
         options |= {"estimator": f"wta_crs(budget={rows})", "min_elements": 0}
-    if "checkpointed" in way:
-        options["checkpointing"] = True
     real = simulate_step(model, **shape, **options).step
     found = step_bytes(t5_step(model, **shape), way, rows=rows)
     check = LimitCheck(
@@ -237,21 +249,16 @@ def _times(path: Path, rows: float) -> tuple[dict[str, float], str]:
     found = load_result(path)
     if not isinstance(found, FrontResult):
         raise InputError(f"times={path}: a result of `wtacrs study front` is needed, got {found.kind!r}")
-    names: dict[tuple[str, str | None, bool], StepWay] = {
-        ("exact", None, False): "stock",
-        ("exact", "attention,head", False): "lean",
-        ("exact", "attention-again,head-again", False): "again",
-        ("exact", None, True): "checkpointed",
-        ("exact", "head-again", True): "again, checkpointed",
-        ("wta_crs", None, False): "sampled",
-        ("wta_crs", "attention-again,head-again", False): "again, sampled",
-    }
+    names = {taken: way for way, taken in _TAKEN.items()}
     times: dict[str, float] = {}
     for row in found.rows:
         estimator = row.way.estimator
         if estimator != "exact" and f"budget={rows}" not in estimator:
             continue
-        key = (estimator.partition("(")[0], row.way.lean, row.way.checkpointing)
-        if key in names and row.way.lora_rank is None and row.way.attention != "sdpa":
+        name = estimator.partition("(")[0]
+        if name not in ("exact", "wta_crs") or row.way.lora_rank is not None or row.way.attention == "sdpa":
+            continue
+        key = _Taken(name == "wta_crs", row.way.lean, row.way.checkpointing)
+        if key in names:
             times.setdefault(names[key], row.ratio)
     return times, f"{found.model}, {path.name}"

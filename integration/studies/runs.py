@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.integration.training.run import Observer, finetune, finished_result
 from wtacrs.validation.records.training import TrainingResult
+
+KeyT = TypeVar("KeyT", bound=Hashable)
 
 
 def planned_runs(folders: Sequence[Path], *, overwrite: bool) -> list[str]:
@@ -47,3 +50,44 @@ def train_in(
             return found
     model, tokenizer = subject.open(task, config.seed)
     return finetune(config, task, model, tokenizer, progress=progress, observer=observer)
+
+
+def train_over_seeds(
+    settings: Mapping[KeyT, FinetuneConfig],
+    folders: Mapping[KeyT, Path],
+    seeds: Sequence[int],
+    subject: Subject,
+    task: TaskData,
+    *,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> dict[tuple[KeyT, int], TrainingResult]:
+    """Train with all settings from the same seeds; finished runs keep no weights.
+
+    Seed by seed, so that an interrupted study has compared all settings on the seeds that it has.
+
+    Args:
+        settings: how the runs are trained, but for the seed.
+        folders: of the runs of every setting; `FOLDER/seed-N` are the runs.
+        seeds: of the runs.
+        subject: task and model; every seed holds out examples of its own, if it holds out any.
+        task: what `subject` loads otherwise.
+        overwrite: start anew whatever the folders hold.
+        progress: show progress lines on stderr.
+
+    Raises:
+        InputError: as `train_in`.
+    """
+    found: dict[tuple[KeyT, int], TrainingResult] = {}
+    for seed in seeds:
+        examples = subject.load(seed) if subject.held_out is not None else task
+        for key, config in settings.items():
+            found[key, seed] = train_in(
+                folders[key] / f"seed-{seed}",
+                config.but(seed=seed, keep_weights=False),
+                subject,
+                examples,
+                overwrite=overwrite,
+                progress=progress,
+            )
+    return found

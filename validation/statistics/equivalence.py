@@ -60,6 +60,43 @@ def pooled_std(runs: Sequence[Sequence[float]]) -> PooledStd:
     return PooledStd(float(np.sqrt(2.0 * np.square(residuals).sum() / freedom)), freedom)
 
 
+class JudgedMean(NamedTuple):
+    """The 1 − 2·level interval of a mean, and p-values of "it is the margin or more away from zero" and "it is zero"."""
+
+    low: float
+    high: float
+    within: float
+    different: float
+
+
+def judge_mean(mean: float, error: float, freedom: int, *, margin: float, level: float) -> JudgedMean:
+    """Two one-sided t tests of a mean against ± the margin, and the two-sided one against zero.
+
+    Args:
+        mean: that was found.
+        error: its standard error; 0 leaves no doubt.
+        freedom: degrees of freedom of the error.
+        margin: > 0.
+        level: of each one-sided test, in (0, ½).
+    """
+    half = float(stats.t.isf(level, freedom)) * error
+    within = max(_above(mean + margin, error, freedom), _above(margin - mean, error, freedom))
+    different = min(2 * _above(abs(mean), error, freedom), 1.0)
+    return JudgedMean(mean - half, mean + half, within, different)
+
+
+def check_margin(margin: float, level: float) -> None:
+    """Refuse an unusable margin or level.
+
+    Raises:
+        InputError: unless margin is a positive number and level in (0, ½).
+    """
+    if not margin > 0 or not math.isfinite(margin):
+        raise InputError(f"margin={margin!r} must be a positive number")
+    if not 0 < level < 0.5:
+        raise InputError(f"level={level!r} must be in (0, 0.5)")
+
+
 def paired_equivalence(
     values: Sequence[float],
     exact: Sequence[float],
@@ -82,28 +119,23 @@ def paired_equivalence(
     """
     if len(values) != len(exact) or len(values) < 2:
         raise InputError(f"values and exact must be at least two pairs, got {len(values)} and {len(exact)}")
-    if not margin > 0 or not math.isfinite(margin):
-        raise InputError(f"margin={margin!r} must be a positive number")
-    if not 0 < level < 0.5:
-        raise InputError(f"level={level!r} must be in (0, 0.5)")
+    check_margin(margin, level)
     differences = [a - b for a, b in zip(values, exact, strict=True)]
     deviation, freedom = std or PooledStd(stdev(differences), len(differences) - 1)
     mean, error = fmean(differences), deviation / math.sqrt(len(differences))
-    half = float(stats.t.isf(level, freedom)) * error
-    equivalent = max(_above(mean + margin, error, freedom), _above(margin - mean, error, freedom))
-    different = min(2 * _above(abs(mean), error, freedom), 1.0)
+    found = judge_mean(mean, error, freedom, margin=margin, level=level)
     return Equivalence(
         difference=mean,
         error=error,
-        low=mean - half,
-        high=mean + half,
-        equivalent=equivalent,
-        different=different,
+        low=found.low,
+        high=found.high,
+        equivalent=found.within,
+        different=found.different,
         seeds=len(differences),
         freedom=freedom,
         margin=margin,
         level=level,
-        verdict=_verdict(equivalent, different, mean, level),
+        verdict=_verdict(found.within, found.different, mean, level),
     )
 
 

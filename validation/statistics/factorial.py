@@ -16,10 +16,10 @@ from statistics import fmean, stdev
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from wtacrs.estimators import InputError
 from wtacrs.validation.records.factorial import CellMean, Contrast, ContrastVerdict
+from wtacrs.validation.statistics.equivalence import check_margin, judge_mean, pooled_std
 from wtacrs.validation.statistics.one_sample import holm
 
 Cell = tuple[str, ...]
@@ -83,23 +83,21 @@ def contrasts(
         raise InputError(
             f"values must hold at least two seeds for every cell, as many for all, got {sorted(counts)}"
         )
-    if not margin > 0 or not math.isfinite(margin):
-        raise InputError(f"margin={margin!r} must be a positive number")
-    if not 0 < level < 0.5:
-        raise InputError(f"level={level!r} must be in (0, 0.5)")
+    check_margin(margin, level)
     table = np.array([values[cell] for cell in cells], dtype=np.float64)
     place = {cell: i for i, cell in enumerate(cells)}
-    wanted = [*_effects(factors, cells), *_interactions(factors, cells)]
-    sigma, freedom = _residuals(table) if pooled else (0.0, 0)
+    effects = _effects(factors, cells)
+    std = pooled_std([values[cell] for cell in cells]) if pooled else None
     found: list[Contrast] = []
-    for one in wanted:
+    for one in (*effects, *_interactions(factors, effects)):
         weights = np.zeros(len(cells))
         for cell, weight in one.weights.items():
             weights[place[cell]] = weight
         by_seed = weights @ table
         count = len(by_seed)
-        if pooled:
-            error, degrees = sigma * math.sqrt(float(np.square(weights).sum()) / count), freedom
+        if std is not None:  # that of a difference of two cells, whose weights' squares add up to 2
+            error = std.deviation * math.sqrt(float(np.square(weights).sum()) / 2 / count)
+            degrees = std.freedom
         else:
             error, degrees = float(by_seed.std(ddof=1)) / math.sqrt(count), count - 1
         found.append(_judged(one, float(by_seed.mean()), error, degrees, margin, level))
@@ -119,20 +117,18 @@ def _effects(factors: Mapping[str, Sequence[str]], cells: Sequence[Cell]) -> lis
     return found
 
 
-def _interactions(factors: Mapping[str, Sequence[str]], cells: Sequence[Cell]) -> list[_Weights]:
-    names = list(factors)
-    control, *treatments = factors[names[0]]
+def _interactions(factors: Mapping[str, Sequence[str]], effects: Sequence[_Weights]) -> list[_Weights]:
+    """Every effect at a level of a factor, minus that at the factor's first level."""
     found = []
-    for treatment in treatments:
-        for number, name in enumerate(names[1:], start=1):
-            reference, *others = factors[name]
-            first = [cell for cell in cells if cell[number] == reference]
-            base = _difference(treatment, control, first)
-            for at in others:
-                here = [cell for cell in cells if cell[number] == at]
-                there = _difference(treatment, control, here)
-                weights = {cell: there.get(cell, 0.0) - base.get(cell, 0.0) for cell in cells}
-                found.append(_Weights(treatment, name, at, True, weights))
+    base: dict[Cell, float] = {}
+    for effect in effects:
+        if effect.factor is None:
+            continue
+        if effect.at == factors[effect.factor][0]:
+            base = effect.weights
+            continue
+        opposite = {cell: -weight for cell, weight in base.items()}  # of other cells than the effect's own
+        found.append(effect._replace(interaction=True, weights=opposite | effect.weights))
     return found
 
 
@@ -142,14 +138,8 @@ def _difference(treatment: str, control: str, among: Sequence[Cell]) -> dict[Cel
     return dict.fromkeys(treated, share) | {(control, *cell[1:]): -share for cell in treated}
 
 
-def _residuals(table: np.ndarray) -> tuple[float, int]:
-    rest = table - table.mean(1, keepdims=True) - table.mean(0, keepdims=True) + table.mean()
-    freedom = (table.shape[0] - 1) * (table.shape[1] - 1)
-    return float(np.sqrt(np.square(rest).sum() / freedom)), freedom
-
-
 def _judged(one: _Weights, mean: float, error: float, freedom: int, margin: float, level: float) -> Contrast:
-    half = float(stats.t.isf(level, freedom)) * error
+    found = judge_mean(mean, error, freedom, margin=margin, level=level)
     return Contrast(
         kind="interaction" if one.interaction else "effect",
         treatment=one.treatment,
@@ -157,18 +147,12 @@ def _judged(one: _Weights, mean: float, error: float, freedom: int, margin: floa
         at=one.at,
         difference=mean,
         error=error,
-        low=mean - half,
-        high=mean + half,
-        different=min(1.0, 2 * _above(abs(mean), error, freedom)),
-        within=max(_above(mean + margin, error, freedom), _above(margin - mean, error, freedom)),
+        low=found.low,
+        high=found.high,
+        different=found.different,
+        within=found.within,
         verdict="undecided",
     )
-
-
-def _above(distance: float, error: float, freedom: int) -> float:
-    if error == 0.0:
-        return 0.0 if distance > 0 else 1.0
-    return float(stats.t.sf(distance / error, freedom))
 
 
 def _adjusted(found: list[Contrast], level: float) -> list[Contrast]:

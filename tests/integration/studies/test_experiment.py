@@ -19,6 +19,7 @@ from wtacrs.figures.plots import experiment as figure
 from wtacrs.integration.cli import main
 from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.studies import experiment as module
+from wtacrs.integration.studies import runs as runs_module
 from wtacrs.integration.studies.design import design_hash
 from wtacrs.integration.studies.experiment import (
     ExperimentConfig,
@@ -94,13 +95,13 @@ def test_it_goes_on_where_it_stopped(done: tuple[Path, ExperimentResult], monkey
     folder, result = done
     config = read_experiment(folder / "tiny.toml")
     started = []
-    honest = module.train_in
+    honest = runs_module.train_in
 
     def watched(run: Path, *arguments, **options) -> TrainingResult:
         started.append((run / "state.pt").exists())
         return honest(run, *arguments, **options)
 
-    monkeypatch.setattr(module, "train_in", watched)
+    monkeypatch.setattr(runs_module, "train_in", watched)
     monkeypatch.setattr(module, "subject_of", lambda *given: Unopened())
     again = run_experiment(config, folder / "out")
     assert started == [True] * 4
@@ -118,13 +119,13 @@ def test_only_the_same_run_is_taken_from_its_result(done: tuple[Path, Experiment
     folder, result = done
     config = read_experiment(folder / "tiny.toml").settings()["exact"].but(seed=3, keep_weights=False)
     run = folder / "out" / "exact" / "seed-3"
-    assert module.train_in(run, config, Unopened(), TASK) == result.runs[0].result
+    assert runs_module.train_in(run, config, Unopened(), TASK) == result.runs[0].result
     with pytest.raises(InputError, match=r"config lr=0\.5, but the run in .* had "):
-        module.train_in(run, config.but(lr=0.5), Unopened(), TASK)
+        runs_module.train_in(run, config.but(lr=0.5), Unopened(), TASK)
     with pytest.raises(InputError, match="task='numbers', but the run in"):
-        module.train_in(run, config, Unopened(), NUMBERS)
+        runs_module.train_in(run, config, Unopened(), NUMBERS)
     with pytest.raises(AssertionError, match="the model is opened"):
-        module.train_in(run, config, Unopened(model="new:bert"), TASK)
+        runs_module.train_in(run, config, Unopened(model="new:bert"), TASK)
 
 
 def test_two_labels_are_corrected_together(done: tuple[Path, ExperimentResult]) -> None:
@@ -331,7 +332,7 @@ def test_the_design_is_recorded_first_and_kept(tmp_path: Path, monkeypatch: pyte
         assert (tmp_path / "out" / "design.json").exists()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "train_in", interrupted)
+    monkeypatch.setattr(runs_module, "train_in", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_experiment(config, tmp_path / "out")
     told = json.loads((tmp_path / "out" / "design.json").read_text())
@@ -360,7 +361,7 @@ def test_every_seed_holds_out_other_examples(tmp_path: Path, monkeypatch: pytest
         if len(seen) == 4:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "train_in", recorded)
+    monkeypatch.setattr(runs_module, "train_in", recorded)
     monkeypatch.setattr(module, "ExperimentRun", lambda **fields: None)
     with pytest.raises(KeyboardInterrupt):
         run_experiment(read_experiment(file), tmp_path / "out", data=tmp_path)
