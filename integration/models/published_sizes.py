@@ -87,6 +87,16 @@ PUBLISHED_SIZES: tuple[str, ...] = tuple(_SIZES)
 """Names that `config_of` knows."""
 
 
+def published_options(name: str) -> tuple[str, dict[str, Any]]:
+    """Class and options of the config of a published size, without what a vocabulary decides.
+
+    Args:
+        name: one of `PUBLISHED_SIZES`.
+    """
+    numbers = {k: v for k, v in _SIZES[name].items() if k not in ("vocab_size", "decoder_start_token_id")}
+    return _CLASSES[numbers.pop("family")], numbers
+
+
 def config_of(model: str | Path | PretrainedConfig) -> PretrainedConfig:
     """The config that a published size, a folder of a checkpoint, or its `config.json` names; a config itself.
 

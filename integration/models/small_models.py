@@ -3,6 +3,9 @@
 They are stock transformers models. BERT and DeBERTa are encoders, and OPT, Llama and GPT-2 decoders, with a
 classification head; Llama has a gated feed-forward part and rotary positions, GPT-2 keeps its weights as `[d, m]`
 (`Conv1D`). `t5-gated` is the encoder–decoder of T5 1.1: a gated feed-forward part, and a head with weights of its own.
+
+A published size that is no name of a small one (`new:t5-base`) is built too, untrained: its widths, blocks and heads, and
+the vocabulary of the tokenizer.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import torch
 
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.models.loading import EMBEDDING_SCALE, NO_TEXT
+from wtacrs.integration.models.published_sizes import PUBLISHED_SIZES, published_options
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.validation.seeds import checked_seed
 
@@ -22,6 +26,9 @@ if TYPE_CHECKING:
 
 PREFIX = "new:"
 """What a model name begins with that is built rather than loaded."""
+
+HEAD = "SequenceClassification"
+"""What transformers call a classification head."""
 
 HIDDEN, FEED_FORWARD, LAYERS, HEADS, POSITIONS = 128, 256, 2, 4, 512
 
@@ -43,7 +50,7 @@ class _Architecture(NamedTuple):
 
 
 def _classifier(stem: str, **options: Any) -> _Architecture:
-    return _Architecture(f"{stem}Config", f"{stem}ForSequenceClassification", options)
+    return _Architecture(f"{stem}Config", f"{stem}For{HEAD}", options)
 
 
 _ARCHITECTURES = {
@@ -77,7 +84,9 @@ _ARCHITECTURES = {
     ),
 }
 NEW_MODELS: tuple[str, ...] = tuple(f"{PREFIX}{name}" for name in _ARCHITECTURES)
-"""Names that `new_model` takes."""
+"""Names of small models that `new_model` takes."""
+NEW_SIZES: tuple[str, ...] = tuple(f"{PREFIX}{name}" for name in PUBLISHED_SIZES if name not in _ARCHITECTURES)
+"""Names of models of a published size that `new_model` takes."""
 
 
 def is_new(name: str | None) -> bool:
@@ -87,7 +96,8 @@ def is_new(name: str | None) -> bool:
 
 def new_model_name(name: str) -> str:
     """What results call the new model of this name."""
-    return f"small {name.replace(PREFIX, 'new ')}"
+    told = name.replace(PREFIX, "new ")
+    return told if name in NEW_SIZES else f"small {told}"
 
 
 def check_new(name: str) -> None:
@@ -96,11 +106,13 @@ def check_new(name: str) -> None:
     Raises:
         InputError: naming those that can.
     """
-    if name not in NEW_MODELS:
-        near = difflib.get_close_matches(name, NEW_MODELS, n=2, cutoff=0.7)
+    if name not in (*NEW_MODELS, *NEW_SIZES):
+        likely = (difflib.get_close_matches(name, known, n=2, cutoff=0.7) for known in (NEW_MODELS, NEW_SIZES))
+        near = next(filter(None, likely), [])
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise InputError(
-            f"model={name!r}: {hint}{', '.join(NEW_MODELS)} can be built; without a model it is a small new T5"
+            f"model={name!r}: {hint}{', '.join(NEW_MODELS)} can be built, and published sizes such as new:t5-base; "
+            "without a model it is a small new T5"
         )
 
 
@@ -110,9 +122,18 @@ def check_new_writes_text(name: str) -> None:
     Raises:
         InputError: naming what is accepted.
     """
-    if not _writes_text(_ARCHITECTURES[name.removeprefix(PREFIX)]):
+    if not _writes_text(_architecture(name)):
         writers = [f"{PREFIX}{stem}" for stem, one in _ARCHITECTURES.items() if _writes_text(one)]
         raise InputError(f"model={name!r} {NO_TEXT}, as {', '.join(writers)} or the small new T5 without --model")
+
+
+def _architecture(name: str) -> _Architecture:
+    stem = name.removeprefix(PREFIX)
+    if stem in _ARCHITECTURES:
+        return _ARCHITECTURES[stem]
+    config, options = published_options(stem)
+    family = config.removesuffix("Config")
+    return _Architecture(config, f"{family}For{'ConditionalGeneration' if family == 'T5' else HEAD}", options)
 
 
 def _writes_text(architecture: _Architecture) -> bool:
@@ -120,13 +141,15 @@ def _writes_text(architecture: _Architecture) -> bool:
 
 
 def new_model(name: str, tokenizer: PreTrainedTokenizerBase, task: TaskData, *, seed: int = 0) -> PreTrainedModel:
-    """A model with random weights, of 128 dimensions and two layers, with a head for the task unless it writes text.
+    """A model with random weights, of a published size or of 128 dimensions and two layers.
+
+    It has a head for the task unless it writes text.
 
     The weights are a function of the seed; torch's global generators are left as they were. The tokenizer needs pad and
     eos tokens, and gets the names of what the model reads, ids and mask, and its 512 positions.
 
     Args:
-        name: one of `NEW_MODELS`.
+        name: one of `NEW_MODELS` or `NEW_SIZES`.
         tokenizer: gives the vocabulary.
         task: gives the head its outputs.
         seed: of the weights.
@@ -150,7 +173,7 @@ def new_model(name: str, tokenizer: PreTrainedTokenizerBase, task: TaskData, *, 
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
-        model = _built(_ARCHITECTURES[name.removeprefix(PREFIX)], common)
+        model = _built(_architecture(name), common)
     model.name_or_path = new_model_name(name)
     return model.eval()
 
@@ -165,5 +188,8 @@ def _built(architecture: _Architecture, common: dict[str, Any]) -> PreTrainedMod
     if writes_text:  # as in `small_t5`: Adam's steps are small beside weights of scale 1
         with torch.no_grad():
             model.shared.weight.mul_(EMBEDDING_SCALE)
-            model.lm_head.weight.mul_(EMBEDDING_SCALE)
+            if model.lm_head.weight is model.shared.weight:
+                model.decoder.final_layer_norm.weight.fill_(config.d_model**0.5)  # undoes the factor of the logits
+            else:
+                model.lm_head.weight.mul_(EMBEDDING_SCALE)
     return model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -59,10 +59,11 @@ def train_over_seeds(
     subject: Subject,
     task: TaskData,
     *,
+    with_weights: Collection[tuple[KeyT, int]] = (),
     overwrite: bool = False,
     progress: bool = False,
 ) -> dict[tuple[KeyT, int], TrainingResult]:
-    """Train with all settings from the same seeds; finished runs keep no weights.
+    """Train with all settings from the same seeds; finished runs keep no weights unless it is said.
 
     Seed by seed, so that an interrupted study has compared all settings on the seeds that it has.
 
@@ -72,6 +73,7 @@ def train_over_seeds(
         seeds: of the runs.
         subject: task and model; every seed holds out examples of its own, if it holds out any.
         task: what `subject` loads otherwise.
+        with_weights: settings and seeds whose runs keep their weights.
         overwrite: start anew whatever the folders hold.
         progress: show progress lines on stderr.
 
@@ -84,7 +86,7 @@ def train_over_seeds(
         for key, config in settings.items():
             found[key, seed] = train_in(
                 folders[key] / f"seed-{seed}",
-                config.but(seed=seed, keep_weights=False),
+                config.but(seed=seed, keep_weights=(key, seed) in with_weights),
                 subject,
                 examples,
                 overwrite=overwrite,

@@ -60,11 +60,11 @@ class LayerNoise(_Noise):
 
     `deviations` are ‖G_b − Ḡ‖², whose sum over B − 1 is the minibatch variance; `variances` are the estimator's, summed
     over the layer's calls, with the standard errors `variance_errors` where they were found by `draws` draws;
-    `biases_squared` are ‖EĜ_b − G_b‖².
+    `biases_squared` are ‖EĜ_b − G_b‖², and `squares` ‖G_b‖², None in files from before they were kept.
     """
 
     table_series: ClassVar[Mapping[str, Sequence[str]]] = {
-        "batches": ("deviations", "variances", "variance_errors", "biases_squared")
+        "batches": ("deviations", "variances", "variance_errors", "biases_squared", "squares")
     }
 
     layer: str
@@ -73,6 +73,7 @@ class LayerNoise(_Noise):
     variance_errors: Sequence[float] | None
     biases_squared: Sequence[float]
     draws: int | None
+    squares: Sequence[float] | None = None
 
 
 class ModelNoise(_Noise):

@@ -17,7 +17,7 @@ from wtacrs.integration.layers.convert import approximate_
 from wtacrs.integration.layers.linear_layers import is_linear_layer
 from wtacrs.integration.measure.capture import capture
 from wtacrs.integration.models.opening import open_model
-from wtacrs.integration.models.small_models import NEW_MODELS, is_new, new_model
+from wtacrs.integration.models.small_models import NEW_MODELS, check_new_writes_text, is_new, new_model
 from wtacrs.integration.studies.capture import capture_task
 from wtacrs.integration.tasks.batches import task_batches, without_captured
 from wtacrs.integration.training.before_capture import train_for_capture
@@ -147,6 +147,18 @@ def test_new_models_are_trained_and_captured(name: str, task, tokenizer, tmp_pat
     assert len(linears) >= 2 * 4 + 1
     assert all(found[entry].stale is not None for entry in found)
     assert (found.metadata["model"], found.metadata["age"]) == (f"small {name.replace(':', ' ')}", 1)
+
+
+def test_a_published_size_is_built_untrained(tokenizer: PreTrainedTokenizerBase) -> None:
+    model, _ = open_model("new:t5-small", None, TASK, 0)
+    assert (model.config.d_model, len(model.encoder.block), model.name_or_path) == (512, 6, "new t5-small")
+    assert model.lm_head.weight is model.shared.weight
+    assert float(model.shared.weight.detach().std()) == pytest.approx(0.05, rel=0.05)  # scaled once
+    check_new_writes_text("new:t5-small")
+    with pytest.raises(InputError, match="has a classification head"):
+        check_new_writes_text("new:bert-base")
+    with pytest.raises(InputError, match=r"did you mean new:t5-base"):
+        new_model("new:t5-basis", tokenizer, TASK)
 
 
 def test_new_models_are_asked_for_by_name(tokenizer: PreTrainedTokenizerBase) -> None:
