@@ -84,8 +84,17 @@ def of_limits(result: LimitsResult) -> str:
 
 
 def of_budgets(result: BudgetsResult) -> str:
-    """The score of exact training, and that of every budget."""
-    points = _joined(f"{point.scores.mean:.3f} at budget {point.budget:g}" for point in result.points)
+    """The score of exact training and that of every budget; without runs the variances."""
+    if result.exact is None:
+        told = [
+            f"{kind} {point.variance[kind]:.3g} at budget {point.budget:g}"
+            for point in result.points
+            for kind in point.variance
+        ]
+        return f"relative variance by scores: {_joined(told)}"
+    points = _joined(
+        f"{point.scores.mean:.3f} at budget {point.budget:g}" for point in result.points if point.scores is not None
+    )
     return f"{result.metric} {result.exact.mean:.3f} with exact training, {points}"
 
 
