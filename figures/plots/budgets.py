@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from wtacrs.figures import style
 from wtacrs.figures.sheet import Sheet
@@ -19,7 +19,11 @@ from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.budgets import BudgetLimit, BudgetRange, BudgetsResult
 from wtacrs.validation.records.units import megabytes
 
-SCORES = {"oracle": ("-", "oracle scores"), "row-norms": (style.DASHES[1], "row-norm scores")}
+# line style, label, and how far to the side, so that intervals of two kinds are seen at one budget
+SCORES: dict[str, tuple[Any, str, float]] = {
+    "oracle": ("-", "oracle scores", 1 / 1.02),
+    "row-norms": (style.DASHES[1], "row-norm scores", 1.02),
+}
 _MEMORY = {
     "kept": ("-", "kept for the backward pass"),
     "linear": (style.DASHES[1], "by linear layers alone"),
@@ -131,7 +135,7 @@ def _variance(axes: Axes, result: BudgetsResult) -> None:
         found = [(float(p.budget), p.variance[kind]) for p in result.points if p.variance.get(kind, 0.0) > 0]
         if found:
             _curve(axes, result, kind, found)
-            axes.set_yscale("log")
+    _log(axes)
     style.tag(axes, f"Var Ĝ / ‖G‖², median of {result.layers} layers, exact model")
 
 
@@ -142,11 +146,12 @@ def _noise(axes: Axes, result: BudgetsResult) -> None:
         found = [(budget, ratio.value) for budget, ratio in ratios if 0 < ratio.value < math.inf]
         if not found:
             continue
-        _curve(axes, result, kind, found)
-        axes.set_yscale("log")
+        aside = SCORES[kind][2]
+        _curve(axes, result, kind, [(budget * aside, value) for budget, value in found])
         for budget, ratio in ratios:
             if ratio.low and ratio.high is not None and math.isfinite(ratio.high):
-                axes.vlines(budget, ratio.low, ratio.high, color=colour, linewidth=1.0, alpha=0.6)
+                axes.vlines(budget * aside, ratio.low, ratio.high, color=colour, linewidth=1.0, alpha=0.6)
+    _log(axes)
     axes.axhline(1.0, color=style.INK, linewidth=1.1, label="as much variance as the minibatch has")
     limits = axes.get_xlim()
     for one in result.noise_thresholds:
@@ -158,11 +163,21 @@ def _noise(axes: Axes, result: BudgetsResult) -> None:
 
 def _curve(axes: Axes, result: BudgetsResult, kind: str, found: Sequence[tuple[float, float]]) -> None:
     look = style.look(result.estimator)
-    dash, label = SCORES[kind]
+    dash, label, _ = SCORES[kind]
     axes.plot(
         *zip(*found, strict=True), color=look.colour, linestyle=dash, marker=look.marker, markeredgecolor="white",
         markeredgewidth=0.6, label=f"variance, {label}",
     )  # fmt: skip
+
+
+def _log(axes: Axes) -> None:
+    """A logarithmic axis whose ticks are plain numbers."""
+    if not axes.lines:
+        return
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _memory(axes: Axes, result: BudgetsResult) -> None:

@@ -10,7 +10,18 @@ from support.paths import ROOT
 from wtacrs.integration.studies.limits import limit_curve, t5_step
 from wtacrs.validation.records.base import Result, stamp
 from wtacrs.validation.records.bench import BenchResult, BenchRow, Quartiles, Roofs
-from wtacrs.validation.records.budgets import BudgetPoint, BudgetsResult, Difference, Scores
+from wtacrs.validation.records.budgets import (
+    BudgetLimit,
+    BudgetNoise,
+    BudgetPoint,
+    BudgetRange,
+    BudgetsResult,
+    Difference,
+    NoiseThreshold,
+    Scores,
+    StepBytes,
+    VarianceCost,
+)
 from wtacrs.validation.records.factorial import FactorialResult, FactorialRun
 from wtacrs.validation.records.front import FrontResult, FrontRow, SavingPart, Way
 from wtacrs.validation.records.layer_tests import (
@@ -23,6 +34,7 @@ from wtacrs.validation.records.layer_tests import (
 from wtacrs.validation.records.limits import Grows, LimitBatch, LimitCheck, LimitsResult
 from wtacrs.validation.records.masks import MaskRow, MasksResult
 from wtacrs.validation.records.memory import MemoryResult, StepMemory, TypeBytes
+from wtacrs.validation.records.noise import NoiseRatio
 from wtacrs.validation.records.norms import NormPoint, NormsResult
 from wtacrs.validation.records.owners import KeptStorage, Owner
 from wtacrs.validation.records.plan import Choice, FrontPoint, Plan, PlannedBlock
@@ -75,12 +87,38 @@ def budgets() -> BudgetsResult:
             scores=Scores(values=[mean, mean], mean=mean, seed_error=0.0, dev_error=0.02),
             difference=Difference(value=mean - 0.85, low=mean - 0.95, high=mean - 0.75),
             variance={"oracle": 0.1 / budget, "row-norms": 0.5 / budget},
+            noise=[
+                BudgetNoise(
+                    scores="row-norms", ratio=NoiseRatio(value=0.2 / budget, low=0.1 / budget, high=0.4 / budget)
+                )
+            ],
+            memory=StepBytes(kept=6_000_000, linear=int(3e6 * budget), peak=9_000_000),
         )
         for budget, mean in ((0.1, 0.4), (0.3, 0.8))
     ]
     return BudgetsResult(
         stamp=STAMP, task="planes", model="linear", estimator="crs", metric="accuracy", majority=0.3, dev_size=100,
-        steps=10, seeds=[0, 1], layers=4, exact=exact, points=points,
+        steps=10, seeds=[0, 1], layers=4, exact=exact, points=points, average_last=2, batches=3,
+        memory=StepBytes(kept=8_000_000, linear=3_000_000, peak=12_000_000),
+        noise_thresholds=[
+            NoiseThreshold(
+                scores="row-norms",
+                at=BudgetRange(
+                    value=BudgetLimit(budget=0.2),
+                    low=BudgetLimit(budget=0.1, side="below"),
+                    high=BudgetLimit(budget=0.3, side="above"),
+                ),
+            )
+        ],
+        cost=VarianceCost(
+            scores="row-norms", slope=0.09, error=0.01, low=0.05, high=0.13, level=0.95, margin=0.2, seeds=2,
+            threshold=BudgetRange(
+                value=BudgetLimit(budget=0.22),
+                low=BudgetLimit(budget=0.13),
+                high=BudgetLimit(budget=0.3, side="above"),
+            ),
+            harmless=BudgetLimit(budget=0.3, side="above"),
+        ),
     )  # fmt: skip
 
 
