@@ -59,6 +59,18 @@ def plan(
             help="How blocks may be lean, as in 'attention'. Repeatable; default neighbours, attention, attention-again.",
         ),
     ] = None,
+    estimators_only: Annotated[
+        bool,
+        typer.Option(
+            "--estimators-only", help="Blocks choose an estimator or none; nothing is lean or checkpointed."
+        ),
+    ] = False,
+    kept_as: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC", help="Keep no more in the blocks than this estimator in all of them would, and compare."
+        ),
+    ] = None,
     captured: Annotated[
         int, typer.Option(min=0, help="Batches that the noise is found on; 0 for a general law in its place.")
     ] = 4,
@@ -118,11 +130,14 @@ def plan(
     from wtacrs.validation.records.units import bytes_from
 
     ceiling = 1.0 if noise_ceiling is None and time_ceiling is None else noise_ceiling
-    limits = Limits(bytes_from(memory, "--memory"), ceiling, time_ceiling)
+    if estimators_only and lean:
+        raise InputError(f"--estimators-only, --lean {lean[0]}: nothing is lean then")
+    limits = Limits(bytes_from(memory, "--memory"), ceiling, time_ceiling, kept_as)
     ways: dict[str, Any] = {
         "batch_size": batch_size,
         "estimators": estimator or (FEW_ESTIMATORS if simulate else ESTIMATORS),
         "lean": lean or LEAN,
+        "estimators_only": estimators_only,
         "precision": precision,
         "lora_rank": lora_rank,
     }

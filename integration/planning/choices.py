@@ -24,7 +24,9 @@ LEAN: tuple[str, ...] = ("neighbours", "attention", "attention-again")
 """Words of `LeanOptions`."""
 
 
-def choices_of(estimators: Sequence[str] = ESTIMATORS, lean: Sequence[str] = LEAN) -> list[Choice]:
+def choices_of(
+    estimators: Sequence[str] = ESTIMATORS, lean: Sequence[str] = LEAN, *, checkpointed: bool = True
+) -> list[Choice]:
     """All choices for one block, the stock one first.
 
     Checkpointed blocks have exact gradients: of what they compute twice nothing is kept that an estimator could spare.
@@ -32,6 +34,7 @@ def choices_of(estimators: Sequence[str] = ESTIMATORS, lean: Sequence[str] = LEA
     Args:
         estimators: specs.
         lean: words of `LeanOptions` for one block; stock neighbours are always among the choices.
+        checkpointed: whether blocks may be run again in the backward pass.
 
     Raises:
         InputError: on an unusable spec or word, and on a way to be lean that is of the output layer.
@@ -51,7 +54,7 @@ def choices_of(estimators: Sequence[str] = ESTIMATORS, lean: Sequence[str] = LEA
         for word in words
         for choice in [
             *(Choice(estimator=spec, lean=word) for spec in specs),
-            Choice(lean=word, checkpointed=True),
+            *([Choice(lean=word, checkpointed=True)] if checkpointed else []),
         ]
     ]
     assert found[0] == STOCK

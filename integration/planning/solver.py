@@ -38,7 +38,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.planning.moments import moments_of, noise_of, peak_of, seconds_of
 from wtacrs.validation.arguments import shown
-from wtacrs.validation.records.plan import CostTable, OptionCosts, RestCosts
+from wtacrs.validation.records.plan import AlikePlan, Choice, CostTable, OptionCosts, RestCosts
 from wtacrs.validation.records.units import megabytes
 
 Objective = Literal["seconds", "noise"]
@@ -86,13 +86,14 @@ class Front:
         noise_ceiling: the most noise, over the minibatch's variance; time is minimised.
         time_ceiling: the most seconds; noise is minimised. A plan at a ceiling is within it; a positive ceiling holds to
             within (blocks + 1) / `OTHER_UNITS` of the most that a plan may cost.
+        kept_as: a choice of every block; all blocks together keep no more than if all had it.
         progress: called with how many limits are done, and how many there are.
 
     Attributes:
         points: limits and their plans, by rising memory.
 
     Raises:
-        InputError: unless one ceiling is given, or if no plan is under it.
+        InputError: unless one ceiling is given, if no plan is under it, or if a block does not have the choice.
     """
 
     def __init__(
@@ -101,16 +102,18 @@ class Front:
         *,
         noise_ceiling: float | None = None,
         time_ceiling: float | None = None,
+        kept_as: Choice | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         objective, ceiling = _goal(noise_ceiling, time_ceiling)
         self._objective: Objective = objective
         self._ceilings: dict[Objective, float] = {"noise" if objective == "seconds" else "seconds": ceiling}
-        self._program = _Program(table)
+        self._program = _Program(table, kept_as)
         lowest = self._program.lowest(self._ceilings)
         free = self._program.best(objective, None, self._ceilings)
         if lowest is None or free is None:
-            raise InputError(f"{_told(self._ceilings)}: no plan is under it, whatever the memory")
+            limit = "" if kept_as is None else f" that keeps no more than {kept_as} would"
+            raise InputError(f"{_told(self._ceilings)}: no plan{limit} is under it, whatever the memory")
         # The lowest peak says nothing of time and noise, and is that of many plans where it lies outside the blocks.
         first = free if free.peak <= lowest.peak else self._within(lowest.peak, lowest)
         self._lowest = first
@@ -207,6 +210,31 @@ def least_memory(
 def stock_solution(table: CostTable) -> Solution:
     """The stock step, by its costs: the first option of every block, and of the rest."""
     return _Program(table).solution([0] * len(table.blocks), 0)
+
+
+def alike_plans(table: CostTable) -> list[AlikePlan]:
+    """One estimator in all blocks, with stock neighbours and output layer, for all estimators among the choices."""
+    names = [option.choice.estimator for option in table.blocks[0].options]
+    found = []
+    for estimator in dict.fromkeys(name for name in names if name is not None):
+        options = _all_with(table, Choice(estimator=estimator))
+        if options is not None:
+            found.append(
+                AlikePlan(
+                    estimator=estimator,
+                    kept=sum(option.kept for option in options),
+                    peak=peak_of(table, options, 0)[0],
+                    seconds=seconds_of(options, table.rest[0]),
+                    noise=noise_of(options),
+                )
+            )
+    return found
+
+
+def _all_with(table: CostTable, choice: Choice) -> list[OptionCosts] | None:
+    """What every block costs with a choice; None if one of them does not have it."""
+    found = [next((o for o in block.options if o.choice == choice), None) for block in table.blocks]
+    return [option for option in found if option is not None] if None not in found else None
 
 
 def check_ceilings(noise_ceiling: float | None, time_ceiling: float | None) -> None:
@@ -331,7 +359,11 @@ class _Program:
     before every block keep together (which makes the rows short), then the peak, then one for every group.
     """
 
-    def __init__(self, table: CostTable) -> None:
+    def __init__(self, table: CostTable, kept_as: Choice | None = None) -> None:
+        alike = None if kept_as is None else _all_with(table, kept_as)
+        if kept_as is not None and alike is None:
+            there = [str(option.choice) for option in table.blocks[0].options]
+            raise InputError(f"kept_as={str(kept_as)!r} is no choice of every block; choices are {'; '.join(there)}")
         table = _without_dominated(table)
         self._unit = _byte_unit(table)
         self.table, self._table = table, _in_units(table, self._unit)
@@ -350,6 +382,9 @@ class _Program:
         self._choose()
         self._sum_up()
         self._moments()
+        if alike is not None:  # rounded up one by one, as those of the program are
+            most = sum(-(-option.kept // self._unit) for option in alike)
+            self._rows.append(({self._sums + len(blocks) - 1: 1.0}, -math.inf, float(most)))
 
     def best(self, objective: Objective, memory: int | None, ceilings: dict[Objective, float]) -> Solution | None:
         """Best by the objective, in any memory if it is None; None if no plan is within the limits."""

@@ -21,6 +21,7 @@
     "WTA-CRS 0.3" = 'wta_crs(budget=0.3)'
     "LoRA" = { lora_rank = 8, lr = 1e-3 }
     "LoRA, CRS 0.3" = { lora_rank = 8, lr = 1e-3, estimator = "crs(budget=0.3)" }
+    "planned" = { plan = "plan.json" }          # of `wtacrs plan`, from the current folder or beside this file
     "ours" = 'code/mine.py:Mine(budget=0.3)'    # a path from the current folder
 
 Own files stand in a table in place of `task`; its keys are the fields of `OwnFiles`, paths from the current folder:
@@ -50,7 +51,9 @@ from wtacrs.figures.plots import experiment as figure
 from wtacrs.integration.studies.design import record_design
 from wtacrs.integration.studies.experiment_config import (
     ExperimentBase,
+    check_subject,
     dumped,
+    planned_lines,
     read_config,
     stamp_inputs,
     subject_of,
@@ -58,7 +61,7 @@ from wtacrs.integration.studies.experiment_config import (
 from wtacrs.integration.studies.output import draw_or_remove
 from wtacrs.integration.studies.runs import planned_runs, train_over_seeds
 from wtacrs.integration.training.config import FinetuneConfig
-from wtacrs.validation.dry_run import begin_work, is_dry_run
+from wtacrs.validation.dry_run import begin_work
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.experiment import Equivalence, ExperimentResult, ExperimentRow, ExperimentRun
 from wtacrs.validation.records.results import write_result
@@ -163,12 +166,12 @@ def run_experiment(
     settings = config.settings()
     folders = {label: out / folder_of(label) for label in settings}
     planned = [folders[label] / f"seed-{seed}" for label in settings for seed in config.seeds]
-    if is_dry_run():
-        subject.open(task, config.seeds[0])
+    check_subject(subject, task, settings, planned, config.seeds[0])
     begin_work(
         f"{config.name}: {subject.name} on {task.name}, {len(task.train):,} examples, {len(planned)} runs: "
         f"{len(settings)} methods × {len(config.seeds)} seeds",
         *_foreseen(config),
+        *planned_lines(settings),
         *planned_runs(planned, overwrite=overwrite),
         f"writes {out / 'experiment.json'}",
     )

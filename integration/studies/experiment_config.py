@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -12,10 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails
 
 from wtacrs.estimators import InputError
+from wtacrs.integration.layers.planned import check_choices, load_plan
 from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.tasks.own_files import OwnFiles
 from wtacrs.integration.training.config import FinetuneConfig
+from wtacrs.validation.dry_run import is_dry_run
 from wtacrs.validation.seeds import ACCEPTED_SEEDS, is_seed
 
 ConfigT = TypeVar("ConfigT", bound="ExperimentBase")
@@ -119,7 +122,7 @@ def read_config(path: Path, kinds: Mapping[str, type[ConfigT]]) -> ConfigT:
         InputError: if the file is missing, is no TOML, or names something unusable.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = _with_plans(tomllib.loads(path.read_text(encoding="utf-8")), path)
         kind = next((kind for table, kind in kinds.items() if table in content), next(iter(kinds.values())))
         found = kind(**content)
     except OSError as error:
@@ -135,6 +138,66 @@ def read_config(path: Path, kinds: Mapping[str, type[ConfigT]]) -> ConfigT:
     except InputError as error:
         raise InputError(f"experiment={path}: {error}") from None
     return found
+
+
+def _with_plans(content: Any, file: Path, where: str = "") -> Any:
+    """The content with plans in place of the names of their files, so that the design holds what is done.
+
+    Raises:
+        InputError: on a plan that is no text, no file or no plan.
+    """
+    if not isinstance(content, dict):
+        return content
+    found = {}
+    for key, value in content.items():
+        place = f"{where}.{key}" if where else key
+        if key == "plan" and where and not isinstance(value, dict):
+            found[key] = _choices_of_plan(value, file, place)
+        else:
+            found[key] = _with_plans(value, file, place)
+    return found
+
+
+def _choices_of_plan(value: Any, file: Path, place: str) -> dict[str, Any]:
+    if not isinstance(value, str):
+        raise InputError(f"experiment={file}: {place}={value!r} must be the name of a file that `wtacrs plan` wrote")
+    ways = list(dict.fromkeys((Path(value), file.parent / value)))
+    path = next((way for way in ways if way.is_file()), None)
+    if path is None:
+        raise InputError(f"experiment={file}: {place}={value!r}: no such file as {' or '.join(map(str, ways))}")
+    try:
+        return load_plan(path).does.model_dump(mode="json")
+    except InputError as error:
+        raise InputError(f"experiment={file}: {place}={value!r}: {error}") from None
+
+
+def planned_lines(settings: Mapping[Any, FinetuneConfig]) -> list[str]:
+    """What the plans of an experiment do, a line for every setting that has one."""
+    lines = []
+    for label, config in settings.items():
+        if config.plan is not None:
+            counts = Counter(str(choice) for choice in config.plan.blocks.values())
+            told = ", ".join(f"{count} × {choice}" for choice, count in counts.items())
+            head = "" if config.plan.head is None else f"; the output layer is lean, {config.plan.head}"
+            name = label if isinstance(label, str) else ", ".join(label)
+            lines.append(f"{name}: {config.plan}, {len(config.plan.blocks)} blocks: {told}{head}")
+    return lines
+
+
+def check_subject(
+    subject: Subject, task: TaskData, settings: Mapping[Any, FinetuneConfig], runs: Sequence[Path], seed: int
+) -> None:
+    """Open the model in a dry run, and where a plan must fit it, before the first run of several begins.
+
+    Raises:
+        InputError: if it cannot be opened, or a plan is for other blocks than its own.
+    """
+    plans = [config.plan for config in settings.values() if config.plan is not None]
+    waiting = plans and not all((run / "result.json").exists() for run in runs)
+    if is_dry_run() or waiting:
+        model, _ = subject.open(task, seed)
+        for plan in plans:
+            check_choices(plan, model)
 
 
 def _told(error: ErrorDetails) -> str:

@@ -29,11 +29,18 @@ from pydantic import Field, field_validator
 from wtacrs.estimators import InputError
 from wtacrs.figures.plots import factorial as figure
 from wtacrs.integration.studies.design import record_design
-from wtacrs.integration.studies.experiment_config import ExperimentBase, dumped, stamp_inputs, subject_of
+from wtacrs.integration.studies.experiment_config import (
+    ExperimentBase,
+    check_subject,
+    dumped,
+    planned_lines,
+    stamp_inputs,
+    subject_of,
+)
 from wtacrs.integration.studies.output import draw_or_remove
 from wtacrs.integration.studies.runs import planned_runs, train_over_seeds
 from wtacrs.integration.training.config import FinetuneConfig
-from wtacrs.validation.dry_run import begin_work, is_dry_run
+from wtacrs.validation.dry_run import begin_work
 from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.factorial import FactorialResult, FactorialRun
 from wtacrs.validation.records.results import write_result
@@ -112,11 +119,11 @@ def run_factorial(
     settings = config.settings()
     folders = {cell: out / folder_of(cell) for cell in settings}
     planned = [folders[cell] / f"seed-{seed}" for seed in config.seeds for cell in settings]
-    if is_dry_run():
-        subject.open(task, config.seeds[0])
+    check_subject(subject, task, settings, planned, config.seeds[0])
     crossed = " × ".join(f"{len(levels)} {name}" for name, levels in config.levels.items())
     begin_work(
         f"{config.name}: {subject.name} on {task.name}, {len(planned)} runs: {crossed} × {len(config.seeds)} seeds",
+        *planned_lines(settings),
         *planned_runs(planned, overwrite=overwrite),
         f"writes {out / 'factorial.json'}",
     )

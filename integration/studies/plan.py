@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 from torch import Tensor, nn
 
-from wtacrs.estimators import InputError
+from wtacrs.estimators import InputError, make
 from wtacrs.figures.plots import plan as plan_figure
 from wtacrs.integration.layers.blocks import blocks_of
 from wtacrs.integration.layers.planned import load_plan
@@ -21,7 +21,7 @@ from wtacrs.integration.planning.costs import PRECISIONS, Noise, measured_costs
 from wtacrs.integration.planning.modelled_time import measured_rates
 from wtacrs.integration.planning.noise import captured_noise, independent_rows_noise, noise_of_captures
 from wtacrs.integration.planning.simulated import simulated_costs
-from wtacrs.integration.planning.solver import Front, Solution, check_ceilings, stock_solution
+from wtacrs.integration.planning.solver import Front, Solution, alike_plans, check_ceilings, stock_solution
 from wtacrs.integration.studies.output import device_name, draw_or_remove
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.tasks.batches import require_examples, task_batches
@@ -44,11 +44,30 @@ Precision = Literal["fp32", "bf16"]
 
 
 class Limits(NamedTuple):
-    """What a plan must hold: bytes, and noise over the minibatch's or time over the stock step's."""
+    """What a plan must hold: bytes, and noise over the minibatch's or time over the stock step's.
+
+    With `kept_as`, an estimator among the choices, blocks keep no more than if all had that one.
+    """
 
     memory: int
     noise_ceiling: float | None = None
     time_ceiling: float | None = None
+    kept_as: str | None = None
+
+    def checked(self, choices: Sequence[Choice]) -> Limits:
+        """The same with the estimator spelled as the choices have it.
+
+        Raises:
+            InputError: on unusable ceilings, and on an estimator that is no choice.
+        """
+        check_ceilings(self.noise_ceiling, self.time_ceiling)
+        if self.kept_as is None:
+            return self
+        spec = repr(make(self.kept_as))
+        if Choice(estimator=spec) not in choices:
+            known = dict.fromkeys(choice.estimator for choice in choices if choice.estimator is not None)
+            raise InputError(f"kept_as={self.kept_as!r} is none of the estimators: {', '.join(known)}")
+        return self._replace(kept_as=spec)
 
 
 def plan_study(
@@ -60,6 +79,7 @@ def plan_study(
     max_length: int,
     estimators: Sequence[str] = ESTIMATORS,
     lean: Sequence[str] = LEAN,
+    estimators_only: bool = False,
     captured: int = 4,
     costs: Path | None = None,
     precision: str = "fp32",
@@ -78,6 +98,7 @@ def plan_study(
         max_length: longest input, in tokens.
         estimators: specs that blocks may have.
         lean: words of `LeanOptions` that blocks may have.
+        estimators_only: blocks choose an estimator or none: none is lean or checkpointed, nor is the output layer lean.
         captured: batches that the noise is found on, ≥ 2; 0 for a general law.
         costs: an earlier plan whose costs are used in place of measured ones; no model is opened then.
         precision: "fp32", or "bf16" for autocast.
@@ -90,9 +111,10 @@ def plan_study(
         InputError: on anything that cannot be loaded or used, and if no plan is within the limits.
     """
     seed = checked_seed(seed)
-    choices = choices_of(estimators, lean)
-    check_ceilings(limits.noise_ceiling, limits.time_ceiling)
+    choices = _choices(estimators, lean, estimators_only=estimators_only)
     check_folder("out", out)
+    if costs is None:
+        limits = limits.checked(choices)
     if captured == 1 or captured < 0:
         raise InputError(f"captured={captured} must be 0 or at least 2: noise is told from that between batches")
     if captured and lora_rank is not None:
@@ -103,7 +125,7 @@ def plan_study(
     if costs is not None:
         earlier = load_plan(costs)
         begin_work(f"the best plan within the limits, by the costs in {costs}", f"writes {out / 'plan.json'}")
-        return _written(_planned_again(earlier, limits, report), out)
+        return _written(_planned_again(earlier, limits, report, estimators_only=estimators_only), out)
     precision = _checked_precision(precision)
     task = subject.load(needs_dev=False)
     require_examples(task, max(captured, 1), batch_size)
@@ -125,7 +147,7 @@ def plan_study(
         choices,
         noise=noise,
         noise_by="closed form" if captured else "independent rows",
-        heads=heads_of(trained),
+        heads=(None,) if estimators_only else heads_of(trained),
         precision=precision,
         progress=partial(report, "steps"),
     )
@@ -155,6 +177,7 @@ def simulated_plan_study(
     target_length: int | None = None,
     estimators: Sequence[str] = FEW_ESTIMATORS,
     lean: Sequence[str] = LEAN,
+    estimators_only: bool = False,
     captures: Path | None = None,
     rates: Rates | None = None,
     precision: str = "fp32",
@@ -172,6 +195,7 @@ def simulated_plan_study(
         target_length: tokens of an answer of an encoder–decoder; None for `length`.
         estimators: specs that blocks may have.
         lean: words of `LeanOptions` that blocks may have.
+        estimators_only: as in `plan_study`.
         captures: layers of the model that `wtacrs capture` has captured, for the noise; None for a general law.
         rates: of the machine that the plan is for; None to measure those of this one.
         precision: "fp32", or "bf16" for autocast.
@@ -181,8 +205,8 @@ def simulated_plan_study(
     Raises:
         InputError: on anything that cannot be used, and if no plan is within the limits.
     """
-    choices = choices_of(estimators, lean)
-    check_ceilings(limits.noise_ceiling, limits.time_ceiling)
+    choices = _choices(estimators, lean, estimators_only=estimators_only)
+    limits = limits.checked(choices)
     check_folder("out", out)
     precision = _checked_precision(precision)
     begin_work(
@@ -197,6 +221,7 @@ def simulated_plan_study(
         target_length=target_length,
         noise=independent_rows_noise if captures is None else partial(_noise_of_file, captures, choices),
         noise_by="independent rows" if captures is None else "closed form",
+        heads=(None,) if estimators_only else None,
         precision=precision,
         lora_rank=lora_rank,
         progress=partial(report, "steps"),
@@ -213,6 +238,10 @@ def simulated_plan_study(
         report=report,
     )
     return _written(plan, out)
+
+
+def _choices(estimators: Sequence[str], lean: Sequence[str], *, estimators_only: bool) -> list[Choice]:
+    return choices_of(estimators, () if estimators_only else lean, checkpointed=not estimators_only)
 
 
 def _noise_of_file(captures: Path, choices: Sequence[Choice], model: nn.Module) -> Noise:
@@ -258,6 +287,7 @@ def make_plan(
         table,
         noise_ceiling=limits.noise_ceiling,
         time_ceiling=ceiling,
+        kept_as=None if limits.kept_as is None else Choice(estimator=limits.kept_as),
         progress=None if report is None else partial(report, "plans"),
     )
     best = front.at(limits.memory)
@@ -285,15 +315,18 @@ def make_plan(
             for memory, found in front.points
         ],
         costs=table,
+        kept_as=limits.kept_as,
+        alike=alike_plans(table),
     )
 
 
-def _planned_again(earlier: Plan, limits: Limits, report: Report) -> Plan:
+def _planned_again(earlier: Plan, limits: Limits, report: Report, *, estimators_only: bool) -> Plan:
     if earlier.costs is None:
         raise InputError(f"costs: the plan for {earlier.model} holds no costs")
+    table = _estimators_alone(earlier.costs) if estimators_only else earlier.costs
     return make_plan(
-        earlier.costs,
-        limits,
+        table,
+        limits.checked([option.choice for option in table.blocks[0].options]),
         model=earlier.model,
         task=earlier.task,
         batch_size=earlier.batch_size,
@@ -303,6 +336,17 @@ def _planned_again(earlier: Plan, limits: Limits, report: Report) -> Plan:
         seed=earlier.stamp.seed,
         report=report,
     ).model_copy(update={"stamp": earlier.stamp})
+
+
+def _estimators_alone(table: CostTable) -> CostTable:
+    """The table without lean and checkpointed choices, and with the stock output layer alone."""
+    blocks = [
+        block.model_copy(
+            update={"options": [o for o in block.options if o.choice == Choice(estimator=o.choice.estimator)]}
+        )
+        for block in table.blocks
+    ]
+    return table.model_copy(update={"blocks": blocks, "rest": table.rest[:1]})
 
 
 def _blocks(table: CostTable, best: Solution) -> list[PlannedBlock]:

@@ -31,5 +31,9 @@ def plan_table(plan: Plan) -> Table:
     table.add_row(
         "whole step", "peak and time", megabytes(plan.peak), f"{1e3 * plan.seconds:.1f}", f"{plan.noise:.3g}"
     )
+    if (alike := plan.beside) is not None:
+        for name, one in (("as planned", plan), (f"all {alike.estimator}", alike)):
+            cells = (megabytes(one.kept), f"{1e3 * one.seconds:.1f}", f"{one.noise:.3g}")
+            table.add_row("kept by all blocks", escape(name), *cells)
     table.add_row("stock step", "", megabytes(plan.stock_peak), f"{1e3 * plan.stock_seconds:.1f}", "0")
     return table

@@ -181,6 +181,16 @@ class PlannedBlock(Record):
     noise: float
 
 
+class AlikePlan(Record):
+    """All blocks with one estimator, and nothing else; as in `OptionCosts`, and over all blocks."""
+
+    estimator: str
+    kept: int
+    peak: int
+    seconds: float
+    noise: float
+
+
 class FrontPoint(Record):
     """The best plan for an amount of memory."""
 
@@ -214,6 +224,8 @@ class Plan(Result):
         limit: the moment of the step at which the peak is reached.
         front: best plans for other amounts of memory under the same ceiling.
         costs: what it is made from.
+        kept_as: the estimator that would keep as much in all blocks, if that was asked for; then no more is kept.
+        alike: one estimator in all blocks, for every one among the choices; none in files from before there were any.
     """
 
     kind: Literal["plan"] = "plan"
@@ -236,6 +248,21 @@ class Plan(Result):
     limit: str
     front: Sequence[FrontPoint] = Field(default_factory=list)
     costs: CostTable | None = None
+    kept_as: str | None = None
+    alike: Sequence[AlikePlan] = Field(default_factory=list)
+
+    @property
+    def kept(self) -> int:
+        """Bytes that all blocks keep together."""
+        return sum(block.kept for block in self.blocks)
+
+    @property
+    def beside(self) -> AlikePlan | None:
+        """The estimator in all blocks that the plan is compared with: the asked one, or of least noise in no more bytes."""
+        if self.kept_as is not None:
+            return next((one for one in self.alike if one.estimator == self.kept_as), None)
+        fitting = [one for one in self.alike if one.kept <= self.kept]
+        return min(fitting, key=lambda one: one.noise, default=None)
 
     @property
     def does(self) -> BlockChoices:
@@ -251,6 +278,11 @@ def plan_sentences(plan: Plan) -> Iterator[str]:
         f"{megabytes(plan.stock_peak)}), {more:.2f} × the stock step's time, noise {plan.noise:.3g} × the minibatch's"
     )
     yield f"the peak is reached in {plan.limit}"
+    if (alike := plan.beside) is not None:
+        yield (
+            f"blocks keep {megabytes(plan.kept)} MB with noise {plan.noise:.3g}; {alike.estimator} in all of them would "
+            f"keep {megabytes(alike.kept)} MB with noise {alike.noise:.3g}"
+        )
     if plan.costs is not None:
         fixed = ", ".join(f"{name} {megabytes(size)}" for name, size in plan.costs.fixed.items())
         yield f"always there, MB: {fixed}"

@@ -58,6 +58,41 @@ def test_its_costs_are_used_again(folder: Path, tmp_path: Path, capsys: pytest.C
     assert "no plan needs less than" in message
 
 
+def test_budgets_alone_at_the_bytes_of_equal_ones(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lean and checkpointed choices of the earlier plan are left out, and no more is kept than alike."""
+    told = ["plan", "--costs", str(folder / "plan.json"), "--memory", "1GB", "--time-ceiling", "10"]
+    ways = ["--estimators-only", "--kept-as", "wta_crs(budget=0.3)", "--out", str(tmp_path)]
+    assert main([*told, *ways]) == 0
+    plan = load_plan(tmp_path / "plan.json")
+    assert plan.beside is not None
+    assert plan.kept_as == plan.beside.estimator == 'wta_crs(budget=0.3, winners="paper")'
+    assert plan.kept <= plan.beside.kept
+    assert plan.noise <= plan.beside.noise
+    assert {(block.choice.lean, block.choice.checkpointed) for block in plan.blocks} == {(None, False)}
+    assert [len(block.options) for block in plan.costs.blocks] == [2, 2]
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "in all of them would keep" in printed
+    assert "kept by all blocks" in printed
+    refusal = refused(capsys, *told, "--kept-as", "crs(budget=0.3)", "--out", str(tmp_path))
+    assert "kept_as='crs(budget=0.3)' is none of the estimators: wta_crs(budget=0.3" in refusal
+    refusal = refused(capsys, *told, "--estimators-only", "--lean", "neighbours", "--out", str(tmp_path))
+    assert "--estimators-only, --lean neighbours: nothing is lean then" in refusal
+
+
+def test_only_estimators_are_measured_where_nothing_else_is_chosen(tmp_path: Path) -> None:
+    told = ["plan", "--memory", "1GB", "--estimators-only", *SMALL, "--model", "new:bert", "--out", str(tmp_path)]
+    assert main(told) == 0
+    plan = load_plan(tmp_path / "plan.json")
+    assert [str(option.choice) for option in plan.costs.blocks[0].options] == [
+        "exact",
+        'wta_crs(budget=0.3, winners="paper")',
+    ]
+    assert len(plan.costs.rest) == 1
+    assert [one.estimator for one in plan.alike] == ['wta_crs(budget=0.3, winners="paper")']
+
+
 def test_finetune_trains_by_it(folder: Path, tmp_path: Path) -> None:
     run = [
         "finetune",

@@ -129,6 +129,8 @@ def test_choices() -> None:
     assert group_of(STOCK) is None
     assert group_of(Choice(lean="attention-again,8-bit")) == "neighbours"
     assert group_of(Choice(lean="attention,quick-dropout")) == "quick-dropout"
+    alone = choices_of(["crs(budget=0.5)"], (), checkpointed=False)
+    assert [str(choice) for choice in alone] == ["exact", "crs(budget=0.5)"]
     with pytest.raises(InputError, match="the output layer is no block"):
         choices_of(lean=["head"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from random import Random
 
@@ -19,6 +20,7 @@ from wtacrs.integration.planning.solver import (
     STEPS,
     Front,
     _chosen,
+    alike_plans,
     least_memory,
     solve,
     stock_solution,
@@ -340,3 +342,45 @@ def test_progress_is_told() -> None:
     told: list[tuple[int, int]] = []
     Front(table(THREE), noise_ceiling=10.0, progress=lambda done, total: told.append((done, total)))
     assert told[-1] == (STEPS - 1, STEPS)
+
+
+def budgets(kept: tuple[int, int, int], noise: tuple[float, float]) -> list[OptionCosts]:
+    """A block that is exact, half or few."""
+    exact = option("none", kept[0], 1.0).model_copy(update={"choice": Choice()})
+    return [exact, option("half", kept[1], 1.1, noise[0]), option("few", kept[2], 1.2, noise[1])]
+
+
+def test_no_more_is_kept_than_one_estimator_would_keep() -> None:
+    """By hand: 100 bytes alike; noise tells in the first block, so that the second one pays for it."""
+    made = table(budgets((100, 50, 0), (5.0, 50.0)), budgets((100, 50, 0), (0.1, 0.3)))
+    alike = {one.estimator: one for one in alike_plans(made)}
+    assert (alike["half"].kept, alike["half"].noise, alike["half"].peak) == (100, 5.1, 100)
+    assert (alike["few"].kept, alike["few"].noise, alike["few"].seconds) == (0, 50.3, 2.4)
+    found = Front(made, time_ceiling=100.0, kept_as=Choice(estimator="half")).at(10**9)
+    assert [o.choice.estimator for o in found.options] == [None, "few"]
+    assert (sum(o.kept for o in found.options), found.noise) == (100, 0.3)
+    assert Front(made, time_ceiling=100.0).at(10**9).noise == 0.0  # without the limit all is exact
+    with pytest.raises(InputError, match=r"kept_as='quarter' is no choice of every block; choices are exact; half"):
+        Front(made, time_ceiling=100.0, kept_as=Choice(estimator="quarter"))
+    with pytest.raises(InputError, match="no plan that keeps no more than few would is under it"):
+        Front(made, time_ceiling=2.3, kept_as=Choice(estimator="few"))
+
+
+@settings(max_examples=25, deadline=None)
+@given(tables(), st.integers(0, 2))
+def test_within_the_kept_bytes_no_plan_has_less_noise(made: CostTable, place: int) -> None:
+    """Beside a list of all plans; bytes are counted one by one, so that the limit is exact."""
+    choices = [option.choice for option in made.blocks[0].options]
+    wanted = choices[place % len(choices)]
+    there = [[o for o in block.options if o.choice == wanted] for block in made.blocks]
+    if not all(there):
+        return
+    limit = sum(found[0].kept for found in there)
+    found = Front(made, time_ceiling=1e6, kept_as=wanted).at(10**9)
+    assert sum(o.kept for o in found.options) <= limit
+    plans = [
+        sum(o.noise for o in chosen)
+        for chosen in itertools.product(*(block.options for block in made.blocks))
+        if len({o.group for o in chosen} - {None}) <= 1 and sum(o.kept for o in chosen) <= limit
+    ]
+    assert found.noise <= (1 + GAP) * min(plans) + _PRICE

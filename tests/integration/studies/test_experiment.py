@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from readme_numbers import experiments as numbers
 from readme_numbers.records import NumbersResult
+from support.cli import refused
 from support.paths import ROOT
+from support.result_examples import plan as example_plan
 from support.runs import NUMBERS, TASK
 from support.runs_study import Colours
 
@@ -17,6 +19,7 @@ from wtacrs.estimators import InputError
 from wtacrs.figures import style
 from wtacrs.figures.plots import experiment as figure
 from wtacrs.integration.cli import main
+from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
 from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.studies import experiment as module
 from wtacrs.integration.studies import runs as runs_module
@@ -33,7 +36,9 @@ from wtacrs.integration.studies.factorial import FactorialConfig
 from wtacrs.integration.tables.experiment import experiment_table
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.training.config import FinetuneConfig
+from wtacrs.integration.training.loop import TrainingLoop
 from wtacrs.validation.records.experiment import ExperimentResult, ExperimentRun
+from wtacrs.validation.records.plan import BlockChoices, Choice, PlannedBlock
 from wtacrs.validation.records.results import load_result, write_result, write_text
 from wtacrs.validation.records.training import TrainingPoint, TrainingResult
 from wtacrs.validation.statistics.equivalence import (
@@ -196,7 +201,9 @@ def test_the_figure_draws_runs_intervals_and_the_margin(
     assert figure.draw(result, tmp_path / "o.png").read_bytes() == (folder / "out" / "experiment.png").read_bytes()
 
 
-def test_the_experiments_of_the_project_can_be_read() -> None:
+def test_the_experiments_of_the_project_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_result(tmp_path / "runs" / "plan-t5-sst2" / "plan.json", example_plan())  # made before its experiment
     files = sorted((ROOT / "integration" / "experiments").glob("*.toml"))
     assert files
     for file in files:
@@ -385,3 +392,91 @@ def test_all_that_is_wrong_with_a_file_is_said_at_once(tmp_path: Path) -> None:
     for told in ("name: Field required", "methods: Field required", "margin: ", "seed: "):
         assert told in str(error.value)
     assert "\n" not in str(error.value)
+
+
+PLANNED = TEXT + '"planned" = { plan = "plans/p.json" }\n'
+BLOCKS = {"bert.encoder.layer.0": Choice(estimator="crs(budget=0.25)"), "bert.encoder.layer.1": Choice()}
+
+
+def plan_file(path: Path, blocks: dict[str, Choice]) -> Path:
+    done = [PlannedBlock(name=name, choice=choice, kept=1, seconds=0.1, noise=0.1) for name, choice in blocks.items()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_result(path, example_plan().model_copy(update={"blocks": done}))
+    return path
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> Path:
+    """An experiment with a plan beside its file."""
+    plan_file(tmp_path / "plans" / "p.json", BLOCKS)
+    (tmp_path / "tiny.toml").write_text(PLANNED.replace("max_length = 16", "max_length = 24"))
+    return tmp_path / "tiny.toml"
+
+
+def test_a_method_trains_what_its_plan_says(
+    planned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: dict[str, list[str]] = {}
+    honest = TrainingLoop._step
+
+    def watched(self, batches):
+        layers = {n: m.estimator for n, m in self.model.named_modules() if isinstance(m, EstimatedWeightGrad)}
+        seen[str(self.config.plan or self.config.estimator)] = sorted({f"{n}: {e}" for n, e in layers.items()})
+        return honest(self, batches)
+
+    monkeypatch.setattr(TrainingLoop, "_step", watched)
+    assert main(["experiment", str(planned), "--out", str(tmp_path / "out")]) == 0
+    does = BlockChoices(blocks=BLOCKS)
+    sampled = seen[str(does)]
+    assert sampled
+    assert all(one.startswith("bert.encoder.layer.0.") and one.endswith("crs(budget=0.25)") for one in sampled)
+    assert len(sampled) == 6  # query, key, value, output and the two of the feed-forward part
+    found = load_result(tmp_path / "out" / "experiment.json")
+    assert [run.result.estimator for run in found.runs if run.label == "planned"] == [str(does)] * 2
+    assert found.config["methods"]["planned"]["plan"] == does.model_dump(mode="json")
+    # another plan is another design
+    plan_file(tmp_path / "plans" / "p.json", {"bert.encoder.layer.0": Choice()})
+    assert "begun with another design" in refused(
+        capsys, "experiment", str(planned), "--out", str(tmp_path / "out")
+    )
+
+
+def test_a_dry_run_tells_the_plan_and_whether_it_fits(
+    planned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = ["--out", str(tmp_path / "out")]
+    assert main(["experiment", "tiny.toml", "--dry-run", *out]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"planned: {BlockChoices(blocks=BLOCKS)}, 2 blocks: 1 × crs(budget=0.25), 1 × exact" in told
+    plan_file(tmp_path / "plans" / "p.json", {"encoder.block.0": Choice()})
+    for way in (["--dry-run"], []):  # before anything is trained
+        assert "has no block 'encoder.block.0'" in refused(capsys, "experiment", "tiny.toml", *way, *out)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("plan", "told"),
+    [
+        ('"missing.json"', "methods.planned.plan='missing.json': no such file as missing.json or"),
+        ("3", "methods.planned.plan=3 must be the name of a file that `wtacrs plan` wrote"),
+        ('"tiny.toml"', "methods.planned.plan='tiny.toml': "),
+        ('"other.json"', "other.json"),
+    ],
+)
+def test_a_bad_plan_is_one_line(
+    plan: str, told: str, planned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_result(tmp_path / "other.json", NumbersResult(stamp=example_plan().stamp, tables=[]))
+    planned.write_text(PLANNED.replace('"plans/p.json"', plan))
+    assert told in refused(capsys, "experiment", str(planned), "--out", str(tmp_path / "out"))
+
+
+def test_plans_may_be_levels_of_a_factor(planned: Path, tmp_path: Path) -> None:
+    crossed = PLANNED.partition("[methods]")[0] + (
+        '[factors.dW]\nexact = {}\nplanned = { plan = "plans/p.json" }\n[factors.rate]\nlow = { lr = 1e-4 }\n'
+        "high = { lr = 1e-3 }\n"
+    )
+    (tmp_path / "crossed.toml").write_text(crossed)
+    config = read_config(tmp_path / "crossed.toml", {"factors": FactorialConfig})
+    assert config.settings()["planned", "low"].plan == BlockChoices(blocks=BLOCKS)
