@@ -20,9 +20,7 @@ def section(results: Sequence[Named[BudgetsResult]]) -> Section:
         section.add(Paragraph(_sentence(result)))
         for sentence in budget_sentences(result):
             section.add(Paragraph(f"{sentence[0].upper()}{sentence[1:]}."))
-        if result.exact is not None and (
-            warning := nothing_learned_warning(result.exact.values, result.majority)
-        ):
+        if result.exact is not None and (warning := nothing_learned_warning(result.exact.values, result.majority)):
             section.add(Paragraph(f"{warning[0].upper()}{warning[1:]}."))
         section.draw(
             partial(figure.build, result), "Costs of the budget", _caption(result),

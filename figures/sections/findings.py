@@ -93,7 +93,9 @@ def of_budgets(result: BudgetsResult) -> str:
         ]
         return f"relative variance by scores: {_joined(told)}"
     points = _joined(
-        f"{point.scores.mean:.3f} at budget {point.budget:g}" for point in result.points if point.scores is not None
+        f"{point.scores.mean:.3f} at budget {point.budget:g}"
+        for point in result.points
+        if point.scores is not None
     )
     return f"{result.metric} {result.exact.mean:.3f} with exact training, {points}"
 

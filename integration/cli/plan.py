@@ -68,7 +68,8 @@ def plan(
     kept_as: Annotated[
         str | None,
         typer.Option(
-            metavar="SPEC", help="Keep no more in the blocks than this estimator in all of them would, and compare."
+            metavar="SPEC",
+            help="Keep no more in the blocks than this estimator in all of them would, and compare.",
         ),
     ] = None,
     captured: Annotated[

@@ -112,8 +112,8 @@ class Front:
         lowest = self._program.lowest(self._ceilings)
         free = self._program.best(objective, None, self._ceilings)
         if lowest is None or free is None:
-            limit = "" if kept_as is None else f" that keeps no more than {kept_as} would"
-            raise InputError(f"{_told(self._ceilings)}: no plan{limit} is under it, whatever the memory")
+            which = "" if kept_as is None else f" that keeps no more than {kept_as} would"
+            raise InputError(f"{_told(self._ceilings)}: no plan{which} is under it, whatever the memory")
         # The lowest peak says nothing of time and noise, and is that of many plans where it lies outside the blocks.
         first = free if free.peak <= lowest.peak else self._within(lowest.peak, lowest)
         self._lowest = first
@@ -363,7 +363,9 @@ class _Program:
         alike = None if kept_as is None else _all_with(table, kept_as)
         if kept_as is not None and alike is None:
             there = [str(option.choice) for option in table.blocks[0].options]
-            raise InputError(f"kept_as={str(kept_as)!r} is no choice of every block; choices are {'; '.join(there)}")
+            raise InputError(
+                f"kept_as={str(kept_as)!r} is no choice of every block; choices are {'; '.join(there)}"
+            )
         table = _without_dominated(table)
         self._unit = _byte_unit(table)
         self.table, self._table = table, _in_units(table, self._unit)

@@ -56,7 +56,9 @@ class BudgetCosts(NamedTuple):
         return [
             NoiseThreshold(
                 scores=kind,
-                at=noise_threshold({b: o.ratio for b, found in self.noise.items() for o in found if o.scores == kind}),
+                at=noise_threshold(
+                    {b: o.ratio for b, found in self.noise.items() for o in found if o.scores == kind}
+                ),
             )
             for kind in kinds
         ]
@@ -76,8 +78,8 @@ def refuse_unsampled(model: PreTrainedModel, batch: Mapping[str, Tensor], config
     Raises:
         InputError: naming the least size, and what batches have.
     """
-    options = {"filter_fn": filter_of(model, config.layers), "min_rows": config.min_rows}
-    if not any(entry.gradient == "estimated" for entry in coverage(model, batch, **options)):
+    found = coverage(model, batch, filter_fn=filter_of(model, config.layers), min_rows=config.min_rows)
+    if not any(entry.gradient == "estimated" for entry in found):
         raise InputError(
             f"batch_size={config.batch_size}, max_length={config.max_length}: no layer of this model would be sampled, "
             f"all inputs have fewer than {MIN_ELEMENTS:,} numbers or min_rows={config.min_rows} rows"

@@ -198,8 +198,16 @@ def untrained_budgets_study(
         f"writes {out / 'budgets.json'}",
     )
     if after:
-        sizes = {"batch_size": config.batch_size, "max_length": config.max_length, "seed": config.seed}
-        train_for_capture(model, tokenizer, rest, steps=after, lr=config.lr, **sizes)
+        train_for_capture(
+            model,
+            tokenizer,
+            rest,
+            steps=after,
+            lr=config.lr,
+            batch_size=config.batch_size,
+            max_length=config.max_length,
+            seed=config.seed,
+        )
     captures = out / "captures.safetensors"
     try:
         costs = budget_costs(
@@ -284,9 +292,7 @@ def _check_captured(task: TaskData, captured: int, config: FinetuneConfig) -> No
 
 def _points(costs: BudgetCosts) -> list[BudgetPoint]:
     return [
-        BudgetPoint(
-            budget=budget, variance=variance, noise=costs.noise[budget], memory=costs.memory[budget]
-        )
+        BudgetPoint(budget=budget, variance=variance, noise=costs.noise[budget], memory=costs.memory[budget])
         for budget, variance in costs.variance.items()
     ]
 
@@ -345,7 +351,7 @@ def _written(result: BudgetsResult, out: Path) -> BudgetsResult:
 
 
 def scores_over_seeds(values: Sequence[float], dev_size: int | None) -> Scores:
-    """Mean and standard errors of a metric over seeds; `dev_size` is None where the seeds tell its error, or none is known."""
+    """Mean and standard errors of a metric over seeds; `dev_size` is None where its error is unknown or in the seeds'."""
     mean = fmean(values)
     return Scores(
         values=list(values),

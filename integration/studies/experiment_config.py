@@ -160,7 +160,9 @@ def _with_plans(content: Any, file: Path, where: str = "") -> Any:
 
 def _choices_of_plan(value: Any, file: Path, place: str) -> dict[str, Any]:
     if not isinstance(value, str):
-        raise InputError(f"experiment={file}: {place}={value!r} must be the name of a file that `wtacrs plan` wrote")
+        raise InputError(
+            f"experiment={file}: {place}={value!r} must be the name of a file that `wtacrs plan` wrote"
+        )
     ways = list(dict.fromkeys((Path(value), file.parent / value)))
     path = next((way for way in ways if way.is_file()), None)
     if path is None:

@@ -28,8 +28,8 @@ class Difference(Record):
 
     The half width joins Student's interval of the paired differences over seeds and the binomial one of two dev
     samples taken to be independent. They share their examples, so that the second part is too wide rather than too
-    narrow. What is unknown (one seed, no accuracy), or scatters over the seeds already (dev examples of every seed's own),
-    is left out; with nothing known there is no interval.
+    narrow. What is unknown (one seed, no accuracy), or scatters over the seeds already (dev examples of every seed's
+    own), is left out; with nothing known there is no interval.
     """
 
     value: float

@@ -258,7 +258,7 @@ class Plan(Result):
 
     @property
     def beside(self) -> AlikePlan | None:
-        """The estimator in all blocks that the plan is compared with: the asked one, or of least noise in no more bytes."""
+        """One estimator in all blocks to compare with: the one asked for, or that of least noise in no more bytes."""
         if self.kept_as is not None:
             return next((one for one in self.alike if one.estimator == self.kept_as), None)
         fitting = [one for one in self.alike if one.kept <= self.kept]

@@ -1,15 +1,15 @@
 """What the variance of estimated gradients costs in the metric, and the budget at which the loss comes to a margin.
 
-The model: a run with seed s at a budget of relative variance v ends at α_s − a·v + ε, the exact run, v = 0, among them. So
-the expected difference from exact training is −a·v, a line through zero.
+The model: a run with seed s at a budget of relative variance v ends at α_s − a·v + ε, the exact run, v = 0, among
+them. So the expected difference from exact training is −a·v, a line through zero.
 
 **Slope.** Differences of one seed share the error of its exact run. Least squares with a free level α_s for every seed,
 
     a_s = −Σ (v − v̄)·y / Σ (v − v̄)²    over the budgets of the seed and its exact run,
 
 is generalised least squares of the differences with those common errors, and the best linear unbiased estimate where
-errors of runs are independent and alike. *Proof.* Differences d = y − y₀ have the covariance σ²(I + 11ᵀ), whose inverse is
-(I − 11ᵀ/(K + 1))/σ²; vᵀ(I − 11ᵀ/(K + 1))v = Σ v² − (Σ v)²/(K + 1) = Σ (v − v̄)² over the K + 1 runs, as v = 0 for the
+errors of runs are independent and alike. *Proof.* Differences d = y − y₀ have the covariance σ²(I + 11ᵀ), whose inverse
+is (I − 11ᵀ/(K + 1))/σ²; vᵀ(I − 11ᵀ/(K + 1))v = Σ v² − (Σ v)²/(K + 1) = Σ (v − v̄)² over the K + 1 runs, as v = 0 for the
 exact one, and likewise for vᵀ(…)d. ∎ Ordinary least squares of the differences through zero is unbiased too, with 2.5
 times the variance where v is 1/k of seven budgets from 0.05 to 0.5.
 
@@ -20,8 +20,8 @@ a run is twice as large at the smallest of seven budgets, their 95 % interval ho
 four seeds (20,000 simulated), and Student's in 95 %.
 
 **Threshold.** Relative variance falls with the budget k. Between measured budgets log v is taken to be linear in log k,
-which is exact for powers of k. The threshold is the least budget from which on v stays at or below margin / a; the ends of
-the interval of a, put in the place of a, are those of its interval, since it rises with a.
+which is exact for powers of k. The threshold is the least budget from which on v stays at or below margin / a; the ends
+of the interval of a, put in the place of a, are those of its interval, since it rises with a.
 """
 
 from __future__ import annotations
@@ -139,9 +139,7 @@ def falls_to(curve: Mapping[Budget, float], level: float) -> BudgetLimit:
     """
     budgets = sorted(curve)
     if not budgets or budgets[0] <= 0 or not all(curve[b] >= 0 for b in budgets) or not level > 0:
-        raise InputError(
-            f"curve={dict(curve)}, level={level}: budgets and level must be positive, values from 0"
-        )
+        raise InputError(f"curve={dict(curve)}, level={level}: budgets and level must be positive, values from 0")
     if curve[budgets[-1]] > level:
         return BudgetLimit(budget=budgets[-1], side="above")
     for small, large in reversed(list(pairwise(budgets))):

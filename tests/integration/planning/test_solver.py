@@ -360,7 +360,9 @@ def test_no_more_is_kept_than_one_estimator_would_keep() -> None:
     assert [o.choice.estimator for o in found.options] == [None, "few"]
     assert (sum(o.kept for o in found.options), found.noise) == (100, 0.3)
     assert Front(made, time_ceiling=100.0).at(10**9).noise == 0.0  # without the limit all is exact
-    with pytest.raises(InputError, match=r"kept_as='quarter' is no choice of every block; choices are exact; half"):
+    with pytest.raises(
+        InputError, match=r"kept_as='quarter' is no choice of every block; choices are exact; half"
+    ):
         Front(made, time_ceiling=100.0, kept_as=Choice(estimator="quarter"))
     with pytest.raises(InputError, match="no plan that keeps no more than few would is under it"):
         Front(made, time_ceiling=2.3, kept_as=Choice(estimator="few"))

@@ -231,7 +231,14 @@ def test_layers_that_stay_exact_by_choice_add_no_noise(tmp_path: Path) -> None:
     chosen = at_budgets("wta_crs", [0.1])
     whole, part = (
         budget_costs(
-            model, tokenizer, TASK, chosen, tmp_path / "c.safetensors", SHORT.but(layers=layers), batches=2, draws=3
+            model,
+            tokenizer,
+            TASK,
+            chosen,
+            tmp_path / "c.safetensors",
+            SHORT.but(layers=layers),
+            batches=2,
+            draws=3,
         )
         for layers in (None, ("*.wi",))
     )
@@ -244,9 +251,7 @@ def test_a_file_from_before_noise_and_memory_is_read_and_drawn(
     study: tuple[BudgetsResult, Path], tmp_path: Path
 ) -> None:
     result = study[0]
-    old = result.model_dump(
-        mode="json", exclude={"noise_thresholds", "cost", "memory", "average_last", "batches"}
-    )
+    old = result.model_dump(mode="json", exclude={"noise_thresholds", "cost", "memory", "average_last", "batches"})
     old["points"] = [{k: v for k, v in p.items() if k not in ("noise", "memory")} for p in old["points"]]
     write_text(tmp_path / "old.json", json.dumps(old))
     found = load_result(tmp_path / "old.json")

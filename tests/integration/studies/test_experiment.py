@@ -399,7 +399,9 @@ BLOCKS = {"bert.encoder.layer.0": Choice(estimator="crs(budget=0.25)"), "bert.en
 
 
 def plan_file(path: Path, blocks: dict[str, Choice]) -> Path:
-    done = [PlannedBlock(name=name, choice=choice, kept=1, seconds=0.1, noise=0.1) for name, choice in blocks.items()]
+    done = [
+        PlannedBlock(name=name, choice=choice, kept=1, seconds=0.1, noise=0.1) for name, choice in blocks.items()
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_result(path, example_plan().model_copy(update={"blocks": done}))
     return path
