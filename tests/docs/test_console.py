@@ -16,6 +16,7 @@ import pytest
 from support import figure_examples as examples
 from support.captures import capture
 from support.pages import DOCS, PAGES, blocks, console_lines, name
+from support.result_examples import plan as example_plan
 
 from wtacrs.integration.cli import main
 from wtacrs.integration.studies.experiment import ExperimentConfig
@@ -40,6 +41,7 @@ DRY = (
     "pretrain",
     "theory",
     "demo",
+    "study",
 )
 QUICK: dict[str, list[str]] = {"check": ["--limit", "0.2"]}
 """Options that keep a command short which has no dry run."""
@@ -113,6 +115,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "captures.safetensors", {"a#0": capture(0, 40, 6, 5), "b#0": capture(1, 40, 6, 5)}, {"model": "m"}
     )
     write_result(folder / "comparison.json", examples.comparison(examples.LAYERS[:2]))
+    write_result(folder / "plan.json", example_plan())
     write_result(folder / "sweep.json", examples.sweep(examples.LAYERS[:2]))
     write_result(folder / "figures" / "gallery" / "check.json", examples.check())
     tables = [
