@@ -107,9 +107,8 @@ def check_new(name: str) -> None:
         InputError: naming those that can.
     """
     if name not in (*NEW_MODELS, *NEW_SIZES):
-        likely = (difflib.get_close_matches(name, known, n=2, cutoff=0.7) for known in (NEW_MODELS, NEW_SIZES))
-        near = next(filter(None, likely), [])
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        near = difflib.get_close_matches(name, (*NEW_MODELS, *NEW_SIZES), n=1, cutoff=0.7)
+        hint = f"did you mean {near[0]}? " if near else ""
         raise InputError(
             f"model={name!r}: {hint}{', '.join(NEW_MODELS)} can be built, and published sizes such as new:t5-base; "
             "without a model it is a small new T5"
