@@ -143,7 +143,7 @@ class VarianceCost(Record):
         """The threshold, or from where on there is no loss that counts."""
         unit = f"a relative variance of 1 costs {self.slope:.2g} [{self.low:.2g} … {self.high:.2g}] of the metric"
         if self.threshold is not None:
-            return f"{unit}; the loss comes to {self.margin:g} at budget {self.threshold}"
+            return f"{unit}; the budget at which the loss comes to {self.margin:g} is {self.threshold}"
         if self.harmless.side == "below":
             told = f"below {self.margin:g} at every budget"
         elif self.harmless.side == "above":
@@ -201,7 +201,7 @@ class BudgetsResult(Result):
 def budget_sentences(result: BudgetsResult) -> list[str]:
     """The thresholds in words: where noise is that of the minibatch, and where variance costs the margin."""
     told = [
-        f"{one.scores}: sampling adds as much variance as the minibatch has at budget {one.at}"
+        f"{one.scores}: the budget at which sampling adds as much variance as the minibatch has is {one.at}"
         for one in result.noise_thresholds
     ]
     return told if result.cost is None else [*told, f"{result.cost.scores}: {result.cost.sentence}"]

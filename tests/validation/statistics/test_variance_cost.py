@@ -44,7 +44,7 @@ def test_a_planted_slope_is_found_exactly() -> None:
     assert found.threshold is not None
     assert found.threshold.value.budget == pytest.approx(1 / 6, rel=0.002)
     assert found.harmless.budget == pytest.approx(found.threshold.value.budget, rel=1e-6)
-    assert "the loss comes to 0.01 at budget 0.166" in found.sentence
+    assert "the budget at which the loss comes to 0.01 is 0.166" in found.sentence
 
 
 def test_slope_and_interval_are_those_of_least_squares_with_a_level_for_every_seed() -> None:
