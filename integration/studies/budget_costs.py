@@ -134,7 +134,8 @@ def budget_costs(
         seed=config.seed,
         runner=Runner(skipped=skipped, report=None if report is None else partial(_told, report)),
     )
-    sampled = [row for row in noise.layers if row.layer in _sampled(model, found, config)]
+    names = _sampled(model, found, config)
+    sampled = [row for row in noise.layers if row.layer in names]
     if not sampled:
         raise InputError(f"captures={captures}: no layer that would be sampled has a gradient in every batch")
     memory = _memory(model, first_batch(task, model, tokenizer, config), estimators, config, report)
