@@ -75,7 +75,7 @@ ModelOption = Annotated[
     typer.Option(
         metavar="NAME|DIR",
         help="Hugging Face model: a hub name, a local folder, or new:bert, new:deberta, new:gpt2, new:llama, "
-        "new:opt or new:t5-gated for a small untrained one, new:t5-base for one of a published size. Default: a small new T5.",
+        "new:opt or new:t5-gated for a small untrained one, new:t5-base for a published size. Default: a small new T5.",
     ),
 ]
 TokenizerOption = Annotated[
