@@ -224,7 +224,7 @@ def untrained_budgets_study(
         )
     finally:
         captures.unlink(missing_ok=True)
-    result = _result(subject, config, task, chosen, costs, captured)
+    result = _result(subject, config.but(steps=None), task, chosen, costs, captured)
     return _written(result.model_copy(update={"model": model_name(model), "steps": after}), out)
 
 
@@ -307,9 +307,10 @@ def _result(
     device: str = "cpu",
 ) -> BudgetsResult:
     """What is known without the runs."""
-    settings = {key: str(getattr(config, key)) for key in ("steps", "batch_size", "lr", "max_length")}
+    settings = {key: getattr(config, key) for key in ("steps", "batch_size", "lr", "max_length")}
+    inputs = subject.described | {key: str(value) for key, value in settings.items() if value is not None}
     return BudgetsResult(
-        stamp=stamp(seed=config.seed, device=device, inputs=subject.described | settings),
+        stamp=stamp(seed=config.seed, device=device, inputs=inputs),
         task=task.name,
         model=subject.name,
         estimator=series(repr(next(iter(chosen.values())))),

@@ -215,6 +215,7 @@ def test_without_training_variance_and_bytes_alone_are_measured(tmp_path: Path) 
     result = untrained_budgets_study(Wide(), config, "wta_crs", [0.1, 0.5], tmp_path, after=1, captured=2)
     assert load_result(tmp_path / "budgets.json") == result
     assert (result.exact, result.cost, list(result.seeds), result.steps) == (None, None, [], 1)
+    assert "steps" not in result.stamp.inputs  # those of the runs, of which there are none
     assert sorted(path.name for path in tmp_path.iterdir()) == ["budgets.json", "budgets.png"]
     small, large = result.points
     assert (small.scores, small.difference) == (None, None)
