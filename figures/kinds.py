@@ -33,6 +33,7 @@ from wtacrs.figures.plots import (
     transfer,
     winner_regret,
     winner_sweep,
+    winners,
 )
 from wtacrs.figures.sections.blocks import Named, Section
 from wtacrs.figures.sheet import Sheet
@@ -163,6 +164,7 @@ register_view(
 register_view("pretraining", View(sections.pretrain.section, _one("pretraining", pretrain.build), joint=True))
 register_view("comparison", View(sections.compare.section, _comparison))
 register_view("sweep", View(sections.sweep.section, _sweep))
+register_view("winners", View(sections.winners.section, _one("winners", winners.build)))
 register_view("transfer", View(sections.transfer.section, _one("transfer", transfer.build, "files")))
 register_view("noise", View(sections.noise.section, _one("noise", noise.build)))
 register_view("layer tests", View(sections.layer_tests.section, _one("layer_tests", layer_tests.build)))

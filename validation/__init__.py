@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from wtacrs.validation.records.track_memory import TrackedMemoryResult as TrackedMemoryResult
     from wtacrs.validation.records.training import TrainingResult as TrainingResult
     from wtacrs.validation.records.transfer import TransferResult as TransferResult
+    from wtacrs.validation.records.winners import WinnersResult as WinnersResult
     from wtacrs.validation.runner import Runner as Runner
     from wtacrs.validation.statistics.moments import moments as moments
     from wtacrs.validation.statistics.monte_carlo import monte_carlo as monte_carlo
@@ -104,6 +105,7 @@ _HOMES = {
     "TrainingResult": "records.training",
     "TrainingScoresResult": "records.scores",
     "TransferResult": "records.transfer",
+    "WinnersResult": "records.winners",
     "candidates_from": "layers.candidates",
     "check_estimator": "properties.checks",
     "compare": "layers.compare",

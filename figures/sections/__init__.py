@@ -24,6 +24,7 @@ from wtacrs.figures.sections import (
     track_memory,
     training,
     transfer,
+    winners,
 )
 
 __all__ = [
@@ -50,4 +51,5 @@ __all__ = [
     "track_memory",
     "training",
     "transfer",
+    "winners",
 ]

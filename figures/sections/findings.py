@@ -25,11 +25,13 @@ from wtacrs.validation.records.theory import Claim
 from wtacrs.validation.records.training import TrainingResult
 from wtacrs.validation.records.transfer import TransferResult
 from wtacrs.validation.records.units import gigabytes, megabytes
+from wtacrs.validation.records.winners import WinnersResult
 from wtacrs.validation.summaries.bench import bench_summaries, not_beaten
 from wtacrs.validation.summaries.compare import LayerMedian, OracleRatio
 from wtacrs.validation.summaries.layer_tests import layer_test_summary
 from wtacrs.validation.summaries.norms import norms_quarters
 from wtacrs.validation.summaries.sweep import choice_summaries
+from wtacrs.validation.summaries.winners import rule_label, told_regret, winner_cases
 
 _MOST = 8
 """Parts that a text tells; tables have all of them."""
@@ -162,6 +164,15 @@ def of_regrets(result: SweepResult) -> str:
         f"{median(one.paper_regrets):.3f} times the least variance, the optimal one {median(one.optimal_regrets):.3f}"
         for one in choice_summaries(result.sweeps)
         if one.paper_regrets and one.optimal_regrets
+    )
+
+
+def of_winners(result: WinnersResult) -> str:
+    """What every rule costs over all cases."""
+    return _joined(
+        f"{rule_label(one.rule)} costs {told_regret(one.median)} times the least variance in the median, "
+        f"{told_regret(one.quantile)} at the 95 % quantile"
+        for one in winner_cases(result).summaries.values()
     )
 
 

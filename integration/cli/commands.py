@@ -29,5 +29,6 @@ from wtacrs.integration.cli import (  # noqa: F401
     sweep,
     theory,
     transfer,
+    winners,
     zoo,
 )

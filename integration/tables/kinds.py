@@ -31,6 +31,7 @@ from wtacrs.integration.tables.theory import theory_table
 from wtacrs.integration.tables.track_memory import track_memory_tables
 from wtacrs.integration.tables.training import training_table
 from wtacrs.integration.tables.transfer import transfer_table
+from wtacrs.integration.tables.winners import winners_tables
 from wtacrs.validation.records.base import Result
 from wtacrs.validation.records.compare import ComparisonResult
 
@@ -92,3 +93,4 @@ register_table("theory", lambda result: [theory_table(result)])
 register_table("tracked memory", lambda result: list(track_memory_tables(result)))
 register_table("training", lambda result: [training_table([result])])
 register_table("transfer", lambda result: [transfer_table(result)])
+register_table("winners", winners_tables)

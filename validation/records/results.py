@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from functools import reduce
 from operator import or_
@@ -38,9 +39,13 @@ from wtacrs.validation.records import (  # noqa: F401
     track_memory,
     training,
     transfer,
+    winners,
 )
 from wtacrs.validation.records.base import SCHEMA_VERSION, Result, result_kinds
 
+# a break of line stands in no JSON string
+_NUMBER = r"(?:-?\d[\d.eE+-]*|NaN|-?Infinity)"
+_NUMBERS = re.compile(rf"\[\n\s+{_NUMBER}(?:,\n\s+{_NUMBER})*\n\s*\]")
 _ADAPTERS: dict[tuple[str, ...], TypeAdapter[Any]] = {}
 
 
@@ -61,8 +66,12 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def result_text(result: Result) -> str:
-    """A result as indented JSON, as its file holds it."""
-    return result.model_dump_json(indent=2) + "\n"
+    """A result as indented JSON, as its file holds it; a list of numbers stands in one line."""
+    return _NUMBERS.sub(_in_one_line, result.model_dump_json(indent=2)) + "\n"
+
+
+def _in_one_line(numbers: re.Match[str]) -> str:
+    return f"[{', '.join(numbers[0][1:-1].replace(',', ' ').split())}]"
 
 
 def write_result(path: Path, result: Result) -> Path:
