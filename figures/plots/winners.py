@@ -20,7 +20,7 @@ from wtacrs.validation.records.winners import WinnersResult
 from wtacrs.validation.summaries.winners import QUANTILE, WinnerCases, grouped, rule_label, winner_cases
 
 _KINDS = {"oracle": ("#0072b2", "o"), "row-norms": ("#e69f00", "s"), "stale": ("#009e73", "D")}
-_TIMES = ("#56b4e9", "#0072b2", "#332288", "#000000")
+_TIMES = ("#cc79a7", "#882255", "#332288", "#000000")
 _SPREAD = 0.24
 _FAR = 100.0
 

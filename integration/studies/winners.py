@@ -269,9 +269,9 @@ def _regrets(sweeps: Sequence[WinnerSweep], fractions: Sequence[float]) -> RuleR
 
 
 def _rounded(value: float | None) -> float:
-    """To four digits: a study has thousands."""
+    """To three digits: a study has thousands."""
     assert value is not None  # the sweep has its products
-    return float(f"{value:.4g}")
+    return float(f"{value:.3g}")
 
 
 def _checked(settings: Measured) -> Measured:

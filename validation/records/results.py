@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from functools import reduce
 from operator import or_
@@ -43,9 +42,6 @@ from wtacrs.validation.records import (  # noqa: F401
 )
 from wtacrs.validation.records.base import SCHEMA_VERSION, Result, result_kinds
 
-# a break of line stands in no JSON string
-_NUMBER = r"(?:-?\d[\d.eE+-]*|NaN|-?Infinity)"
-_NUMBERS = re.compile(rf"\[\n\s+{_NUMBER}(?:,\n\s+{_NUMBER})*\n\s*\]")
 _ADAPTERS: dict[tuple[str, ...], TypeAdapter[Any]] = {}
 
 
@@ -66,16 +62,12 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def result_text(result: Result) -> str:
-    """A result as indented JSON, as its file holds it; a list of numbers stands in one line."""
-    return _NUMBERS.sub(_in_one_line, result.model_dump_json(indent=2)) + "\n"
-
-
-def _in_one_line(numbers: re.Match[str]) -> str:
-    return f"[{', '.join(numbers[0][1:-1].replace(',', ' ').split())}]"
+    """A result as JSON, as its file holds it: indented, unless its kind is compact."""
+    return result.model_dump_json(indent=None if result.compact else 2) + "\n"
 
 
 def write_result(path: Path, result: Result) -> Path:
-    """Write a result as indented JSON, atomically."""
+    """Write a result as JSON (`result_text`), atomically."""
     return write_text(path, result_text(result))
 
 

@@ -69,6 +69,7 @@ class WinnersResult(Result):
     """
 
     main_table: ClassVar[str | None] = "regrets"
+    compact: ClassVar[bool] = True
 
     kind: Literal["winners"] = "winners"
     rules: Sequence[str]
