@@ -10,7 +10,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from wtacrs.figures import style
 from wtacrs.figures.plots.winner_sweep import CURVES
@@ -19,8 +19,8 @@ from wtacrs.validation.records.base import expect
 from wtacrs.validation.records.winners import WinnersResult
 from wtacrs.validation.summaries.winners import QUANTILE, WinnerCases, grouped, rule_label, winner_cases
 
-_KINDS = {"oracle": ("#0072b2", "o"), "row-norms": ("#e69f00", "s"), "stale": ("#009e73", "D")}
-_TIMES = ("#cc79a7", "#882255", "#332288", "#000000")
+KINDS = {"oracle": ("#0072b2", "o"), "row-norms": ("#e69f00", "s"), "stale": ("#009e73", "D")}
+TIMES = ("#cc79a7", "#882255", "#332288", "#000000")
 _SPREAD = 0.24
 _FAR = 100.0
 
@@ -47,26 +47,29 @@ def build(result: WinnersResult) -> Sheet:
     height = 1.5 + 0.32 * (len(result.rules) + len(cases.levels("model")))
     with style.figure(10.0, max(height, 3.2) * (1 if len(kinds) == 1 else 1.25)) as fig:
         first, *others = fig.panels(1 if len(kinds) == 1 else 2, 2, count=1 + len(kinds))
-        _regrets(first, result, kinds)
+        beyond = _regrets(first, result, kinds)
         for axes, (kind, some) in zip(others, kinds, strict=True):
             _shares(axes, some, cases)
             style.tag(axes, f"best |C| / k, {CURVES[kind][1]}")
         fig.heading("Which number of winners |C|")
-        fig.key(_legend(cases, [kind for kind, _ in kinds]), ncols=3)
+        fig.key(_legend(cases, [kind for kind, _ in kinds], beyond=beyond), ncols=4)
     return fig
 
 
-def _regrets(axes: Axes, result: WinnersResult, kinds: list[tuple[str, WinnerCases]]) -> None:
+def _regrets(axes: Axes, result: WinnersResult, kinds: list[tuple[str, WinnerCases]]) -> bool:
+    """Draw the regrets; whether some 95 % quantile lies beyond the axis."""
     rules = list(result.rules)
     most = max((one.quantile for _, some in kinds for one in some.summaries.values()), key=_finite)
     edge = min(max(1.3 * _finite(most), 2.0), _FAR)
+    beyond = False
     for number, (kind, some) in enumerate(kinds):
-        colour, marker = _KINDS[kind]
+        colour, marker = KINDS[kind]
         for place, rule in enumerate(rules):
             one = some.summaries[rule]
             y = place + _SPREAD * (number - (len(kinds) - 1) / 2)
             axes.plot([one.median, min(one.quantile, edge)], [y, y], color=colour, linewidth=2.0, zorder=2)
             if one.quantile > edge:
+                beyond = True
                 axes.plot([edge], [y], marker=">", color=colour, clip_on=False, zorder=3)
             if one.median <= edge:
                 axes.plot([one.median], [y], marker=marker, color=colour, markersize=4.5, zorder=3)
@@ -75,10 +78,11 @@ def _regrets(axes: Axes, result: WinnersResult, kinds: list[tuple[str, WinnerCas
     axes.set_xlim(0.95, edge)
     axes.set_xticks([tick for tick in (1, 1.5, 2, 3, 5, 10, 20, 50, 100) if tick <= edge])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_yticks(range(len(rules)), [rule_label(rule) for rule in rules])
     axes.set_ylim(len(rules) - 0.5, -0.5)
     style.tag(axes, f"variance over that at the best |C|: median to {QUANTILE:.0%} quantile")
+    return beyond
 
 
 def _finite(value: float) -> float:
@@ -94,7 +98,7 @@ def _shares(axes: Axes, some: WinnerCases, cases: WinnerCases) -> None:
                 continue
             low, middle, high = found.shares
             y = place + _SPREAD * (number - (len(times) - 1) / 2)
-            colour = _TIMES[number % len(_TIMES)]
+            colour = TIMES[number % len(TIMES)]
             axes.plot([low, high], [y, y], color=colour, linewidth=2.0, zorder=2)
             axes.plot([middle], [y], "o", color=colour, markersize=4.5, zorder=3)
     axes.set_xlim(-0.03, 1.03)
@@ -102,13 +106,14 @@ def _shares(axes: Axes, some: WinnerCases, cases: WinnerCases) -> None:
     axes.set_ylim(len(models) - 0.5, -0.5)
 
 
-def _legend(cases: WinnerCases, kinds: list[str]) -> list[Line2D]:
+def _legend(cases: WinnerCases, kinds: list[str], *, beyond: bool) -> list[Line2D]:
     scores = [
-        Line2D([], [], color=_KINDS[kind][0], marker=_KINDS[kind][1], markersize=4.5, label=CURVES[kind][1])
+        Line2D([], [], color=KINDS[kind][0], marker=KINDS[kind][1], markersize=4.5, label=CURVES[kind][1])
         for kind in kinds
     ]
     times = [
-        Line2D([], [], color=_TIMES[number % len(_TIMES)], marker="o", markersize=4.5, label=f"step {step}")
+        Line2D([], [], color=TIMES[number % len(TIMES)], marker="o", markersize=4.5, label=f"step {step}")
         for number, step in enumerate(cases.levels("step"))
     ]
-    return [*scores, *times]
+    arrow = Line2D([], [], color=style.GREY, marker=">", label="beyond the axis")
+    return [*scores, *times, *([arrow] if beyond else [])]

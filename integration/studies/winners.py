@@ -14,7 +14,7 @@ from wtacrs.estimators.core.sizing import check_budget
 from wtacrs.estimators.rows.wta_crs import fixed_winners
 from wtacrs.figures.plots import winners as figure
 from wtacrs.integration.models.loading import model_name
-from wtacrs.integration.models.opening import Subject
+from wtacrs.integration.models.opening import Subject, check_model
 from wtacrs.integration.studies.capture import capture_task
 from wtacrs.integration.studies.output import keep
 from wtacrs.integration.tasks.base import TaskData
@@ -135,6 +135,7 @@ def winners_study(
         )
     )
     numbers = _seeds(seed, seeds)
+    _check_subjects(subjects, batch_size, seed)
     runner = Runner() if runner is None else runner
     tasks = [
         Task(
@@ -287,6 +288,14 @@ def _checked(settings: Measured) -> Measured:
         if getattr(settings, name) < 1:
             raise InputError(f"{name}={getattr(settings, name)}: must be at least 1")
     return settings
+
+
+def _check_subjects(subjects: Sequence[Subject], batch_size: int, seed: int) -> None:
+    """Refuse, before the first training, what a later one could not load."""
+    for subject in subjects:
+        check_model(subject.model, subject.tokenizer)
+    for subject in {(one.task, one.data, one.train_limit): one for one in subjects}.values():
+        require_examples(subject.load(seed, needs_dev=False), 1, batch_size)
 
 
 def _seeds(first: int, count: int) -> list[int]:

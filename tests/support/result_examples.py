@@ -33,6 +33,7 @@ from wtacrs.validation.records.scores import ScoreMemoryBytes, TrainingScoresRes
 from wtacrs.validation.records.simulation import AliveBytes, Largest, SimulatedStep, SimulationResult, StepChoice
 from wtacrs.validation.records.track_memory import TrackedMemoryResult
 from wtacrs.validation.records.transfer import Standing, TransferPair, TransferResult
+from wtacrs.validation.records.winners import OPTIMAL, PAPER, RuleRegrets, WinnersResult, WinnerState
 from wtacrs.validation.statistics.factorial import cell_means, contrasts
 from wtacrs.validation.theory.claims import theory
 from wtacrs.validation.theory.step_bytes import WAYS
@@ -334,6 +335,26 @@ def limits() -> LimitsResult:
     )  # fmt: skip
 
 
+def winners() -> WinnersResult:
+    """Two models at two times, without stale scores at the start; a fixed |C| is not exact where the best one is."""
+
+    def choice(scores: str, budget: float, worst: float) -> RuleRegrets:
+        regrets = {PAPER: [1.0, worst], OPTIMAL: [1.01, 1.0], "0.0": [1.2, float("inf")]}
+        return RuleRegrets(scores=scores, budget=budget, best=[2, 9], regrets=regrets)
+
+    def state(model: str, seed: int, step: int) -> WinnerState:
+        kinds = ("oracle", "row-norms", "stale") if step else ("oracle", "row-norms")
+        return WinnerState(
+            model=model, task="planes", seed=seed, step=step, layers=[NASTY, "b"], rows=[100, 100],
+            choices=[choice(kind, budget, 1.5 + step + seed) for kind in kinds for budget in (0.1, 0.3)],
+        )  # fmt: skip
+
+    return WinnersResult(
+        stamp=STAMP, rules=[PAPER, OPTIMAL, "0.0"], age=1, batch_size=8, max_length=16, min_rows=64,
+        states=[state(model, seed, step) for model in (NASTY, "T5") for seed in (0, 1) for step in (0, 2)],
+    )  # fmt: skip
+
+
 _MAKERS: dict[str, Callable[[], Result]] = {
     "comparison": lambda: examples.comparison(examples.LAYERS[:2]),
     "sweep": lambda: examples.sweep(examples.LAYERS[:2]),
@@ -358,6 +379,7 @@ _MAKERS: dict[str, Callable[[], Result]] = {
     "bench": bench,
     "limits": limits,
     "factorial": factorial,
+    "winners": winners,
 }
 KINDS = tuple(_MAKERS)
 
