@@ -27,7 +27,7 @@ def section(results: Sequence[Named[WinnersResult]]) -> Section:
         section.draw(
             partial(figure.build, result),
             "Regret of rules for the number of winners, and the best number",
-            "Left above: variance at a rule's |C| over that at the best |C|, exact, median and 95 % quantile over layers, "
+            "First panel: exact variance at a rule's |C| over that at the best |C|, median and 95 % quantile over layers, "
             "times, tasks and architectures. Other panels: the best |C| as a part of k, median and quartiles.",
             finding=partial(findings.of_winners, result),
         )
@@ -63,7 +63,13 @@ def _by_factor(cases: WinnerCases) -> Table:
             found = [some.summaries[rule] for rule in rules]
             costs = [f"{told_regret(one.median)} ({told_regret(one.quantile)})" for one in found]
             rows.append(
-                [factor, str(level), *costs, rule_label(some.recommended.rule), f"{middle:.2f} ({low:.2f}–{high:.2f})"]
+                [
+                    factor,
+                    str(level),
+                    *costs,
+                    rule_label(some.recommended.rule),
+                    f"{middle:.2f} ({low:.2f}–{high:.2f})",
+                ]
             )
     head = ["by", "level", *map(rule_label, rules), "least 95 % quantile", "best |C|/k"]
     told = "Median regret and 95 % quantile; best |C|/k with its quartiles"

@@ -30,8 +30,8 @@ def winners(
         list[str] | None,
         typer.Option(
             metavar="NAME|DIR",
-            help="As elsewhere, and new:t5 for the small new T5. Repeatable. Default: small new T5, BERT, GPT-2, DeBERTa, OPT "
-            "and Llama.",
+            help="As elsewhere, and new:t5 for the small new T5. Repeatable. Default: small new T5, BERT, GPT-2, "
+            "DeBERTa, OPT and Llama.",
         ),
     ] = None,
     task: Annotated[
@@ -48,7 +48,9 @@ def winners(
     after: Annotated[
         list[int] | None,
         typer.Option(
-            min=0, metavar="STEPS", help="Of exact training before a batch is captured. Repeatable. Default: 0, 100, 300."
+            min=0,
+            metavar="STEPS",
+            help="Of exact training before a batch is captured. Repeatable. Default: 0, 100, 300.",
         ),
     ] = None,
     age: Annotated[
@@ -88,9 +90,7 @@ def winners(
     from wtacrs.validation.summaries.winners import winners_sentences
 
     chosen = budgets_from(budget, BUDGETS)
-    subjects = winners_subjects(
-        model or MODELS, task, data=data, tokenizer=tokenizer, train_limit=train_limit
-    )
+    subjects = winners_subjects(model or MODELS, task, data=data, tokenizer=tokenizer, train_limit=train_limit)
     check_folder("out", out)
     with progress_bar("trainings") as report:
         result = winners_study(

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wtacrs.estimators import InputError
 from wtacrs.estimators.core.sizing import check_budget
@@ -31,6 +31,9 @@ from wtacrs.validation.records.winners import OPTIMAL, PAPER, RuleRegrets, Winne
 from wtacrs.validation.runner import Runner, Task, TaskOutput
 from wtacrs.validation.seeds import checked_seed
 from wtacrs.validation.summaries.sweep import regret
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 NEW_T5 = "new:t5"
 MODELS = (NEW_T5, "new:bert", "new:gpt2", "new:deberta", "new:opt", "new:llama")
@@ -182,15 +185,13 @@ def training_states(subject: Subject, seed: int, settings: Measured) -> TaskOutp
     require_examples(task, 1, settings.batch_size)
     rest = without_captured(task, settings.batch_size, seed)
     model, tokenizer = subject.open(task, seed)
-    sizes = {"batch_size": settings.batch_size, "max_length": settings.max_length}
+    sizes: dict[str, Any] = {"batch_size": settings.batch_size, "max_length": settings.max_length}
     found: list[WinnerState] = []
 
-    def visit(step: int, now: object, earlier: object) -> None:
+    def visit(step: int, now: PreTrainedModel, earlier: PreTrainedModel | None) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "captures.safetensors"
-            captures = capture_task(
-                now, tokenizer, task, path, batches=1, **sizes, seed=seed, earlier=earlier
-            )
+            captures = capture_task(now, tokenizer, task, path, batches=1, **sizes, seed=seed, earlier=earlier)
             found.extend(_states(captures, model_name(model), task, seed, step, settings))
 
     train_through(
@@ -226,15 +227,11 @@ def _states(
         return []
     choices = [_regrets(same, settings.fractions) for same in sweeps.values()]
     return [
-        WinnerState(
-            model=model, task=task.name, seed=seed, step=step, layers=layers, rows=rows, choices=choices
-        )
+        WinnerState(model=model, task=task.name, seed=seed, step=step, layers=layers, rows=rows, choices=choices)
     ]
 
 
-def _swept(
-    captures: Captures, entry: str, kinds: Sequence[ScoreKind], settings: Measured
-) -> list[WinnerSweep]:
+def _swept(captures: Captures, entry: str, kinds: Sequence[ScoreKind], settings: Measured) -> list[WinnerSweep]:
     """The variances of one layer for all scores and budgets; none where it is too small or gets no gradient."""
     layer = captures[entry]
     live = layer.mask

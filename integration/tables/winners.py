@@ -5,7 +5,14 @@ from __future__ import annotations
 from rich.table import Table
 
 from wtacrs.validation.records.winners import WinnersResult
-from wtacrs.validation.summaries.winners import FACTORS, WinnerCases, grouped, rule_label, told_regret, winner_cases
+from wtacrs.validation.summaries.winners import (
+    FACTORS,
+    WinnerCases,
+    grouped,
+    rule_label,
+    told_regret,
+    winner_cases,
+)
 
 
 def winners_tables(result: WinnersResult) -> list[Table]:
@@ -17,8 +24,8 @@ def winners_tables(result: WinnersResult) -> list[Table]:
 def rules_table(cases: WinnerCases) -> Table:
     """Median, 95 % quantile and worst regret of every rule."""
     table = Table(
-        title=f"|C| of WTA-CRS: variance over that of the best |C|, {cases.share.size:,} cases; 95 % intervals by bootstrap "
-        "over trainings",
+        title=f"|C| of WTA-CRS: variance over that of the best |C|, {cases.share.size:,} cases; 95 % intervals by "
+        "bootstrap over trainings",
         title_justify="left",
     )
     for column in ("rule", "median", "interval", "95 % quantile", "interval", "worst"):
@@ -38,7 +45,8 @@ def rules_table(cases: WinnerCases) -> Table:
 def factors_table(cases: WinnerCases) -> Table:
     """Median regret and its 95 % quantile of every rule at every level of a factor, and the best |C|/k."""
     table = Table(
-        title="Median regret (95 % quantile) by what cases differ in; median of the best |C|/k", title_justify="left"
+        title="Median regret (95 % quantile) by what cases differ in; median of the best |C|/k",
+        title_justify="left",
     )
     rules = list(cases.regrets)
     for column in ("by", "level", *map(rule_label, rules), "best |C|/k"):

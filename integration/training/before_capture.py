@@ -73,13 +73,17 @@ def train_for_capture(
     """
     check_age(steps, age)
     copies: list[PreTrainedModel | None] = []
+
+    def take(_: int, __: PreTrainedModel, earlier: PreTrainedModel | None) -> None:
+        copies.append(earlier)
+
     _train(
         model,
         tokenizer,
         task,
         times=[steps],
         age=age,
-        visit=lambda step, now, earlier: copies.append(earlier),
+        visit=take,
         config=_config(steps, lr, batch_size, max_length, seed),
         progress=progress,
     )

@@ -1,8 +1,9 @@
 """Records as tidy tables: which tables a class of records has, and their rows.
 
 The tables follow from the fields. A sequence of records is a table with one row each; a record within a record becomes
-columns, `<field>_<column>`; a mapping to numbers becomes a column a key. A sequence of numbers, or a mapping to texts or to sequences of numbers, is
-a table of its own. The rows of a table within a table begin with the columns of the row that they belong to.
+columns, `<field>_<column>`; a mapping to numbers becomes a column a key. A sequence of numbers, or a mapping to texts or
+to sequences of numbers, is a table of its own. The rows of a table within a table begin with the columns of the row that
+they belong to.
 
 What the fields cannot say, a class says:
     table_series: by name of a table, the fields whose entries belong together, one row for each place; a mapping that is

@@ -16,8 +16,8 @@ class RuleRegrets(Record):
     """Regrets of every rule for |C| on the layers of one state, with one kind of scores at one budget.
 
     `best` has for every layer the |C| of least variance among 0 … k − 1. `regrets` has for every rule, as `winners` of
-    `wta_crs` spells it, and every layer the variance at its |C| over the least one: 1 is best, and it is infinite where the
-    best |C| alone is exact.
+    `wta_crs` spells it, and every layer the variance at its |C| over the least one: 1 is best. It is infinite where the best
+    |C| alone is exact.
     """
 
     scores: ScoreKind
@@ -29,8 +29,8 @@ class RuleRegrets(Record):
 class WinnerState(Record):
     """One batch of a task in a model at one time of its training.
 
-    `step` counts the steps of exact training before it. `rows` are those of a layer that no mask calls padding: n, of which
-    budgets are shares. Everything in `choices` goes by the place of a layer.
+    `step` counts the steps of exact training before it. `rows` are those of a layer that no mask calls padding: n, of
+    which budgets are shares. Everything in `choices` goes by the place of a layer.
     """
 
     table_series: ClassVar[Mapping[str, Sequence[str]]] = {"layers": ("layers", "rows")}
@@ -45,13 +45,12 @@ class WinnerState(Record):
 
     @model_validator(mode="after")
     def _as_long(self) -> WinnerState:
-        held = [self.rows]
+        held: list[Sequence[float]] = [self.rows]
         for choice in self.choices:
             held += [choice.best, *choice.regrets.values()]
         if any(len(values) != len(self.layers) for values in held):
-            raise ValueError(
-                f"state {self.model!r}, {self.task!r}, step {self.step}: {len(self.layers)} layers and other numbers of values"
-            )
+            told = f"state {self.model!r}, {self.task!r}, step {self.step}"
+            raise ValueError(f"{told}: {len(self.layers)} layers and other numbers of values")
         return self
 
 

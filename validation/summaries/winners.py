@@ -151,7 +151,9 @@ def _advice(cases: WinnerCases) -> str:
     best = cases.recommended
     others = [one for rule, one in cases.summaries.items() if rule in (PAPER, OPTIMAL) and one is not best]
     beside = "; ".join(f"{rule_label(one.rule)}: {_cost(one)}" for one in others)
-    return f"take {rule_label(best.rule)}; variance over the least possible one: {_cost(best)}. Beside it {beside}."
+    return (
+        f"take {rule_label(best.rule)}; variance over the least possible one: {_cost(best)}. Beside it {beside}."
+    )
 
 
 def _cost(one: RegretSummary) -> str:

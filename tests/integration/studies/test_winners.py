@@ -17,8 +17,8 @@ from wtacrs.estimators import InputError, make
 from wtacrs.integration.cli import main
 from wtacrs.integration.studies import winners as module
 from wtacrs.integration.studies.capture import capture_task
-from wtacrs.integration.studies.experiment_config import read_config
 from wtacrs.integration.studies.experiment import ExperimentConfig
+from wtacrs.integration.studies.experiment_config import read_config
 from wtacrs.integration.studies.winners import rule_names, winners_study, winners_subjects
 from wtacrs.integration.training.before_capture import train_for_capture, train_through
 from wtacrs.validation.layers.scores import layer_scores
@@ -122,7 +122,9 @@ def test_a_training_is_shown_and_not_disturbed(tokenizer: PreTrainedTokenizerBas
 def test_one_result_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "glue" / "RTE"
     folder.mkdir(parents=True)
-    rows = [f"the {w} ball lies here\tit is {w}\t{('not_', '')[i % 2]}entailment" for i, w in enumerate("abcdefghijkl")]
+    rows = [
+        f"the {w} ball lies here\tit is {w}\t{('not_', '')[i % 2]}entailment" for i, w in enumerate("abcdefghijkl")
+    ]
     for name in ("train", "dev"):
         (folder / f"{name}.tsv").write_text("\n".join(["sentence1\tsentence2\tlabel", *rows]) + "\n")
     out = tmp_path / "out"

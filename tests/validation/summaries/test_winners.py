@@ -25,9 +25,7 @@ def result(*trainings: dict[str, list[float]], **changes: object) -> WinnersResu
             WinnerState(layers=[f"l{i}" for i in range(count)], rows=[100] * count, **(common | changes))
         )
     rules = list(trainings[0])
-    return WinnersResult(
-        stamp=STAMP, rules=rules, age=1, batch_size=8, max_length=16, min_rows=1, states=states
-    )
+    return WinnersResult(stamp=STAMP, rules=rules, age=1, batch_size=8, max_length=16, min_rows=1, states=states)
 
 
 def test_quantiles_by_hand_with_infinite_regrets() -> None:
