@@ -75,7 +75,7 @@ def _regrets(axes: Axes, result: WinnersResult, kinds: list[tuple[str, WinnerCas
                 axes.plot([one.median], [y], marker=marker, color=colour, markersize=4.5, zorder=3)
     axes.axvline(1.0, color=style.GREY, linewidth=0.9, zorder=1)
     axes.set_xscale("log")
-    axes.set_xlim(0.95, edge)
+    axes.set_xlim(0.9, edge)
     axes.set_xticks([tick for tick in (1, 1.5, 2, 3, 5, 10, 20, 50, 100) if tick <= edge])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())

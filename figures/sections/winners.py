@@ -15,6 +15,7 @@ from wtacrs.validation.summaries.winners import (
     grouped,
     rule_label,
     told_regret,
+    told_worst,
     winner_cases,
     winners_sentences,
 )
@@ -27,8 +28,8 @@ def section(results: Sequence[Named[WinnersResult]]) -> Section:
         section.draw(
             partial(figure.build, result),
             "Regret of rules for the number of winners, and the best number",
-            "First panel: exact variance at a rule's |C| over that at the best |C|, median and 95 % quantile over layers, "
-            "times, tasks and architectures. Other panels: the best |C| as a part of k, median and quartiles.",
+            "First panel: exact variance at a rule's |C| over that at the best |C|, median and 95 % quantile over all "
+            "cases. Other panels: the best |C| as a part of k, median and quartiles.",
             finding=partial(findings.of_winners, result),
         )
         cases = winner_cases(result)
@@ -45,7 +46,7 @@ def _overall(cases: WinnerCases) -> Table:
             _interval(one.median_interval),
             told_regret(one.quantile),
             _interval(one.quantile_interval),
-            told_regret(one.worst),
+            told_worst(one),
         ]
         for one in cases.summaries.values()
     ]

@@ -11,6 +11,7 @@ from wtacrs.validation.summaries.winners import (
     grouped,
     rule_label,
     told_regret,
+    told_worst,
     winner_cases,
 )
 
@@ -37,7 +38,7 @@ def rules_table(cases: WinnerCases) -> Table:
             _interval(one.median_interval),
             told_regret(one.quantile),
             _interval(one.quantile_interval),
-            told_regret(one.worst),
+            told_worst(one),
         )
     return table
 

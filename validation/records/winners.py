@@ -16,8 +16,8 @@ class RuleRegrets(Record):
     """Regrets of every rule for |C| on the layers of one state, with one kind of scores at one budget.
 
     `best` has for every layer the |C| of least variance among 0 … k − 1. `regrets` has for every rule, as `winners` of
-    `wta_crs` spells it, and every layer the variance at its |C| over the least one: 1 is best. It is infinite where the best
-    |C| alone is exact.
+    `wta_crs` spells it, and every layer the variance at its |C| over the least one: 1 is best. It is infinite where the
+    best |C| alone is exact.
     """
 
     scores: ScoreKind

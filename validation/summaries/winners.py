@@ -33,7 +33,8 @@ class RegretSummary:
         cases: layers, times, scores, budgets, trainings.
         median: of the regrets.
         quantile: their 95 % quantile.
-        worst: the largest.
+        worst: the largest finite one.
+        infinite: cases in which the best |C| is exact, and that of the rule is not.
         median_interval: 95 % interval by bootstrap over trainings; None with a single training.
         quantile_interval: the same of the quantile.
     """
@@ -43,6 +44,7 @@ class RegretSummary:
     median: float
     quantile: float
     worst: float
+    infinite: int
     median_interval: tuple[float, float] | None
     quantile_interval: tuple[float, float] | None
 
@@ -86,7 +88,7 @@ class WinnerCases:
     @property
     def recommended(self) -> RegretSummary:
         """The rule of least 95 % quantile; of equal ones that of least worst case, then of least median."""
-        return min(self.summaries.values(), key=lambda one: (one.quantile, one.worst, one.median))
+        return min(self.summaries.values(), key=lambda one: (one.quantile, one.infinite, one.worst, one.median))
 
     @property
     def shares(self) -> tuple[float, float, float]:
@@ -161,7 +163,7 @@ def _cost(one: RegretSummary) -> str:
     around = "" if interval is None else f" [{told_regret(interval[0])}, {told_regret(interval[1])}]"
     return (
         f"{told_regret(one.median)} in the median, at most {told_regret(one.quantile)}{around} in 95 % of the cases, "
-        f"{told_regret(one.worst)} at worst"
+        f"{told_worst(one)} at worst"
     )
 
 
@@ -176,13 +178,20 @@ def told_regret(value: float) -> str:
     return f"{value:.2f}" if value < 100 else f"{value:.2g}"
 
 
+def told_worst(one: RegretSummary) -> str:
+    """The worst case, and how often there is a worse one that has no number."""
+    return told_regret(one.worst) + (f" ({one.infinite:,} infinite)" if one.infinite else "")
+
+
 def _summary(rule: str, regrets: NDArray[numpy.float64], training: NDArray[numpy.int64]) -> RegretSummary:
     order = numpy.argsort(regrets, kind="stable")
     ordered = regrets[order]
     middle, quantile = (float(_quantiles(ordered, numpy.ones((1, ordered.size)), q)[0]) for q in (0.5, QUANTILE))
     weights = _resampled(training[order])
     intervals = [None if weights is None else _interval(_quantiles(ordered, weights, q)) for q in (0.5, QUANTILE)]
-    return RegretSummary(rule, ordered.size, middle, quantile, float(ordered[-1]), *intervals)
+    finite = ordered[numpy.isfinite(ordered)]
+    worst = float(finite[-1]) if finite.size else math.inf
+    return RegretSummary(rule, ordered.size, middle, quantile, worst, ordered.size - finite.size, *intervals)
 
 
 def _resampled(training: NDArray[numpy.int64]) -> NDArray[numpy.float64] | None:

@@ -9,7 +9,7 @@ import pytest
 from support.result_examples import STAMP
 
 from wtacrs.validation.records.winners import OPTIMAL, PAPER, RuleRegrets, WinnersResult, WinnerState
-from wtacrs.validation.summaries.winners import grouped, winner_cases, winners_sentences
+from wtacrs.validation.summaries.winners import grouped, told_worst, winner_cases, winners_sentences
 
 INF = math.inf
 
@@ -31,7 +31,8 @@ def result(*trainings: dict[str, list[float]], **changes: object) -> WinnersResu
 def test_quantiles_by_hand_with_infinite_regrets() -> None:
     paper = [1.0] * 10 + [1.5] * 8 + [3.0, INF]
     (one,) = winner_cases(result({PAPER: paper})).summaries.values()
-    assert (one.cases, one.median, one.quantile, one.worst) == (20, 1.0, 3.0, INF)
+    assert (one.cases, one.median, one.quantile, one.worst, one.infinite) == (20, 1.0, 3.0, 3.0, 1)
+    assert told_worst(one) == "3.00 (1 infinite)"
     assert (one.median_interval, one.quantile_interval) == (None, None)  # a single training
 
 
