@@ -14,6 +14,7 @@ from wtacrs.validation.summaries.winners import (
     WinnerCases,
     grouped,
     rule_label,
+    told_interval,
     told_regret,
     told_worst,
     winner_cases,
@@ -43,9 +44,9 @@ def _overall(cases: WinnerCases) -> Table:
         [
             rule_label(one.rule),
             told_regret(one.median),
-            _interval(one.median_interval),
+            told_interval(one.median_interval),
             told_regret(one.quantile),
-            _interval(one.quantile_interval),
+            told_interval(one.quantile_interval),
             told_worst(one),
         ]
         for one in cases.summaries.values()
@@ -75,7 +76,3 @@ def _by_factor(cases: WinnerCases) -> Table:
     head = ["by", "level", *map(rule_label, rules), "least 95 % quantile", "best |C|/k"]
     told = "Median regret and 95 % quantile; best |C|/k with its quartiles"
     return Table(head, rows, numeric=list(range(2, len(head))), caption=told)
-
-
-def _interval(found: tuple[float, float] | None) -> str:
-    return "–" if found is None else f"[{told_regret(found[0])}, {told_regret(found[1])}]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.markup import escape
 from rich.table import Table
 
 from wtacrs.validation.records.winners import WinnersResult
@@ -10,6 +11,7 @@ from wtacrs.validation.summaries.winners import (
     WinnerCases,
     grouped,
     rule_label,
+    told_interval,
     told_regret,
     told_worst,
     winner_cases,
@@ -35,9 +37,9 @@ def rules_table(cases: WinnerCases) -> Table:
         table.add_row(
             rule_label(one.rule),
             told_regret(one.median),
-            _interval(one.median_interval),
+            escape(told_interval(one.median_interval)),
             told_regret(one.quantile),
-            _interval(one.quantile_interval),
+            escape(told_interval(one.quantile_interval)),
             told_worst(one),
         )
     return table
@@ -57,12 +59,8 @@ def factors_table(cases: WinnerCases) -> Table:
             costs = (some.summaries[rule] for rule in rules)
             table.add_row(
                 factor,
-                str(level),
+                escape(str(level)),
                 *(f"{told_regret(one.median)} ({told_regret(one.quantile)})" for one in costs),
                 f"{some.shares[1]:.2f}",
             )
     return table
-
-
-def _interval(found: tuple[float, float] | None) -> str:
-    return "–" if found is None else f"[{told_regret(found[0])}, {told_regret(found[1])}]"

@@ -159,8 +159,7 @@ def _advice(cases: WinnerCases) -> str:
 
 
 def _cost(one: RegretSummary) -> str:
-    interval = one.quantile_interval
-    around = "" if interval is None else f" [{told_regret(interval[0])}, {told_regret(interval[1])}]"
+    around = "" if one.quantile_interval is None else f" {told_interval(one.quantile_interval)}"
     return (
         f"{told_regret(one.median)} in the median, at most {told_regret(one.quantile)}{around} in 95 % of the cases, "
         f"{told_worst(one)} at worst"
@@ -176,6 +175,11 @@ def told_regret(value: float) -> str:
     if math.isinf(value):
         return "infinite"
     return f"{value:.2f}" if value < 100 else f"{value:.2g}"
+
+
+def told_interval(found: tuple[float, float] | None) -> str:
+    """An interval of regrets; a dash where there is none."""
+    return "–" if found is None else f"[{told_regret(found[0])}, {told_regret(found[1])}]"
 
 
 def told_worst(one: RegretSummary) -> str:
