@@ -81,7 +81,7 @@ def _regrets(axes: Axes, result: WinnersResult, kinds: list[tuple[str, WinnerCas
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_yticks(range(len(rules)), [rule_label(rule) for rule in rules])
     axes.set_ylim(len(rules) - 0.5, -0.5)
-    style.tag(axes, f"variance over that at the best |C|: median to {QUANTILE:.0%} quantile")
+    style.tag(axes, f"variance over the least one: median to {QUANTILE:.0%} quantile")
     return beyond
 
 

@@ -146,7 +146,7 @@ def winners_sentences(result: WinnersResult) -> list[str]:
     cases = winner_cases(result)
     told = [f"Over all {counted(len(cases.share), 'case')}: {_advice(cases)}"]
     kinds = list(grouped(cases, "scores"))
-    return told + ([f"With {kind} scores: {_advice(some)}" for kind, some in kinds] if len(kinds) > 1 else [])
+    return told + ([f"With the scores {kind}: {_advice(some)}" for kind, some in kinds] if len(kinds) > 1 else [])
 
 
 def _advice(cases: WinnerCases) -> str:
@@ -169,12 +169,14 @@ def _cost(one: RegretSummary) -> str:
 def told_regret(value: float) -> str:
     """A regret in few digits.
 
-    >>> told_regret(1.234), told_regret(41234.0), told_regret(float("inf"))
-    ('1.23', '4.1e+04', 'infinite')
+    >>> told_regret(1.234), told_regret(58.7), told_regret(41234.0), told_regret(float("inf"))
+    ('1.23', '58.7', '4.1e+04', 'infinite')
     """
     if math.isinf(value):
         return "infinite"
-    return f"{value:.2f}" if value < 100 else f"{value:.2g}"
+    if value < 10:
+        return f"{value:.2f}"
+    return f"{value:.3g}" if value < 1000 else f"{value:.2g}"
 
 
 def told_interval(found: tuple[float, float] | None) -> str:

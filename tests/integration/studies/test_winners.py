@@ -23,9 +23,9 @@ from wtacrs.integration.studies.winners import rule_names, winners_study, winner
 from wtacrs.integration.training.before_capture import train_for_capture, train_through
 from wtacrs.validation.layers.scores import layer_scores
 from wtacrs.validation.records.results import load_result
-from wtacrs.validation.records.winners import WinnersResult
+from wtacrs.validation.records.winners import OPTIMAL, PAPER, WinnersResult
 from wtacrs.validation.runner import Runner
-from wtacrs.validation.summaries.winners import rule_label
+from wtacrs.validation.summaries.winners import grouped, rule_label, winner_cases
 
 SETTINGS = {"lr": 3e-3, "batch_size": 8, "max_length": 24}
 STUDY = {**SETTINGS, "times": (0, 2), "age": 1, "budgets": (0.2, 0.4), "fractions": (0.0, 0.5)}
@@ -137,7 +137,7 @@ def test_one_result_from_the_command_line(tmp_path: Path, capsys: pytest.Capture
     assert isinstance(result, WinnersResult)
     assert {state.model for state in result.states} == {"small new gpt2", "small new T5"}
     told = " ".join(capsys.readouterr().out.split())
-    assert "With oracle scores: take " in told
+    assert "With the scores oracle: take " in told
     assert not (out / ".parts").exists()
 
 
@@ -181,3 +181,17 @@ def test_rules_are_told_in_words() -> None:
     assert list(map(rule_label, rule_names([0.0, 0.9]))) == [
         "the paper's rule", "the optimal rule", "|C| = 0", "|C| = 0.9 k",
     ]  # fmt: skip
+
+
+def test_the_committed_result_recommends_what_is_told() -> None:
+    path = ROOT / "figures" / "gallery" / "winners.json"
+    result = load_result(path)
+    assert isinstance(result, WinnersResult)
+    assert path.stat().st_size < 500_000
+    cases = winner_cases(result)
+    assert (len(cases.levels("model")), cases.levels("task"), result.cases) == (6, ["sst2", "mrpc", "rte"], 7584)
+    found = {kind: some.recommended for kind, some in grouped(cases, "scores")}
+    assert cases.recommended.rule == found["oracle"].rule == found["stale"].rule == OPTIMAL
+    assert found["row-norms"].rule == "0.25"
+    assert round(cases.recommended.quantile, 2) == 1.33
+    assert round(cases.summaries[PAPER].quantile, 2) == 1.72
