@@ -166,7 +166,7 @@ def layer_noise(
             found.append(_batch_error(estimator, calls, ready[kind], exact, draws, generator, bias))
     _check_noise(layer, deviations, sizes)
     return [
-        _row(layer, estimator, kind, rows, deviations, found, bias.persistent(len(batches)), draws)
+        _row(layer, estimator, kind, rows, deviations, sizes, found, bias.persistent(len(batches)), draws)
         for found, bias, (estimator, kind) in zip(errors, biases, measured, strict=True)
     ]
 
@@ -250,6 +250,7 @@ def _row(
     kind: ScoreKind,
     rows: float,
     deviations: Sequence[float],
+    sizes: Sequence[float],
     found: Sequence[_BatchError],
     persistent: float,
     draws: int,
@@ -273,6 +274,7 @@ def _row(
         variances=variances,
         variance_errors=[e.variance_error or 0.0 for e in found] if sampled else None,
         biases_squared=biases,
+        sizes=sizes,
         draws=draws if sampled else None,
     )
 

@@ -60,11 +60,11 @@ class LayerNoise(_Noise):
 
     `deviations` are ‖G_b − Ḡ‖², whose sum over B − 1 is the minibatch variance; `variances` are the estimator's, summed
     over the layer's calls, with the standard errors `variance_errors` where they were found by `draws` draws;
-    `biases_squared` are ‖EĜ_b − G_b‖².
+    `biases_squared` are ‖EĜ_b − G_b‖²; `sizes` are ‖G_b‖², None in files of before they were noted.
     """
 
     table_series: ClassVar[Mapping[str, Sequence[str]]] = {
-        "batches": ("deviations", "variances", "variance_errors", "biases_squared")
+        "batches": ("deviations", "variances", "variance_errors", "biases_squared", "sizes")
     }
 
     layer: str
@@ -72,6 +72,7 @@ class LayerNoise(_Noise):
     variances: Sequence[float]
     variance_errors: Sequence[float] | None
     biases_squared: Sequence[float]
+    sizes: Sequence[float] | None = None
     draws: int | None
 
 
