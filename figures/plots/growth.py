@@ -137,11 +137,24 @@ def _factors(axes: Axes, trends: Sequence[GrowthTrend], estimator: str) -> None:
     axes.set_yticks(range(len(kinds)), [_kind(*kind) for kind in kinds])
     axes.set_ylim(len(kinds) - 0.5, -0.5)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0), numticks=12))
+    axes.set_xticks(_ticks(*axes.get_xlim()))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("factor, 95 % interval")
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Factors that are easy to read, the finest series of which at most seven fit."""
+    for series_of_one in (
+        (0.9, 1.0, 1.1),
+        (0.8, 0.9, 1.0, 1.1, 1.25),
+        (0.5, 0.7, 1.0, 1.4, 2.0),
+        (0.2, 0.5, 1.0, 2.0, 5.0),
+    ):
+        if series_of_one[0] <= low and high <= series_of_one[-1]:
+            return [tick for tick in series_of_one if low <= tick <= high]
+    return [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
 
 
 def _kind(axis: str, condition: str) -> str:
