@@ -135,7 +135,7 @@ def _factors(axes: Axes, trends: Sequence[GrowthTrend], estimator: str) -> None:
         axes.plot([], [], marker="osD"[place], color=_COLOURS[key], linewidth=2.0, label=label)
     axes.axvline(1.0, color=style.GREY, linewidth=0.9, zorder=1)
     axes.set_yticks(range(len(kinds)), [_kind(*kind) for kind in kinds])
-    axes.set_ylim(len(kinds) - 0.5, -0.5)
+    axes.set_ylim(max(len(kinds), 1) - 0.5, -0.5)
     axes.set_xscale("log")
     axes.set_xticks(_ticks(*axes.get_xlim()))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))

@@ -49,7 +49,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arguments(corpus: Path, out: Path) -> list[str]:
-    sizes = "--width 32 --width 64 --depth 1 --depth 2 --base-width 32 --base-depth 1 --step 1 --step 2 --seeds 2"
+    sizes = "--width 32 --width 64 --depth 1 --depth 2 --base-width 32 --base-depth 1 --step 1 --step 2 --seeds 2 --family decoder"
     shapes = "--batches 3 --batch-size 4 --length 24 --vocabulary 300 --estimator crs(budget=0.2)"
     return ["study", "growth", str(corpus), *sizes.split(), *shapes.split(), "--out", str(out)]
 
@@ -62,7 +62,7 @@ def test_one_result_that_goes_on_where_it_stopped(
 
     def counted(family, width: int, *args, **options):
         trained.append(width)
-        if len(trained) == 5:
+        if len(trained) == 3:
             raise module.InputError("power cut")
         return make(family, width, *args, **options)
 
@@ -70,11 +70,11 @@ def test_one_result_that_goes_on_where_it_stopped(
     out = tmp_path / "out"
     assert main(arguments(corpus, out)) == 2
     assert main(arguments(corpus, out)) == 0
-    assert len(trained) == 12 + 1
+    assert len(trained) == 6 + 1
     result = load_result(out / "growth.json")
     assert isinstance(result, GrowthResult)
-    assert len({(p.family, p.width, p.depth, p.seed) for p in result.points}) == 12
-    assert len(result.points) == 12 * 3  # a part of the rows at the last step
+    assert len({(p.family, p.width, p.depth, p.seed) for p in result.points}) == 6
+    assert len(result.points) == 6 * 3  # a part of the rows at the last step
     for point in result.points:
         assert 0 < point.rows_needed <= 1
         assert 0 < point.effective <= 1
@@ -82,6 +82,17 @@ def test_one_result_that_goes_on_where_it_stopped(
     assert {t.axis for t in result.trends} == {"width", "depth", "rows", "progress"}
     assert (out / "growth.png").exists()
     assert "per doubling" in " ".join(capsys.readouterr().out.split())
+
+
+def test_t5_is_measured_too(corpus: Path, tmp_path: Path) -> None:
+    config = module.GrowthConfig(
+        families=("t5",), widths=(32,), depths=(1,), base_width=32, base_depth=1, steps=(1,), batch_size=4, length=24, seeds=1, batches=3,
+        vocabulary=300, estimators=("crs(budget=0.2)",),
+    )  # fmt: skip
+    (point, part) = module.growth_study(config, corpus, tmp_path / "out").points
+    assert (point.family, point.part, part.part) == ("t5", 1.0, module.PART)
+    assert point.rows == 4 * 24  # of the encoder, whose input has the length
+    assert part.rows == point.rows / 4
 
 
 def test_weights_are_a_function_of_the_seed() -> None:
