@@ -49,8 +49,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arguments(corpus: Path, out: Path) -> list[str]:
-    sizes = "--width 32 --width 64 --depth 1 --depth 2 --base-width 32 --base-depth 1 --step 1 --step 2 --seeds 2 --family decoder"
-    shapes = "--batches 3 --batch-size 4 --length 24 --vocabulary 300 --estimator crs(budget=0.2)"
+    sizes = "--width 32 --width 64 --depth 1 --depth 2 --base-width 32 --base-depth 1 --step 1 --step 2 --seeds 2"
+    shapes = "--family decoder --batches 3 --batch-size 4 --length 24 --vocabulary 300 --estimator crs(budget=0.2)"
     return ["study", "growth", str(corpus), *sizes.split(), *shapes.split(), "--out", str(out)]
 
 
@@ -86,8 +86,8 @@ def test_one_result_that_goes_on_where_it_stopped(
 
 def test_t5_is_measured_too(corpus: Path, tmp_path: Path) -> None:
     config = module.GrowthConfig(
-        families=("t5",), widths=(32,), depths=(1,), base_width=32, base_depth=1, steps=(1,), batch_size=4, length=24, seeds=1, batches=3,
-        vocabulary=300, estimators=("crs(budget=0.2)",),
+        families=("t5",), widths=(32,), depths=(1,), base_width=32, base_depth=1, steps=(1,), seeds=1, batches=3,
+        batch_size=4, length=24, vocabulary=300, estimators=("crs(budget=0.2)",),
     )  # fmt: skip
     (point, part) = module.growth_study(config, corpus, tmp_path / "out").points
     assert (point.family, point.part, part.part) == ("t5", 1.0, module.PART)
