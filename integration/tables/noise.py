@@ -15,8 +15,8 @@ def noise_table(result: NoiseResult) -> Table:
         f"{result.level:.0%} intervals",
         title_justify="left",
         caption="adds: one microbatch; bias²: of it; persists: bias² that no number of microbatches averages out, "
-        "estimated without bias, so that it may be below 0; batch: of exact gradients that is as noisy; rate: best one of "
-        "Adam (of gradient descent) over that of exact gradients, by theory",
+        "estimated without bias, so that it may be below 0; batch: of exact gradients that is as noisy; rate: best one "
+        "of Adam (of gradient descent) over that of exact gradients, by theory",
         caption_justify="left",
     )
     for column in ("scores", "estimator", "adds", "bias²", "persists", "batch", "rate", "worst", "found by"):
