@@ -17,6 +17,7 @@ from wtacrs.figures.plots import (
     experiment,
     factorial,
     front,
+    growth,
     layer_tests,
     limits,
     masks,
@@ -153,6 +154,7 @@ register_view(
     View(sections.training.section, _one("training_curves", training.build, "against"), joint=True),
 )
 register_view("experiment", View(sections.experiment.section, _one("experiment", experiment.build)))
+register_view("growth", View(sections.growth.section, _one("growth", growth.build)))
 register_view("factorial", View(sections.factorial.section, _one("factorial", factorial.build)))
 register_view("limits", View(sections.limits.section, _one("limits", limits.build)))
 register_view("budgets", View(sections.budgets.section, _one("budgets", budgets.build)))

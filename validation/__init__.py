@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from wtacrs.validation.records.experiment import ExperimentResult as ExperimentResult
     from wtacrs.validation.records.factorial import FactorialResult as FactorialResult
     from wtacrs.validation.records.front import FrontResult as FrontResult
+    from wtacrs.validation.records.growth import GrowthResult as GrowthResult
     from wtacrs.validation.records.layer_tests import LayerTestResult as LayerTestResult
     from wtacrs.validation.records.limits import LimitsResult as LimitsResult
     from wtacrs.validation.records.masks import MasksResult as MasksResult
@@ -85,6 +86,7 @@ _HOMES = {
     "ExperimentResult": "records.experiment",
     "FactorialResult": "records.factorial",
     "FrontResult": "records.front",
+    "GrowthResult": "records.growth",
     "LayerCapture": "layers.captures",
     "LayerTestResult": "records.layer_tests",
     "LimitsResult": "records.limits",

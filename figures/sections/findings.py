@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 
+from wtacrs.figures.plots.growth import NAMES, followed
 from wtacrs.figures.sections.blocks import SCORES, number, percent
 from wtacrs.validation.records.bench import BenchResult
 from wtacrs.validation.records.budgets import BudgetsResult
 from wtacrs.validation.records.experiment import ExperimentResult, ExperimentRow
 from wtacrs.validation.records.factorial import Contrast, FactorialResult
 from wtacrs.validation.records.front import FrontResult, pareto
+from wtacrs.validation.records.growth import GrowthResult
 from wtacrs.validation.records.layer_tests import LayerTestResult
 from wtacrs.validation.records.limits import LimitsResult
 from wtacrs.validation.records.masks import MasksResult, masks_sentence
@@ -68,6 +70,17 @@ def of_factorial(result: FactorialResult) -> str:
     if not found and any(one.kind == "interaction" for one in result.contrasts):
         told.append("no interaction is seen")
     return _joined(told)
+
+
+def of_growth(result: GrowthResult) -> str:
+    """By which factor the variance of the estimator that is followed changes per doubling of width."""
+    wanted = f"{followed(result)}, of ‖G‖²"
+    return _joined(
+        f"{NAMES[one.family]}, {one.condition}: Var Ĝ / ‖G‖² of {followed(result)} changes by {one.factor:.2f} "
+        f"[{one.low:.2f}, {one.high:.2f}] per doubling of the {one.axis}"
+        for one in result.trends
+        if one.quantity == wanted and one.axis in ("width", "depth")
+    )
 
 
 def _interaction(one: Contrast) -> str:

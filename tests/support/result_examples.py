@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 
@@ -13,6 +15,7 @@ from wtacrs.validation.records.bench import BenchResult, BenchRow, Quartiles, Ro
 from wtacrs.validation.records.budgets import BudgetPoint, BudgetsResult, Difference, Scores
 from wtacrs.validation.records.factorial import FactorialResult, FactorialRun
 from wtacrs.validation.records.front import FrontResult, FrontRow, SavingPart, Way
+from wtacrs.validation.records.growth import GrowthPoint, GrowthResult, SampledNoise
 from wtacrs.validation.records.layer_tests import (
     BiasFinding,
     LayerTest,
@@ -35,6 +38,7 @@ from wtacrs.validation.records.track_memory import TrackedMemoryResult
 from wtacrs.validation.records.transfer import Standing, TransferPair, TransferResult
 from wtacrs.validation.records.winners import OPTIMAL, PAPER, RuleRegrets, WinnersResult, WinnerState
 from wtacrs.validation.statistics.factorial import cell_means, contrasts
+from wtacrs.validation.summaries.growth import growth_trends
 from wtacrs.validation.theory.claims import theory
 from wtacrs.validation.theory.step_bytes import WAYS
 
@@ -355,6 +359,32 @@ def winners() -> WinnersResult:
     )  # fmt: skip
 
 
+def growth() -> GrowthResult:
+    """Three widths and two depths of decoders over two seeds; variance falls with the width."""
+    points = []
+    for (width, depth), seed, step, part in itertools.product(
+        ((32, 2), (64, 2), (128, 2), (32, 4)), range(2), (10, 20), (1.0, 0.25)
+    ):
+        if part < 1 and step < 20:
+            continue
+        value = (0.4 + 0.01 * math.sin(width + 5 * depth + 3 * seed + step)) * width**-0.3 * part**-0.1
+        points.append(
+            GrowthPoint(
+                family="decoder", width=width, depth=depth, seed=seed, step=step, part=part, rows=round(64 * part),
+                loss=7.0 - 0.1 * step - 0.01 * width, parameters=12 * depth * width**2, effective=value,
+                tail=0.8 * value, coherence=value / 4, rows_needed=value / 2, minibatch=value,
+                noise=[
+                    SampledNoise(estimator="crs(budget=0.1)", relative=3 * value, ratio=5 * value),
+                    SampledNoise(estimator="wta_crs(budget=0.1)", relative=2 * value, ratio=4 * value),
+                ],
+            )
+        )  # fmt: skip
+    return GrowthResult(
+        stamp=STAMP, base_width=32, base_depth=2, batch_size=4, length=16, batches=3, level=0.05, points=points,
+        trends=growth_trends(points, base_width=32, base_depth=2),
+    )  # fmt: skip
+
+
 _MAKERS: dict[str, Callable[[], Result]] = {
     "comparison": lambda: examples.comparison(examples.LAYERS[:2]),
     "sweep": lambda: examples.sweep(examples.LAYERS[:2]),
@@ -378,6 +408,7 @@ _MAKERS: dict[str, Callable[[], Result]] = {
     "plan": plan,
     "bench": bench,
     "limits": limits,
+    "growth": growth,
     "factorial": factorial,
     "winners": winners,
 }

@@ -166,7 +166,7 @@ def layer_noise(
             found.append(_batch_error(estimator, calls, ready[kind], exact, draws, generator, bias))
     _check_noise(layer, deviations, sizes)
     return [
-        _row(layer, estimator, kind, rows, deviations, found, bias.persistent(len(batches)), draws)
+        _row(layer, estimator, kind, rows, deviations, sizes, found, bias.persistent(len(batches)), draws)
         for found, bias, (estimator, kind) in zip(errors, biases, measured, strict=True)
     ]
 
@@ -250,6 +250,7 @@ def _row(
     kind: ScoreKind,
     rows: float,
     deviations: Sequence[float],
+    sizes: Sequence[float],
     found: Sequence[_BatchError],
     persistent: float,
     draws: int,
@@ -273,6 +274,7 @@ def _row(
         variances=variances,
         variance_errors=[e.variance_error or 0.0 for e in found] if sampled else None,
         biases_squared=biases,
+        sizes=sizes,
         draws=draws if sampled else None,
     )
 
@@ -330,6 +332,12 @@ def model_noise(rows: Sequence[LayerNoise]) -> list[ModelNoise]:
     return [_together(group) for group in groups.values()]
 
 
+def _relative(rows: Sequence[LayerNoise], error: float) -> float | None:
+    """An error over ‖G_b‖², both summed over layers and batches."""
+    sizes = [size for row in rows for size in row.sizes or ()]
+    return error / sum(sizes) if all(row.sizes for row in rows) else None
+
+
 def _together(rows: Sequence[LayerNoise]) -> ModelNoise:
     counts = {len(row.deviations) for row in rows}
     if len(counts) > 1:
@@ -355,4 +363,5 @@ def _together(rows: Sequence[LayerNoise]) -> ModelNoise:
         batches=len(deviations),
         worst=worst.layer,
         worst_ratio=worst.ratio,
+        relative=_relative(rows, sum(variances) + sum(biases)),
     )

@@ -23,6 +23,7 @@ from wtacrs.validation.records import (  # noqa: F401
     experiment,
     factorial,
     front,
+    growth,
     layer_tests,
     limits,
     masks,
