@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -16,16 +14,16 @@ from torch import Tensor
 from wtacrs.estimators import InputError, make
 from wtacrs.figures.plots import growth as growth_figure
 from wtacrs.integration.measure.capture import chosen_layers, recording
-from wtacrs.integration.models.loading import load_tokenizer, train_tokenizer
+from wtacrs.integration.models.loading import load_tokenizer
 from wtacrs.integration.models.text_models import check_size, text_model
 from wtacrs.integration.studies.output import keep
 from wtacrs.integration.tasks.span_corruption import (
     SpanCorruption,
     corpus_files,
+    corpus_tokenizer,
     piece_length,
     read_pieces,
     sentinels_of,
-    spans_of,
 )
 from wtacrs.validation.arguments import checked_integer
 from wtacrs.validation.dry_run import is_dry_run
@@ -53,8 +51,6 @@ ESTIMATORS = (
 PART = 0.25
 """Share of a batch that is also measured by itself, for what fewer rows change."""
 _VALID_PIECES = 256
-_PARAGRAPHS = 30_000
-"""Of the text, from which the vocabulary is made."""
 _WARM_UP = 20
 
 
@@ -133,7 +129,7 @@ def growth_study(config: GrowthConfig, corpus: Path, out: Path, *, runner: Runne
     files = corpus_files(corpus)
     vocabulary = out / "tokenizer"
     if not is_dry_run() and not vocabulary.exists():
-        _tokenizer(files[0], config).save_pretrained(str(vocabulary))
+        corpus_tokenizer(files[0], config.vocabulary, piece_length(config.length)).save_pretrained(str(vocabulary))
     told = {
         key: value for key, value in asdict(config).items() if key not in ("families", "widths", "depths", "seeds")
     }
@@ -165,16 +161,6 @@ def growth_study(config: GrowthConfig, corpus: Path, out: Path, *, runner: Runne
     )
     keep(found, out, "growth.json", runner, {"growth.png": partial(growth_figure.draw, found)})
     return found
-
-
-def _tokenizer(file: Path, config: GrowthConfig) -> PreTrainedTokenizerBase:
-    """A vocabulary from the beginning of the text, with the sentinels that a piece needs."""
-    opened = gzip.open if file.suffix == ".gz" else open
-    with opened(file, "rt", encoding="utf-8") as lines:
-        tokenizer = train_tokenizer(itertools.islice(lines, _PARAGRAPHS), config.vocabulary)
-    sentinels = [f"<extra_id_{i}>" for i in range(spans_of(config.piece("t5"))[1] + 1)]
-    tokenizer.add_special_tokens({"additional_special_tokens": sentinels})
-    return tokenizer
 
 
 def measured_model(

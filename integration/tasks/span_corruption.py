@@ -8,6 +8,7 @@ limits of transfer learning with a unified text-to-text transformer", arXiv 1910
 from __future__ import annotations
 
 import gzip
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,8 @@ MEAN_SPAN = 3.0
 """Tokens of a span, on average."""
 
 _BATCH = 1_000
+_PARAGRAPHS = 30_000
+"""Of a text, from which its vocabulary is made."""
 
 
 class SpanCorruption(Dataset[dict[str, list[int]]]):
@@ -169,6 +172,26 @@ def sentinels_of(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     while (token := f"<extra_id_{len(found)}>") in known:
         found.append(known[token])
     return found
+
+
+def corpus_tokenizer(file: Path, pieces: int, length: int) -> PreTrainedTokenizerBase:
+    """A vocabulary from the beginning of a text, with the sentinels that its pieces need.
+
+    Args:
+        file: as in `read_pieces`.
+        pieces: of the vocabulary, sentinels not counted.
+        length: tokens of a piece of text.
+
+    Raises:
+        InputError: if the file cannot be read or has no text, or for fewer than 300 pieces.
+    """
+    from wtacrs.integration.models.loading import train_tokenizer
+
+    texts = itertools.islice(itertools.chain.from_iterable(_batches(file)), _PARAGRAPHS)
+    tokenizer = train_tokenizer(texts, pieces)
+    sentinels = [f"<extra_id_{i}>" for i in range(spans_of(length)[1] + 1)]
+    tokenizer.add_special_tokens({"additional_special_tokens": sentinels})
+    return tokenizer
 
 
 def corpus_files(folder: Path) -> tuple[Path, Path]:
