@@ -17,6 +17,7 @@ from wtacrs.figures.plots import (
     experiment,
     factorial,
     front,
+    growth,
     layer_tests,
     limits,
     masks,
@@ -33,6 +34,7 @@ from wtacrs.figures.plots import (
     transfer,
     winner_regret,
     winner_sweep,
+    winners,
 )
 from wtacrs.figures.sections.blocks import Named, Section
 from wtacrs.figures.sheet import Sheet
@@ -152,6 +154,7 @@ register_view(
     View(sections.training.section, _one("training_curves", training.build, "against"), joint=True),
 )
 register_view("experiment", View(sections.experiment.section, _one("experiment", experiment.build)))
+register_view("growth", View(sections.growth.section, _one("growth", growth.build)))
 register_view("factorial", View(sections.factorial.section, _one("factorial", factorial.build)))
 register_view("limits", View(sections.limits.section, _one("limits", limits.build)))
 register_view("budgets", View(sections.budgets.section, _one("budgets", budgets.build)))
@@ -163,6 +166,7 @@ register_view(
 register_view("pretraining", View(sections.pretrain.section, _one("pretraining", pretrain.build), joint=True))
 register_view("comparison", View(sections.compare.section, _comparison))
 register_view("sweep", View(sections.sweep.section, _sweep))
+register_view("winners", View(sections.winners.section, _one("winners", winners.build)))
 register_view("transfer", View(sections.transfer.section, _one("transfer", transfer.build, "files")))
 register_view("noise", View(sections.noise.section, _one("noise", noise.build)))
 register_view("layer tests", View(sections.layer_tests.section, _one("layer_tests", layer_tests.build)))

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from wtacrs.validation.records.experiment import ExperimentResult as ExperimentResult
     from wtacrs.validation.records.factorial import FactorialResult as FactorialResult
     from wtacrs.validation.records.front import FrontResult as FrontResult
+    from wtacrs.validation.records.growth import GrowthResult as GrowthResult
     from wtacrs.validation.records.layer_tests import LayerTestResult as LayerTestResult
     from wtacrs.validation.records.limits import LimitsResult as LimitsResult
     from wtacrs.validation.records.masks import MasksResult as MasksResult
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from wtacrs.validation.records.track_memory import TrackedMemoryResult as TrackedMemoryResult
     from wtacrs.validation.records.training import TrainingResult as TrainingResult
     from wtacrs.validation.records.transfer import TransferResult as TransferResult
+    from wtacrs.validation.records.winners import WinnersResult as WinnersResult
     from wtacrs.validation.runner import Runner as Runner
     from wtacrs.validation.statistics.moments import moments as moments
     from wtacrs.validation.statistics.monte_carlo import monte_carlo as monte_carlo
@@ -84,6 +86,7 @@ _HOMES = {
     "ExperimentResult": "records.experiment",
     "FactorialResult": "records.factorial",
     "FrontResult": "records.front",
+    "GrowthResult": "records.growth",
     "LayerCapture": "layers.captures",
     "LayerTestResult": "records.layer_tests",
     "LimitsResult": "records.limits",
@@ -104,6 +107,7 @@ _HOMES = {
     "TrainingResult": "records.training",
     "TrainingScoresResult": "records.scores",
     "TransferResult": "records.transfer",
+    "WinnersResult": "records.winners",
     "candidates_from": "layers.candidates",
     "check_estimator": "properties.checks",
     "compare": "layers.compare",

@@ -134,7 +134,7 @@ class WTACRS(RowEstimator):
         """
         if isinstance(self.winners, str):
             return winner_objective(ranking, k, self.winners).argmin()
-        count = math.floor(self.winners * k) if isinstance(self.winners, float) else self.winners
+        count = fixed_winners(self.winners, k)
         if count >= k:
             raise InputError(
                 f"{self!r}: winners={count} must be below the number of kept rows, k = {k} of "
@@ -191,6 +191,15 @@ class WTACRS(RowEstimator):
         in_tail = (torch.arange(n, device=scores.device) >= c) & (ranking.scores > 0)
         tail = torch.zeros_like(scores).scatter(0, ranking.order, in_tail.to(torch.float64))
         return tail, (k - c).clamp(min=1).to(torch.float64)
+
+
+def fixed_winners(winners: int | float, k: int) -> int:
+    """The |C| that a number of winners (int) or a fraction of the k rows (float) means, rounded down.
+
+    >>> fixed_winners(0.5, 7), fixed_winners(2, 7)
+    (3, 2)
+    """
+    return math.floor(winners * k) if isinstance(winners, float) else winners
 
 
 def winner_objective(ranking: Ranking, k: int, rule: str) -> Float64[Tensor, " {k}+1"]:

@@ -23,7 +23,9 @@ from wtacrs.figures.report.evidence import (
     steps_of,
 )
 from wtacrs.figures.sections.blocks import Named, percent
+from wtacrs.validation.records.base import counted
 from wtacrs.validation.records.experiment import Equivalence, ExperimentResult, ExperimentRow
+from wtacrs.validation.records.factorial import FactorialResult
 from wtacrs.validation.records.front import FrontResult, FrontRow
 from wtacrs.validation.records.memory import MemoryResult, megabytes
 from wtacrs.validation.records.noise import NoiseResult, in_percent
@@ -101,7 +103,7 @@ def _ends(found: Sequence[tuple[float, Part]], best: str, worst: str) -> Part:
 
 def _accuracy(results: Results) -> Sentence:
     learned, idle = _experiments(results)
-    parts = [*learned, *_paired(results), *idle]
+    parts = [*learned, *_crossed(results), *_paired(results), *idle]
     runs = list(runs_of(results))
     every = _tally(results)
     if every and parts:
@@ -141,6 +143,30 @@ def _experiments(results: Results) -> tuple[list[Part], list[Part]]:
     for part, file in ranked:
         parts[part.rank > 0].append((part.text, [file]))
     return parts
+
+
+def _crossed(results: Results) -> Iterator[Part]:
+    """What every treatment of crossed factors does over all of them, and whether that depends on a factor."""
+    for file, result in results:
+        if isinstance(result, FactorialResult):
+            run = result.runs[0].result
+            margin, level = (float(result.config[name]) for name in ("margin", "level"))
+            others = " and ".join(list(result.factors)[1:]) or "nothing else"
+            effects = [
+                f"{one.treatment} changes {result.metric} by {_points(one.difference)} points, {1 - 2 * level:.0%} "
+                f"interval {_points(one.low)} to {_points(one.high)}: {_within(one.verdict, margin)}"
+                for one in result.contrasts
+                if one.factor is None
+            ]
+            differ = sum(one.kind == "interaction" and one.verdict == "differs" for one in result.contrasts)
+            depends = f"{counted(differ, 'interaction')} seen" if differ else "no interaction is seen"
+            told = "; ".join(effects)
+            yield f"on {run.task} with {model_name(run.model)}, over every {others}, {told}; {depends}", [file]
+
+
+def _within(verdict: str, margin: float) -> str:
+    points = "1 point" if math.isclose(margin, 0.01) else f"{100 * margin:g} points"
+    return f"within {points}" if verdict == "within the margin" else verdict
 
 
 def _tally(results: Results) -> str:

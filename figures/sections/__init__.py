@@ -8,6 +8,7 @@ from wtacrs.figures.sections import (
     experiment,
     factorial,
     front,
+    growth,
     layer_tests,
     limits,
     masks,
@@ -24,6 +25,7 @@ from wtacrs.figures.sections import (
     track_memory,
     training,
     transfer,
+    winners,
 )
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "experiment",
     "factorial",
     "front",
+    "growth",
     "layer_tests",
     "limits",
     "masks",
@@ -50,4 +53,5 @@ __all__ = [
     "track_memory",
     "training",
     "transfer",
+    "winners",
 ]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 
+from wtacrs.figures.plots.growth import NAMES, followed
 from wtacrs.figures.sections.blocks import SCORES, number, percent
 from wtacrs.validation.records.bench import BenchResult
 from wtacrs.validation.records.budgets import BudgetsResult
 from wtacrs.validation.records.experiment import ExperimentResult, ExperimentRow
 from wtacrs.validation.records.factorial import Contrast, FactorialResult
 from wtacrs.validation.records.front import FrontResult, pareto
+from wtacrs.validation.records.growth import GrowthResult
 from wtacrs.validation.records.layer_tests import LayerTestResult
 from wtacrs.validation.records.limits import LimitsResult
 from wtacrs.validation.records.masks import MasksResult, masks_sentence
@@ -25,11 +27,13 @@ from wtacrs.validation.records.theory import Claim
 from wtacrs.validation.records.training import TrainingResult
 from wtacrs.validation.records.transfer import TransferResult
 from wtacrs.validation.records.units import gigabytes, megabytes
+from wtacrs.validation.records.winners import WinnersResult
 from wtacrs.validation.summaries.bench import bench_summaries, not_beaten
 from wtacrs.validation.summaries.compare import LayerMedian, OracleRatio
 from wtacrs.validation.summaries.layer_tests import layer_test_summary
 from wtacrs.validation.summaries.norms import norms_quarters
 from wtacrs.validation.summaries.sweep import choice_summaries
+from wtacrs.validation.summaries.winners import rule_label, told_regret, winner_cases
 
 _MOST = 8
 """Parts that a text tells; tables have all of them."""
@@ -66,6 +70,17 @@ def of_factorial(result: FactorialResult) -> str:
     if not found and any(one.kind == "interaction" for one in result.contrasts):
         told.append("no interaction is seen")
     return _joined(told)
+
+
+def of_growth(result: GrowthResult) -> str:
+    """By which factor the variance of the estimator that is followed changes per doubling of width."""
+    wanted = f"{followed(result)}, of ‖G‖²"
+    return _joined(
+        f"{NAMES[one.family]}, {one.condition}: Var Ĝ / ‖G‖² of {followed(result)} changes by {one.factor:.2f} "
+        f"[{one.low:.2f}, {one.high:.2f}] per doubling of the {one.axis}"
+        for one in result.trends
+        if one.quantity == wanted and one.axis in ("width", "depth")
+    )
 
 
 def _interaction(one: Contrast) -> str:
@@ -173,6 +188,15 @@ def of_regrets(result: SweepResult) -> str:
         f"{median(one.paper_regrets):.3f} times the least variance, the optimal one {median(one.optimal_regrets):.3f}"
         for one in choice_summaries(result.sweeps)
         if one.paper_regrets and one.optimal_regrets
+    )
+
+
+def of_winners(result: WinnersResult) -> str:
+    """What every rule costs over all cases."""
+    return _joined(
+        f"{rule_label(one.rule)} costs {told_regret(one.median)} times the least variance in the median, "
+        f"{told_regret(one.quantile)} at the 95 % quantile"
+        for one in winner_cases(result).summaries.values()
     )
 
 

@@ -12,6 +12,7 @@ from wtacrs.integration.cli import (  # noqa: F401
     experiment,
     finetune,
     front,
+    growth,
     layer_tests,
     layers,
     limits,
@@ -29,5 +30,6 @@ from wtacrs.integration.cli import (  # noqa: F401
     sweep,
     theory,
     transfer,
+    winners,
     zoo,
 )

@@ -33,8 +33,14 @@ def pretrain(
         Path, typer.Argument(metavar="DIR", help="Folder with *train*.txt[.gz] and *valid*.txt[.gz].")
     ],
     tokenizer: Annotated[
-        str, typer.Option(metavar="NAME|DIR", help="A vocabulary with sentinels, as T5's.")
-    ] = "google-t5/t5-small",
+        str | None,
+        typer.Option(
+            metavar="NAME|DIR", help="A vocabulary with sentinels; google-t5/t5-small's if none is said."
+        ),
+    ] = None,
+    vocabulary: Annotated[
+        int | None, typer.Option(help="Make a vocabulary of so many pieces from the text instead.")
+    ] = None,
     estimator: EstimatorOption = "exact",
     size: Annotated[str, typer.Option(help="demo, mini or small (t5-small's).")] = "demo",
     steps: StepsOption = 1_000,
@@ -66,8 +72,11 @@ def pretrain(
         "precision": precision,
         "save_every": save_every,
         "train_limit": train_limit,
+        "vocabulary": vocabulary,
         "seed": seed,
     }
+    if tokenizer is None and vocabulary is None:
+        tokenizer = "google-t5/t5-small"
     result = run(
         PretrainingConfig(**options), corpus, tokenizer, out, resume=resume, overwrite=overwrite, progress=True
     )

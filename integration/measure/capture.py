@@ -148,17 +148,15 @@ def capture(
     check_callable(progress, "progress", takes="the number of batches done")
     _check_file_arguments(path, metadata)
     _check_batches(batches)
-    layers = _chosen_layers(model, filter_fn)
+    layers = chosen_layers(model, filter_fn)
     if not layers:
         raise InputError(f"model={type(model).__name__} has no linear layer that filter_fn accepts")
     before = None if earlier is None else _same_layers(earlier, layers, filter_fn)
     captured: dict[str, LayerCapture] = {}
     with ExitStack() as stack:
-        now = stack.enter_context(_recording(model, layers, loss_fn or _loss_of))
+        now = stack.enter_context(recording(model, layers, loss_fn))
         then = (
-            None
-            if earlier is None or before is None
-            else stack.enter_context(_recording(earlier, before, loss_fn or _loss_of))
+            None if earlier is None or before is None else stack.enter_context(recording(earlier, before, loss_fn))
         )
         for index, batch in enumerate(batches):
             check_batch(batch, f"batches[{index}]")
@@ -179,18 +177,27 @@ def capture(
 
 
 @contextmanager
-def _recording(model: nn.Module, layers: Mapping[str, Any], loss_fn: LossFn) -> Iterator[RecordedModel]:
-    """The model with a context of its own where it has none yet."""
+def recording(
+    model: nn.Module, layers: Mapping[str, Any], loss_fn: LossFn | None = None
+) -> Iterator[RecordedModel]:
+    """The model, ready to run batches and be recorded: with a context of its own where it has none yet.
+
+    Args:
+        model: any module.
+        layers: linear layers of it by name.
+        loss_fn: from the model's output to a scalar; default the output's `.loss`.
+    """
     known = ForwardContext.of(model)
     context = ForwardContext(model) if known is None else known
     try:
-        yield RecordedModel(model, layers, context, loss_fn)
+        yield RecordedModel(model, layers, context, loss_fn or _loss_of)
     finally:
         if known is None:
             context.remove()
 
 
-def _chosen_layers(model: nn.Module, filter_fn: FilterFn | None) -> dict[str, Any]:
+def chosen_layers(model: nn.Module, filter_fn: FilterFn | None) -> dict[str, Any]:
+    """Linear layers by name that the filter accepts, all if it is None."""
     return {
         name: module
         for name, module in model.named_modules()
@@ -200,7 +207,7 @@ def _chosen_layers(model: nn.Module, filter_fn: FilterFn | None) -> dict[str, An
 
 def _same_layers(earlier: nn.Module, layers: Mapping[str, Any], filter_fn: FilterFn | None) -> dict[str, Any]:
     """The chosen layers of the earlier model, which must be those of the model, in name and size."""
-    found = _chosen_layers(earlier, filter_fn)
+    found = chosen_layers(earlier, filter_fn)
     for name in [*layers, *found]:
         if name not in found or name not in layers:
             has, lacks = ("model", "earlier one") if name in layers else ("earlier one", "model")

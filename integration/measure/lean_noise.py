@@ -168,5 +168,5 @@ def _row(
         variance_errors=spread,
         biases_squared=[0.0] * len(deviations),
         draws=draws,
-        squares=[float(g.square().sum()) for g in exact],
+        sizes=[float(g.square().sum()) for g in exact],
     )

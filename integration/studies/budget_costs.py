@@ -181,7 +181,7 @@ def _relative(sampled: Sequence[LayerNoise], estimator: Estimator) -> dict[str, 
         kind: median(
             variance / square
             for row in rows
-            for variance, square in zip(row.variances, row.squares or (), strict=True)
+            for variance, square in zip(row.variances, row.sizes or (), strict=True)
             if square > 0
         )
         for kind, rows in _of(sampled, estimator).items()

@@ -15,6 +15,7 @@ from wtacrs.integration.tables.compare import comparison_table, oracle_ratio_tab
 from wtacrs.integration.tables.experiment import experiment_table
 from wtacrs.integration.tables.factorial import factorial_tables
 from wtacrs.integration.tables.front import front_table
+from wtacrs.integration.tables.growth import growth_tables
 from wtacrs.integration.tables.layer_tests import layer_test_tables
 from wtacrs.integration.tables.limits import limits_tables
 from wtacrs.integration.tables.masks import masks_table
@@ -31,6 +32,7 @@ from wtacrs.integration.tables.theory import theory_table
 from wtacrs.integration.tables.track_memory import track_memory_tables
 from wtacrs.integration.tables.training import training_table
 from wtacrs.integration.tables.transfer import transfer_table
+from wtacrs.integration.tables.winners import winners_tables
 from wtacrs.validation.records.base import Result
 from wtacrs.validation.records.compare import ComparisonResult
 
@@ -79,6 +81,7 @@ register_table("front", lambda result: [front_table(result)])
 register_table("gradient norms", lambda result: [norms_table(result)])
 register_table("training scores", scores_tables)
 register_table("layer tests", layer_test_tables)
+register_table("growth", growth_tables)
 register_table("limits", limits_tables)
 register_table("masks", lambda result: [masks_table(result)])
 register_table("memory", lambda result: [memory_table(result), *owners_tables(result)])
@@ -92,3 +95,4 @@ register_table("theory", lambda result: [theory_table(result)])
 register_table("tracked memory", lambda result: list(track_memory_tables(result)))
 register_table("training", lambda result: [training_table([result])])
 register_table("transfer", lambda result: [transfer_table(result)])
+register_table("winners", winners_tables)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from wtacrs.validation.records.noise import NoiseResult, in_percent
+from wtacrs.validation.records.noise import ModelNoise, NoiseResult, in_percent
 
 
 def noise_table(result: NoiseResult) -> Table:
@@ -15,11 +15,12 @@ def noise_table(result: NoiseResult) -> Table:
         f"{result.level:.0%} intervals",
         title_justify="left",
         caption="adds: one microbatch; bias²: of it; persists: bias² that no number of microbatches averages out, "
-        "estimated without bias, so that it may be below 0",
+        "estimated without bias, so that it may be below 0; batch: of exact gradients that is as noisy; rate: best one "
+        "of Adam (of gradient descent) over that of exact gradients, by theory",
         caption_justify="left",
     )
-    for column in ("scores", "estimator", "adds", "bias²", "persists", "batch", "worst", "found by"):
-        numeric = column in ("adds", "bias²", "persists", "batch", "worst")
+    for column in ("scores", "estimator", "adds", "bias²", "persists", "batch", "rate", "worst", "found by"):
+        numeric = column in ("adds", "bias²", "persists", "batch", "rate", "worst")
         table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=column == "adds")
     for entry in result.models:
         table.add_row(
@@ -29,7 +30,14 @@ def noise_table(result: NoiseResult) -> Table:
             in_percent(entry.bias_ratio) if entry.bias_ratio else "–",
             in_percent(entry.persistent_ratio) if entry.bias_ratio else "–",
             "–" if entry.bias_ratio else f"{entry.equivalent_batch:.3g}×",
+            _rate(entry),
             in_percent(entry.worst_ratio.value),
             entry.method,
         )
     return table
+
+
+def _rate(entry: ModelNoise) -> str:
+    if entry.bias_ratio or entry.adam_rate is None or entry.descent_rate is None:
+        return "–"
+    return f"{entry.adam_rate:.2g}× ({entry.descent_rate:.2g}×)"

@@ -132,8 +132,8 @@ def read_pieces(
     """
     pieces: list[list[int]] = []
     rest: list[int] = []
-    for paragraphs in _batches(file):
-        for ids in tokenizer(paragraphs, add_special_tokens=False)["input_ids"]:
+    for several in paragraphs(file):
+        for ids in tokenizer(several, add_special_tokens=False)["input_ids"]:
             rest += ids
         whole = len(rest) // length
         pieces += [rest[i * length : (i + 1) * length] for i in range(whole)]
@@ -145,7 +145,12 @@ def read_pieces(
     return torch.tensor(pieces[:limit])
 
 
-def _batches(file: Path) -> Iterator[list[str]]:
+def paragraphs(file: Path) -> Iterator[list[str]]:
+    """The paragraphs of a text, many at a time.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
     opened = gzip.open if file.suffix == ".gz" else open
     batch: list[str] = []
     try:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from wtacrs.estimators import InputError
 from wtacrs.integration.layers.choice import made_of_argument
 from wtacrs.integration.models.loading import load_tokenizer, small_t5
+from wtacrs.integration.models.text_models import corpus_tokenizer
 from wtacrs.integration.progress import progress_display
 from wtacrs.integration.tasks.span_corruption import (
     SpanCorruption,
@@ -50,7 +51,7 @@ class PretrainingConfig:
     """What a run depends on besides corpus and tokenizer; checked when it is made (`InputError`).
 
     `estimator` is a spec, None for exact; `max_length` counts tokens of the corrupted input; `lr` is reached after 5 % of
-    the steps and falls in a straight line to 0.
+    the steps and falls in a straight line to 0; `vocabulary` is the number of pieces of one that is made from the corpus.
     """
 
     size: str = "demo"
@@ -63,12 +64,15 @@ class PretrainingConfig:
     seed: int = 0
     save_every: int = 500
     train_limit: int | None = None
+    vocabulary: int | None = None
 
     def __post_init__(self) -> None:
         if self.size not in list(SIZES):
             raise InputError(f"size={self.size!r}: must be {', '.join(SIZES)}")
         for name in ("steps", "batch_size", "save_every"):
             checked_integer(getattr(self, name), name, least=1)
+        if self.vocabulary is not None:
+            checked_integer(self.vocabulary, "vocabulary", least=300, or_none=True)
         if self.train_limit is not None:
             checked_integer(self.train_limit, "train_limit", least=1, or_none=True)
         if not is_number(self.lr) or not 0 < self.lr < math.inf:
@@ -84,7 +88,7 @@ class PretrainingConfig:
 def pretrain(
     config: PretrainingConfig,
     corpus: Path,
-    tokenizer: str,
+    tokenizer: str | None,
     out: Path,
     *,
     resume: bool = False,
@@ -98,7 +102,8 @@ def pretrain(
     Args:
         config: how to train.
         corpus: folder with one `*train*.txt[.gz]` and one `*valid*.txt[.gz]`, a paragraph per line.
-        tokenizer: name or folder of a tokenizer that has sentinels, as T5's.
+        tokenizer: name or folder of a tokenizer that has sentinels, as T5's; None for one of `config.vocabulary` pieces
+            that is made from the corpus.
         out: folder of the run.
         resume: continue from the last checkpoint in it.
         overwrite: start anew whatever it holds.
@@ -108,13 +113,20 @@ def pretrain(
         InputError: on an unusable argument, and on a folder that holds a run, or none to resume.
     """
     check_kind(config, "config", PretrainingConfig)
-    check_kind(tokenizer, "tokenizer", str)
+    if tokenizer is not None:
+        check_kind(tokenizer, "tokenizer", str)
+    if (tokenizer is None) == (config.vocabulary is None):
+        raise InputError("tokenizer, vocabulary: give one of them, a vocabulary or the number of its pieces")
     check_kind(corpus, "corpus", Path)
     check_kind(out, "out", Path)
     check_folder("out", out)
     checkpoint = _checkpoint(out, resume=resume, overwrite=overwrite)
     files = corpus_files(corpus)
-    vocabulary = load_tokenizer(tokenizer)
+    vocabulary = (
+        load_tokenizer(tokenizer)
+        if tokenizer is not None
+        else corpus_tokenizer(files[0], config.vocabulary or 0, piece_length(config.max_length))
+    )
     limits = (config.train_limit, _VALID_PIECES)
     train, valid = (
         SpanCorruption(
@@ -141,9 +153,10 @@ def pretrain(
         after = trainer.evaluate()["eval_loss"]
     model = trainer.model
     save_checkpoint(out / "model", model, vocabulary)
+    told = {} if tokenizer is None else {"tokenizer": tokenizer}
     described = {key: str(value) for key, value in asdict(config).items() if key != "seed" and value is not None}
     result = PretrainingResult(
-        stamp=stamp(seed=config.seed, device=model.device.type, inputs=described | {"tokenizer": tokenizer}),
+        stamp=stamp(seed=config.seed, device=model.device.type, inputs=described | told),
         size=config.size,
         estimator=config.estimator or "exact",
         parameters=model.num_parameters(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 
@@ -24,6 +26,7 @@ from wtacrs.validation.records.budgets import (
 )
 from wtacrs.validation.records.factorial import FactorialResult, FactorialRun
 from wtacrs.validation.records.front import FrontResult, FrontRow, SavingPart, Way
+from wtacrs.validation.records.growth import GrowthPoint, GrowthResult, SampledNoise
 from wtacrs.validation.records.layer_tests import (
     BiasFinding,
     LayerTest,
@@ -45,7 +48,9 @@ from wtacrs.validation.records.scores import ScoreMemoryBytes, TrainingScoresRes
 from wtacrs.validation.records.simulation import AliveBytes, Largest, SimulatedStep, SimulationResult, StepChoice
 from wtacrs.validation.records.track_memory import TrackedMemoryResult
 from wtacrs.validation.records.transfer import Standing, TransferPair, TransferResult
+from wtacrs.validation.records.winners import OPTIMAL, PAPER, RuleRegrets, WinnersResult, WinnerState
 from wtacrs.validation.statistics.factorial import cell_means, contrasts
+from wtacrs.validation.summaries.growth import growth_trends
 from wtacrs.validation.theory.claims import theory
 from wtacrs.validation.theory.step_bytes import WAYS
 
@@ -372,6 +377,52 @@ def limits() -> LimitsResult:
     )  # fmt: skip
 
 
+def winners() -> WinnersResult:
+    """Two models at two times, without stale scores at the start; a fixed |C| is not exact where the best one is."""
+
+    def choice(scores: str, budget: float, worst: float) -> RuleRegrets:
+        regrets = {PAPER: [1.0, worst], OPTIMAL: [1.01, 1.0], "0.0": [1.2, float("inf")]}
+        return RuleRegrets(scores=scores, budget=budget, best=[2, 9], regrets=regrets)
+
+    def state(model: str, seed: int, step: int) -> WinnerState:
+        kinds = ("oracle", "row-norms", "stale") if step else ("oracle", "row-norms")
+        return WinnerState(
+            model=model, task="planes", seed=seed, step=step, layers=[NASTY, "b"], rows=[100, 100],
+            choices=[choice(kind, budget, 1.5 + step + seed) for kind in kinds for budget in (0.1, 0.3)],
+        )  # fmt: skip
+
+    return WinnersResult(
+        stamp=STAMP, rules=[PAPER, OPTIMAL, "0.0"], age=1, batch_size=8, max_length=16, min_rows=64,
+        states=[state(model, seed, step) for model in (NASTY, "T5") for seed in (0, 1) for step in (0, 2)],
+    )  # fmt: skip
+
+
+def growth() -> GrowthResult:
+    """Three widths and two depths of decoders over two seeds; variance falls with the width."""
+    points = []
+    for (width, depth), seed, step, part in itertools.product(
+        ((32, 2), (64, 2), (128, 2), (32, 4)), range(2), (10, 20), (1.0, 0.25)
+    ):
+        if part < 1 and step < 20:
+            continue
+        value = (0.4 + 0.01 * math.sin(width + 5 * depth + 3 * seed + step)) * width**-0.3 * part**-0.1
+        points.append(
+            GrowthPoint(
+                family="decoder", width=width, depth=depth, seed=seed, step=step, part=part, rows=round(64 * part),
+                loss=7.0 - 0.1 * step - 0.01 * width, parameters=12 * depth * width**2, effective=value,
+                tail=0.8 * value, coherence=value / 4, rows_needed=value / 2, minibatch=value,
+                noise=[
+                    SampledNoise(estimator="crs(budget=0.1)", relative=3 * value, ratio=5 * value),
+                    SampledNoise(estimator="wta_crs(budget=0.1)", relative=2 * value, ratio=4 * value),
+                ],
+            )
+        )  # fmt: skip
+    return GrowthResult(
+        stamp=STAMP, base_width=32, base_depth=2, batch_size=4, length=16, batches=3, level=0.05, points=points,
+        trends=growth_trends(points, base_width=32, base_depth=2),
+    )  # fmt: skip
+
+
 _MAKERS: dict[str, Callable[[], Result]] = {
     "comparison": lambda: examples.comparison(examples.LAYERS[:2]),
     "sweep": lambda: examples.sweep(examples.LAYERS[:2]),
@@ -395,7 +446,9 @@ _MAKERS: dict[str, Callable[[], Result]] = {
     "plan": plan,
     "bench": bench,
     "limits": limits,
+    "growth": growth,
     "factorial": factorial,
+    "winners": winners,
 }
 KINDS = tuple(_MAKERS)
 

@@ -274,8 +274,8 @@ def _row(
         variances=variances,
         variance_errors=[e.variance_error or 0.0 for e in found] if sampled else None,
         biases_squared=biases,
+        sizes=sizes,
         draws=draws if sampled else None,
-        squares=sizes,
     )
 
 
@@ -332,6 +332,12 @@ def model_noise(rows: Sequence[LayerNoise]) -> list[ModelNoise]:
     return [_together(group) for group in groups.values()]
 
 
+def _relative(rows: Sequence[LayerNoise], error: float) -> float | None:
+    """An error over ‖G_b‖², both summed over layers and batches."""
+    sizes = [size for row in rows for size in row.sizes or ()]
+    return error / sum(sizes) if all(row.sizes for row in rows) else None
+
+
 def _together(rows: Sequence[LayerNoise]) -> ModelNoise:
     counts = {len(row.deviations) for row in rows}
     if len(counts) > 1:
@@ -357,4 +363,5 @@ def _together(rows: Sequence[LayerNoise]) -> ModelNoise:
         batches=len(deviations),
         worst=worst.layer,
         worst_ratio=worst.ratio,
+        relative=_relative(rows, sum(variances) + sum(biases)),
     )

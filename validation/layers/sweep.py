@@ -23,7 +23,7 @@ from wtacrs.estimators.core.checks import check_rows_agree
 from wtacrs.estimators.core.sizing import check_budget
 from wtacrs.estimators.rows.ranking import Ranking, rank_rows
 from wtacrs.estimators.rows.row_estimator import pair_norms
-from wtacrs.estimators.rows.wta_crs import winner_objective
+from wtacrs.estimators.rows.wta_crs import fixed_winners, winner_objective
 from wtacrs.validation.layers.captures import load_captures, on_device
 from wtacrs.validation.layers.compare import ZeroProduct
 from wtacrs.validation.layers.scores import layer_scores
@@ -73,6 +73,7 @@ def sweep_winners(
     stale: Float[Tensor, " n"] | None = None,
     scores: ScoreKind = "oracle",
     products: bool = True,
+    fractions: Sequence[float] = (),
 ) -> list[WinnerSweep]:
     """Variance for |C| = 0 … k − 1 at every budget, with the rules' choices marked.
 
@@ -90,6 +91,7 @@ def sweep_winners(
         stale: row norms of dY at an earlier state, for the scores "stale".
         scores: kind of scores.
         products: False leaves out ‖G_T‖²: an upper bound of the variance, and no best |C| (see `WinnerSweep`).
+        fractions: of k, in [0, 1); these |C|, rounded down as in `wta_crs`, are always among those that are listed.
 
     Raises:
         ZeroProduct: if the exact product is zero; without `products`, if every pair is.
@@ -109,7 +111,7 @@ def sweep_winners(
     if unit == 0.0:
         raise ZeroProduct(f"layer {layer!r}: the exact product is zero, nothing can be measured relative to it")
     return [
-        _sweep(captures, layer, scores, budget, k, ranking, sums, unit)
+        _sweep(captures, layer, scores, budget, k, ranking, sums, unit, fractions)
         for budget, k in zip(budgets, sizes, strict=True)
     ]
 
@@ -164,11 +166,13 @@ def _sweep(
     ranking: Ranking,
     sums: TailSums,
     unit: float,
+    fractions: Sequence[float],
 ) -> WinnerSweep:
     variance = _variances(sums, ranking.order.shape[0], k) / unit
     paper, optimal = (_choice(ranking, k, rule) for rule in ("paper", "optimal"))
     best = None if sums.products is None else int(variance.argmin())
-    kept = thinned(k, [c for c in (paper, optimal, best) if c is not None])
+    fixed = [fixed_winners(fraction, k) for fraction in fractions]
+    kept = thinned(k, [c for c in (paper, optimal, best, *fixed) if c is not None])
     return WinnerSweep(
         captures=captures,
         layer=layer,

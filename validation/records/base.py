@@ -126,10 +126,12 @@ def stamp(*, seed: int | None, device: str = "cpu", inputs: dict[str, str] | Non
 class Result(Record):
     """Base of all results: what a result file holds. A sub-class says its kind as `kind: Literal["name"] = "name"`.
 
-    `main_table` is the table of `to_frame()` and `to_rows()` where none is named: the first one if it is not said.
+    `main_table` is the table of `to_frame()` and `to_rows()` where none is named: the first one if it is not said. A
+    `compact` kind has thousands of numbers: its file is one line.
     """
 
     main_table: ClassVar[str | None] = None
+    compact: ClassVar[bool] = False
 
     kind: str
     stamp: Stamp

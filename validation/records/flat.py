@@ -1,8 +1,9 @@
 """Records as tidy tables: which tables a class of records has, and their rows.
 
 The tables follow from the fields. A sequence of records is a table with one row each; a record within a record becomes
-columns, `<field>_<column>`; a mapping to numbers becomes a column a key. A sequence of numbers, or a mapping to texts, is
-a table of its own. The rows of a table within a table begin with the columns of the row that they belong to.
+columns, `<field>_<column>`; a mapping to numbers becomes a column a key. A sequence of numbers, or a mapping to texts or
+to sequences of numbers, is a table of its own. The rows of a table within a table begin with the columns of the row that
+they belong to.
 
 What the fields cannot say, a class says:
     table_series: by name of a table, the fields whose entries belong together, one row for each place; a mapping that is
@@ -49,7 +50,7 @@ class Table:
         columns: of its rows.
         tables: within its records.
         series: fields that are read place by place, where the rows are no records.
-        keyed: the rows are the entries of one mapping.
+        keyed: the rows are the entries of one mapping; of one to sequences, the entries of these.
     """
 
     name: str
@@ -138,9 +139,11 @@ def _elements(table: Table, record: BaseModel) -> Iterator[Any]:
     if held is None:
         return
     if table.keyed:
-        yield from (
-            {"name": key, table.series[0]: value} for key, value in (_at(held, table.series) or {}).items()
-        )
+        for key, value in (_at(held, table.series) or {}).items():
+            if any(column.name == "index" for column in table.columns):
+                yield from ({"name": key, "index": i, table.series[0]: one} for i, one in enumerate(value))
+            else:
+                yield {"name": key, table.series[0]: value}
     elif table.series:
         columns = {name: _at(held, (name,)) for name in table.series}
         length = max((len(values) for values in columns.values() if values is not None), default=0)
@@ -202,7 +205,7 @@ def _add(
         tables.append(_series_table(cls, name, (name,), path))
     elif _is_mapping(plain) and _dtype(inner[1]) in ("int", "float"):
         columns.append(Column(label, (*path, name), _dtype(inner[1]), spread=True))
-    elif _is_mapping(plain) and _dtype(inner[1]) == "text":
+    elif _is_mapping(plain) and (_dtype(inner[1]) == "text" or _holds_sequences(plain)):
         tables.append(_series_table(cls, name, (name,), path))
     else:
         columns.append(Column(label, (*path, name), _dtype(plain)))
@@ -211,12 +214,15 @@ def _add(
 def _series_table(cls: type[BaseModel], name: str, fields: tuple[str, ...], path: tuple[str, ...]) -> Table:
     hints = [_plain(cls.model_fields[field].annotation) for field in fields]
     keyed = _is_mapping(hints[0])
-    first = Column("name", ("name",), "text") if keyed else Column("index", ("index",), "int")
+    if keyed and _holds_sequences(hints[0]):
+        hints = [get_args(hints[0])[1]]
+        first = [Column("name", ("name",), "text"), Column("index", ("index",), "int")]
+    else:
+        first = [Column("name", ("name",), "text") if keyed else Column("index", ("index",), "int")]
     values = [
-        Column(field, (field,), _dtype(get_args(hint)[-1 if keyed else 0]))
-        for field, hint in zip(fields, hints, strict=True)
+        Column(field, (field,), _dtype(get_args(hint)[-1])) for field, hint in zip(fields, hints, strict=True)
     ]
-    return Table(name, path, (first, *values), series=fields, keyed=keyed)
+    return Table(name, path, (*first, *values), series=fields, keyed=keyed)
 
 
 def _plain(hint: Any) -> Any:
@@ -255,3 +261,8 @@ def _is_sequence(hint: Any) -> bool:
 def _is_mapping(hint: Any) -> bool:
     origin = get_origin(hint)
     return isinstance(origin, type) and issubclass(origin, Mapping)
+
+
+def _holds_sequences(mapping: Any) -> bool:
+    inner = _plain(get_args(mapping)[1])
+    return _is_sequence(inner) and _dtype(get_args(inner)[0]) != "text"

@@ -60,11 +60,11 @@ class LayerNoise(_Noise):
 
     `deviations` are ‖G_b − Ḡ‖², whose sum over B − 1 is the minibatch variance; `variances` are the estimator's, summed
     over the layer's calls, with the standard errors `variance_errors` where they were found by `draws` draws;
-    `biases_squared` are ‖EĜ_b − G_b‖², and `squares` ‖G_b‖², None in files from before they were kept.
+    `biases_squared` are ‖EĜ_b − G_b‖²; `sizes` are ‖G_b‖², None in files of before they were noted.
     """
 
     table_series: ClassVar[Mapping[str, Sequence[str]]] = {
-        "batches": ("deviations", "variances", "variance_errors", "biases_squared", "squares")
+        "batches": ("deviations", "variances", "variance_errors", "biases_squared", "sizes")
     }
 
     layer: str
@@ -72,19 +72,37 @@ class LayerNoise(_Noise):
     variances: Sequence[float]
     variance_errors: Sequence[float] | None
     biases_squared: Sequence[float]
+    sizes: Sequence[float] | None = None
     draws: int | None
-    squares: Sequence[float] | None = None
 
 
 class ModelNoise(_Noise):
-    """All measured layers together: sums over layers before the division. `worst` is the layer of largest ratio."""
+    """All measured layers together: sums over layers before the division. `worst` is the layer of largest ratio.
 
-    table_derived: ClassVar[Sequence[str]] = ("mostly_bias", "equivalent_batch")
+    `relative` is the whole squared error over the mean of ‖G_b‖², None in files of before it was noted.
+    """
+
+    table_derived: ClassVar[Sequence[str]] = ("mostly_bias", "equivalent_batch", "descent_rate", "adam_rate")
 
     layers: int
     batches: int
     worst: str
     worst_ratio: NoiseRatio
+    relative: float | None = None
+
+    @property
+    def descent_rate(self) -> float | None:
+        """The best rate of gradient descent over that with exact gradients, a step per microbatch: 1/(1 + relative).
+
+        To second order, where noise meets the curvature that the gradient meets: the best rate is inverse to E‖Ĝ‖²
+        (McCandlish et al., arXiv 1812.06162, section 2.2).
+        """
+        return None if self.relative is None else 1.0 / (1.0 + max(self.relative, 0.0))
+
+    @property
+    def adam_rate(self) -> float | None:
+        """The same of Adam, whose division by the root mean square has shrunk the step by the root of it already."""
+        return None if self.descent_rate is None else math.sqrt(self.descent_rate)
 
     @property
     def equivalent_batch(self) -> float:

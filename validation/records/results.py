@@ -23,6 +23,7 @@ from wtacrs.validation.records import (  # noqa: F401
     experiment,
     factorial,
     front,
+    growth,
     layer_tests,
     limits,
     masks,
@@ -38,6 +39,7 @@ from wtacrs.validation.records import (  # noqa: F401
     track_memory,
     training,
     transfer,
+    winners,
 )
 from wtacrs.validation.records.base import SCHEMA_VERSION, Result, result_kinds
 
@@ -61,12 +63,12 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def result_text(result: Result) -> str:
-    """A result as indented JSON, as its file holds it."""
-    return result.model_dump_json(indent=2) + "\n"
+    """A result as JSON, as its file holds it: indented, unless its kind is compact."""
+    return result.model_dump_json(indent=None if result.compact else 2) + "\n"
 
 
 def write_result(path: Path, result: Result) -> Path:
-    """Write a result as indented JSON, atomically."""
+    """Write a result as JSON (`result_text`), atomically."""
     return write_text(path, result_text(result))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support import figure_examples as examples
+from support.result_examples import example
 
 from wtacrs.figures.report.finding import find_results
 from wtacrs.figures.report.verdict import pairs, verdict
@@ -134,3 +135,12 @@ def test_an_experiment_counts_its_methods_and_tells_the_best_and_the_worst() -> 
     assert "; the worst, " in accuracy.text
     assert "interval" in accuracy.text
     assert accuracy.files == ["mrpc.json"]
+
+
+def test_crossed_factors_tell_the_effect_over_all_and_what_depends() -> None:
+    found = verdict([Named("factorial.json", example("factorial"))])[0]
+    assert found.files == ["factorial.json"]
+    assert "over every schedule" in found.text
+    assert "−4." in found.text
+    assert ": differs" in found.text
+    assert "1 interaction seen" in found.text

@@ -13,7 +13,7 @@ from wtacrs.validation.records.results import load_result
 from wtacrs.validation.records.transfer import TransferResult
 
 
-@pytest.mark.parametrize("command", ["norms", "scores", "budgets", "transfer", "masks"])
+@pytest.mark.parametrize("command", ["norms", "scores", "budgets", "transfer", "masks", "winners"])
 def test_every_study_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", command, "--help"]) == 0
     assert f"study {command} [OPTIONS]" in " ".join(capsys.readouterr().out.split())

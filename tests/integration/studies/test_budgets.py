@@ -136,7 +136,7 @@ def test_variance_and_noise_are_those_of_the_layers_of_the_exact_model(
         }
         for place, kind in enumerate(("oracle", "row-norms")):
             mine = [rows[name][place] for name in sampled]
-            relative = [v / s for row in mine for v, s in zip(row.variances, row.squares, strict=True)]
+            relative = [v / s for row in mine for v, s in zip(row.variances, row.sizes, strict=True)]
             assert point.variance[kind] == pytest.approx(median(relative))
             errors = [sum(row.variances[b] for row in mine) for b in (0, 1)]
             deviations = [sum(found[0].deviations[b] for found in rows.values()) for b in (0, 1)]

@@ -16,6 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from wtacrs.estimators import InputError, joint_norms, make, row_norms
@@ -30,6 +31,7 @@ from wtacrs.validation.layers.noise import (
     noise_of_layer,
     noise_ratio,
 )
+from wtacrs.validation.layers.scores import layer_scores
 from wtacrs.validation.problems import make_problem
 from wtacrs.validation.records.noise import LayerNoise, in_percent
 from wtacrs.validation.runner import TaskOutput, generator_for
@@ -373,3 +375,24 @@ def test_misuse_names_the_argument(unchecked):
         measure(captures, "exact", scores=["rows"])
     with pytest.raises(InputError, match="'a': x or dy holds NaN"):
         measure(captures | {"a#1": capture(captures["a#1"].x, captures["a#1"].dy * math.nan)}, "topk(budget=2)")
+
+
+def test_the_best_rate_is_the_one_that_lowers_a_round_bowl_most() -> None:
+    """Loss ½‖w‖² has the gradient w; a step along an estimate of one layer's gradient, its variance by enumeration."""
+    captures = random_captures(3, layer="a")
+    (model,) = model_noise(list(measure(captures, "crs(budget=2)", scores=("oracle",)).values()))
+    sizes, variances = [], []
+    for layer in captures.values():
+        scores = layer_scores("oracle", layer.x, layer.dy, layer.mask)
+        found = enumerate_moments(make("crs(budget=2)"), layer.x, layer.dy, scores=scores)
+        sizes.append(float(found.mean.square().sum()))
+        variances.append(float(found.variance))
+
+    def loss(rate: float) -> float:
+        return sum((1 - rate) ** 2 * s + rate**2 * v for s, v in zip(sizes, variances, strict=True))
+
+    best = minimize_scalar(loss, bounds=(0, 1), method="bounded", options={"xatol": 1e-9}).x
+    assert model.descent_rate == pytest.approx(best, rel=1e-5)
+    assert model.adam_rate == pytest.approx(math.sqrt(best), rel=1e-5)
+    old = model.model_copy(update={"relative": None})
+    assert (old.descent_rate, old.adam_rate) == (None, None)

@@ -15,6 +15,7 @@ from support.strategies import products
 
 from wtacrs.estimators import InputError, joint_norms, make, row_norms, rows_for, sampling_scores
 from wtacrs.estimators.rows.ranking import rank_rows
+from wtacrs.estimators.rows.wta_crs import fixed_winners
 from wtacrs.validation.layers.captures import LayerCapture, write_captures
 from wtacrs.validation.layers.compare import ZeroProduct
 from wtacrs.validation.layers.sweep import (
@@ -235,3 +236,15 @@ def test_an_entry_of_a_file_is_one_piece_of_work(tmp_path):
         ("m", "a#0", kind, budget) for kind in ("oracle", "row-norms") for budget in (0.2, 0.4)
     ]
     assert found[2:] == sweep_winners("a#0", x, dy, [0.2, 0.4], captures="m", mask=mask, scores="row-norms")
+
+
+def test_fixed_parts_of_k_are_always_listed():
+    x, dy = make_problem("heavy_tailed", 2000, 3, 2, generator=seeded(5))
+    fractions = (0.0, 0.123, 0.5, 0.999)
+    (sweep,) = sweep_winners("layer", x, dy, [0.5], scores="row-norms", fractions=fractions)
+    assert len(sweep.winners) <= MOST_POINTS < sweep.k
+    for fraction in fractions:
+        estimator = make("wta_crs", budget=0.5, winners=fraction)
+        variance = sweep.variance[sweep.winners.index(fixed_winners(fraction, sweep.k))]
+        expected = float(estimator.variance(x, dy, scores=row_norms(x))) / float((dy.T @ x).square().sum())
+        assert variance == pytest.approx(expected, rel=1e-9)
