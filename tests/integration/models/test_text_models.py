@@ -10,14 +10,12 @@ from wtacrs.estimators import InputError
 from wtacrs.integration.models.text_models import corpus_tokenizer
 from wtacrs.integration.tasks.span_corruption import sentinels_of, spans_of
 
-WORDS = (
-    "the sea was calm and old ships came home with salt wood iron rope for women men dogs of every harbour".split()
-)
+TALE = "the sea was calm and old ships came home with salt wood iron rope for women men dogs of every harbour"
 
 
 def test_the_same_text_gives_the_same_vocabulary(tmp_path: Path) -> None:
     file = tmp_path / "tales.txt"
-    file.write_text("\n".join(" ".join(WORDS[i % 7 :]) for i in range(50)), encoding="utf-8")
+    file.write_text("\n".join(TALE[4 * (i % 7) :] for i in range(50)), encoding="utf-8")
     one, same = (corpus_tokenizer(file, 300, 40) for _ in range(2))
     assert one.get_vocab() == same.get_vocab()
     assert len(sentinels_of(one)) == spans_of(40)[1] + 1

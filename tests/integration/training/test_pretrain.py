@@ -11,7 +11,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
+from support.cli import refused
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5ForConditionalGeneration
 
 from wtacrs.estimators import InputError
 from wtacrs.integration.cli import main
@@ -147,6 +148,17 @@ def test_the_command_trains_what_the_others_load(
     assert main(["memory", "--model", str(tmp_path / "p" / "model"), *out]) == 0
 
 
+def test_a_vocabulary_from_the_text(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "p"
+    arguments = ["pretrain", str(corpus), "--vocabulary", "300", "--out", str(out), "--steps", "2"]
+    assert main([*arguments, "--batch-size", "4", "--max-length", "16"]) == 0
+    tokenizer = AutoTokenizer.from_pretrained(out / "model")
+    assert sentinels_of(tokenizer)
+    result = load_result(out / "result.json")
+    assert result.stamp.inputs["vocabulary"] == "300"
+    assert "give one of them" in refused(capsys, *arguments, "--tokenizer", "t5", "--overwrite")
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
@@ -179,7 +191,8 @@ def test_bad_settings_are_refused(unchecked: None, fields: dict[str, object], wo
     [
         ({"config": {"steps": 3}}, r"config={'steps': 3} must be a PretrainingConfig"),
         ({"corpus": "text"}, "corpus='text' must be a Path"),
-        ({"tokenizer": None}, "tokenizer=None must be a str"),
+        ({"tokenizer": None}, "give one of them"),
+        ({"tokenizer": 3}, "tokenizer=3 must be a str"),
         ({"out": "runs"}, "out='runs' must be a Path"),
     ],
 )
