@@ -156,6 +156,7 @@ def test_a_vocabulary_from_the_text(corpus: Path, tmp_path: Path, capsys: pytest
     assert sentinels_of(tokenizer)
     result = load_result(out / "result.json")
     assert result.stamp.inputs["vocabulary"] == "300"
+    capsys.readouterr()
     assert "give one of them" in refused(capsys, *arguments, "--tokenizer", "t5", "--overwrite")
 
 
