@@ -18,20 +18,25 @@ from readme_numbers.records import NumbersResult, NumberTable
 from readme_numbers.tables import (
     LORA_FRONT,
     SHORT_FRONT,
+    budget_numbers,
     front_numbers,
     masks_numbers,
     scores_numbers,
     simulation_numbers,
     some_front_numbers,
+    winner_rule_numbers,
+    winner_share_numbers,
 )
 from wtacrs.estimators import InputError
 from wtacrs.figures.plots import experiment as figure
+from wtacrs.validation.records.budgets import BudgetsResult
 from wtacrs.validation.records.experiment import ExperimentResult, ExperimentRow
 from wtacrs.validation.records.front import FrontResult
 from wtacrs.validation.records.masks import MasksResult
 from wtacrs.validation.records.results import load_result, write_result
 from wtacrs.validation.records.scores import TrainingScoresResult
 from wtacrs.validation.records.simulation import SimulationResult
+from wtacrs.validation.records.winners import WinnersResult
 
 FOLDER = Path("integration/experiments")
 GALLERY = Path("figures/gallery")
@@ -39,6 +44,8 @@ NUMBERS = GALLERY / "numbers.json"
 MASKS = GALLERY / "masks.json"
 FRONT = GALLERY / "front.json"
 """Of `make memory`: 8 × 128 / 128 tokens, measured."""
+WINNERS = GALLERY / "winners.json"
+BUDGETS = GALLERY / "budgets_t5-base.json"
 SCORES = "scores_*.json"
 SIMULATED = "simulation_*.json"
 """Of `make memory`: larger models, simulated."""
@@ -114,6 +121,7 @@ def committed_tables(root: Path = Path()) -> list[NumberTable]:
     scores = [load_result(path) for path in sorted((root / GALLERY).glob(SCORES))]
     experiments = committed(root / FOLDER)
     front = cast(FrontResult, load_result(root / FRONT))
+    winners = cast(WinnersResult, load_result(root / WINNERS))
     return [
         experiment_numbers(experiments),
         lora_numbers(experiments),
@@ -123,6 +131,9 @@ def committed_tables(root: Path = Path()) -> list[NumberTable]:
         some_front_numbers(front, "front-lora", LORA_FRONT),
         simulation_numbers([cast(SimulationResult, result) for result in simulated]),
         scores_numbers([cast(TrainingScoresResult, result) for result in scores]),
+        winner_rule_numbers(winners),
+        winner_share_numbers(winners),
+        budget_numbers(cast(BudgetsResult, load_result(root / BUDGETS))),
     ]
 
 

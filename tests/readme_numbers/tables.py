@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import inf
 from statistics import median
 
 from readme_numbers.records import NumberTable
@@ -11,6 +12,7 @@ from wtacrs.estimators.core.sizing import SIZES
 from wtacrs.validation.benchmarks.bench import Entry, gaussian_problem, time_entries
 from wtacrs.validation.layers.candidates import RECOMMENDED
 from wtacrs.validation.layers.equal_bytes import ByteRatio, byte_ratios
+from wtacrs.validation.records.budgets import BudgetsResult
 from wtacrs.validation.records.compare import ComparisonResult
 from wtacrs.validation.records.front import FrontResult, FrontRow
 from wtacrs.validation.records.masks import CONDITIONS, SIDES, Condition, MaskRow, MasksResult
@@ -21,9 +23,11 @@ from wtacrs.validation.records.simulation import SimulationResult, tokens_text
 from wtacrs.validation.records.sweep import SweepResult
 from wtacrs.validation.records.training import TrainingResult
 from wtacrs.validation.records.units import gigabytes, megabytes
+from wtacrs.validation.records.winners import WinnersResult
 from wtacrs.validation.summaries.compare import oracle_ratios
 from wtacrs.validation.summaries.series import series
 from wtacrs.validation.summaries.sweep import choice_summaries
+from wtacrs.validation.summaries.winners import RegretSummary, WinnerCases, grouped, rule_label, winner_cases
 
 
 def training_numbers(runs: Iterable[TrainingResult]) -> NumberTable:
@@ -222,6 +226,70 @@ def scores_numbers(results: Sequence[TrainingScoresResult]) -> NumberTable:
         commands=["wtacrs study scores"],
         head=["scores", *(f"{result.model.partition('/')[0]}, {result.task}" for result in results)],
         rows=[[kind, *(cell(kind, result) for result in results)] for kind in kinds],
+    )
+
+
+def winner_rule_numbers(result: WinnersResult) -> NumberTable:
+    """A row for each rule, a column for each kind of scores: regrets, median / 95 % quantile / infinite cases."""
+    kinds = list(grouped(winner_cases(result), "scores"))
+
+    def cell(found: RegretSummary) -> str:
+        return f"{found.median:.2f} / {_regret(found.quantile)} / {found.infinite:,}"
+
+    return NumberTable(
+        name="winner-rules",
+        commands=["wtacrs study winners --data GLUE --train-limit 6000"],
+        head=["variance over that at the best |C|".replace("|", "\\|"), *(str(kind) for kind, _ in kinds)],
+        rows=[
+            [rule_label(rule).replace("|", "\\|"), *(cell(cases.summaries[rule]) for _, cases in kinds)]
+            for rule in result.rules
+        ],
+    )
+
+
+def winner_share_numbers(result: WinnersResult) -> NumberTable:
+    """A row for each architecture, a column for each time: the best |C|/k with oracle and with stale scores."""
+    models = list(grouped(winner_cases(result), "model"))
+    steps = list(dict.fromkeys(state.step for state in result.states))
+
+    def cell(cases: WinnerCases, step: int, kind: str) -> str:
+        found = cases.where("step", step).where("scores", kind)
+        return f"{found.shares[1]:.2f}" if len(found.share) else "–"
+
+    return NumberTable(
+        name="winner-shares",
+        commands=["wtacrs study winners --data GLUE --train-limit 6000"],
+        head=["best |C|/k, oracle / stale".replace("|", "\\|"), *(f"step {step}" for step in steps)],
+        rows=[
+            [str(model), *(f"{cell(cases, step, 'oracle')} / {cell(cases, step, 'stale')}" for step in steps)]
+            for model, cases in models
+        ],
+    )
+
+
+def _regret(value: float) -> str:
+    return "∞" if value == inf else f"{value:.2f}" if value < 100 else f"{value:,.0f}"
+
+
+def budget_numbers(result: BudgetsResult) -> NumberTable:
+    """Memory and variance at every budget, without training."""
+    exact = result.memory
+    assert exact is not None
+    rows = [["exact", megabytes(exact.kept), megabytes(exact.linear), megabytes(exact.peak), "0", "0"]]
+    for point in result.points:
+        ratio = point.ratio("row-norms")
+        assert point.memory is not None
+        assert ratio is not None
+        kept = [megabytes(size) for size in (point.memory.kept, point.memory.linear, point.memory.peak)]
+        spread = "" if ratio.low is None else f" [{ratio.low:.3g}, {ratio.high:.3g}]"
+        rows.append(
+            [f"{point.budget:g}", *kept, f"{point.variance['row-norms']:.2f}", f"{ratio.value:.3g}{spread}"]
+        )
+    return NumberTable(
+        name="budgets",
+        commands=["wtacrs study budgets --without-training --model new:t5-base --task rte"],
+        head=["budget", "MB kept", "by linear layers", "MB peak", "Var Ĝ / ‖G‖²", "over the minibatch's"],
+        rows=rows,
     )
 
 
