@@ -1,7 +1,5 @@
 """New models that learn from plain text, of any width and depth, and their vocabulary.
 
-T5 restores spans, and a decoder goes on with a text.
-
 They are stock transformers models without dropout, heads of 32 dimensions, feed-forward parts four times as wide.
 """
 
@@ -15,7 +13,7 @@ import torch
 
 from wtacrs.estimators import InputError
 from wtacrs.integration.models.loading import small_t5, train_tokenizer
-from wtacrs.integration.tasks.span_corruption import paragraphs, spans_of
+from wtacrs.integration.tasks.span_corruption import paragraphs
 from wtacrs.validation.arguments import checked_integer
 from wtacrs.validation.records.growth import Family
 from wtacrs.validation.seeds import checked_seed
@@ -74,19 +72,19 @@ def text_model(
         return GPT2LMHeadModel(config)
 
 
-def corpus_tokenizer(file: Path, pieces: int, length: int) -> PreTrainedTokenizerBase:
-    """A vocabulary from the beginning of a text, with the sentinels that its pieces need.
+def corpus_tokenizer(file: Path, pieces: int, sentinels: int = 0) -> PreTrainedTokenizerBase:
+    """A vocabulary from the beginning of a text.
 
     Args:
         file: as in `read_pieces`.
-        pieces: of the vocabulary, sentinels not counted.
-        length: tokens of a piece of text.
+        pieces: of the vocabulary.
+        sentinels: `<extra_id_0>` and so on, beside the pieces, for span corruption.
 
     Raises:
         InputError: if the file cannot be read or has no text, or for fewer than 300 pieces.
     """
     texts = itertools.islice(itertools.chain.from_iterable(paragraphs(file)), _PARAGRAPHS)
     tokenizer = train_tokenizer(texts, pieces)
-    sentinels = [f"<extra_id_{i}>" for i in range(spans_of(length)[1] + 1)]
-    tokenizer.add_special_tokens({"additional_special_tokens": sentinels})
+    named = [f"<extra_id_{i}>" for i in range(sentinels)]
+    tokenizer.add_special_tokens({"additional_special_tokens": named})
     return tokenizer

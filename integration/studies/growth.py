@@ -17,13 +17,7 @@ from wtacrs.integration.measure.capture import chosen_layers, recording
 from wtacrs.integration.models.loading import load_tokenizer
 from wtacrs.integration.models.text_models import check_size, corpus_tokenizer, text_model
 from wtacrs.integration.studies.output import keep
-from wtacrs.integration.tasks.span_corruption import (
-    SpanCorruption,
-    corpus_files,
-    piece_length,
-    read_pieces,
-    sentinels_of,
-)
+from wtacrs.integration.tasks.span_corruption import corpus_files, read_pieces
 from wtacrs.validation.arguments import checked_integer
 from wtacrs.validation.dry_run import is_dry_run
 from wtacrs.validation.files import check_folder
@@ -59,7 +53,9 @@ class GrowthConfig:
 
     `widths` are trained at depth `base_depth`, `depths` at width `base_width`, each from `seeds` seeds. Models are
     measured after so many `steps` of AdamW, on `batches` batches that they have not seen. A batch holds `batch_size`
-    pieces of `length` tokens. Four draws suffice where there is no closed form: a gradient has thousands of directions.
+    pieces; a decoder predicts every token of a piece of `length` tokens, a T5 reads `length` tokens and writes as many
+    that follow. (Span corruption predicts a seventh of the tokens, and models so small do not learn to read their encoder
+    by it.) Four draws suffice where there is no closed form: a gradient has thousands of directions.
     """
 
     families: Sequence[Family] = FAMILIES
@@ -93,7 +89,7 @@ class GrowthConfig:
         checked_integer(self.batch_size, "batch_size", least=4)
         checked_integer(self.seeds, "seeds", least=1)
         checked_integer(self.draws, "draws", least=3)
-        piece_length(self.length)
+        checked_integer(self.length, "length", least=2)
         checked_seed(self.seed + self.seeds - 1)
         for one in self.estimators:
             make(one)
@@ -106,7 +102,7 @@ class GrowthConfig:
 
     def piece(self, family: Family) -> int:
         """Tokens of a piece of text."""
-        return piece_length(self.length) if family == "t5" else self.length
+        return 2 * self.length if family == "t5" else self.length
 
 
 def growth_study(config: GrowthConfig, corpus: Path, out: Path, *, runner: Runner | None = None) -> GrowthResult:
@@ -128,7 +124,7 @@ def growth_study(config: GrowthConfig, corpus: Path, out: Path, *, runner: Runne
     files = corpus_files(corpus)
     vocabulary = out / "tokenizer"
     if not is_dry_run() and not vocabulary.exists():
-        corpus_tokenizer(files[0], config.vocabulary, piece_length(config.length)).save_pretrained(str(vocabulary))
+        corpus_tokenizer(files[0], config.vocabulary).save_pretrained(str(vocabulary))
     told = {
         key: value for key, value in asdict(config).items() if key not in ("families", "widths", "depths", "seeds")
     }
@@ -207,7 +203,6 @@ class _Text:
         files: tuple[Path, Path],
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
-        self._config = config
         trained = max(config.steps) * config.batch_size
         needed = trained + config.batches * config.batch_size
         length = config.piece(family)
@@ -221,16 +216,7 @@ class _Text:
         order = torch.randperm(len(pieces), generator=torch.Generator().manual_seed(seed))
         pieces = pieces[order[:needed]]
         held_out = read_pieces(files[1], tokenizer, length, limit=_VALID_PIECES)
-        sentinels = sentinels_of(tokenizer)
-        # one generator per part: spans of unseen and valid pieces are those of no trained piece
-        corrupted = [
-            SpanCorruption(part, sentinels, tokenizer.eos_token_id, seed=3 * seed + number)
-            for number, part in enumerate((pieces[:trained], pieces[trained:], held_out))
-        ]
-        plain = [pieces[:trained], pieces[trained:], held_out]
-        self._parts = [
-            _batches(c if family == "t5" else p, config.batch_size) for c, p in zip(corrupted, plain, strict=True)
-        ]
+        self._parts = [_batches(part, config) for part in (pieces[:trained], pieces[trained:], held_out)]
 
     def training(self) -> Iterator[dict[str, Tensor]]:
         return iter(self._parts[0])
@@ -242,18 +228,14 @@ class _Text:
         return self._parts[2]
 
 
-def _batches(part: SpanCorruption | Tensor, size: int) -> list[dict[str, Tensor]]:
-    """Batches of pieces, all of one length."""
+def _batches(pieces: Tensor, config: GrowthConfig) -> list[dict[str, Tensor]]:
+    """Batches of whole pieces: a T5 reads the first half of each and writes the second, a decoder writes all of it."""
     found = []
-    for start in range(0, len(part) - size + 1, size):
-        chosen = range(start, start + size)
-        if isinstance(part, Tensor):
-            ids = part[start : start + size]
-            batch = {"input_ids": ids, "labels": ids}
-        else:
-            examples = [part[index] for index in chosen]
-            batch = {name: torch.tensor([one[name] for one in examples]) for name in ("input_ids", "labels")}
-        found.append(batch | {"attention_mask": torch.ones_like(batch["input_ids"])})
+    for start in range(0, len(pieces) - config.batch_size + 1, config.batch_size):
+        tokens = pieces[start : start + config.batch_size]
+        ids = tokens[:, : config.length].contiguous()
+        labels = tokens[:, -config.length :].contiguous()
+        found.append({"input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids)})
     return found
 
 

@@ -22,6 +22,7 @@ from wtacrs.integration.tasks.span_corruption import (
     piece_length,
     read_pieces,
     sentinels_of,
+    spans_of,
 )
 from wtacrs.integration.training.checkpoints import save_checkpoint
 from wtacrs.integration.training.defaults import NEW_MODEL_LEARNING_RATE
@@ -125,7 +126,7 @@ def pretrain(
     vocabulary = (
         load_tokenizer(tokenizer)
         if tokenizer is not None
-        else corpus_tokenizer(files[0], config.vocabulary or 0, piece_length(config.max_length))
+        else corpus_tokenizer(files[0], config.vocabulary or 0, spans_of(piece_length(config.max_length))[1] + 1)
     )
     limits = (config.train_limit, _VALID_PIECES)
     train, valid = (

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from wtacrs.validation.records.base import Record, Result, counted, register_result
 
 Family = Literal["t5", "decoder"]
-"""Encoder–decoders that restore spans, or decoders that predict the next token."""
+"""Encoder–decoders that read a text and write how it goes on, or decoders that predict every next token of it."""
 Axis = Literal["width", "depth", "rows", "progress"]
 """What grows: per doubling of width, depth or rows; per nat that the loss has fallen."""
 Condition = Literal["equal steps", "equal loss", "equal steps, a quarter of the rows", "all models"]
