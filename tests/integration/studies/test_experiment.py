@@ -222,7 +222,8 @@ def test_results_are_taken_over_into_the_readme(done: tuple[Path, ExperimentResu
     assert numbers.experiment_numbers([nothing, result]).head[1:] == numbers.experiment_numbers([result]).head[1:]
     (tmp_path / numbers.FOLDER).mkdir(parents=True)
     (tmp_path / numbers.GALLERY).mkdir(parents=True)
-    for path in (numbers.MASKS, numbers.FRONT, *numbers.GALLERY.glob(numbers.SIMULATED)):
+    single = (numbers.MASKS, numbers.FRONT, numbers.WINNERS, numbers.BUDGETS)
+    for path in (*single, *numbers.GALLERY.glob(numbers.SIMULATED)):
         shutil.copy(path, tmp_path / path)
     write_result(tmp_path / "run" / "experiment.json", result)
     write_result(tmp_path / numbers.NUMBERS, NumbersResult(stamp=result.stamp, tables=[]))
@@ -231,7 +232,7 @@ def test_results_are_taken_over_into_the_readme(done: tuple[Path, ExperimentResu
             f"<!-- numbers: {name} -->\n<!-- end -->\n"
             for name in (
                 *("experiments", "experiments-lora", "masks", "front", "front-short", "front-lora"),
-                *("simulation", "scores"),
+                *("simulation", "scores", "winner-rules", "winner-shares", "budgets"),
             )
         )
     )
