@@ -165,8 +165,7 @@ def _crossed(results: Results) -> Iterator[Part]:
 
 
 def _within(verdict: str, margin: float) -> str:
-    points = "1 point" if math.isclose(margin, 0.01) else f"{100 * margin:g} points"
-    return f"within {points}" if verdict == "within the margin" else verdict
+    return f"within {_margin(margin)}" if verdict == "within the margin" else verdict
 
 
 def _tally(results: Results) -> str:
@@ -222,8 +221,11 @@ def _beside_exact(result: ExperimentResult, row: ExperimentRow) -> str:
 
 
 def _decided(verdict: str, margin: float) -> str:
-    points = "1 point" if math.isclose(margin, 0.01) else f"{100 * margin:g} points"
-    return f"{verdict} within {points}" if verdict in ("equivalent", "undecided") else verdict
+    return f"{verdict} within {_margin(margin)}" if verdict in ("equivalent", "undecided") else verdict
+
+
+def _margin(margin: float) -> str:
+    return "1 point" if math.isclose(margin, 0.01) else f"{100 * margin:g} points"
 
 
 def _points(share: float) -> str:
