@@ -39,6 +39,14 @@ def experiment(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the experiment; default runs/NAME.")
     ] = None,
+    runs_of: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of another experiment, whose finished runs of the same settings, seed and examples are copied "
+            "and not trained again; repeatable.",
+        ),
+    ] = None,
     overwrite: AnewOption = False,
 ) -> None:
     """Train exactly and with estimators over seeds, and test whether they are equivalent within a margin.
@@ -60,7 +68,16 @@ def experiment(
     config = read_config(experiment_file(file), {"methods": ExperimentConfig, "factors": FactorialConfig})
     folder = Path("runs") / config.name if out is None else out
     check_folder("out", folder)
-    options: dict[str, Any] = {"data": data, "model": model, "tokenizer": tokenizer, "overwrite": overwrite}
+    for other in runs_of or ():
+        if not other.is_dir():
+            raise InputError(f"runs-of={other} is no folder")
+    options: dict[str, Any] = {
+        "data": data,
+        "model": model,
+        "tokenizer": tokenizer,
+        "runs_of": runs_of or (),
+        "overwrite": overwrite,
+    }
     result: Result
     if isinstance(config, FactorialConfig):
         name, result = "factorial", run_factorial(config, folder, **options, progress=True)

@@ -143,6 +143,7 @@ def run_experiment(
     data: Path | None = None,
     model: str | None = None,
     tokenizer: str | None = None,
+    runs_of: Sequence[Path] = (),
     overwrite: bool = False,
     progress: bool = False,
 ) -> ExperimentResult:
@@ -154,6 +155,7 @@ def run_experiment(
         data: folder of GLUE files, where the task is one of them.
         model: overrides the file's model: a local folder, say.
         tokenizer: likewise, of a small new model.
+        runs_of: folders of other experiments; their finished runs of the same settings are copied, not trained again.
         overwrite: start anew whatever the folder holds.
         progress: show progress lines on stderr.
 
@@ -172,12 +174,19 @@ def run_experiment(
         f"{len(settings)} methods × {len(config.seeds)} seeds",
         *_foreseen(config),
         *planned_lines(settings),
-        *planned_runs(planned, overwrite=overwrite),
+        *planned_runs(planned, runs_of=runs_of, overwrite=overwrite),
         f"writes {out / 'experiment.json'}",
     )
     design = record_design(out / "design.json", dumped(config), power=config.power, overwrite=overwrite)
     results = train_over_seeds(
-        settings, folders, config.seeds, subject, task, overwrite=overwrite, progress=progress
+        settings,
+        folders,
+        config.seeds,
+        subject,
+        task,
+        runs_of=runs_of,
+        overwrite=overwrite,
+        progress=progress,
     )
     runs = [
         ExperimentRun(label=label, seed=seed, result=results[label, seed])

@@ -21,6 +21,7 @@ Other keys are those of an experiment (`wtacrs.integration.studies.experiment`),
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,7 @@ def run_factorial(
     data: Path | None = None,
     model: str | None = None,
     tokenizer: str | None = None,
+    runs_of: Sequence[Path] = (),
     overwrite: bool = False,
     progress: bool = False,
 ) -> FactorialResult:
@@ -107,6 +109,7 @@ def run_factorial(
         data: folder of GLUE files, where the task is one of them.
         model: overrides the file's model.
         tokenizer: likewise, of a small new model.
+        runs_of: folders of other experiments; their finished runs of the same settings are copied, not trained again.
         overwrite: start anew whatever the folder holds.
         progress: show progress lines on stderr.
 
@@ -124,12 +127,19 @@ def run_factorial(
     begin_work(
         f"{config.name}: {subject.name} on {task.name}, {len(planned)} runs: {crossed} × {len(config.seeds)} seeds",
         *planned_lines(settings),
-        *planned_runs(planned, overwrite=overwrite),
+        *planned_runs(planned, runs_of=runs_of, overwrite=overwrite),
         f"writes {out / 'factorial.json'}",
     )
     design = record_design(out / "design.json", dumped(config), power=None, overwrite=overwrite)
     results = train_over_seeds(
-        settings, folders, config.seeds, subject, task, overwrite=overwrite, progress=progress
+        settings,
+        folders,
+        config.seeds,
+        subject,
+        task,
+        runs_of=runs_of,
+        overwrite=overwrite,
+        progress=progress,
     )
     runs = [
         FactorialRun(levels=dict(zip(config.factors, cell, strict=True)), seed=seed, result=results[cell, seed])

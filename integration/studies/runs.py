@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from wtacrs.estimators import InputError
 from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.training.config import FinetuneConfig
@@ -15,15 +17,16 @@ from wtacrs.validation.records.training import TrainingResult
 KeyT = TypeVar("KeyT", bound=Hashable)
 
 
-def planned_runs(folders: Sequence[Path], *, overwrite: bool) -> list[str]:
-    """A line for every run: what lies in its folder, and what would be done."""
+def planned_runs(folders: Sequence[Path], *, runs_of: Sequence[Path] = (), overwrite: bool) -> list[str]:
+    """A line for every run: what lies in its folder, and what would be done; which studies runs are copied from."""
 
     def told(folder: Path) -> str:
         if overwrite or not (folder / "state.pt").exists():
             return "trained from the start"
         return "done, not trained again" if (folder / "result.json").exists() else "continued from its saved state"
 
-    return [f"  {folder}: {told(folder)}" for folder in folders]
+    copied = [] if overwrite else [f"copies finished runs of the same settings from {other}" for other in runs_of]
+    return [f"  {folder}: {told(folder)}" for folder in folders] + copied
 
 
 def train_in(
@@ -60,6 +63,7 @@ def train_over_seeds(
     task: TaskData,
     *,
     with_weights: Collection[tuple[KeyT, int]] = (),
+    runs_of: Sequence[Path] = (),
     overwrite: bool = False,
     progress: bool = False,
 ) -> dict[tuple[KeyT, int], TrainingResult]:
@@ -74,6 +78,7 @@ def train_over_seeds(
         subject: task and model; every seed holds out examples of its own, if it holds out any.
         task: what `subject` loads otherwise.
         with_weights: settings and seeds whose runs keep their weights.
+        runs_of: folders of other studies, whose finished runs of the same settings are copied in place of training.
         overwrite: start anew whatever the folders hold.
         progress: show progress lines on stderr.
 
@@ -84,12 +89,52 @@ def train_over_seeds(
     for seed in seeds:
         examples = subject.load(seed) if subject.held_out is not None else task
         for key, config in settings.items():
+            folder = folders[key] / f"seed-{seed}"
+            chosen = config.but(seed=seed, keep_weights=(key, seed) in with_weights)
+            if not overwrite and not (folder / "state.pt").exists():
+                take_over(folder, chosen, subject, examples, runs_of)
             found[key, seed] = train_in(
-                folders[key] / f"seed-{seed}",
-                config.but(seed=seed, keep_weights=(key, seed) in with_weights),
+                folder,
+                chosen,
                 subject,
                 examples,
                 overwrite=overwrite,
                 progress=progress,
             )
     return found
+
+
+def take_over(
+    folder: Path, config: FinetuneConfig, subject: Subject, task: TaskData, runs_of: Sequence[Path]
+) -> Path | None:
+    """Copy the finished run of the same settings, examples and model that lies in another study's folder.
+
+    Args:
+        folder: where the run is to be.
+        config: of the run, its seed included.
+        subject: what it trains.
+        task: its examples.
+        runs_of: folders of studies; `LABEL/seed-N` are their runs.
+
+    Returns:
+        The folder that was copied; None if there is no such run, or if the run is to keep its weights.
+    """
+    for study in runs_of:
+        for other in sorted(study.glob(f"*/seed-{config.seed}")):
+            if other.resolve() != folder.resolve() and _is_same_run(other, config, subject, task):
+                partial = folder.with_name(f"{folder.name}.part")
+                for old in (partial, folder):
+                    shutil.rmtree(old, ignore_errors=True)
+                shutil.copytree(other, partial)
+                partial.rename(folder)
+                return other
+    return None
+
+
+def _is_same_run(folder: Path, config: FinetuneConfig, subject: Subject, task: TaskData) -> bool:
+    if not (folder / "state.pt").exists():
+        return False
+    try:
+        return finished_result(config.but(out=folder), task, subject.name) is not None
+    except InputError:
+        return False

@@ -113,6 +113,63 @@ def test_it_goes_on_where_it_stopped(done: tuple[Path, ExperimentResult], monkey
     assert again.runs == result.runs
 
 
+def test_runs_of_another_experiment_are_copied_if_all_is_the_same(
+    done: tuple[Path, ExperimentResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, result = done
+    file = tmp_path / "other.toml"
+    file.write_text(TEXT.replace("tiny", "other").replace("half of the rows", "half").replace("[3, 5]", "[5, 7]"))
+    trained = []
+    honest = runs_module.finetune
+
+    def watched(config: FinetuneConfig, *arguments, **options) -> TrainingResult:
+        trained.append((config.estimator, config.seed))
+        return honest(config, *arguments, **options)
+
+    monkeypatch.setattr(runs_module, "finetune", watched)
+    monkeypatch.setattr(module, "subject_of", lambda *given: Colours())
+    other = run_experiment(read_experiment(file), tmp_path / "out", runs_of=[folder / "out"])
+    assert trained == [(None, 7), ("crs(budget=0.5)", 7)]
+    before = {(run.label, run.seed): run.result for run in result.runs}
+    assert [run.result for run in other.runs if run.seed == 5] == [
+        before["exact", 5],
+        before["half of the rows", 5],
+    ]
+    assert not list((tmp_path / "out").rglob("*.part"))
+    run_experiment(read_experiment(file), tmp_path / "anew", runs_of=[folder / "out"], overwrite=True)
+    assert len(trained) == 6
+    file.write_text(file.read_text().replace("steps = 2", "steps = 3"))
+    run_experiment(read_experiment(file), tmp_path / "longer", runs_of=[folder / "out", tmp_path / "out"])
+    assert len(trained) == 10
+
+
+def test_a_run_is_copied_only_if_model_examples_and_weights_are_asked_for_alike(
+    done: tuple[Path, ExperimentResult], tmp_path: Path
+) -> None:
+    folder, _ = done
+    config = read_experiment(folder / "tiny.toml").settings()["exact"].but(seed=3, keep_weights=False)
+    studies = [folder / "out"]
+    assert runs_module.take_over(tmp_path / "a" / "seed-3", config, Colours(), TASK, studies) == (
+        folder / "out" / "exact" / "seed-3"
+    )
+    assert (tmp_path / "a" / "seed-3" / "result.json").exists()
+    for other, subject, task in (
+        (config.but(lr=0.5), Colours(), TASK),
+        (config.but(seed=5, estimator="topk(budget=0.5)"), Colours(), TASK),
+        (config.but(keep_weights=True), Colours(), TASK),
+        (config, Colours(model="new:bert"), TASK),
+        (config, Colours(), NUMBERS),
+    ):
+        assert runs_module.take_over(tmp_path / "b" / "seed-3", other, subject, task, studies) is None
+    assert not (tmp_path / "b").exists()
+
+
+def test_runs_of_a_missing_folder_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "tiny.toml"
+    file.write_text(TEXT.replace('"new:bert"', '"new:bert"\ntask = "sst2"'))
+    assert "runs-of=" in refused(capsys, "experiment", str(file), "--runs-of", str(tmp_path / "none"))
+
+
 class Unopened(Colours):
     """The small task, whose model nobody may open."""
 
