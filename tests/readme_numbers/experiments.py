@@ -1,8 +1,8 @@
-"""From results of experiments to the README: one table of all that lie beside their files in `integration/experiments/`.
+"""From results of experiments to README and docs: tables of those that lie in `integration/experiments/`.
 
     python -m readme_numbers.experiments runs/minilm-sst2 runs/minilm-mrpc …
 
-takes over the results and figures of these folders, and fills the README.
+takes over the results and figures of these folders, and fills README and docs.
 """
 
 from __future__ import annotations
@@ -28,9 +28,12 @@ from readme_numbers.tables import (
     winner_share_numbers,
 )
 from wtacrs.estimators import InputError
-from wtacrs.figures.plots import experiment as figure
+from wtacrs.figures.plots import experiment as experiment_figure
+from wtacrs.figures.plots import factorial as factorial_figure
+from wtacrs.validation.records.base import Result
 from wtacrs.validation.records.budgets import BudgetsResult
-from wtacrs.validation.records.experiment import ExperimentResult, ExperimentRow
+from wtacrs.validation.records.experiment import Equivalence, ExperimentResult, ExperimentRow
+from wtacrs.validation.records.factorial import CellMean, Contrast, FactorialResult
 from wtacrs.validation.records.front import FrontResult
 from wtacrs.validation.records.masks import MasksResult
 from wtacrs.validation.records.results import load_result, write_result
@@ -77,12 +80,75 @@ def lora_numbers(results: Sequence[ExperimentResult]) -> NumberTable:
     return whole.model_copy(update={"name": "experiments-lora", "rows": rows})
 
 
+def own_numbers(result: ExperimentResult) -> NumberTable:
+    """A row per method of one experiment: its mean, its difference from exact training, and of the dev loss."""
+    losses = any(row.loss_standing is not None for row in result.rows)
+    head = ["", f"{result.metric}, {_title_seeds(result)}", "beside exact, points"]
+
+    def told(row: ExperimentRow) -> list[str]:
+        cells = [row.label, _mean(row.mean, row.error), _difference(row.standing, 100.0, 1)]
+        if not losses:
+            return cells
+        exact = row.loss_standing is None and row.loss is not None
+        return [*cells, f"{row.loss:.3f}" if exact else _difference(row.loss_standing, 1.0, 3)]
+
+    return NumberTable(
+        name=result.config["name"],
+        commands=[f"wtacrs experiment {result.config['name']}"],
+        head=[*head, "dev loss beside exact, nats"] if losses else head,
+        rows=[told(row) for row in result.rows],
+    )
+
+
+def cell_numbers(result: FactorialResult) -> NumberTable:
+    """A row per combination of the other factors, a column per level of the first: mean ± standard error, in points."""
+    first, *others = result.factors
+    by_rest: dict[str, dict[str, CellMean]] = {}
+    for cell in result.cells:
+        by_rest.setdefault(", ".join(cell.levels[name] for name in others), {})[cell.levels[first]] = cell
+    levels = list(result.factors[first])
+    return NumberTable(
+        name=f"{result.config['name']}-cells",
+        commands=[f"wtacrs experiment {result.config['name']}"],
+        head=[", ".join(others), *levels],
+        rows=[
+            [rest, *(_mean(cells[level].mean, cells[level].error) for level in levels)]
+            for rest, cells in by_rest.items()
+        ],
+    )
+
+
+def contrast_numbers(result: FactorialResult) -> NumberTable:
+    """A row per effect and interaction of the first factor, in points."""
+
+    def told(one: Contrast) -> list[str]:
+        where = "over all" if one.factor is None else f"{one.factor} {one.at}"
+        if one.kind == "interaction" and one.factor is not None:
+            where += f" − {result.factors[one.factor][0]}"
+        return [
+            f"{one.treatment}, {where}",
+            one.kind,
+            f"{_points(one.difference, one.low, one.high, 100.0, 1)} {one.verdict}",
+        ]
+
+    return NumberTable(
+        name=result.config["name"],
+        commands=[f"wtacrs experiment {result.config['name']}"],
+        head=["", "kind", f"beside {next(iter(result.factors.values()))[0]}, points"],
+        rows=[told(one) for one in result.contrasts],
+    )
+
+
 def _learned(result: ExperimentResult) -> bool:
     return any(row.standing is not None and row.standing.verdict != "nothing learned" for row in result.rows)
 
 
 def _title(result: ExperimentResult) -> str:
-    return f"{result.config['name']}, {result.metric}, {len(result.config['seeds'])} seeds"
+    return f"{result.config['name']}, {result.metric}, {_title_seeds(result)}"
+
+
+def _title_seeds(result: ExperimentResult) -> str:
+    return f"{len(result.config['seeds'])} seeds"
 
 
 def _cell(result: ExperimentResult, label: str) -> str:
@@ -91,24 +157,31 @@ def _cell(result: ExperimentResult, label: str) -> str:
 
 
 def _told(row: ExperimentRow) -> str:
-    if row.standing is None:
-        return f"{100 * row.mean:.1f}" + ("" if row.error is None else f" ± {100 * row.error:.1f}")
-    found = row.standing
-    return (
-        f"{100 * found.difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}] {found.verdict}".replace(
-            "-", "−"
-        )
-    )
+    return _mean(row.mean, row.error) if row.standing is None else _difference(row.standing, 100.0, 1)
 
 
-def committed(folder: Path = FOLDER) -> list[ExperimentResult]:
+def _mean(mean: float, error: float | None) -> str:
+    return f"{100 * mean:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
+
+
+def _difference(found: Equivalence | None, scale: float, digits: int) -> str:
+    if found is None:
+        return "–"
+    return f"{_points(found.difference, found.low, found.high, scale, digits)} {found.verdict}"
+
+
+def _points(value: float, low: float, high: float, scale: float, digits: int) -> str:
+    told = [f"{scale * number:+.{digits}f}".replace("-", "−") for number in (value, low, high)]
+    return f"{told[0]} [{told[1]}, {told[2]}]"
+
+
+def committed(folder: Path = FOLDER) -> list[Result]:
     """The results that lie beside the files of the experiments, by name.
 
     Raises:
         InputError: if one cannot be read.
     """
-    found = [load_result(path) for path in sorted(folder.glob("*.json"))]
-    return [result for result in found if isinstance(result, ExperimentResult)]
+    return [load_result(path) for path in sorted(folder.glob("*.json"))]
 
 
 def committed_tables(root: Path = Path()) -> list[NumberTable]:
@@ -119,11 +192,17 @@ def committed_tables(root: Path = Path()) -> list[NumberTable]:
     """
     simulated = [load_result(path) for path in sorted((root / GALLERY).glob(SIMULATED))]
     scores = [load_result(path) for path in sorted((root / GALLERY).glob(SCORES))]
-    experiments = committed(root / FOLDER)
+    results = committed(root / FOLDER)
+    experiments = [result for result in results if isinstance(result, ExperimentResult)]
+    small = [result for result in experiments if result.config.get("held_out") is None]
+    own = [own_numbers(result) for result in experiments if result not in small]
+    crossed = [result for result in results if isinstance(result, FactorialResult)]
     front = cast(FrontResult, load_result(root / FRONT))
     winners = cast(WinnersResult, load_result(root / WINNERS))
     return [
-        experiment_numbers(experiments),
+        experiment_numbers(small),
+        *own,
+        *(make(result) for result in crossed for make in (contrast_numbers, cell_numbers)),
         lora_numbers(experiments),
         masks_numbers(cast(MasksResult, load_result(root / MASKS))),
         front_numbers(front),
@@ -158,14 +237,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _take_over(run: Path, root: Path) -> None:
-    result = load_result(run / "experiment.json")
-    if not isinstance(result, ExperimentResult):
-        raise InputError(f"runs={run}: experiment.json is not the result of an experiment")
+    path = run / ("experiment.json" if (run / "experiment.json").exists() else "factorial.json")
+    result = load_result(path)
+    if not isinstance(result, ExperimentResult | FactorialResult):
+        raise InputError(f"runs={run}: {path.name} is not the result of an experiment")
     name = result.config["name"]
     if not (root / FOLDER / f"{name}.toml").exists():
         raise InputError(f"runs={run}: there is no experiment {name!r} in {root / FOLDER}")
     write_result(root / FOLDER / f"{name}.json", result)
-    figure.draw(result, root / GALLERY / f"experiment_{name}.png")
+    picture = root / GALLERY / f"experiment_{name}.png"
+    if isinstance(result, ExperimentResult):
+        experiment_figure.draw(result, picture)
+    else:
+        factorial_figure.draw(result, picture)
 
 
 if __name__ == "__main__":

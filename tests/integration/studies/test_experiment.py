@@ -11,6 +11,7 @@ from readme_numbers import experiments as numbers
 from readme_numbers.records import NumbersResult
 from support.cli import refused
 from support.paths import ROOT
+from support.result_examples import factorial as example_factorial
 from support.result_examples import plan as example_plan
 from support.runs import NUMBERS, TASK
 from support.runs_study import Colours
@@ -279,32 +280,51 @@ def test_results_are_taken_over_into_the_readme(done: tuple[Path, ExperimentResu
     assert numbers.experiment_numbers([nothing, result]).head[1:] == numbers.experiment_numbers([result]).head[1:]
     (tmp_path / numbers.FOLDER).mkdir(parents=True)
     (tmp_path / numbers.GALLERY).mkdir(parents=True)
+    powered = result.model_copy(update={"config": result.config | {"name": "powered", "held_out": 12}})
+    crossed = example_factorial()
     single = (numbers.MASKS, numbers.FRONT, numbers.WINNERS, numbers.BUDGETS)
     for path in (*single, *numbers.GALLERY.glob(numbers.SIMULATED)):
         shutil.copy(path, tmp_path / path)
     write_result(tmp_path / "run" / "experiment.json", result)
+    write_result(tmp_path / "powered" / "experiment.json", powered)
+    write_result(tmp_path / "crossed" / "factorial.json", crossed)
     write_result(tmp_path / numbers.NUMBERS, NumbersResult(stamp=result.stamp, tables=[]))
     (tmp_path / "README.md").write_text(
         "".join(
             f"<!-- numbers: {name} -->\n<!-- end -->\n"
             for name in (
-                *("experiments", "experiments-lora", "masks", "front", "front-short", "front-lora"),
-                *("simulation", "scores", "winner-rules", "winner-shares", "budgets"),
+                *("experiments", "powered", "schedules", "schedules-cells", "experiments-lora", "masks"),
+                *("front", "front-short", "front-lora", "simulation", "scores"),
+                *("winner-rules", "winner-shares", "budgets"),
             )
         )
     )
-    arguments = [str(tmp_path / "run"), "--root", str(tmp_path)]
+    arguments = [*(str(tmp_path / name) for name in ("run", "powered", "crossed")), "--root", str(tmp_path)]
     assert numbers.main(arguments) == 2  # not one of the experiments there
-    (tmp_path / numbers.FOLDER / "tiny.toml").write_text(TEXT)
+    for name in ("tiny", "powered", "schedules"):
+        (tmp_path / numbers.FOLDER / f"{name}.toml").write_text(TEXT)
     assert numbers.main(arguments) == 0
-    assert numbers.committed(tmp_path / numbers.FOLDER) == [result]
-    assert (tmp_path / numbers.GALLERY / "experiment_tiny.png").exists()
-    table = (tmp_path / "README.md").read_text().partition("<!-- end -->")[0]
-    head, _, majority, exact, half = table.splitlines()[1:]
+    assert numbers.committed(tmp_path / numbers.FOLDER) == [powered, crossed, result]
+    for name in ("tiny", "powered", "schedules"):
+        assert (tmp_path / numbers.GALLERY / f"experiment_{name}.png").exists()
+    tables = (tmp_path / "README.md").read_text().split("<!-- end -->\n")
+    head, _, majority, exact, half = tables[0].splitlines()[1:]
     assert "tiny, accuracy, 2 seeds" in head
     assert majority.endswith(f"{100 * result.majority:.1f} |")
     assert exact.startswith(f"| exact | {100 * result.rows[0].mean:.1f} ± ")
     assert half.endswith(f"{result.rows[1].standing.verdict} |")
+    _, _, own_exact, own_half = tables[1].splitlines()[
+        1:
+    ]  # an experiment with held-out examples has a table of its own
+    assert own_exact == f"| exact | {exact.split('|')[2].strip()} | – |"
+    assert half.split("|")[2].strip() in own_half
+    contrasts = tables[2].splitlines()[3:]
+    assert len(contrasts) == len(crossed.contrasts)
+    for line, one in zip(contrasts, crossed.contrasts, strict=True):
+        assert f"| {one.kind} | {100 * one.difference:+.1f}".replace("-", "−") in line
+        assert line.endswith(f"{one.verdict} |")
+    cells = {line.split("|")[1].strip(): line.split("|")[2].strip() for line in tables[3].splitlines()[3:]}
+    assert cells == {"constant": "80.0 ± 0.6", "cosine": "82.0 ± 0.6"}
 
 
 BAD = {
