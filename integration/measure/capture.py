@@ -163,7 +163,7 @@ def capture(
             found = now.run(batch)
             if then is not None:
                 found = _with_stale(found, _elsewhere_in_the_random_numbers(then, batch))
-            captured |= {f"{entry}#{index}": layer for entry, layer in found.items()}
+            captured |= of_batch(index, found)
             if progress is not None:
                 progress(index + 1)
     if not captured:
@@ -203,6 +203,11 @@ def chosen_layers(model: nn.Module, filter_fn: FilterFn | None) -> dict[str, Any
         for name, module in model.named_modules()
         if is_linear_layer(module) and (filter_fn is None or filter_fn(module, name))
     }
+
+
+def of_batch(number: int, layers: Mapping[str, LayerCapture]) -> dict[str, LayerCapture]:
+    """The layers that one of several batches called, under names that tell the batch."""
+    return {f"{entry}#{number}": layer for entry, layer in layers.items()}
 
 
 def _same_layers(earlier: nn.Module, layers: Mapping[str, Any], filter_fn: FilterFn | None) -> dict[str, Any]:

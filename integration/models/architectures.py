@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from wtacrs.integration.context.masks import IGNORED_LABEL
+from wtacrs.integration.models.new_weights import weights_from
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -189,8 +190,7 @@ def tiny_model(name: str, *, seed: int = 0) -> PreTrainedModel:
         common = {"vocab_size": VOCABULARY, "pad_token_id": PAD, "bos_token_id": 2, "eos_token_id": 3}
     if architecture.head in ("classes", "tokens"):
         common["num_labels"] = CLASSES
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.default_generator.manual_seed(seed)
+    with weights_from(seed):
         config = getattr(transformers, architecture.config)(**{**common, **architecture.options})
         # grouped products have no double precision
         config._experts_implementation = "eager"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from wtacrs.estimators.core.errors import InputError
+from wtacrs.integration.models.new_weights import weights_from
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.tasks.hub import hub_problem, one_line, quiet, refuse
 from wtacrs.validation.seeds import checked_seed
@@ -97,7 +98,6 @@ def small_t5(
     function of the seed and the sizes; torch's global generators are left as they were. Raises `InputError` for
     sizes below 1, `heads` that do not divide `d_model`, or a dropout outside [0, 1).
     """
-    seed = checked_seed(seed)
     from transformers import T5Config, T5ForConditionalGeneration
 
     sizes = {"d_model": d_model, "d_ff": d_ff, "layers": layers, "decoder_layers": decoder_layers, "heads": heads}
@@ -122,9 +122,7 @@ def small_t5(
         eos_token_id=tokenizer.eos_token_id,
         decoder_start_token_id=tokenizer.pad_token_id,
     )
-    # torch.manual_seed would reseed CUDA too, which fork_rng(devices=[]) does not put back
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.no_grad():
-        torch.default_generator.manual_seed(seed)
+    with weights_from(seed), torch.no_grad():
         model = T5ForConditionalGeneration(config)
         # T5's own scales suit Adafactor's relative steps: Adam's take thousands to move embeddings of scale 1, and
         # to undo the factor d_model^-0.5 of the logits
@@ -167,8 +165,7 @@ def load_model(
     problem = None if local else hub_problem("model", name)
     tried = f"model={name!r}" if local else f"model={name!r} of the Hugging Face hub"
     try:
-        with quiet(), torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            torch.default_generator.manual_seed(seed)
+        with quiet(), weights_from(seed):
             model, absent = _from_pretrained(name, task, offline=local or problem is not None)
             tokenizer = _pretrained_tokenizer(name, offline=local or problem is not None)
     except Exception as error:  # OSError, ValueError, KeyError, SafetensorError …: every way of being unusable

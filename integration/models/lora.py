@@ -10,13 +10,12 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.layers.linear_layers import fitting_layers
 from wtacrs.integration.models.loading import is_text_to_text
-from wtacrs.validation.seeds import checked_seed
+from wtacrs.integration.models.new_weights import weights_from
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -62,7 +61,6 @@ def add_lora(
     Raises:
         InputError: if peft is not installed, or a pattern fits no layer.
     """
-    seed = checked_seed(seed)
     require_peft()
     from peft import LoraConfig, TaskType, get_peft_model
 
@@ -72,8 +70,7 @@ def add_lora(
         target_modules="all-linear" if layers is None else fitting_layers(model, layers),
         task_type=TaskType.SEQ_2_SEQ_LM if is_text_to_text(model) else TaskType.SEQ_CLS,
     )
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        torch.default_generator.manual_seed(seed)
+    with weights_from(seed), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of a name of transformers that peft still asks for
         wrapped = get_peft_model(model, config)
     if frozen_a:

@@ -17,9 +17,9 @@ import torch
 
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.models.loading import EMBEDDING_SCALE, NO_TEXT
+from wtacrs.integration.models.new_weights import weights_from
 from wtacrs.integration.models.published_sizes import PUBLISHED_SIZES, published_options
 from wtacrs.integration.tasks.base import TaskData
-from wtacrs.validation.seeds import checked_seed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -156,7 +156,6 @@ def new_model(name: str, tokenizer: PreTrainedTokenizerBase, task: TaskData, *, 
     Raises:
         InputError: on another name.
     """
-    seed = checked_seed(seed)
     check_new(name)
     labels = dict(enumerate(task.labels or ["number"]))
     common = {
@@ -168,11 +167,10 @@ def new_model(name: str, tokenizer: PreTrainedTokenizerBase, task: TaskData, *, 
         "label2id": {label: index for index, label in labels.items()},
         "problem_type": "single_label_classification" if task.labels else "regression",
     }
+    with weights_from(seed):
+        model = _built(_architecture(name), common)
     tokenizer.model_max_length = POSITIONS
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.default_generator.manual_seed(seed)
-        model = _built(_architecture(name), common)
     model.name_or_path = new_model_name(name)
     return model.eval()
 

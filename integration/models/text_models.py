@@ -9,14 +9,12 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from wtacrs.estimators import InputError
 from wtacrs.integration.models.loading import small_t5, train_tokenizer
+from wtacrs.integration.models.new_weights import weights_from
 from wtacrs.integration.tasks.span_corruption import paragraphs
 from wtacrs.validation.arguments import checked_integer
 from wtacrs.validation.records.growth import Family
-from wtacrs.validation.seeds import checked_seed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -67,8 +65,7 @@ def text_model(
         embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
         loss_type="ForCausalLM",
     )  # fmt: skip
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.default_generator.manual_seed(checked_seed(seed))
+    with weights_from(seed):
         return GPT2LMHeadModel(config)
 
 

@@ -87,7 +87,7 @@ def budgets_study(
     check_margin(margin, (1 - LEVEL) / 2)
     if config.lora_rank is not None:
         raise InputError(f"lora_rank={config.lora_rank}: budgets are measured with all weights in training")
-    _check_evaluations(config, average_last)
+    config.check_average(average_last)
     chosen = at_budgets(estimator, budgets)
     task = subject.load(config.seed) if subject.held_out is not None else subject.load()
     _check_captured(task, captured, config)
@@ -267,21 +267,6 @@ def at_budgets(estimator: str, budgets: Sequence[int | float]) -> dict[int | flo
 
 def _named(budget: int | float) -> str:
     return f"budget-{budget}"
-
-
-def _check_evaluations(config: FinetuneConfig, average_last: int) -> None:
-    """Refuse to average more evaluations than a run has."""
-    if average_last < 1:
-        raise InputError(f"average_last={average_last}: at least 1 is needed")
-    if config.steps is None or config.eval_every is None:
-        return
-    regular = range(config.eval_every, config.steps + 1, config.eval_every)
-    there = len({config.steps, *(step for step in regular if step >= config.eval_from)})
-    if average_last > there:
-        raise InputError(
-            f"average_last={average_last}: a run has {counted(there, 'evaluation')}, with eval_every="
-            f"{config.eval_every} of {config.steps} steps"
-        )
 
 
 def _check_captured(task: TaskData, captured: int, config: FinetuneConfig) -> None:

@@ -121,10 +121,13 @@ class ExperimentConfig(ExperimentBase):
             other = folders.setdefault(folder_of(label), label)
             if other != label:
                 raise InputError(f"methods {other!r} and {label!r} would share a folder; name one otherwise")
-        return {
+        found = {
             label: FinetuneConfig(**self.training | fields)
             for label, fields in {EXACT: {}, **self.methods}.items()
         }
+        for one in found.values():
+            one.check_average(self.average_last)
+        return found
 
 
 def read_experiment(path: Path) -> ExperimentConfig:

@@ -84,6 +84,8 @@ class FactorialConfig(ExperimentBase):
         for cell in cells_of(self.levels):
             chosen = [self.factors[name][level] for name, level in zip(self.factors, cell, strict=True)]
             found[cell] = FinetuneConfig(**self.training | {k: v for fields in chosen for k, v in fields.items()})
+        for one in found.values():
+            one.check_average(self.average_last)
         folders = [folder_of(cell) for cell in found]
         if len(set(folders)) < len(folders):
             raise InputError("factors: two combinations of levels would share a folder; name levels otherwise")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wtacrs.estimators import InputError, make
 from wtacrs.figures.plots import growth as growth_figure
-from wtacrs.integration.measure.capture import chosen_layers, recording
+from wtacrs.integration.measure.capture import chosen_layers, of_batch, recording
 from wtacrs.integration.models.loading import load_tokenizer
 from wtacrs.integration.models.text_models import check_size, corpus_tokenizer, text_model
 from wtacrs.integration.studies.output import keep
@@ -264,11 +264,10 @@ def _captured(model: PreTrainedModel, batches: Sequence[Mapping[str, Tensor]]) -
     head = model.get_output_embeddings()
     layers = chosen_layers(model, lambda layer, _: layer is not head)
     with recording(model, layers) as recorded:
-        return {
-            f"{entry}#{number}": layer
-            for number, batch in enumerate(batches)
-            for entry, layer in recorded.run(batch).items()
-        }
+        captured: dict[str, LayerCapture] = {}
+        for number, batch in enumerate(batches):
+            captured |= of_batch(number, recorded.run(batch))
+        return captured
 
 
 def _part(captures: Mapping[str, LayerCapture], share: float) -> dict[str, LayerCapture]:

@@ -20,7 +20,7 @@ from wtacrs.integration.training.defaults import LEARNING_RATE, NEW_MODEL_LEARNI
 from wtacrs.integration.training.tensorboard import require_tensorboard
 from wtacrs.integration.training.trackers import require_tracker
 from wtacrs.validation.arguments import shown, without_prefixes
-from wtacrs.validation.records.base import with_lean
+from wtacrs.validation.records.base import counted, with_lean
 from wtacrs.validation.records.plan import BlockChoices
 from wtacrs.validation.seeds import ACCEPTED_SEEDS, is_seed
 
@@ -257,6 +257,24 @@ class FinetuneConfig(BaseModel):
     def but(self, **changes: Any) -> FinetuneConfig:
         """The same with some fields changed, checked anew."""
         return FinetuneConfig(**(self.model_dump() | changes))
+
+    def check_average(self, last: int) -> None:
+        """Refuse to average more evaluations than the run has after its start, where steps tell how many there are.
+
+        Raises:
+            InputError: if there are fewer, or `last` is below 1.
+        """
+        if last < 1:
+            raise InputError(f"average_last={last}: at least 1 is needed")
+        if self.steps is None or self.eval_every is None:
+            return
+        regular = range(self.eval_every, self.steps + 1, self.eval_every)
+        there = len({self.steps, *(step for step in regular if step >= self.eval_from)})
+        if last > there:
+            raise InputError(
+                f"average_last={last}: a run has {counted(there, 'evaluation')}, with eval_every={self.eval_every} of "
+                f"{self.steps} steps"
+            )
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for a run to be resumed: all that its results depend on."""

@@ -347,6 +347,12 @@ BAD = {
     "a field of a method": (TEXT + "another = { rank = 2 }\n", "rank"),
     "a seed in a method": (TEXT + "another = { seed = 2 }\n", "another.seed is set by the experiment"),
     "one folder": (TEXT + "\"half-of the-rows\" = 'exact'\n", "would share a folder"),
+    "too few evaluations": (
+        TEXT.replace("steps = 2", "steps = 2\neval_every = 1").replace(
+            "[training]", "average_last = 3\n[training]"
+        ),
+        "average_last=3: a run has 2 evaluations",
+    ),
     "no method": (TEXT.replace("\"half of the rows\" = 'crs(budget=0.5)'", ""), "methods"),
     "a loss that is not evaluated": (
         TEXT.replace("margin = 0.2", "margin = 0.2\nloss_margin = 0.1"),
