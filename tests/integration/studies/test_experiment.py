@@ -261,7 +261,7 @@ def test_the_figure_draws_runs_intervals_and_the_margin(
 
 def test_the_experiments_of_the_project_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    write_result(tmp_path / "runs" / "plan-t5-sst2" / "plan.json", example_plan())  # made before its experiment
+    write_result(tmp_path / "runs" / "plan-minilm-sst2" / "plan.json", example_plan())  # made before its experiment
     files = sorted((ROOT / "integration" / "experiments").glob("*.toml"))
     assert files
     for file in files:

@@ -170,7 +170,7 @@ def test_defaults_depend_on_the_data() -> None:
 
 
 def test_the_comparison_in_training_has_rules_of_the_study() -> None:
-    path = ROOT / "integration" / "experiments" / "winners-t5-sst2.toml"
+    path = ROOT / "integration" / "experiments" / "winners-minilm-sst2.toml"
     config = read_config(path, {"methods": ExperimentConfig})
     found = [make(one.estimator) for one in config.settings().values() if one.estimator is not None]
     assert [one.winners for one in found] == ["paper", "optimal", 0, 0.5]
