@@ -41,12 +41,13 @@ def build(result: ExperimentResult) -> Sheet:
             _runs(left, y, row, result.values(row.label))
             _difference(right, y, row)
         low, high = right.get_xlim()
+        margin = float(result.config["margin"])
+        low, high = min(low, -1.1 * margin), max(high, 1.1 * margin)  # the whole band is seen
         right.set_xlim(low, high + 0.28 * (high - low))  # room for the verdicts
         left.set_yticks(range(len(rows)), [style.shorten(row.label, 40) for row in rows])
         left.set_ylim(len(rows) - 0.5, -0.5)
         left.axvline(result.majority, color=style.GREY, linewidth=1.0, linestyle=style.DASHES[1], zorder=1)
         left.set_xlabel(f"dev {result.metric} (dashed: most frequent class)")
-        margin = float(result.config["margin"])
         right.axvspan(-margin, margin, color="#009e73", alpha=0.12, linewidth=0, zorder=0)
         right.axvline(0.0, color=style.GREY, linewidth=0.9, zorder=1)
         right.set_xlabel(
