@@ -91,7 +91,7 @@ def train_over_seeds(
         for key, config in settings.items():
             folder = folders[key] / f"seed-{seed}"
             chosen = config.but(seed=seed, keep_weights=(key, seed) in with_weights)
-            if not overwrite and not (folder / "state.pt").exists():
+            if not overwrite:
                 take_over(folder, chosen, subject, examples, runs_of)
             found[key, seed] = train_in(
                 folder,
@@ -117,15 +117,19 @@ def take_over(
         runs_of: folders of studies; `LABEL/seed-N` are their runs.
 
     Returns:
-        The folder that was copied; None if there is no such run, or if the run is to keep its weights.
+        The folder that was copied; None if there is no such run, if the run is to keep its weights, or if something lies
+        in its folder.
     """
+    if folder.exists() and any(folder.iterdir()):
+        return None
     for study in runs_of:
         for other in sorted(study.glob(f"*/seed-{config.seed}")):
             if other.resolve() != folder.resolve() and _is_same_run(other, config, subject, task):
                 partial = folder.with_name(f"{folder.name}.part")
-                for old in (partial, folder):
-                    shutil.rmtree(old, ignore_errors=True)
+                shutil.rmtree(partial, ignore_errors=True)
                 shutil.copytree(other, partial)
+                if folder.exists():
+                    folder.rmdir()
                 partial.rename(folder)
                 return other
     return None

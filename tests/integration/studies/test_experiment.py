@@ -163,6 +163,12 @@ def test_a_run_is_copied_only_if_model_examples_and_weights_are_asked_for_alike(
     ):
         assert runs_module.take_over(tmp_path / "b" / "seed-3", other, subject, task, studies) is None
     assert not (tmp_path / "b").exists()
+    (tmp_path / "c" / "seed-3").mkdir(parents=True)
+    assert runs_module.take_over(tmp_path / "c" / "seed-3", config, Colours(), TASK, studies) is not None
+    (tmp_path / "d" / "seed-3").mkdir(parents=True)
+    (tmp_path / "d" / "seed-3" / "notes.txt").write_text("mine")
+    assert runs_module.take_over(tmp_path / "d" / "seed-3", config, Colours(), TASK, studies) is None
+    assert (tmp_path / "d" / "seed-3" / "notes.txt").read_text() == "mine"
 
 
 def test_runs_of_a_missing_folder_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -261,7 +267,9 @@ def test_the_figure_draws_runs_intervals_and_the_margin(
 
 def test_the_experiments_of_the_project_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    write_result(tmp_path / "runs" / "plan-minilm-sst2" / "plan.json", example_plan())  # made before its experiment
+    write_result(
+        tmp_path / "runs" / "plan-minilm-sst2" / "plan.json", example_plan()
+    )  # made before its experiment
     files = sorted((ROOT / "integration" / "experiments").glob("*.toml"))
     assert files
     for file in files:
