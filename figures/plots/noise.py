@@ -137,8 +137,9 @@ def _ticks(axes: Axes, models: list[ModelNoise]) -> None:
 
 def _title(result: NoiseResult) -> str:
     first = result.models[0]
-    layers = "one layer" if first.layers == 1 else f"{first.layers} layers together"
-    return f"What an estimator adds to the gradient's own noise ({layers}, {first.batches} microbatches)"
+    return (
+        f"What an estimator adds to the gradient's own noise ({first.layers_told}, {first.batches} microbatches)"
+    )
 
 
 def _legend(shown: list[ModelNoise], level: float, hidden: int) -> list[Line2D]:

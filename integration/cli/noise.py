@@ -41,6 +41,14 @@ def noise(
     draws: Annotated[
         int, typer.Option(min=3, help="Monte Carlo draws per batch where there is no closed form.")
     ] = 64,
+    min_elements: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="A layer whose input has fewer numbers counts as exact, as in training; its own row tells what it "
+            "would add.",
+        ),
+    ] = 16_384,
     lean: Annotated[
         list[str] | None,
         typer.Option(
@@ -84,6 +92,7 @@ def noise(
             device=place,
             lean=lean or (),
             subject=subject,
+            min_elements=min_elements,
             runner=Runner(jobs, scheduler, out, report, warn_skipped),
         )
     verdicts = (entry.verdict for entry in result.models)

@@ -133,6 +133,7 @@ def budget_costs(
         draws=draws,
         seed=config.seed,
         runner=Runner(skipped=skipped, report=None if report is None else partial(_told, report)),
+        min_elements=0,  # which layers are sampled is told below, by patterns too
     )
     names = _sampled(model, found, config)
     sampled = [row for row in noise.layers if row.layer in names]

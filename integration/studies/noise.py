@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from wtacrs.estimators import Estimator, InputError, make
 from wtacrs.figures.plots import noise as noise_figure
+from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS
 from wtacrs.integration.layers.lean.options import LeanOptions
+from wtacrs.integration.layers.least_elements import checked_min_elements, is_too_small
 from wtacrs.integration.measure.lean_noise import lean_noise
 from wtacrs.integration.models.loading import is_text_to_text, model_name
 from wtacrs.integration.models.opening import Subject
@@ -51,6 +53,7 @@ def noise_study(
     runner: Runner | None = None,
     lean: Sequence[str] = (),
     subject: Subject | None = None,
+    min_elements: int = MIN_ELEMENTS,
 ) -> NoiseResult:
     """Variance of every estimator over the minibatch variance; writes `noise.json` and `noise.png`.
 
@@ -70,13 +73,16 @@ def noise_study(
         lean: words of `LeanOptions` with codes, such as "8-bit": the captured model runs again on the captured batches,
             with codes alone, with the first unbiased estimator alone at every budget, and with both.
         subject: task and model of the captures, for `lean`.
+        min_elements: a layer whose input has fewer numbers counts as exact in the model's noise, as in training.
 
     Raises:
-        InputError: on an unusable spec, budget or layer, on captures of a single batch, and if no layer has any noise;
-            with `lean` also if the captures are not of `wtacrs capture`, or of a model that was trained first.
+        InputError: on an unusable spec, budget or layer, on captures of a single batch, if no layer has any noise, and if
+            the inputs of all are too small; with `lean` also if the captures are not of `wtacrs capture`, or of a model
+            that was trained first.
     """
     options = [LeanOptions.parse(words) for words in lean]
     seed = checked_seed(seed)
+    min_elements = checked_min_elements(min_elements)
     captures = opened_captures(captures)
     entries = layer_entries(captures)
     batches = {batch for found in entries.values() for batch in found}
@@ -100,19 +106,29 @@ def noise_study(
         for layer in chosen
     ]
     opened = _opened(captures, subject) if options else None
+    small = {layer for layer in chosen if _is_small(captures, entries[layer], min_elements)}
+    if len(small) == len(chosen):
+        raise InputError(
+            f"min_elements={min_elements}: all chosen layers have inputs of fewer numbers, which training leaves exact; "
+            "0 counts them as sampled"
+        )
     rows = runner.run(LayerNoise, tasks)
     if not rows:
         raise InputError(f"captures={captures.path}: no chosen layer has a gradient that differs between batches")
-    models = model_noise(rows)
+    if all(row.layer in small for row in rows):
+        raise InputError(
+            f"min_elements={min_elements}: no larger layer has a gradient that differs between batches"
+        )
+    models = model_noise(rows, small)
     if opened is not None:
         unbiased = [estimator for estimator in estimators if estimator.traits.unbiased]
         first = [e for e in unbiased if series(repr(e)) == series(repr(unbiased[0]))]
         found = lean_noise(*opened, options, first, draws=LEAN_DRAWS, seed=seed)
         found = [row for row in found if row.layer in chosen]
         rows, models = [*rows, *found], [*models, *model_noise(found)]
-    inputs = (
-        source_of(captures) | {"draws": str(draws)} | ({"lean": " ".join(map(str, options))} if options else {})
-    )
+    inputs = source_of(captures) | {"draws": str(draws), "min_elements": str(min_elements)}
+    if options:
+        inputs["lean"] = " ".join(map(str, options))
     result = NoiseResult(
         stamp=stamp(seed=seed, device=device_name(device), inputs=inputs),
         level=LEVEL,
@@ -121,6 +137,11 @@ def noise_study(
     )
     keep(result, out, "noise.json", runner, {"noise.png": partial(noise_figure.draw, result)})
     return result
+
+
+def _is_small(captures: Captures, batches: Mapping[str, Sequence[str]], min_elements: int) -> bool:
+    """Whether training leaves the layer exact, by its input in the first batch."""
+    return is_too_small(captures[next(iter(batches.values()))[0]].x, min_elements, 0)
 
 
 def _opened(captures: Captures, subject: Subject | None) -> tuple[PreTrainedModel, list[Any]]:

@@ -11,7 +11,7 @@ def noise_table(result: NoiseResult) -> Table:
     """The whole model: what every estimator adds to the minibatch's noise, and what of it is bias² and persists."""
     first = result.models[0]
     table = Table(
-        title=f"Squared error over minibatch variance, {first.layers} layers together, {first.batches} batches; "
+        title=f"Squared error over minibatch variance, {first.layers_told}, {first.batches} batches; "
         f"{result.level:.0%} intervals",
         title_justify="left",
         caption="adds: one microbatch; bias²: of it; persists: bias² that no number of microbatches averages out, "

@@ -185,7 +185,7 @@ def _scores(captures: Captures) -> Callable[[Path, Runner], ComparisonResult]:
 
 def _noise(captures: Captures) -> Callable[[Path, Runner], NoiseResult]:
     return lambda folder, runner: noise_study(
-        captures, ("topk", *ADAPTIVE), BUDGETS, folder, draws=8, runner=runner
+        captures, ("topk", *ADAPTIVE), BUDGETS, folder, draws=8, runner=runner, min_elements=0
     )
 
 

@@ -182,7 +182,10 @@ def noise_numbers(results: Mapping[str, NoiseResult]) -> NumberTable:
         for estimator, scores in dict.fromkeys((name, kind) for _, name, kind in found)
     ]
     return NumberTable(
-        name="noise", commands=["wtacrs noise CAPTURES"], head=["estimator", "scores", *results], rows=rows
+        name="noise",
+        commands=["wtacrs noise CAPTURES --min-elements 0"],
+        head=["estimator", "scores", *results],
+        rows=rows,
     )
 
 

@@ -27,7 +27,7 @@ estimator that is not surely unbiased, and nothing grows with B.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -320,16 +320,20 @@ def _log_ratio(error: float, variance: float) -> float:
     return math.log(error / variance) if error > 0.0 and variance > 0.0 else math.nan
 
 
-def model_noise(rows: Sequence[LayerNoise]) -> list[ModelNoise]:
+def model_noise(rows: Sequence[LayerNoise], exact: Collection[str] = ()) -> list[ModelNoise]:
     """All layers together, for every estimator and kind of scores: sums over layers, then the ratio.
 
+    Args:
+        rows: of every layer, estimator and kind of scores.
+        exact: layers that training leaves exact: they have the minibatch's variance, and no error of an estimator.
+
     Raises:
-        InputError: if the layers were not measured on the same number of batches.
+        InputError: if the layers were not measured on the same number of batches, or if all are exact.
     """
     groups: dict[tuple[str, ScoreKind], list[LayerNoise]] = {}
     for row in rows:
         groups.setdefault((row.estimator, row.scores), []).append(row)
-    return [_together(group) for group in groups.values()]
+    return [_together(group, exact) for group in groups.values()]
 
 
 def _relative(rows: Sequence[LayerNoise], error: float) -> float | None:
@@ -338,28 +342,32 @@ def _relative(rows: Sequence[LayerNoise], error: float) -> float | None:
     return error / sum(sizes) if all(row.sizes for row in rows) else None
 
 
-def _together(rows: Sequence[LayerNoise]) -> ModelNoise:
+def _together(rows: Sequence[LayerNoise], exact: Collection[str]) -> ModelNoise:
     counts = {len(row.deviations) for row in rows}
     if len(counts) > 1:
         raise InputError(f"layers were measured on different numbers of batches: {sorted(counts)}")
     deviations = [sum(batch) for batch in zip(*(row.deviations for row in rows), strict=True)]
-    variances = [sum(batch) for batch in zip(*(row.variances for row in rows), strict=True)]
-    biases = [sum(batch) for batch in zip(*(row.biases_squared for row in rows), strict=True)]
+    sampled = [row for row in rows if row.layer not in exact]
+    if not sampled:
+        raise InputError("exact: at least one layer must be sampled")
+    variances = [sum(batch) for batch in zip(*(row.variances for row in sampled), strict=True)]
+    biases = [sum(batch) for batch in zip(*(row.biases_squared for row in sampled), strict=True)]
     unit = sum(deviations) / (len(deviations) - 1)
-    sampled = [error for row in rows for error in row.variance_errors or ()]
-    fractions = [row.row_fraction for row in rows if row.row_fraction is not None]
-    worst = max(rows, key=lambda row: row.ratio.value)
+    errors = [error for row in sampled for error in row.variance_errors or ()]
+    fractions = [row.row_fraction for row in sampled if row.row_fraction is not None]
+    worst = max(sampled, key=lambda row: row.ratio.value)
     return ModelNoise(
         estimator=rows[0].estimator,
         budget=rows[0].budget,
         row_fraction=median(fractions) if fractions else None,
         scores=rows[0].scores,
-        method=_method(bool(sampled)),
+        method=_method(bool(errors)),
         ratio=noise_ratio([v + b for v, b in zip(variances, biases, strict=True)], deviations),
         bias_ratio=sum(biases) / len(biases) / unit,
-        persistent_ratio=sum(row.persistent_ratio * sum(row.deviations) for row in rows) / sum(deviations),
-        ratio_error=math.hypot(*sampled) / len(deviations) / unit if sampled else None,
-        layers=len(rows),
+        persistent_ratio=sum(row.persistent_ratio * sum(row.deviations) for row in sampled) / sum(deviations),
+        ratio_error=math.hypot(*errors) / len(deviations) / unit if errors else None,
+        layers=len(sampled),
+        exact_layers=len(rows) - len(sampled),
         batches=len(deviations),
         worst=worst.layer,
         worst_ratio=worst.ratio,

@@ -79,16 +79,24 @@ class LayerNoise(_Noise):
 class ModelNoise(_Noise):
     """All measured layers together: sums over layers before the division. `worst` is the layer of largest ratio.
 
+    `layers` are sampled; `exact_layers` stay exact in training, and have a part in the minibatch's variance alone.
     `relative` is the whole squared error over the mean of ‖G_b‖², None in files of before it was noted.
     """
 
     table_derived: ClassVar[Sequence[str]] = ("mostly_bias", "equivalent_batch", "descent_rate", "adam_rate")
 
     layers: int
+    exact_layers: int = 0
     batches: int
     worst: str
     worst_ratio: NoiseRatio
     relative: float | None = None
+
+    @property
+    def layers_told(self) -> str:
+        """How many layers are sampled together, and how many are too small for it."""
+        told = "one layer" if self.layers == 1 else f"{self.layers} layers together"
+        return told if not self.exact_layers else f"{told}, {self.exact_layers} more exact"
 
     @property
     def descent_rate(self) -> float | None:

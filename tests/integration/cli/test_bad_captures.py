@@ -17,7 +17,7 @@ from wtacrs.validation.problems import make_problem
 COMMANDS = {
     "compare": ("comparison.json", ["--estimator", "crs", "--budget", "0.3"]),
     "sweep": ("sweep.json", ["--budget", "0.3"]),
-    "noise": ("noise.json", ["--estimator", "crs", "--budget", "0.3"]),
+    "noise": ("noise.json", ["--estimator", "crs", "--budget", "0.3", "--min-elements", "0"]),
     "test": ("layer_tests.json", ["--estimator", "crs", "--budget", "0.3", "--draws", "30"]),
 }
 

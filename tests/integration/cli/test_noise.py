@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from support.cli import printed, refused
 
+from wtacrs.integration import noise_study
 from wtacrs.integration.cli import main
+from wtacrs.validation.layers.captures import LayerCapture, write_captures
+from wtacrs.validation.problems import make_problem
 from wtacrs.validation.records.noise import NoiseResult
 from wtacrs.validation.records.results import load_result
 
@@ -16,7 +20,7 @@ def test_noise_writes_its_result_figure_and_verdicts(
     batches: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["noise", str(batches), "--estimator", "wta_crs", "--estimator", "priority(budget=4)"]
-    arguments += ["--budget", "0.2", "--budget", "6", "--draws", "5", "--seed", "3"]
+    arguments += ["--budget", "0.2", "--budget", "6", "--draws", "5", "--seed", "3", "--min-elements", "0"]
     assert main([*arguments, "--out", str(tmp_path / "a")]) == 0
     shown = " ".join(printed(capsys).split())
     assert "skipped layer 'dead': the gradient is zero in all 3 batches" in shown
@@ -46,7 +50,12 @@ def test_noise_writes_its_result_figure_and_verdicts(
         (["noise", "{captures}"], "`wtacrs capture --batches 8`"),
         (["noise", "missing.safetensors"], "no such file"),
         (["noise", "{batches}", "--layers", "*.nope"], "fits none of the 3 captured layers"),
-        (["noise", "{batches}", "--layers", "dead"], "no chosen layer has a gradient that differs"),
+        (
+            ["noise", "{batches}", "--layers", "dead", "--min-elements", "0"],
+            "no chosen layer has a gradient that differs",
+        ),
+        (["noise", "{batches}"], "min_elements=16384: all chosen layers have inputs of fewer numbers"),
+        (["noise", "{batches}", "--min-elements", "-1"], "--min-elements"),
         (["noise", "{batches}", "--draws", "2"], "--draws"),
         (["noise", "{batches}", "--estimator", "wta_csr"], "did you mean wta_crs"),
         (["noise", "{batches}", "--budget", "0.0"], "budget=0.0 must be"),
@@ -60,6 +69,31 @@ def test_bad_input_is_one_line(
     arguments: list[str], fragment: str, places: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fragment.format(**places) in refused(capsys, *(text.format(**places) for text in arguments))
+
+
+def test_layers_that_training_leaves_exact_have_no_error_in_the_model(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(4)
+    layers = {}
+    for batch in range(3):
+        for name, n in (("large", 200), ("small", 40)):
+            x, dy = make_problem("heavy_tailed", n, 100, 6, generator=generator, dtype=torch.float32)
+            layers[f"{name}#{batch}"] = LayerCapture(x, dy, torch.ones(n, dtype=torch.bool))
+    captures = write_captures(tmp_path / "c.safetensors", layers, {"model": "m"})
+    ways = {
+        least: noise_study(captures, ["crs"], [0.2], scores=["row-norms"], min_elements=least)
+        for least in (0, 20_000)
+    }
+    every, trained = (ways[least].models[0] for least in (0, 20_000))
+    assert ways[0].layers == ways[20_000].layers
+    large, small = ways[0].layers
+    unit = sum(large.deviations) + sum(small.deviations)
+    mean = 2 / 3 / unit  # the minibatch variance has B − 1 of B = 3
+    assert trained.ratio.value == pytest.approx(mean * sum(large.variances))
+    assert every.ratio.value == pytest.approx(mean * (sum(large.variances) + sum(small.variances)))
+    assert trained.relative == pytest.approx(sum(large.variances) / (sum(large.sizes) + sum(small.sizes)))
+    assert (trained.layers, trained.exact_layers, trained.worst) == (1, 1, "large")
+    assert (every.layers, every.exact_layers) == (2, 0)
+    assert trained.layers_told == "one layer, 1 more exact"
 
 
 @pytest.mark.slow

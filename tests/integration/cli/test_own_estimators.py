@@ -38,7 +38,7 @@ COMMANDS = {
     "compare": ["compare", "{batches}", "--estimator", "{bare}", "--budget", "0.5", "--bytes", "0.5"],
     "test": ["test", "{batches}", "--estimator", "{bare}", "--budget", "0.5", "--draws", "30"],
     "test --against": ["test", "{batches}", "--estimator", "crs(budget=0.5)", "--against", "{bare}", "--draws", "30"],
-    "noise": ["noise", "{batches}", "--estimator", "{bare}", "--budget", "0.5"],
+    "noise": ["noise", "{batches}", "--estimator", "{bare}", "--budget", "0.5", "--min-elements", "0"],
     "bench": ["bench", "--estimator", "{whole}", "--estimator", "{bare} at 0.5", "--sizes", "32x8x8", "--rounds", "1"],
     "simulate": ["simulate", "--estimator", "{whole}", "--model", "config.json", "--length", "8", "--batch-size", "2"],
     "memory": ["memory", "--estimator", "{whole}", *SMALL],

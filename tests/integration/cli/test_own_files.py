@@ -118,6 +118,8 @@ def test_captures_name_the_files_and_noise_wants_them_again(
         0.5,
         "--estimator",
         "crs",
+        "--min-elements",
+        0,
         "--lean",
         "8-bit",
         "--model",

@@ -24,7 +24,7 @@ def captured(tmp_path: Path, generator: torch.Generator) -> Path:
 def test_a_name_does_for_the_file_and_nothing_is_written(captured: Path) -> None:
     compared = comparison_study(str(captured), ["crs", CRS(budget=4)], budgets=(0.3,))
     assert [row.budget for row in compared.rows if row.scores == "oracle"] == [0.3, 4] * 2
-    assert noise_study(str(captured), ["crs"], budgets=(0.3,)).models
+    assert noise_study(str(captured), ["crs"], budgets=(0.3,), min_elements=0).models
     assert len(sweep_study(str(captured), budgets=(0.3,)).sweeps) == 2
     assert len(layer_test_study(captured, ["crs"], draws=20).tests) == 2
     assert list(captured.parent.iterdir()) == [captured]
