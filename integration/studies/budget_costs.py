@@ -14,23 +14,22 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from wtacrs.estimators import Estimator, InputError, spec
 from wtacrs.integration.layers.estimated_weight_grad import MIN_ELEMENTS
-from wtacrs.integration.layers.least_elements import is_too_small
 from wtacrs.integration.layers.linear_layers import filter_of, is_linear_layer
 from wtacrs.integration.measure.coverage import coverage
 from wtacrs.integration.measure.memory import step_memory
 from wtacrs.integration.models.loading import is_text_to_text
 from wtacrs.integration.studies.capture import capture_task
-from wtacrs.integration.studies.noise import noise_study
+from wtacrs.integration.studies.noise import noise_study, small_layers
 from wtacrs.integration.tasks.base import TaskData
 from wtacrs.integration.tasks.batches import task_batches
 from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.validation.layers.captures import Captures
-from wtacrs.validation.layers.noise import layer_entries, noise_ratio
+from wtacrs.validation.layers.noise import layer_entries, model_noise
 from wtacrs.validation.layers.scores import SCORE_KINDS
 from wtacrs.validation.records.base import ScoreKind
 from wtacrs.validation.records.budgets import BudgetNoise, NoiseThreshold, StepBytes
 from wtacrs.validation.records.memory import StepMemory
-from wtacrs.validation.records.noise import LayerNoise
+from wtacrs.validation.records.noise import LayerNoise, ModelNoise
 from wtacrs.validation.runner import Report, Runner
 from wtacrs.validation.statistics.variance_cost import noise_threshold
 
@@ -139,11 +138,12 @@ def budget_costs(
     sampled = [row for row in noise.layers if row.layer in names]
     if not sampled:
         raise InputError(f"captures={captures}: no layer that would be sampled has a gradient in every batch")
+    models = model_noise(noise.layers, {row.layer for row in noise.layers} - names)
     memory = _memory(model, first_batch(task, model, tokenizer, config), estimators, config, report)
     return BudgetCosts(
         layers=len({row.layer for row in sampled}),
         variance={budget: _relative(sampled, one) for budget, one in estimators.items()},
-        noise={budget: _noise(noise.layers, sampled, one) for budget, one in estimators.items()},
+        noise={budget: _noise(models, one) for budget, one in estimators.items()},
         memory=memory,
     )
 
@@ -160,12 +160,8 @@ def _sampled(model: PreTrainedModel, captures: Captures, config: FinetuneConfig)
         for name, module in model.named_modules()
         if is_linear_layer(module) and (chosen is None or chosen(module, name))
     }
-    found = set()
-    for layer, batches in layer_entries(captures).items():
-        first = next(iter(batches.values()))
-        if layer in linear and not is_too_small(captures[first[0]].x, MIN_ELEMENTS, config.min_rows):
-            found.add(layer)
-    return found
+    captured = linear & layer_entries(captures).keys()
+    return captured - small_layers(captures, captured, MIN_ELEMENTS, config.min_rows)
 
 
 def _of(rows: Sequence[LayerNoise], estimator: Estimator) -> dict[ScoreKind, list[LayerNoise]]:
@@ -189,23 +185,8 @@ def _relative(sampled: Sequence[LayerNoise], estimator: Estimator) -> dict[str, 
     }
 
 
-def _noise(rows: Sequence[LayerNoise], sampled: Sequence[LayerNoise], estimator: Estimator) -> list[BudgetNoise]:
-    """Squared error of the sampled layers over the minibatch's variance of all, batch by batch."""
-    every, ours = _of(rows, estimator), _of(sampled, estimator)
-    return [
-        BudgetNoise(
-            scores=kind,
-            ratio=noise_ratio(
-                [v + b for v, b in zip(_sums(mine, "variances"), _sums(mine, "biases_squared"), strict=True)],
-                _sums(every[kind], "deviations"),
-            ),
-        )
-        for kind, mine in ours.items()
-    ]
-
-
-def _sums(rows: Sequence[LayerNoise], name: str) -> list[float]:
-    return [sum(values) for values in zip(*(getattr(row, name) for row in rows), strict=True)]
+def _noise(models: Sequence[ModelNoise], estimator: Estimator) -> list[BudgetNoise]:
+    return [BudgetNoise(scores=one.scores, ratio=one.ratio) for one in models if one.estimator == spec(estimator)]
 
 
 def _memory(

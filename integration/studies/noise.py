@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -106,7 +106,7 @@ def noise_study(
         for layer in chosen
     ]
     opened = _opened(captures, subject) if options else None
-    small = {layer for layer in chosen if _is_small(captures, entries[layer], min_elements)}
+    small = small_layers(captures, chosen, min_elements)
     if len(small) == len(chosen):
         raise InputError(
             f"min_elements={min_elements}: all chosen layers have inputs of fewer numbers, which training leaves exact; "
@@ -139,9 +139,11 @@ def noise_study(
     return result
 
 
-def _is_small(captures: Captures, batches: Mapping[str, Sequence[str]], min_elements: int) -> bool:
-    """Whether training leaves the layer exact, by its input in the first batch."""
-    return is_too_small(captures[next(iter(batches.values()))[0]].x, min_elements, 0)
+def small_layers(captures: Captures, layers: Collection[str], min_elements: int, min_rows: int = 0) -> set[str]:
+    """Those of the layers that training leaves exact, by their inputs in their first batch."""
+    entries = layer_entries(captures)
+    first = {layer: next(iter(entries[layer].values()))[0] for layer in layers}
+    return {layer for layer, entry in first.items() if is_too_small(captures[entry].x, min_elements, min_rows)}
 
 
 def _opened(captures: Captures, subject: Subject | None) -> tuple[PreTrainedModel, list[Any]]:
