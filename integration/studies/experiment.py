@@ -48,21 +48,10 @@ from pydantic import Field, field_validator
 
 from wtacrs.estimators import InputError
 from wtacrs.figures.plots import experiment as figure
-from wtacrs.integration.studies.design import record_design
-from wtacrs.integration.studies.experiment_config import (
-    ExperimentBase,
-    check_subject,
-    dumped,
-    planned_lines,
-    read_config,
-    stamp_inputs,
-    subject_of,
-)
+from wtacrs.integration.studies.experiment_config import ExperimentBase, read_config
+from wtacrs.integration.studies.experiment_runs import train_experiment
 from wtacrs.integration.studies.output import draw_or_remove
-from wtacrs.integration.studies.runs import planned_runs, train_over_seeds
 from wtacrs.integration.training.config import FinetuneConfig
-from wtacrs.validation.dry_run import begin_work
-from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.experiment import Equivalence, ExperimentResult, ExperimentRow, ExperimentRun
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.records.training import TrainingResult
@@ -165,44 +154,30 @@ def run_experiment(
     Raises:
         InputError: as `finetune`, and if a run in the folder had other settings.
     """
-    subject = subject_of(config, data, model, tokenizer)
-    config.refuse_missing(subject)
-    task = subject.load()
     settings = config.settings()
-    folders = {label: out / folder_of(label) for label in settings}
-    planned = [folders[label] / f"seed-{seed}" for label in settings for seed in config.seeds]
-    check_subject(subject, task, settings, planned, config.seeds[0])
-    begin_work(
-        f"{config.name}: {subject.name} on {task.name}, {len(task.train):,} examples, {len(planned)} runs: "
-        f"{len(settings)} methods × {len(config.seeds)} seeds",
-        *_foreseen(config),
-        *planned_lines(settings),
-        *planned_runs(planned, runs_of=runs_of, overwrite=overwrite),
-        f"writes {out / 'experiment.json'}",
-    )
-    design = record_design(out / "design.json", dumped(config), power=config.power, overwrite=overwrite)
-    results = train_over_seeds(
+    trained = train_experiment(
+        config,
         settings,
-        folders,
-        config.seeds,
-        subject,
-        task,
+        folder_of,
+        out,
+        crossed=f"{len(settings)} methods",
+        writes="experiment.json",
+        foreseen=_foreseen(config),
+        power=config.power,
+        data=data,
+        model=model,
+        tokenizer=tokenizer,
         runs_of=runs_of,
         overwrite=overwrite,
         progress=progress,
     )
     runs = [
-        ExperimentRun(label=label, seed=seed, result=results[label, seed])
+        ExperimentRun(label=label, seed=seed, result=trained.results[label, seed])
         for label in settings
         for seed in config.seeds
     ]
-    first = runs[0].result
     found = ExperimentResult(
-        stamp=stamp(seed=None, device=first.stamp.device, inputs=stamp_inputs(subject, task)),
-        config=dumped(config),
-        metric=first.metric,
-        majority=first.majority,
-        dev_size=first.dev_size,
+        **trained.common,
         runs=runs,
         rows=experiment_rows(
             runs,
@@ -212,7 +187,6 @@ def run_experiment(
             average_last=config.average_last,
             loss_margin=config.loss_margin,
         ),
-        design=design,
     )
     write_result(out / "experiment.json", found)
     draw_or_remove(lambda path: figure.draw(found, path), out / "experiment.png")

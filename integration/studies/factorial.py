@@ -29,20 +29,10 @@ from pydantic import Field, field_validator
 
 from wtacrs.estimators import InputError
 from wtacrs.figures.plots import factorial as figure
-from wtacrs.integration.studies.design import record_design
-from wtacrs.integration.studies.experiment_config import (
-    ExperimentBase,
-    check_subject,
-    dumped,
-    planned_lines,
-    stamp_inputs,
-    subject_of,
-)
+from wtacrs.integration.studies.experiment_config import ExperimentBase
+from wtacrs.integration.studies.experiment_runs import train_experiment
 from wtacrs.integration.studies.output import draw_or_remove
-from wtacrs.integration.studies.runs import planned_runs, train_over_seeds
 from wtacrs.integration.training.config import FinetuneConfig
-from wtacrs.validation.dry_run import begin_work
-from wtacrs.validation.records.base import stamp
 from wtacrs.validation.records.factorial import FactorialResult, FactorialRun
 from wtacrs.validation.records.results import write_result
 from wtacrs.validation.statistics.factorial import Cell, cell_means, cells_of, contrasts
@@ -118,44 +108,30 @@ def run_factorial(
     Raises:
         InputError: as `finetune`, and if a run in the folder had other settings.
     """
-    subject = subject_of(config, data, model, tokenizer)
-    config.refuse_missing(subject)
-    task = subject.load()
     settings = config.settings()
-    folders = {cell: out / folder_of(cell) for cell in settings}
-    planned = [folders[cell] / f"seed-{seed}" for seed in config.seeds for cell in settings]
-    check_subject(subject, task, settings, planned, config.seeds[0])
-    crossed = " × ".join(f"{len(levels)} {name}" for name, levels in config.levels.items())
-    begin_work(
-        f"{config.name}: {subject.name} on {task.name}, {len(planned)} runs: {crossed} × {len(config.seeds)} seeds",
-        *planned_lines(settings),
-        *planned_runs(planned, runs_of=runs_of, overwrite=overwrite),
-        f"writes {out / 'factorial.json'}",
-    )
-    design = record_design(out / "design.json", dumped(config), power=None, overwrite=overwrite)
-    results = train_over_seeds(
+    trained = train_experiment(
+        config,
         settings,
-        folders,
-        config.seeds,
-        subject,
-        task,
+        folder_of,
+        out,
+        crossed=" × ".join(f"{len(levels)} {name}" for name, levels in config.levels.items()),
+        writes="factorial.json",
+        data=data,
+        model=model,
+        tokenizer=tokenizer,
         runs_of=runs_of,
         overwrite=overwrite,
         progress=progress,
     )
+    results = trained.results
     runs = [
         FactorialRun(levels=dict(zip(config.factors, cell, strict=True)), seed=seed, result=results[cell, seed])
         for cell in settings
         for seed in config.seeds
     ]
     values = {cell: [results[cell, seed].last(config.average_last) for seed in config.seeds] for cell in settings}
-    first = runs[0].result
     whole = FactorialResult(
-        stamp=stamp(seed=None, device=first.stamp.device, inputs=stamp_inputs(subject, task)),
-        config=dumped(config),
-        metric=first.metric,
-        majority=first.majority,
-        dev_size=first.dev_size,
+        **trained.common,
         factors=config.levels,
         runs=runs,
         cells=cell_means(config.levels, values),
@@ -166,7 +142,6 @@ def run_factorial(
             level=config.level,
             pooled=config.variance == "pooled",
         ),
-        design=design,
     )
     write_result(out / "factorial.json", whole)
     draw_or_remove(lambda path: figure.draw(whole, path), out / "factorial.png")

@@ -94,7 +94,7 @@ def own_numbers(result: ExperimentResult) -> NumberTable:
 
     return NumberTable(
         name=result.config["name"],
-        commands=[f"wtacrs experiment {result.config['name']}"],
+        commands=[_command(result)],
         head=[*head, "dev loss beside exact, nats"] if losses else head,
         rows=[told(row) for row in result.rows],
     )
@@ -109,7 +109,7 @@ def cell_numbers(result: FactorialResult) -> NumberTable:
     levels = list(result.factors[first])
     return NumberTable(
         name=f"{result.config['name']}-cells",
-        commands=[f"wtacrs experiment {result.config['name']}"],
+        commands=[_command(result)],
         head=[", ".join(others), *levels],
         rows=[
             [rest, *(_mean(cells[level].mean, cells[level].error) for level in levels)]
@@ -133,10 +133,14 @@ def contrast_numbers(result: FactorialResult) -> NumberTable:
 
     return NumberTable(
         name=result.config["name"],
-        commands=[f"wtacrs experiment {result.config['name']}"],
+        commands=[_command(result)],
         head=["", "kind", f"beside {next(iter(result.factors.values()))[0]}, points"],
         rows=[told(one) for one in result.contrasts],
     )
+
+
+def _command(result: ExperimentResult | FactorialResult) -> str:
+    return f"wtacrs experiment {result.config['name']}"
 
 
 def _learned(result: ExperimentResult) -> bool:

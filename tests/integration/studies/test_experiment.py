@@ -22,7 +22,7 @@ from wtacrs.figures.plots import experiment as figure
 from wtacrs.integration.cli import main
 from wtacrs.integration.layers.estimated_weight_grad import EstimatedWeightGrad
 from wtacrs.integration.models.opening import Subject
-from wtacrs.integration.studies import experiment as module
+from wtacrs.integration.studies import experiment_runs
 from wtacrs.integration.studies import runs as runs_module
 from wtacrs.integration.studies.design import design_hash
 from wtacrs.integration.studies.experiment import (
@@ -30,9 +30,8 @@ from wtacrs.integration.studies.experiment import (
     experiment_rows,
     read_experiment,
     run_experiment,
-    subject_of,
 )
-from wtacrs.integration.studies.experiment_config import read_config
+from wtacrs.integration.studies.experiment_config import read_config, subject_of
 from wtacrs.integration.studies.factorial import FactorialConfig
 from wtacrs.integration.tables.experiment import experiment_table
 from wtacrs.integration.tasks.base import TaskData
@@ -74,7 +73,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ExperimentResu
     file = folder / "tiny.toml"
     file.write_text(TEXT)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "subject_of", lambda *given: Colours())
+        patch.setattr(experiment_runs, "subject_of", lambda *given: Colours())
         return folder, run_experiment(read_experiment(file), folder / "out")
 
 
@@ -108,7 +107,7 @@ def test_it_goes_on_where_it_stopped(done: tuple[Path, ExperimentResult], monkey
         return honest(run, *arguments, **options)
 
     monkeypatch.setattr(runs_module, "train_in", watched)
-    monkeypatch.setattr(module, "subject_of", lambda *given: Unopened())
+    monkeypatch.setattr(experiment_runs, "subject_of", lambda *given: Unopened())
     again = run_experiment(config, folder / "out")
     assert started == [True] * 4
     assert again.runs == result.runs
@@ -128,7 +127,7 @@ def test_runs_of_another_experiment_are_copied_if_all_is_the_same(
         return honest(config, *arguments, **options)
 
     monkeypatch.setattr(runs_module, "finetune", watched)
-    monkeypatch.setattr(module, "subject_of", lambda *given: Colours())
+    monkeypatch.setattr(experiment_runs, "subject_of", lambda *given: Colours())
     other = run_experiment(read_experiment(file), tmp_path / "out", runs_of=[folder / "out"])
     assert trained == [(None, 7), ("crs(budget=0.5)", 7)]
     before = {(run.label, run.seed): run.result for run in result.runs}
@@ -425,7 +424,7 @@ def test_the_design_is_recorded_first_and_kept(tmp_path: Path, monkeypatch: pyte
     file.write_text(TEXT.replace("margin = 0.2", "margin = 0.2\ndeviation = 0.1"))
     config = read_experiment(file)
     assert config.power == power(2, 0.1, margin=0.2, level=0.05)
-    monkeypatch.setattr(module, "subject_of", lambda *given: Colours())
+    monkeypatch.setattr(experiment_runs, "subject_of", lambda *given: Colours())
 
     def interrupted(*arguments, **options):
         assert (tmp_path / "out" / "design.json").exists()
@@ -461,7 +460,6 @@ def test_every_seed_holds_out_other_examples(tmp_path: Path, monkeypatch: pytest
             raise KeyboardInterrupt
 
     monkeypatch.setattr(runs_module, "train_in", recorded)
-    monkeypatch.setattr(module, "ExperimentRun", lambda **fields: None)
     with pytest.raises(KeyboardInterrupt):
         run_experiment(read_experiment(file), tmp_path / "out", data=tmp_path)
     assert [len(task.dev) for task in seen] == [20] * 4

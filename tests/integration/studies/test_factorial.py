@@ -9,7 +9,7 @@ from support.cli import refused
 from support.runs_study import Colours
 
 from wtacrs.integration.cli import main
-from wtacrs.integration.studies import factorial as module
+from wtacrs.integration.studies import experiment_runs
 from wtacrs.integration.studies.experiment_config import read_config
 from wtacrs.integration.studies.factorial import FactorialConfig, run_factorial
 from wtacrs.validation.records.factorial import FactorialResult
@@ -48,7 +48,7 @@ def test_every_combination_is_trained_and_its_effects_told(
 ) -> None:
     file = tmp_path / "crossed.toml"
     file.write_text(TEXT)
-    monkeypatch.setattr(module, "subject_of", lambda *given: Colours())
+    monkeypatch.setattr(experiment_runs, "subject_of", lambda *given: Colours())
     assert main(["experiment", str(file), "--out", str(tmp_path / "out")]) == 0
     result = load_result(tmp_path / "out" / "factorial.json")
     assert isinstance(result, FactorialResult)
