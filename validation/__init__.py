@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from wtacrs.validation.records.transfer import TransferResult as TransferResult
     from wtacrs.validation.records.winners import WinnersResult as WinnersResult
     from wtacrs.validation.runner import Runner as Runner
+    from wtacrs.validation.statistics.equivalence import paired_equivalence as paired_equivalence
     from wtacrs.validation.statistics.moments import moments as moments
     from wtacrs.validation.statistics.monte_carlo import monte_carlo as monte_carlo
     from wtacrs.validation.statistics.significance import mean_test as mean_test
@@ -123,6 +124,7 @@ _HOMES = {
     "mean_test": "statistics.significance",
     "moments": "statistics.moments",
     "monte_carlo": "statistics.monte_carlo",
+    "paired_equivalence": "statistics.equivalence",
     "parametrize_with_laws": "properties.parametrize",
     "register_result": "records.base",
     "stamp": "records.base",
