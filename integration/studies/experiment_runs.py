@@ -90,7 +90,8 @@ def train_experiment(
         *planned_runs(planned, runs_of=runs_of, overwrite=overwrite),
         f"writes {out / writes}",
     )
-    design = record_design(out / "design.json", dumped(config), power=power, overwrite=overwrite)
+    decided = dumped(config)
+    design = record_design(out / "design.json", decided, power=power, overwrite=overwrite)
     results = train_over_seeds(
         settings,
         folders,
@@ -104,7 +105,7 @@ def train_experiment(
     first = next(iter(results.values()))
     common = {
         "stamp": stamp(seed=None, device=first.stamp.device, inputs=stamp_inputs(subject, task)),
-        "config": dumped(config),
+        "config": decided,
         "metric": first.metric,
         "majority": first.majority,
         "dev_size": first.dev_size,
