@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -56,6 +56,7 @@ def experiment(
     from wtacrs.integration.studies.experiment import ExperimentConfig, run_experiment
     from wtacrs.integration.studies.experiment_config import read_config
     from wtacrs.integration.studies.experiment_files import experiment_file, experiment_names
+    from wtacrs.integration.studies.experiment_runs import RunOptions
     from wtacrs.integration.studies.factorial import FactorialConfig, run_factorial
     from wtacrs.validation.files import check_folder
 
@@ -71,19 +72,10 @@ def experiment(
     for other in runs_of or ():
         if not other.is_dir():
             raise InputError(f"runs-of={other} is no folder")
-    options: dict[str, Any] = {
-        "data": data,
-        "model": model,
-        "tokenizer": tokenizer,
-        "runs_of": runs_of or (),
-        "overwrite": overwrite,
-    }
+    options = RunOptions(data, model, tokenizer, runs_of or (), overwrite, progress=True)
     result: Result
     if isinstance(config, FactorialConfig):
-        name, result = "factorial", run_factorial(config, folder, **options, progress=True)
+        name, result = "factorial", run_factorial(config, folder, options)
     else:
-        name, result = (
-            "experiment",
-            run_experiment(cast("ExperimentConfig", config), folder, **options, progress=True),
-        )
+        name, result = "experiment", run_experiment(cast("ExperimentConfig", config), folder, options)
     show(result, files=(folder / f"{name}.json", folder / f"{name}.png"))

@@ -49,7 +49,7 @@ from pydantic import Field, field_validator
 from wtacrs.estimators import InputError
 from wtacrs.figures.plots import experiment as figure
 from wtacrs.integration.studies.experiment_config import ExperimentBase, read_config
-from wtacrs.integration.studies.experiment_runs import train_experiment
+from wtacrs.integration.studies.experiment_runs import RunOptions, train_experiment
 from wtacrs.integration.studies.output import draw_or_remove
 from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.validation.records.experiment import Equivalence, ExperimentResult, ExperimentRow, ExperimentRun
@@ -128,28 +128,13 @@ def read_experiment(path: Path) -> ExperimentConfig:
     return read_config(path, {"methods": ExperimentConfig})
 
 
-def run_experiment(
-    config: ExperimentConfig,
-    out: Path,
-    *,
-    data: Path | None = None,
-    model: str | None = None,
-    tokenizer: str | None = None,
-    runs_of: Sequence[Path] = (),
-    overwrite: bool = False,
-    progress: bool = False,
-) -> ExperimentResult:
+def run_experiment(config: ExperimentConfig, out: Path, options: RunOptions | None = None) -> ExperimentResult:
     """Train exactly and with every estimator from the same seeds; writes `experiment.json` and `experiment.png`.
 
     Args:
         config: the experiment.
         out: its folder; `LABEL/seed-N` are the runs.
-        data: folder of GLUE files, where the task is one of them.
-        model: overrides the file's model: a local folder, say.
-        tokenizer: likewise, of a small new model.
-        runs_of: folders of other experiments; their finished runs of the same settings are copied, not trained again.
-        overwrite: start anew whatever the folder holds.
-        progress: show progress lines on stderr.
+        options: what the call adds to the file: other models, runs to copy, progress.
 
     Raises:
         InputError: as `finetune`, and if a run in the folder had other settings.
@@ -160,16 +145,11 @@ def run_experiment(
         settings,
         folder_of,
         out,
+        options or RunOptions(),
         crossed=f"{len(settings)} methods",
         writes="experiment.json",
         foreseen=_foreseen(config),
         power=config.power,
-        data=data,
-        model=model,
-        tokenizer=tokenizer,
-        runs_of=runs_of,
-        overwrite=overwrite,
-        progress=progress,
     )
     runs = [
         ExperimentRun(label=label, seed=seed, result=trained.results[label, seed])

@@ -25,6 +25,27 @@ from wtacrs.validation.records.training import TrainingResult
 LabelT = TypeVar("LabelT", bound=Hashable)
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """What a call adds to the file of an experiment.
+
+    Attributes:
+        data: folder of GLUE files, where the task is one of them.
+        model: overrides the file's model: a local folder, say.
+        tokenizer: likewise, of a small new model.
+        runs_of: folders of other experiments; their finished runs of the same settings are copied, not trained again.
+        overwrite: start anew whatever the folder holds.
+        progress: show progress lines on stderr.
+    """
+
+    data: Path | None = None
+    model: str | None = None
+    tokenizer: str | None = None
+    runs_of: Sequence[Path] = ()
+    overwrite: bool = False
+    progress: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class TrainedRuns(Generic[LabelT]):
     """The runs of an experiment.
@@ -43,17 +64,12 @@ def train_experiment(
     settings: Mapping[LabelT, FinetuneConfig],
     folder_of: Callable[[LabelT], str],
     out: Path,
+    options: RunOptions,
     *,
     crossed: str,
     writes: str,
     foreseen: Sequence[str] = (),
     power: float | None = None,
-    data: Path | None = None,
-    model: str | None = None,
-    tokenizer: str | None = None,
-    runs_of: Sequence[Path] = (),
-    overwrite: bool = False,
-    progress: bool = False,
 ) -> TrainedRuns[LabelT]:
     """Train all settings of an experiment from all of its seeds.
 
@@ -62,21 +78,16 @@ def train_experiment(
         settings: how the runs are trained, but for the seed.
         folder_of: name of the folder that holds the runs of a setting.
         out: the experiment's folder.
+        options: what the call adds to the file.
         crossed: what is crossed with the seeds, for the plan: "3 methods".
         writes: name of the file that holds the result, for the plan.
         foreseen: further lines of the plan.
         power: foreseen, of the comparisons.
-        data: folder of GLUE files, where the task is one of them.
-        model: overrides the file's model.
-        tokenizer: likewise, of a small new model.
-        runs_of: folders of other experiments; their finished runs of the same settings are copied, not trained again.
-        overwrite: start anew whatever the folder holds.
-        progress: show progress lines on stderr.
 
     Raises:
         InputError: as `finetune`, and if a run in the folder had other settings, or the experiment another design.
     """
-    subject = subject_of(config, data, model, tokenizer)
+    subject = subject_of(config, options.data, options.model, options.tokenizer)
     config.refuse_missing(subject)
     task = subject.load()
     folders = {label: out / folder_of(label) for label in settings}
@@ -87,20 +98,20 @@ def train_experiment(
         f"{crossed} × {len(config.seeds)} seeds",
         *foreseen,
         *planned_lines(settings),
-        *planned_runs(planned, runs_of=runs_of, overwrite=overwrite),
+        *planned_runs(planned, runs_of=options.runs_of, overwrite=options.overwrite),
         f"writes {out / writes}",
     )
     decided = dumped(config)
-    design = record_design(out / "design.json", decided, power=power, overwrite=overwrite)
+    design = record_design(out / "design.json", decided, power=power, overwrite=options.overwrite)
     results = train_over_seeds(
         settings,
         folders,
         config.seeds,
         subject,
         task,
-        runs_of=runs_of,
-        overwrite=overwrite,
-        progress=progress,
+        runs_of=options.runs_of,
+        overwrite=options.overwrite,
+        progress=options.progress,
     )
     first = next(iter(results.values()))
     common = {

@@ -21,7 +21,6 @@ Other keys are those of an experiment (`wtacrs.integration.studies.experiment`),
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from pydantic import Field, field_validator
 from wtacrs.estimators import InputError
 from wtacrs.figures.plots import factorial as figure
 from wtacrs.integration.studies.experiment_config import ExperimentBase
-from wtacrs.integration.studies.experiment_runs import train_experiment
+from wtacrs.integration.studies.experiment_runs import RunOptions, train_experiment
 from wtacrs.integration.studies.output import draw_or_remove
 from wtacrs.integration.training.config import FinetuneConfig
 from wtacrs.validation.records.factorial import FactorialResult, FactorialRun
@@ -82,28 +81,13 @@ class FactorialConfig(ExperimentBase):
         return found
 
 
-def run_factorial(
-    config: FactorialConfig,
-    out: Path,
-    *,
-    data: Path | None = None,
-    model: str | None = None,
-    tokenizer: str | None = None,
-    runs_of: Sequence[Path] = (),
-    overwrite: bool = False,
-    progress: bool = False,
-) -> FactorialResult:
+def run_factorial(config: FactorialConfig, out: Path, options: RunOptions | None = None) -> FactorialResult:
     """Train every combination from the same seeds; writes `factorial.json` and `factorial.png`.
 
     Args:
         config: the experiment.
         out: its folder; `CELL/seed-N` are the runs.
-        data: folder of GLUE files, where the task is one of them.
-        model: overrides the file's model.
-        tokenizer: likewise, of a small new model.
-        runs_of: folders of other experiments; their finished runs of the same settings are copied, not trained again.
-        overwrite: start anew whatever the folder holds.
-        progress: show progress lines on stderr.
+        options: what the call adds to the file: other models, runs to copy, progress.
 
     Raises:
         InputError: as `finetune`, and if a run in the folder had other settings.
@@ -114,14 +98,9 @@ def run_factorial(
         settings,
         folder_of,
         out,
+        options or RunOptions(),
         crossed=" × ".join(f"{len(levels)} {name}" for name, levels in config.levels.items()),
         writes="factorial.json",
-        data=data,
-        model=model,
-        tokenizer=tokenizer,
-        runs_of=runs_of,
-        overwrite=overwrite,
-        progress=progress,
     )
     results = trained.results
     runs = [

@@ -32,6 +32,7 @@ from wtacrs.integration.studies.experiment import (
     run_experiment,
 )
 from wtacrs.integration.studies.experiment_config import read_config, subject_of
+from wtacrs.integration.studies.experiment_runs import RunOptions
 from wtacrs.integration.studies.factorial import FactorialConfig
 from wtacrs.integration.tables.experiment import experiment_table
 from wtacrs.integration.tasks.base import TaskData
@@ -128,7 +129,7 @@ def test_runs_of_another_experiment_are_copied_if_all_is_the_same(
 
     monkeypatch.setattr(runs_module, "finetune", watched)
     monkeypatch.setattr(experiment_runs, "subject_of", lambda *given: Colours())
-    other = run_experiment(read_experiment(file), tmp_path / "out", runs_of=[folder / "out"])
+    other = run_experiment(read_experiment(file), tmp_path / "out", RunOptions(runs_of=[folder / "out"]))
     assert trained == [(None, 7), ("crs(budget=0.5)", 7)]
     before = {(run.label, run.seed): run.result for run in result.runs}
     assert [run.result for run in other.runs if run.seed == 5] == [
@@ -136,10 +137,12 @@ def test_runs_of_another_experiment_are_copied_if_all_is_the_same(
         before["half of the rows", 5],
     ]
     assert not list((tmp_path / "out").rglob("*.part"))
-    run_experiment(read_experiment(file), tmp_path / "anew", runs_of=[folder / "out"], overwrite=True)
+    run_experiment(read_experiment(file), tmp_path / "anew", RunOptions(runs_of=[folder / "out"], overwrite=True))
     assert len(trained) == 6
     file.write_text(file.read_text().replace("steps = 2", "steps = 3"))
-    run_experiment(read_experiment(file), tmp_path / "longer", runs_of=[folder / "out", tmp_path / "out"])
+    run_experiment(
+        read_experiment(file), tmp_path / "longer", RunOptions(runs_of=[folder / "out", tmp_path / "out"])
+    )
     assert len(trained) == 10
 
 
@@ -440,7 +443,7 @@ def test_the_design_is_recorded_first_and_kept(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(InputError, match="begun with another design"):
         run_experiment(other, tmp_path / "out")
     with pytest.raises(KeyboardInterrupt):
-        run_experiment(other, tmp_path / "out", overwrite=True)
+        run_experiment(other, tmp_path / "out", RunOptions(overwrite=True))
     (tmp_path / "out" / "design.json").write_text("{}")
     with pytest.raises(InputError, match="no design"):
         run_experiment(other, tmp_path / "out")
@@ -461,7 +464,7 @@ def test_every_seed_holds_out_other_examples(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(runs_module, "train_in", recorded)
     with pytest.raises(KeyboardInterrupt):
-        run_experiment(read_experiment(file), tmp_path / "out", data=tmp_path)
+        run_experiment(read_experiment(file), tmp_path / "out", RunOptions(data=tmp_path))
     assert [len(task.dev) for task in seen] == [20] * 4
     assert seen[0].dev == seen[1].dev  # exact and the method, of one seed
     assert seen[2].dev == seen[3].dev
