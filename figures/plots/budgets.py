@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, LogLocator, NullFormatter, NullLocator
 
 from wtacrs.figures import style
 from wtacrs.figures.sheet import Sheet
@@ -124,7 +124,7 @@ def _mark(axes: Axes, at: BudgetRange, label: str) -> None:
     def place(limit: BudgetLimit) -> float:
         return {"below": left, "at": float(limit.budget), "above": right}[limit.side]
 
-    if at.low is not None and at.high is not None:
+    if at.low is not None and at.high is not None and place(at.low) < place(at.high):
         axes.axvspan(place(at.low), place(at.high), color=style.GREY, alpha=0.2, linewidth=0, label=label)
     if at.value.side == "at":
         axes.axvline(place(at.value), color=style.GREY, linewidth=1.1)
@@ -171,12 +171,16 @@ def _curve(axes: Axes, result: BudgetsResult, kind: str, found: Sequence[tuple[f
 
 
 def _log(axes: Axes) -> None:
-    """A logarithmic axis whose ticks are plain numbers."""
+    """A logarithmic axis whose ticks are plain numbers; powers of ten where it spans more than three of them."""
     if not axes.lines:
         return
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    low, high = axes.get_ylim()
+    wide = high / low > 1e3
+    axes.yaxis.set_major_locator(LogLocator(numticks=9) if wide else LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(
+        LogFormatterMathtext() if wide else FuncFormatter(lambda value, _: f"{value:g}")
+    )
     axes.yaxis.set_minor_locator(NullLocator())
 
 

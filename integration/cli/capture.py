@@ -34,6 +34,9 @@ def capture(
     batches: Annotated[int, typer.Option(min=1, help="Number of batches.")] = 1,
     batch_size: BatchSizeOption = 32,
     max_length: MaxLengthOption = 128,
+    by_length: Annotated[
+        bool, typer.Option("--by-length", help="Sort the examples by length, as training does: little padding.")
+    ] = False,
     layers: LayersOption = None,
     after: Annotated[
         int | None, typer.Option(min=1, metavar="STEPS", help="First train exactly for so many steps.")
@@ -60,6 +63,7 @@ def capture(
             batches=batches,
             batch_size=batch_size,
             max_length=max_length,
+            by_length=by_length,
             layers=layers,
             after=after,
             age=age,
@@ -69,7 +73,16 @@ def capture(
         )
     from wtacrs.validation.records.base import counted
 
-    size = found.path.stat().st_size
-    told = f"{counted(len(found.layers), 'layer')}, {counted(batches, 'batch', 'batches')}, {size / 2**20:.1f} MiB"
-    described = {"file": str(found.path), "layers": list(found.layers), "batches": batches, "bytes": size}
+    size, padding = found.path.stat().st_size, found.padding
+    told = (
+        f"{counted(len(found.layers), 'layer')}, {counted(batches, 'batch', 'batches')}, {size / 2**20:.1f} MiB, "
+        f"{padding:.0%} of the rows are padding"
+    )
+    described = {
+        "file": str(found.path),
+        "layers": list(found.layers),
+        "batches": batches,
+        "bytes": size,
+        "padding": padding,
+    }
     show(described, tables=(), lines=(told,), files=(found.path,))

@@ -123,6 +123,7 @@ def budget_costs(
         batches=batches,
         batch_size=config.batch_size,
         max_length=config.max_length,
+        by_length=True,
         seed=config.seed,
     )
     noise = noise_study(

@@ -14,7 +14,7 @@ from wtacrs.integration.measure.capture import capture
 from wtacrs.integration.models.loading import is_text_to_text, model_name
 from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.tasks.base import TaskData, examples_digest
-from wtacrs.integration.tasks.batches import require_examples, task_batches, without_captured
+from wtacrs.integration.tasks.batches import batches_by_length, require_examples, task_batches, without_captured
 from wtacrs.integration.training.before_capture import check_age, train_for_capture
 from wtacrs.integration.training.defaults import LEARNING_RATE
 from wtacrs.validation.dry_run import begin_work
@@ -35,6 +35,7 @@ def capture_study(
     batches: int = 1,
     batch_size: int = 32,
     max_length: int = 128,
+    by_length: bool = False,
     layers: Sequence[str] | None = None,
     after: int | None = None,
     age: int | None = None,
@@ -52,6 +53,7 @@ def capture_study(
         batches: that are captured.
         batch_size: examples per batch.
         max_length: longest input, in tokens.
+        by_length: examples are sorted by length, see `batches_by_length`.
         layers: patterns of the names of layers; all if None.
         after: first train exactly for so many steps.
         age: also keep the gradient norms of so many steps before the end of that training.
@@ -93,6 +95,7 @@ def capture_study(
         out,
         batches=batches,
         **sizes,
+        by_length=by_length,
         layers=layers,
         seed=seed,
         earlier=earlier,
@@ -110,6 +113,7 @@ def capture_task(
     batches: int,
     batch_size: int,
     max_length: int,
+    by_length: bool = False,
     layers: Sequence[str] | None = None,
     seed: int = 0,
     earlier: PreTrainedModel | None = None,
@@ -129,14 +133,16 @@ def capture_task(
     if earlier is not None:
         earlier.train()
     sizes = {"batches": batches, "batch_size": batch_size, "max_length": max_length, "seed": seed}
-    prepared = task_batches(task, tokenizer, text_to_text=is_text_to_text(model), **sizes)
+    make = batches_by_length if by_length else task_batches
+    prepared = make(task, tokenizer, text_to_text=is_text_to_text(model), **sizes)
+    told = sizes | ({"by_length": True} if by_length else {})
     return capture(
         model,
         prepared,
         out,
         earlier=earlier,
         filter_fn=filter_of(model, layers),
-        metadata={"model": model_name(model), "task": task.name, **_given(task), **sizes, **(metadata or {})},
+        metadata={"model": model_name(model), "task": task.name, **_given(task), **told, **(metadata or {})},
         progress=None if report is None else lambda done: report("", done, batches),
     )
 

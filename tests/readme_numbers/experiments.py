@@ -48,7 +48,10 @@ MASKS = GALLERY / "masks.json"
 FRONT = GALLERY / "front.json"
 """Of `make memory`: 8 × 128 / 128 tokens, measured."""
 WINNERS = GALLERY / "winners.json"
-BUDGETS = GALLERY / "budgets_t5-base.json"
+BUDGETS = {
+    "budgets": GALLERY / "budgets_t5-base.json",
+    "budgets-trained": GALLERY / "budgets_t5-sst2.json",
+}
 SCORES = "scores_*.json"
 SIMULATED = "simulation_*.json"
 """Of `make memory`: larger models, simulated."""
@@ -216,7 +219,7 @@ def committed_tables(root: Path = Path()) -> list[NumberTable]:
         scores_numbers([cast(TrainingScoresResult, result) for result in scores]),
         winner_rule_numbers(winners),
         winner_share_numbers(winners),
-        budget_numbers(cast(BudgetsResult, load_result(root / BUDGETS))),
+        *(budget_numbers(cast(BudgetsResult, load_result(root / path)), name) for name, path in BUDGETS.items()),
     ]
 
 

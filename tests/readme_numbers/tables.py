@@ -12,7 +12,7 @@ from wtacrs.estimators.core.sizing import SIZES
 from wtacrs.validation.benchmarks.bench import Entry, gaussian_problem, time_entries
 from wtacrs.validation.layers.candidates import RECOMMENDED
 from wtacrs.validation.layers.equal_bytes import ByteRatio, byte_ratios
-from wtacrs.validation.records.budgets import BudgetsResult
+from wtacrs.validation.records.budgets import BudgetsResult, Difference, Scores
 from wtacrs.validation.records.compare import ComparisonResult
 from wtacrs.validation.records.front import FrontResult, FrontRow
 from wtacrs.validation.records.masks import CONDITIONS, SIDES, Condition, MaskRow, MasksResult
@@ -274,11 +274,13 @@ def _regret(value: float) -> str:
     return "∞" if value == inf else f"{value:.2f}" if value < 100 else f"{value:,.0f}"
 
 
-def budget_numbers(result: BudgetsResult) -> NumberTable:
-    """Memory and variance at every budget, without training."""
+def budget_numbers(result: BudgetsResult, name: str) -> NumberTable:
+    """Memory and variance at every budget; where models were trained, the accuracy beside exact training too."""
     exact = result.memory
     assert exact is not None
-    rows = [["exact", megabytes(exact.kept), megabytes(exact.linear), megabytes(exact.peak), "0", "0"]]
+    trained = result.exact is not None
+    kept = [megabytes(size) for size in (exact.kept, exact.linear, exact.peak)]
+    rows = [["exact", *([_accuracy(result.exact)] if trained else []), *kept, "0", "0"]]
     for point in result.points:
         ratio = point.ratio("row-norms")
         assert point.memory is not None
@@ -286,14 +288,34 @@ def budget_numbers(result: BudgetsResult) -> NumberTable:
         kept = [megabytes(size) for size in (point.memory.kept, point.memory.linear, point.memory.peak)]
         spread = "" if ratio.low is None else f" [{ratio.low:.3g}, {ratio.high:.3g}]"
         rows.append(
-            [f"{point.budget:g}", *kept, f"{point.variance['row-norms']:.2f}", f"{ratio.value:.3g}{spread}"]
+            [
+                f"{point.budget:g}",
+                *([_beside_exact(point.difference)] if trained else []),
+                *kept,
+                f"{point.variance['row-norms']:.2f}",
+                f"{ratio.value:.3g}{spread}",
+            ]
         )
+    measured = ["MB kept", "by linear layers", "MB peak", "Var Ĝ / ‖G‖²", "over the minibatch's"]
     return NumberTable(
-        name="budgets",
-        commands=["wtacrs study budgets --without-training --model new:t5-base --task rte"],
-        head=["budget", "MB kept", "by linear layers", "MB peak", "Var Ĝ / ‖G‖²", "over the minibatch's"],
+        name=name,
+        commands=[f"wtacrs study budgets --task {result.task}" + ("" if trained else " --without-training")],
+        head=["budget", *(["accuracy beside exact, points"] if trained else []), *measured],
         rows=rows,
     )
+
+
+def _accuracy(found: Scores | None) -> str:
+    assert found is not None
+    return f"{100 * found.mean:.1f} ± {100 * (found.seed_error or 0.0):.1f}"
+
+
+def _beside_exact(found: Difference | None) -> str:
+    assert found is not None
+    assert found.low is not None
+    assert found.high is not None
+    told = [f"{100 * number:+.1f}".replace("-", "−") for number in (found.value, found.low, found.high)]
+    return f"{told[0]} [{told[1]}, {told[2]}]"
 
 
 def scale_numbers(result: ScaleResult) -> NumberTable:

@@ -174,6 +174,12 @@ class Captures(Mapping[str, StoredCapture]):
         """Names of the captured layers, without the batch."""
         return tuple(dict.fromkeys(entry.rpartition("#")[0] for entry in self))
 
+    @property
+    def padding(self) -> float:
+        """Share of padding in the rows of all entries."""
+        masks = [self[entry].mask for entry in self]
+        return 1 - sum(int(mask.sum()) for mask in masks) / sum(map(len, masks))
+
 
 def write_captures(path: Path, captures: Mapping[str, LayerCapture], metadata: Mapping[str, Any]) -> Path:
     """Write captures to one file, whole or not at all.

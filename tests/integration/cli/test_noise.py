@@ -10,7 +10,9 @@ from support.cli import printed, refused
 
 from wtacrs.integration import noise_study
 from wtacrs.integration.cli import main
-from wtacrs.validation.layers.captures import LayerCapture, write_captures
+from wtacrs.integration.models.opening import Subject
+from wtacrs.integration.studies import noise as noise_module
+from wtacrs.validation.layers.captures import LayerCapture, opened_captures, write_captures
 from wtacrs.validation.problems import make_problem
 from wtacrs.validation.records.noise import NoiseResult
 from wtacrs.validation.records.results import load_result
@@ -94,6 +96,20 @@ def test_layers_that_training_leaves_exact_have_no_error_in_the_model(tmp_path: 
     assert (trained.layers, trained.exact_layers, trained.worst) == (1, 1, "large")
     assert (every.layers, every.exact_layers) == (2, 0)
     assert trained.layers_told == "one layer, 1 more exact"
+
+
+def test_the_model_runs_again_on_the_batches_that_were_captured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "captures.safetensors"
+    sizes = ["--batches", "3", "--batch-size", "4", "--max-length", "64", "--by-length"]
+    assert main(["capture", "--model", "new:llama", *sizes, "--out", str(path)]) == 0
+    captures = opened_captures(path)
+    assert f"{captures.padding:.0%} of the rows are padding" in capsys.readouterr().out
+    _, batches = noise_module._opened(captures, Subject(model="new:llama"))
+    layer = captures.layers[0]
+    for number, batch in enumerate(batches):
+        torch.testing.assert_close(captures[f"{layer}#{number}"].mask, batch["attention_mask"].flatten().bool())
 
 
 @pytest.mark.slow

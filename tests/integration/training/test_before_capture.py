@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 from support.models import bert_batch, t5_batch, tiny_bert, tiny_t5
 from support.runs import NUMBERS, TASK, same_weights, tiny
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from wtacrs.estimators import InputError, row_norms
@@ -19,7 +21,7 @@ from wtacrs.integration.measure.capture import capture
 from wtacrs.integration.models.opening import open_model
 from wtacrs.integration.models.small_models import NEW_MODELS, check_new_writes_text, is_new, new_model
 from wtacrs.integration.studies.capture import capture_task
-from wtacrs.integration.tasks.batches import task_batches, without_captured
+from wtacrs.integration.tasks.batches import batches_by_length, task_batches, without_captured
 from wtacrs.integration.training.before_capture import train_for_capture
 
 
@@ -129,6 +131,30 @@ def test_training_sees_other_examples_than_the_capture(tokenizer: PreTrainedToke
     assert rest.dev == TASK.dev
     with pytest.raises(InputError, match="all 32 training examples are captured"):
         without_captured(TASK, 32, seed=4)
+
+
+def test_batches_by_length_are_the_same_examples_with_less_padding(tokenizer: PreTrainedTokenizerBase) -> None:
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+    lengths = (1, 9, 2, 8, 3, 7, 4, 6) * 4
+    task = replace(
+        TASK, train=tuple(replace(TASK.train[i], text=" ".join(words[:n])) for i, n in enumerate(lengths))
+    )
+    sizes = {"text_to_text": True, "batches": 4, "batch_size": 4, "max_length": 64, "seed": 4}
+    mixed = list(task_batches(task, tokenizer, **sizes))
+    by_length = list(batches_by_length(task, tokenizer, **sizes))
+
+    def texts(batches: list[dict[str, Tensor]]) -> list[str]:
+        return sorted(tokenizer.decode(row, skip_special_tokens=True) for b in batches for row in b["input_ids"])
+
+    def padding(batches: list[dict[str, Tensor]]) -> int:
+        return sum(int((b["attention_mask"] == 0).sum()) for b in batches)
+
+    assert texts(by_length) == texts(mixed)
+    assert padding(by_length) < padding(mixed)
+    spans = sorted((int(s.min()), int(s.max())) for b in by_length for s in [b["attention_mask"].sum(1)])
+    assert all(first[1] <= then[0] for first, then in pairwise(spans))
+    again = batches_by_length(task, tokenizer, **sizes)
+    assert all(torch.equal(a["input_ids"], b["input_ids"]) for a, b in zip(by_length, again, strict=True))
 
 
 @pytest.mark.parametrize("name", NEW_MODELS)
