@@ -3,8 +3,11 @@
 A seed is a block: all runs of a seed share their examples, their order and their dropout. A contrast (a sum of cells with
 weights that add up to zero) is computed for every seed by itself, so that what a seed does to all cells cancels, and
 Student's t over the seeds gives its interval (Scheffé, "The Analysis of Variance", Wiley 1959, chapter 4). The variance
-is estimated from all cells together where that is asked for: residuals of cells × seeds without interaction, σ² per cell,
-and a contrast with weights c then has the variance σ² Σ c² / n on (cells − 1)(n − 1) degrees of freedom.
+is estimated from all cells together where that is asked for. Every contrast compares levels of the first factor within
+combinations of the others, so that a seed is a block in each combination: what it does to an optimizer, say, cancels too.
+Residuals of levels × seeds without interaction, combination by combination, give σ², and a contrast with weights c has
+the variance σ² Σ c² / n on combinations × (levels − 1)(n − 1) degrees of freedom (split plots: Cochran and Cox,
+"Experimental Designs", Wiley 1957, chapter 7).
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import numpy as np
 
 from wtacrs.estimators import InputError
 from wtacrs.validation.records.factorial import CellMean, Contrast, ContrastVerdict
-from wtacrs.validation.statistics.equivalence import check_margin, judge_mean, pooled_std
+from wtacrs.validation.statistics.equivalence import PooledStd, check_margin, judge_mean, pooled_std
 from wtacrs.validation.statistics.one_sample import holm
 
 Cell = tuple[str, ...]
@@ -87,7 +90,7 @@ def contrasts(
     table = np.array([values[cell] for cell in cells], dtype=np.float64)
     place = {cell: i for i, cell in enumerate(cells)}
     effects = _effects(factors, cells)
-    std = pooled_std([values[cell] for cell in cells]) if pooled else None
+    std = _pooled_within(values, cells) if pooled else None
     found: list[Contrast] = []
     for one in (*effects, *_interactions(factors, effects)):
         weights = np.zeros(len(cells))
@@ -102,6 +105,16 @@ def contrasts(
             error, degrees = float(by_seed.std(ddof=1)) / math.sqrt(count), count - 1
         found.append(_judged(one, float(by_seed.mean()), error, degrees, margin, level))
     return _adjusted(found, level)
+
+
+def _pooled_within(values: Mapping[Cell, Sequence[float]], cells: Sequence[Cell]) -> PooledStd:
+    """Of a difference between two levels of the first factor, from every combination of the others."""
+    combinations: dict[Cell, list[Sequence[float]]] = {}
+    for cell in cells:
+        combinations.setdefault(cell[1:], []).append(values[cell])
+    parts = [pooled_std(found) for found in combinations.values()]
+    freedom = sum(part.freedom for part in parts)
+    return PooledStd(math.sqrt(sum(part.freedom * part.deviation**2 for part in parts) / freedom), freedom)
 
 
 def _effects(factors: Mapping[str, Sequence[str]], cells: Sequence[Cell]) -> list[_Weights]:

@@ -56,23 +56,38 @@ def test_a_contrast_of_two_cells_is_a_paired_t_test() -> None:
 
 
 def test_pooled_errors_are_those_of_least_squares() -> None:
-    """Cells and seeds as columns of 0 and 1: the same estimate, its error and its degrees of freedom."""
+    """Cells, and seeds within a schedule, as columns of 0 and 1: the same estimate, error and degrees of freedom."""
     values = drawn(TWO, 5, np.random.default_rng(3))
     cells = cells_of(TWO)
     rows, target = [], []
     for i, cell in enumerate(cells):
         for seed in range(5):
-            rows.append([*(float(i == j) for j in range(4)), *(float(seed == s) for s in range(1, 5))])
+            blocks = [float((cell[1], seed) == (at, s)) for at in TWO["schedule"] for s in range(1, 5)]
+            rows.append([*(float(i == j) for j in range(4)), *blocks])
             target.append(values[cell][seed])
     x, y = np.array(rows), np.array(target)
     beta, rest, *_ = np.linalg.lstsq(x, y, rcond=None)
-    sigma = rest[0] / (len(y) - x.shape[1])
-    weights = np.array([1.0, -1.0, -1.0, 1.0, 0, 0, 0, 0])  # interaction
-    error = float(np.sqrt(sigma * weights @ np.linalg.inv(x.T @ x) @ weights))
+    freedom = len(y) - x.shape[1]
+    weights = np.array([1.0, -1.0, -1.0, 1.0, *[0.0] * 8])  # interaction
+    error = float(np.sqrt(rest[0] / freedom * weights @ np.linalg.inv(x.T @ x) @ weights))
     (one,) = [c for c in contrasts(TWO, values, margin=0.1) if c.kind == "interaction"]
     assert one.difference == pytest.approx(float(weights @ beta), abs=1e-10)
     assert one.error == pytest.approx(error)
-    assert (len(y) - x.shape[1]) == (4 - 1) * (5 - 1)
+    assert freedom == 2 * (2 - 1) * (5 - 1)
+    assert one.high - one.difference == pytest.approx(error * stats.t.ppf(0.95, freedom))
+
+
+@settings(max_examples=30)
+@given(st.floats(-5.0, 5.0), st.integers(2, 6), st.integers(0, 1000))
+def test_what_a_seed_does_to_one_schedule_cancels(shift: float, seeds: int, draw: int) -> None:
+    values = drawn(TWO, seeds, np.random.default_rng(draw))
+    moved = {
+        cell: [v + shift * i * (cell[1] == "cosine") for i, v in enumerate(found)]
+        for cell, found in values.items()
+    }
+    for before, after in zip(contrasts(TWO, values, margin=0.1), contrasts(TWO, moved, margin=0.1), strict=True):
+        assert after.difference == pytest.approx(before.difference, abs=1e-9)
+        assert after.error == pytest.approx(before.error, rel=1e-6, abs=1e-9)
 
 
 def test_a_planted_interaction_is_seen_and_nothing_is_not() -> None:
