@@ -15,12 +15,13 @@ def noise_table(result: NoiseResult) -> Table:
         f"{result.level:.0%} intervals",
         title_justify="left",
         caption="adds: one microbatch; bias²: of it; persists: bias² that no number of microbatches averages out, "
-        "estimated without bias, so that it may be below 0; batch: of exact gradients that is as noisy; rate: best one "
-        "of Adam (of gradient descent) over that of exact gradients, by theory",
+        "estimated without bias, so that it may be below 0; batch: of exact gradients that is as noisy; step: of Adam "
+        "along the gradient, over that with exact ones (best rate of gradient descent over that with exact ones, by "
+        "theory)",
         caption_justify="left",
     )
-    for column in ("scores", "estimator", "adds", "bias²", "persists", "batch", "rate", "worst", "found by"):
-        numeric = column in ("adds", "bias²", "persists", "batch", "rate", "worst")
+    for column in ("scores", "estimator", "adds", "bias²", "persists", "batch", "step", "worst", "found by"):
+        numeric = column in ("adds", "bias²", "persists", "batch", "step", "worst")
         table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=column == "adds")
     for entry in result.models:
         table.add_row(
@@ -30,14 +31,14 @@ def noise_table(result: NoiseResult) -> Table:
             in_percent(entry.bias_ratio) if entry.bias_ratio else "–",
             in_percent(entry.persistent_ratio) if entry.bias_ratio else "–",
             "–" if entry.bias_ratio else f"{entry.equivalent_batch:.3g}×",
-            _rate(entry),
+            _step(entry),
             in_percent(entry.worst_ratio.value),
             entry.method,
         )
     return table
 
 
-def _rate(entry: ModelNoise) -> str:
-    if entry.bias_ratio or entry.adam_rate is None or entry.descent_rate is None:
+def _step(entry: ModelNoise) -> str:
+    if entry.bias_ratio or entry.adam_step is None or entry.descent_rate is None:
         return "–"
-    return f"{entry.adam_rate:.2g}× ({entry.descent_rate:.2g}×)"
+    return f"{entry.adam_step:.2g}× ({entry.descent_rate:.2g}×)"

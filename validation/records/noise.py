@@ -83,7 +83,7 @@ class ModelNoise(_Noise):
     `relative` is the whole squared error over the mean of ‖G_b‖², None in files of before it was noted.
     """
 
-    table_derived: ClassVar[Sequence[str]] = ("mostly_bias", "equivalent_batch", "descent_rate", "adam_rate")
+    table_derived: ClassVar[Sequence[str]] = ("mostly_bias", "equivalent_batch", "descent_rate", "adam_step")
 
     layers: int
     exact_layers: int = 0
@@ -108,8 +108,12 @@ class ModelNoise(_Noise):
         return None if self.relative is None else 1.0 / (1.0 + max(self.relative, 0.0))
 
     @property
-    def adam_rate(self) -> float | None:
-        """The same of Adam, whose division by the root mean square has shrunk the step by the root of it already."""
+    def adam_step(self) -> float | None:
+        """The part of Adam's step along the gradient, over that with exact gradients: 1/√(1 + relative).
+
+        Adam divides by the root of E‖Ĝ‖², coordinate by coordinate, so that its steps are as long with noise as without.
+        Few steps get as far as with exact gradients at a rate that is as much higher.
+        """
         return None if self.descent_rate is None else math.sqrt(self.descent_rate)
 
     @property

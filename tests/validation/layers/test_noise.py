@@ -393,6 +393,6 @@ def test_the_best_rate_is_the_one_that_lowers_a_round_bowl_most() -> None:
 
     best = minimize_scalar(loss, bounds=(0, 1), method="bounded", options={"xatol": 1e-9}).x
     assert model.descent_rate == pytest.approx(best, rel=1e-5)
-    assert model.adam_rate == pytest.approx(math.sqrt(best), rel=1e-5)
+    assert model.adam_step == pytest.approx(math.sqrt(best), rel=1e-5)
     old = model.model_copy(update={"relative": None})
-    assert (old.descent_rate, old.adam_rate) == (None, None)
+    assert (old.descent_rate, old.adam_step) == (None, None)
