@@ -19,7 +19,9 @@ from readme_numbers.tables import (
     LORA_FRONT,
     SHORT_FRONT,
     budget_numbers,
+    confounder_numbers,
     front_numbers,
+    growth_numbers,
     masks_numbers,
     scores_numbers,
     simulation_numbers,
@@ -35,6 +37,7 @@ from wtacrs.validation.records.budgets import BudgetsResult
 from wtacrs.validation.records.experiment import Equivalence, ExperimentResult, ExperimentRow
 from wtacrs.validation.records.factorial import CellMean, Contrast, FactorialResult
 from wtacrs.validation.records.front import FrontResult
+from wtacrs.validation.records.growth import GrowthResult
 from wtacrs.validation.records.masks import MasksResult
 from wtacrs.validation.records.results import load_result, write_result
 from wtacrs.validation.records.scores import TrainingScoresResult
@@ -52,6 +55,7 @@ BUDGETS = {
     "budgets": GALLERY / "budgets_t5-base.json",
     "budgets-trained": GALLERY / "budgets_t5-sst2.json",
 }
+GROWTH = GALLERY / "growth.json"
 SCORES = "scores_*.json"
 SIMULATED = "simulation_*.json"
 """Of `make memory`: larger models, simulated."""
@@ -206,6 +210,7 @@ def committed_tables(root: Path = Path()) -> list[NumberTable]:
     crossed = [result for result in results if isinstance(result, FactorialResult)]
     front = cast(FrontResult, load_result(root / FRONT))
     winners = cast(WinnersResult, load_result(root / WINNERS))
+    growth = cast(GrowthResult, load_result(root / GROWTH))
     return [
         experiment_numbers(small),
         *own,
@@ -219,6 +224,8 @@ def committed_tables(root: Path = Path()) -> list[NumberTable]:
         scores_numbers([cast(TrainingScoresResult, result) for result in scores]),
         winner_rule_numbers(winners),
         winner_share_numbers(winners),
+        growth_numbers(growth),
+        confounder_numbers(growth),
         *(budget_numbers(cast(BudgetsResult, load_result(root / path)), name) for name, path in BUDGETS.items()),
     ]
 

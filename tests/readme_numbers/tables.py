@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 from statistics import median
+from typing import get_args
 
 from readme_numbers.records import NumberTable
 from wtacrs.estimators import make
 from wtacrs.estimators.core.sizing import SIZES
+from wtacrs.figures.plots.growth import NAMES as FAMILIES
 from wtacrs.validation.benchmarks.bench import Entry, gaussian_problem, time_entries
 from wtacrs.validation.layers.candidates import RECOMMENDED
 from wtacrs.validation.layers.equal_bytes import ByteRatio, byte_ratios
 from wtacrs.validation.records.budgets import BudgetsResult, Difference, Scores
 from wtacrs.validation.records.compare import ComparisonResult
 from wtacrs.validation.records.front import FrontResult, FrontRow
+from wtacrs.validation.records.growth import Axis, Family, GrowthResult
 from wtacrs.validation.records.masks import CONDITIONS, SIDES, Condition, MaskRow, MasksResult
 from wtacrs.validation.records.noise import NoiseResult, in_percent
 from wtacrs.validation.records.scale import ScaleResult
@@ -316,6 +319,52 @@ def _beside_exact(found: Difference | None) -> str:
     assert found.high is not None
     told = [f"{100 * number:+.1f}".replace("-", "−") for number in (found.value, found.low, found.high)]
     return f"{told[0]} [{told[1]}, {told[2]}]"
+
+
+GROWTH_QUANTITIES = {
+    "effective": "effective number of rows / rows",
+    "rows_needed": "share of rows needed",
+    "wta_crs(budget=0.1), of ‖G‖²": "WTA-CRS 0.1, Var Ĝ / ‖G‖²",
+    "wta_crs(budget=0.1), of the minibatch": "WTA-CRS 0.1, over the minibatch's",
+    "dithered_rows(slots=0.74), of the minibatch": "`recommended`, over the minibatch's",
+}
+
+
+def growth_numbers(result: GrowthResult) -> NumberTable:
+    """A row per quantity and condition, a column per family and what is doubled: factor, interval and verdict."""
+    conditions = ("equal steps", "equal loss", "equal steps, a quarter of the rows")
+    axes: tuple[tuple[Family, Axis], ...] = tuple((f, a) for f in get_args(Family) for a in ("width", "depth"))
+    return NumberTable(
+        name="growth",
+        commands=["wtacrs study growth CORPUS"],
+        head=["", *(f"{FAMILIES[family]}, {axis} × 2" for family, axis in axes)],
+        rows=[
+            [f"{title}, {condition}", *(_trend(result, *axis, condition, quantity) for axis in axes)]
+            for quantity, title in GROWTH_QUANTITIES.items()
+            for condition in conditions
+        ],
+    )
+
+
+def confounder_numbers(result: GrowthResult) -> NumberTable:
+    """A row per quantity: what twice the rows do, and a nat of loss."""
+    axes: tuple[tuple[Family, Axis], ...] = tuple((f, a) for f in get_args(Family) for a in ("rows", "progress"))
+    named = {"rows": "rows × 2", "progress": "a nat less"}
+    return NumberTable(
+        name="growth-confounders",
+        commands=["wtacrs study growth CORPUS"],
+        head=["", *(f"{FAMILIES[family]}, {named[axis]}" for family, axis in axes)],
+        rows=[
+            [title, *(_trend(result, *axis, "all models", quantity) for axis in axes)]
+            for quantity, title in GROWTH_QUANTITIES.items()
+        ],
+    )
+
+
+def _trend(result: GrowthResult, family: Family, axis: Axis, condition: str, quantity: str) -> str:
+    key = (family, axis, condition, quantity)
+    found = [t for t in result.trends if (t.family, t.axis, t.condition, t.quantity) == key]
+    return f"{found[0].factor:.2f} [{found[0].low:.2f}, {found[0].high:.2f}] {found[0].verdict}" if found else "–"
 
 
 def scale_numbers(result: ScaleResult) -> NumberTable:

@@ -292,7 +292,7 @@ def test_results_are_taken_over_into_the_readme(done: tuple[Path, ExperimentResu
     (tmp_path / numbers.GALLERY).mkdir(parents=True)
     powered = result.model_copy(update={"config": result.config | {"name": "powered", "held_out": 12}})
     crossed = example_factorial()
-    single = (numbers.MASKS, numbers.FRONT, numbers.WINNERS, *numbers.BUDGETS.values())
+    single = (numbers.MASKS, numbers.FRONT, numbers.WINNERS, numbers.GROWTH, *numbers.BUDGETS.values())
     for path in (*single, *numbers.GALLERY.glob(numbers.SIMULATED)):
         shutil.copy(path, tmp_path / path)
     write_result(tmp_path / "run" / "experiment.json", result)
@@ -305,7 +305,7 @@ def test_results_are_taken_over_into_the_readme(done: tuple[Path, ExperimentResu
             for name in (
                 *("experiments", "powered", "schedules", "schedules-cells", "experiments-lora", "masks"),
                 *("front", "front-short", "front-lora", "simulation", "scores"),
-                *("winner-rules", "winner-shares", *numbers.BUDGETS),
+                *("winner-rules", "winner-shares", "growth", "growth-confounders", *numbers.BUDGETS),
             )
         )
     )
