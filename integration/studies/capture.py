@@ -14,7 +14,7 @@ from wtacrs.integration.measure.capture import capture
 from wtacrs.integration.models.loading import is_text_to_text, model_name
 from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.tasks.base import TaskData, examples_digest
-from wtacrs.integration.tasks.batches import batches_by_length, require_examples, task_batches, without_captured
+from wtacrs.integration.tasks.batches import require_examples, task_batches, without_captured
 from wtacrs.integration.training.before_capture import check_age, train_for_capture
 from wtacrs.integration.training.defaults import LEARNING_RATE
 from wtacrs.validation.dry_run import begin_work
@@ -53,7 +53,7 @@ def capture_study(
         batches: that are captured.
         batch_size: examples per batch.
         max_length: longest input, in tokens.
-        by_length: examples are sorted by length, see `batches_by_length`.
+        by_length: examples are sorted by length, see `task_batches`.
         layers: patterns of the names of layers; all if None.
         after: first train exactly for so many steps.
         age: also keep the gradient norms of so many steps before the end of that training.
@@ -133,8 +133,7 @@ def capture_task(
     if earlier is not None:
         earlier.train()
     sizes = {"batches": batches, "batch_size": batch_size, "max_length": max_length, "seed": seed}
-    make = batches_by_length if by_length else task_batches
-    prepared = make(task, tokenizer, text_to_text=is_text_to_text(model), **sizes)
+    prepared = task_batches(task, tokenizer, by_length, text_to_text=is_text_to_text(model), **sizes)
     told = sizes | ({"by_length": True} if by_length else {})
     return capture(
         model,

@@ -19,7 +19,7 @@ from wtacrs.integration.models.opening import Subject
 from wtacrs.integration.studies.layer_choice import chosen_names
 from wtacrs.integration.studies.output import device_name, keep, source_of
 from wtacrs.integration.tasks.base import TaskData, examples_digest
-from wtacrs.integration.tasks.batches import batches_by_length, task_batches
+from wtacrs.integration.tasks.batches import task_batches
 from wtacrs.validation.layers.candidates import candidates_from
 from wtacrs.validation.layers.captures import Captures, opened_captures
 from wtacrs.validation.layers.noise import LEVEL, layer_entries, model_noise, noise_of_layer
@@ -157,8 +157,8 @@ def _opened(captures: Captures, subject: Subject | None) -> tuple[PreTrainedMode
     model, tokenizer = (subject or Subject()).open(task, sizes["seed"])
     if model_name(model) != told["model"]:
         raise InputError(f"model={model_name(model)!r}: the captures are of {told['model']!r}")
-    made = batches_by_length if told.get("by_length") else task_batches
-    batches = list(made(task, tokenizer, text_to_text=is_text_to_text(model), **sizes))
+    by_length = bool(told.get("by_length"))
+    batches = list(task_batches(task, tokenizer, by_length, text_to_text=is_text_to_text(model), **sizes))
     return model.train(), batches
 
 

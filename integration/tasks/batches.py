@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wtacrs.estimators.core.errors import InputError
 from wtacrs.integration.tasks.base import TaskData
-from wtacrs.integration.tasks.encoding import Encoded, collate, encode
+from wtacrs.integration.tasks.encoding import collate, encode
 from wtacrs.validation.seeds import checked_seed
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 def task_batches(
     task: TaskData,
     tokenizer: PreTrainedTokenizerBase,
+    by_length: bool = False,
+    /,
     *,
     text_to_text: bool,
     batches: int,
@@ -30,59 +32,27 @@ def task_batches(
 ) -> Iterator[dict[str, Tensor]]:
     """Yield `batches` batches of training examples in an order that the seed decides, as `collate` makes them.
 
-    A batch is as long as its longest example: the others are padded.
+    A batch is as long as its longest example: the others are padded. By length the same examples are sorted, cut, and the
+    batches shuffled: training does that with larger pools of examples, and has little padding.
 
     Raises:
         InputError: as `require_examples` and `encode`.
     """
-    encoded = _encoded(task, tokenizer, text_to_text, batches, batch_size, max_length, seed)
-    for first in range(0, len(encoded), batch_size):
-        yield collate(encoded[first : first + batch_size], tokenizer, regression=task.regression)
-
-
-def batches_by_length(
-    task: TaskData,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    text_to_text: bool,
-    batches: int,
-    batch_size: int,
-    max_length: int,
-    seed: int,
-) -> Iterator[dict[str, Tensor]]:
-    """Yield the examples of `task_batches` sorted by length, cut into batches, the batches shuffled.
-
-    Training does that with larger pools of examples, and has little padding.
-
-    Raises:
-        InputError: as `task_batches`.
-    """
-    encoded = _encoded(task, tokenizer, text_to_text, batches, batch_size, max_length, seed)
-    encoded.sort(key=len)
-    for number in _shuffled(batches, seed):
-        first = number * batch_size
-        yield collate(encoded[first : first + batch_size], tokenizer, regression=task.regression)
-
-
-def _encoded(
-    task: TaskData,
-    tokenizer: PreTrainedTokenizerBase,
-    text_to_text: bool,
-    batches: int,
-    batch_size: int,
-    max_length: int,
-    seed: int,
-) -> list[Encoded]:
     seed = checked_seed(seed)
     require_examples(task, batches, batch_size)
     order = _order(task, seed)[: batches * batch_size]
-    return encode(
+    encoded = encode(
         [task.train[i] for i in order],
         tokenizer,
         text_to_text=text_to_text,
         max_length=max_length,
         target_limit=task.target_limit,
     )
+    if by_length:
+        encoded.sort(key=len)
+    for number in _shuffled(batches, seed) if by_length else range(batches):
+        first = number * batch_size
+        yield collate(encoded[first : first + batch_size], tokenizer, regression=task.regression)
 
 
 def require_examples(task: TaskData, batches: int, batch_size: int) -> None:

@@ -22,7 +22,9 @@ from readme_numbers.tables import (
     confounder_numbers,
     front_numbers,
     growth_numbers,
+    interval_text,
     masks_numbers,
+    mean_text,
     scores_numbers,
     simulation_numbers,
     some_front_numbers,
@@ -93,7 +95,7 @@ def own_numbers(result: ExperimentResult) -> NumberTable:
     head = ["", f"{result.metric}, {_title_seeds(result)}", "beside exact, points"]
 
     def told(row: ExperimentRow) -> list[str]:
-        cells = [row.label, _mean(row.mean, row.error), _difference(row.standing, 100.0, 1)]
+        cells = [row.label, mean_text(row.mean, row.error), _difference(row.standing, 100.0, 1)]
         if not losses:
             return cells
         exact = row.loss_standing is None and row.loss is not None
@@ -119,7 +121,7 @@ def cell_numbers(result: FactorialResult) -> NumberTable:
         commands=[_command(result)],
         head=[", ".join(others), *levels],
         rows=[
-            [rest, *(_mean(cells[level].mean, cells[level].error) for level in levels)]
+            [rest, *(mean_text(cells[level].mean, cells[level].error) for level in levels)]
             for rest, cells in by_rest.items()
         ],
     )
@@ -135,7 +137,7 @@ def contrast_numbers(result: FactorialResult) -> NumberTable:
         return [
             f"{one.treatment}, {where}",
             one.kind,
-            f"{_points(one.difference, one.low, one.high, 100.0, 1)} {one.verdict}",
+            f"{interval_text(one.difference, one.low, one.high, 100.0, 1)} {one.verdict}",
         ]
 
     return NumberTable(
@@ -168,22 +170,13 @@ def _cell(result: ExperimentResult, label: str) -> str:
 
 
 def _told(row: ExperimentRow) -> str:
-    return _mean(row.mean, row.error) if row.standing is None else _difference(row.standing, 100.0, 1)
-
-
-def _mean(mean: float, error: float | None) -> str:
-    return f"{100 * mean:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
+    return mean_text(row.mean, row.error) if row.standing is None else _difference(row.standing, 100.0, 1)
 
 
 def _difference(found: Equivalence | None, scale: float, digits: int) -> str:
     if found is None:
         return "–"
-    return f"{_points(found.difference, found.low, found.high, scale, digits)} {found.verdict}"
-
-
-def _points(value: float, low: float, high: float, scale: float, digits: int) -> str:
-    told = [f"{scale * number:+.{digits}f}".replace("-", "−") for number in (value, low, high)]
-    return f"{told[0]} [{told[1]}, {told[2]}]"
+    return f"{interval_text(found.difference, found.low, found.high, scale, digits)} {found.verdict}"
 
 
 def committed(folder: Path = FOLDER) -> list[Result]:

@@ -14,7 +14,7 @@ from wtacrs.figures.plots.growth import NAMES as FAMILIES
 from wtacrs.validation.benchmarks.bench import Entry, gaussian_problem, time_entries
 from wtacrs.validation.layers.candidates import RECOMMENDED
 from wtacrs.validation.layers.equal_bytes import ByteRatio, byte_ratios
-from wtacrs.validation.records.budgets import BudgetsResult, Difference, Scores
+from wtacrs.validation.records.budgets import BudgetsResult, Difference
 from wtacrs.validation.records.compare import ComparisonResult
 from wtacrs.validation.records.front import FrontResult, FrontRow
 from wtacrs.validation.records.growth import Axis, Family, GrowthResult
@@ -281,9 +281,10 @@ def budget_numbers(result: BudgetsResult, name: str) -> NumberTable:
     """Memory and variance at every budget; where models were trained, the accuracy beside exact training too."""
     exact = result.memory
     assert exact is not None
-    trained = result.exact is not None
+    scores = result.exact
+    trained = scores is not None
     kept = [megabytes(size) for size in (exact.kept, exact.linear, exact.peak)]
-    rows = [["exact", *([_accuracy(result.exact)] if trained else []), *kept, "0", "0"]]
+    rows = [["exact", *([] if scores is None else [mean_text(scores.mean, scores.seed_error)]), *kept, "0", "0"]]
     for point in result.points:
         ratio = point.ratio("row-norms")
         assert point.memory is not None
@@ -308,16 +309,21 @@ def budget_numbers(result: BudgetsResult, name: str) -> NumberTable:
     )
 
 
-def _accuracy(found: Scores | None) -> str:
-    assert found is not None
-    return f"{100 * found.mean:.1f} ± {100 * (found.seed_error or 0.0):.1f}"
-
-
 def _beside_exact(found: Difference | None) -> str:
     assert found is not None
     assert found.low is not None
     assert found.high is not None
-    told = [f"{100 * number:+.1f}".replace("-", "−") for number in (found.value, found.low, found.high)]
+    return interval_text(found.value, found.low, found.high, 100.0, 1)
+
+
+def mean_text(mean: float, error: float | None) -> str:
+    """A mean with its standard error, in points."""
+    return f"{100 * mean:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
+
+
+def interval_text(value: float, low: float, high: float, scale: float, digits: int) -> str:
+    """A signed number with its interval."""
+    told = [f"{scale * number:+.{digits}f}".replace("-", "−") for number in (value, low, high)]
     return f"{told[0]} [{told[1]}, {told[2]}]"
 
 

@@ -21,7 +21,7 @@ from wtacrs.integration.measure.capture import capture
 from wtacrs.integration.models.opening import open_model
 from wtacrs.integration.models.small_models import NEW_MODELS, check_new_writes_text, is_new, new_model
 from wtacrs.integration.studies.capture import capture_task
-from wtacrs.integration.tasks.batches import batches_by_length, task_batches, without_captured
+from wtacrs.integration.tasks.batches import task_batches, without_captured
 from wtacrs.integration.training.before_capture import train_for_capture
 
 
@@ -141,7 +141,7 @@ def test_batches_by_length_are_the_same_examples_with_less_padding(tokenizer: Pr
     )
     sizes = {"text_to_text": True, "batches": 4, "batch_size": 4, "max_length": 64, "seed": 4}
     mixed = list(task_batches(task, tokenizer, **sizes))
-    by_length = list(batches_by_length(task, tokenizer, **sizes))
+    by_length = list(task_batches(task, tokenizer, True, **sizes))
 
     def texts(batches: list[dict[str, Tensor]]) -> list[str]:
         return sorted(tokenizer.decode(row, skip_special_tokens=True) for b in batches for row in b["input_ids"])
@@ -153,7 +153,7 @@ def test_batches_by_length_are_the_same_examples_with_less_padding(tokenizer: Pr
     assert padding(by_length) < padding(mixed)
     spans = sorted((int(s.min()), int(s.max())) for b in by_length for s in [b["attention_mask"].sum(1)])
     assert all(first[1] <= then[0] for first, then in pairwise(spans))
-    again = batches_by_length(task, tokenizer, **sizes)
+    again = task_batches(task, tokenizer, True, **sizes)
     assert all(torch.equal(a["input_ids"], b["input_ids"]) for a, b in zip(by_length, again, strict=True))
 
 
